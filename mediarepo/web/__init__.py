@@ -1,0 +1,1 @@
+"""A client or a server speaks HTTP."""
