@@ -1,0 +1,71 @@
+"""Where bytes are kept."""
+
+from enum import StrEnum
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from mediarepo.config.base import Section
+from mediarepo.config.secrets import Secret
+
+
+class Checksum(StrEnum):
+    """What a PUT declares about its body, for the server to verify."""
+
+    NONE = "none"
+    CRC32 = "crc32"
+    SHA256 = "sha256"
+
+
+class StoreConfig(Section):
+    """One bucket of one S3 server, and how to talk to it."""
+
+    endpoint_url: str
+    """The S3 server's address, as in https://s3.example.org or http://127.0.0.1:3900."""
+    region: str = Field(min_length=1)
+    """The region that the server expects in signatures: often us-east-1, for Garage usually garage."""
+    bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
+    """The bucket's name; it must exist."""
+    prefix: str = Field(default="mediarepo", pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$")
+    """What the keys of our objects begin with; nothing outside of it is ever changed."""
+    access_key_id: Secret | None = None
+    """The access key; none: credentials come from the environment, as the AWS tools find them."""
+    secret_access_key: Secret | None = None
+    """The secret that belongs to the access key."""
+    session_token: Secret | None = None
+    """The third part of temporary credentials."""
+    path_style: bool = True
+    """Whether the bucket stands in the path (HOST/BUCKET/KEY) instead of the host name (BUCKET.HOST/KEY)."""
+    ca_file: str | None = None
+    """A file of certificates to trust instead of the system's, in PEM."""
+    connect_timeout_ms: int = Field(default=5_000, ge=1)
+    """How long opening a connection may take, in ms."""
+    read_timeout_ms: int = Field(default=30_000, ge=1)
+    """How long the server may stay silent when it is its turn, in ms."""
+    request_timeout_ms: int = Field(default=120_000, ge=1)
+    """How long anything but the body of a download may take as a whole, waiting for a connection included, in ms."""
+    max_connections: int = Field(default=100, ge=1)
+    """How many connections for bytes are open at once; further requests wait."""
+    content_md5: bool = False
+    """Whether every PUT carries Content-MD5."""
+    checksum: Checksum = Checksum.NONE
+    """What x-amz-checksum header a whole object's PUT carries; parts of larger ones carry Content-MD5 then."""
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("expected an address such as https://s3.example.org")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("the address takes no credentials, query or fragment")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key belong together: give both or neither")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token needs access_key_id and secret_access_key")
+        return self

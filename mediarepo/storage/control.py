@@ -1,0 +1,185 @@
+"""Everything about objects but their bytes, through aioboto3."""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+import aioboto3
+import aiohttp
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from mediarepo.config.stores import StoreConfig
+from mediarepo.storage.credentials import CredentialSource
+from mediarepo.storage.errors import StorageError, StorageUnavailableError
+from mediarepo.storage.explain import Place
+from mediarepo.storage.refusals import Refusal
+from mediarepo.storage.translation import OnRequest, error_of_failure, error_of_refusal, outcome_of
+
+_NOT_FOUND = 404
+Answer = dict[str, Any]  # what botocore makes of an answer's XML
+
+
+class Control:
+    """Makes single attempts with one client; retrying is the caller's. Open it before use, with `async with`."""
+
+    def __init__(self, config: StoreConfig, place: Place, credentials: CredentialSource, on_request: OnRequest) -> None:
+        self._config = config
+        self._place = place
+        self._credentials = credentials
+        self._on_request = on_request
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        credentials = await self._credentials.current() if config.access_key_id is not None else None
+        client = aioboto3.Session().client(
+            "s3",
+            endpoint_url=config.endpoint_url,
+            region_name=config.region,
+            aws_access_key_id=credentials and credentials.access_key_id,
+            aws_secret_access_key=credentials and credentials.secret_access_key,
+            aws_session_token=credentials and credentials.session_token,
+            verify=config.ca_file,
+            config=_client_config(config),
+        )
+        self._client = await self._stack.enter_async_context(client)
+        self._client.meta.events.register("before-call.s3", _never_redirect)
+        self._client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def list(self, operation: str, **parameters: str | int) -> Answer:
+        """Get one page of ListObjectsV2."""
+        return await self._call(operation, self._client.list_objects_v2, **parameters)
+
+    async def list_multiparts(self, **parameters: str) -> Answer:
+        """Get one page of ListMultipartUploads."""
+        return await self._call("list_multiparts", self._client.list_multipart_uploads, **parameters)
+
+    async def begin(self, object_key: str, metadata: Mapping[str, str]) -> str:
+        """Create a multipart upload; gives its id."""
+        answer = await self._call(
+            "begin_multipart", self._client.create_multipart_upload, Key=object_key, Metadata=dict(metadata)
+        )
+        return str(answer["UploadId"])
+
+    async def complete(self, object_key: str, upload_id: str, etags: Sequence[str]) -> bool:
+        """Complete a multipart upload; False when there is no such upload (any more)."""
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+        return await self._of_upload(
+            "complete_multipart",
+            self._client.complete_multipart_upload,
+            Key=object_key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},
+        )
+
+    async def abort(self, object_key: str, upload_id: str) -> bool:
+        """Abort a multipart upload; False when there is no such upload (any more)."""
+        return await self._of_upload(
+            "abort_multipart", self._client.abort_multipart_upload, Key=object_key, UploadId=upload_id
+        )
+
+    async def size_of(self, object_key: str) -> int | None:
+        """Ask for an object's size; None when the answer is 404, be it for the object or for the bucket."""
+        try:
+            answer = await self._call("head", self._client.head_object, Key=object_key)
+        except _NotThereError:
+            return None
+        return int(answer["ContentLength"])
+
+    async def delete(self, object_keys: Sequence[str]) -> dict[str, str]:
+        """Delete at most 1000 objects; gives the reasons of those that remain."""
+        objects = {"Objects": [{"Key": key} for key in object_keys], "Quiet": True}
+        answer = await self._call("delete", self._client.delete_objects, Delete=objects)
+        return {
+            error["Key"]: f"{error.get('Code', '')}: {error.get('Message', '')}"
+            for error in answer.get("Errors", [])
+            if error.get("Code") != "NoSuchKey"
+        }
+
+    async def _of_upload(self, operation: str, method: Callable[..., Awaitable[Answer]], **parameters: object) -> bool:
+        try:
+            await self._call(operation, method, **parameters)
+        except _NotThereError:
+            return False
+        return True
+
+    async def _call(self, operation: str, method: Callable[..., Awaitable[Answer]], **parameters: object) -> Answer:
+        try:
+            async with asyncio.timeout(self._config.request_timeout_ms / 1000):
+                answer = await method(Bucket=self._config.bucket, **parameters)
+        except ClientError as exc:
+            error = self._translate(operation, exc)
+            self._on_request(operation, "missing" if isinstance(error, _NotThereError) else outcome_of(error))
+            raise error from exc
+        except ResponseParserError as exc:
+            self._on_request(operation, "unavailable")
+            raise StorageUnavailableError(f"{self._place.endpoint_url} does not answer like an S3 server") from exc
+        except (BotoCoreError, aiohttp.ClientError, OSError) as exc:
+            self._on_request(operation, "unavailable")
+            raise error_of_failure(_inner(exc), self._place) from exc
+        self._on_request(operation, "ok")
+        return answer
+
+    def _translate(self, operation: str, exc: ClientError) -> StorageError:
+        refusal = refusal_of(exc)
+        if refusal.code == "NoSuchUpload" or (operation, refusal.status) == ("head", _NOT_FOUND):
+            return _NotThereError(refusal.code)
+        return error_of_refusal(refusal, self._place)
+
+
+class _NotThereError(StorageError):
+    """There is no such upload or object."""
+
+
+def refusal_of(exc: ClientError) -> Refusal:
+    """Read botocore's account of an error; its numeric codes stand for an empty body."""
+    error = exc.response.get("Error", {})
+    status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = str(error.get("Code", ""))
+    return Refusal(
+        status=status,
+        code="" if code.isdecimal() else code,
+        message=str(error.get("Message", "")),
+        region=str(error.get("Region", "")),
+        endpoint=str(error.get("Endpoint", "")),
+    )
+
+
+def _client_config(config: StoreConfig) -> AioConfig:
+    return AioConfig(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if config.path_style else "virtual"},
+        connect_timeout=config.connect_timeout_ms / 1000,
+        read_timeout=config.read_timeout_ms / 1000,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        proxies={},
+    )
+
+
+def _never_redirect(params: Answer, **_: object) -> None:
+    """Keep botocore from trying another region: ours would still be wrong for the bytes."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _send_content_md5(params: Answer, **_: object) -> None:
+    """Send what every server checks (MinIO and Garage ask for it) instead of botocore's newer checksum headers."""
+    params["context"].pop("checksum", None)
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode("ascii")
+    params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
+
+
+def _inner(exc: BaseException) -> BaseException:
+    inner = getattr(exc, "kwargs", {}).get("error")
+    return inner if isinstance(inner, BaseException) else exc

@@ -1,0 +1,39 @@
+"""An object whose bytes are on their way."""
+
+import aiohttp
+
+from mediarepo.model.sinks import Sink
+from mediarepo.storage.explain import Place
+from mediarepo.storage.translation import error_of_failure
+
+
+class StoredObject:
+    """What S3 has begun to send: `size_bytes` bytes, of the span asked for or of the whole object."""
+
+    __slots__ = ("_place", "_response", "size_bytes")
+
+    def __init__(self, response: aiohttp.ClientResponse, place: Place, *, size_bytes: int) -> None:
+        self._response = response
+        self._place = place
+        self.size_bytes = size_bytes
+
+    async def send_to(self, sink: Sink) -> None:
+        """Push every byte; the sink's own errors pass unchanged.
+
+        Raises StorageUnavailableError when S3 stops before `size_bytes`; what came until then has been pushed.
+        """
+        while data := await self._next():
+            await sink.write(data)
+
+    async def read(self) -> bytes:
+        """Take everything into memory; for small objects."""
+        pieces = []
+        while data := await self._next():
+            pieces.append(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _next(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as exc:
+            raise error_of_failure(exc, self._place) from exc

@@ -1,0 +1,76 @@
+"""AWS Signature Version 4, as pure functions of the request (docs: Create a signed AWS API request)."""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import quote
+
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+_ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key with its secret; `session_token` when they are temporary."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@lru_cache(maxsize=2)
+def amz_date(now_s: int) -> str:
+    """Write a Unix time in seconds as x-amz-date: 20150830T123600Z."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+
+
+def quote_key(object_key: str) -> str:
+    """Encode a key once, slashes kept: both the path that is sent and the one that is signed."""
+    return quote(object_key, safe="/-_.~")
+
+
+def canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
+    """Encode and sort query parameters, as they are signed and may be sent."""
+    encoded = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in pairs)
+    return "&".join(f"{name}={value}" for name, value in encoded)
+
+
+class Signer:
+    """Signs requests of one access key to one service of one region; keeps the day's signing key."""
+
+    def __init__(self, credentials: Credentials, region: str, service: str = "s3") -> None:
+        self.credentials = credentials
+        self._scope_end = f"/{region}/{service}/aws4_request"
+        self._key_parts = (region, service, "aws4_request")
+        self._day = ""
+        self._day_key = b""
+
+    def authorization(
+        self, method: str, path: str, query: str, *, headers: Sequence[tuple[str, str]], payload_hash: str, date: str
+    ) -> str:
+        """Make the Authorization header's value.
+
+        `path` and `query` are encoded as sent (`quote_key`, `canonical_query`); `headers` are those to be signed:
+        names in lower case and ascending order, values trimmed, host and x-amz-date among them; `date` is `amz_date`.
+        """
+        names = ";".join([name for name, _ in headers])
+        lines = "".join([f"{name}:{value}\n" for name, value in headers])
+        request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload_hash}"
+        day = date[:8]
+        scope = day + self._scope_end
+        to_sign = f"{_ALGORITHM}\n{date}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+        signature = hmac.digest(self._key_of(day), to_sign.encode(), "sha256").hex()
+        key_id = self.credentials.access_key_id
+        return f"{_ALGORITHM} Credential={key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+
+    def _key_of(self, day: str) -> bytes:
+        if day == self._day:
+            return self._day_key
+        key = f"AWS4{self.credentials.secret_access_key}".encode()
+        for part in (day, *self._key_parts):
+            key = hmac.digest(key, part.encode(), "sha256")
+        self._day, self._day_key = day, key
+        return key

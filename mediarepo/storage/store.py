@@ -1,0 +1,204 @@
+"""One bucket and prefix, as the rest of the house sees it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from mediarepo.config.stores import StoreConfig
+from mediarepo.model.spans import Span
+from mediarepo.storage.bodies import encode_metadata, metadata_headers
+from mediarepo.storage.control import Answer, Control
+from mediarepo.storage.credentials import find_credentials
+from mediarepo.storage.errors import StorageError, StorageUnavailableError, StoreMisconfiguredError
+from mediarepo.storage.explain import Place
+from mediarepo.storage.objects import StoredObject
+from mediarepo.storage.retrying import Retrying, is_lost_answer
+from mediarepo.storage.translation import OnRequest
+from mediarepo.storage.wire import Wire
+
+_DELETE_BATCH = 1000  # API reference: DeleteObjects
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object that is in the bucket."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMultipart:
+    """A multipart upload that was begun, neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+
+
+def _not_counted(_operation: str, _outcome: str) -> None:
+    """Take note of nothing."""
+
+
+class Store:
+    """Objects under one prefix of one bucket; open it before use, with `async with`.
+
+    Object keys are whole keys, prefix included. Every method raises StorageUnavailableError during an outage and
+    StorageError for what no retry mends. `on_request` hears of every request: its name, and ok, missing, unavailable
+    or refused.
+    """
+
+    def __init__(self, name: str, config: StoreConfig, *, on_request: OnRequest = _not_counted) -> None:
+        self.name = name
+        self.prefix = config.prefix
+        self._config = config
+        self._on_request = on_request
+        self._retrying = Retrying()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        place = Place(endpoint_url=config.endpoint_url, region=config.region, bucket=config.bucket)
+        credentials = await find_credentials(config)
+        async with AsyncExitStack() as opening:
+            wire = Wire(config, place, credentials, self._on_request)
+            control = Control(config, place, credentials, self._on_request)
+            self._wire = await opening.enter_async_context(wire)
+            self._control = await opening.enter_async_context(control)
+            self._stack = opening.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def check(self) -> None:
+        """Make sure that the bucket answers; raises StoreMisconfiguredError in the operator's words."""
+        try:
+            page = await self._retrying.call(self._control.list, "check", Prefix=f"{self.prefix}/", MaxKeys=1)
+        except (StorageError, StorageUnavailableError) as exc:
+            raise StoreMisconfiguredError(f"store {self.name}: {exc}") from exc
+        if "Name" not in page:
+            raise StoreMisconfiguredError(f"store {self.name}: {self._config.endpoint_url} is not an S3 server")
+
+    async def put(
+        self, object_key: str, chunks: Sequence[bytes], *, size_bytes: int, metadata: Mapping[str, str]
+    ) -> None:
+        """Store an object whole, with one PUT; once more when that fails, so the key must be nobody else's."""
+        self._check_ours(object_key)
+        headers = metadata_headers(metadata)
+        await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
+
+    @asynccontextmanager
+    async def open(self, object_key: str, span: Span | None = None) -> AsyncIterator[StoredObject]:
+        """Ask for an object, or for a span that must lie within it; S3 has answered when entered.
+
+        Raises ObjectMissingError. Leaving early closes the connection.
+        """
+        response, stored = await self._retrying.call(self._wire.get, object_key, span)
+        try:
+            yield stored
+        finally:
+            response.close()
+
+    async def read(self, object_key: str, *, max_bytes: int) -> bytes:
+        """Read a small object whole; raises StorageError when it is larger than `max_bytes`."""
+        return await self._retrying.call(self._read_once, object_key, max_bytes)
+
+    async def _read_once(self, object_key: str, max_bytes: int) -> bytes:
+        response, stored = await self._wire.get(object_key, None)
+        try:
+            if stored.size_bytes > max_bytes:
+                raise StorageError(f"{object_key} has {stored.size_bytes} bytes, at most {max_bytes} were expected")
+            return await stored.read()
+        finally:
+            response.close()
+
+    async def begin_multipart(self, object_key: str, *, metadata: Mapping[str, str]) -> str:
+        """Begin to store an object in parts; gives the upload's id."""
+        self._check_ours(object_key)
+        encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
+        return await self._retrying.call(self._control.begin, object_key, encoded)
+
+    async def put_part(
+        self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes], *, size_bytes: int
+    ) -> str:
+        """Store a part (numbered from 1; all but the last of equal size, at least 5 MiB); gives its ETag."""
+        self._check_ours(object_key)
+        return await self._retrying.call(
+            self._wire.put_part, object_key, upload_id, number, chunks, size_bytes=size_bytes
+        )
+
+    async def complete_multipart(
+        self, object_key: str, upload_id: str, etags: Sequence[str], *, size_bytes: int
+    ) -> None:
+        """Make the object of its parts; returns only when it is there with `size_bytes`, even if an answer was lost."""
+        self._check_ours(object_key)
+        completed = await self._retrying.call_while(
+            is_lost_answer, self._control.complete, object_key, upload_id, etags
+        )
+        if completed:
+            return
+        found = await self._retrying.call(self._control.size_of, object_key)
+        if found != size_bytes:
+            raise StorageError(
+                f"the multipart upload of {object_key} is gone, and {found} of {size_bytes} bytes came of it"
+            )
+
+    async def abort_multipart(self, object_key: str, upload_id: str) -> None:
+        """Forget an upload and its parts; one that is gone already is fine."""
+        self._check_ours(object_key)
+        await self._retrying.call(self._control.abort, object_key, upload_id)
+
+    async def delete(self, object_keys: Sequence[str]) -> dict[str, str]:
+        """Delete objects, 1000 with one request; gives the reason of each that remains. Missing ones are fine."""
+        for object_key in object_keys:
+            self._check_ours(object_key)
+        remaining: dict[str, str] = {}
+        for start in range(0, len(object_keys), _DELETE_BATCH):
+            batch = object_keys[start : start + _DELETE_BATCH]
+            remaining |= await self._retrying.call(self._control.delete, batch)
+        return remaining
+
+    async def list(self, under: str, *, start_after: str | None = None) -> AsyncIterator[ListedObject]:
+        """Walk through all objects whose key begins with `under`, in the order of keys (as bytes)."""
+        first = {} if start_after is None else {"StartAfter": start_after}
+        async for page in self._pages(Prefix=under, **first):
+            for found in page.get("Contents", ()):
+                yield ListedObject(found["Key"], found["Size"])
+
+    async def list_prefixes(self, under: str) -> AsyncIterator[str]:
+        """Walk through the "folders" under `under`: what goes on to a further slash, slash included."""
+        async for page in self._pages(Prefix=under, Delimiter="/"):
+            for found in page.get("CommonPrefixes", ()):
+                yield found["Prefix"]
+
+    async def list_multiparts(self, under: str) -> AsyncIterator[ListedMultipart]:
+        """Walk through the open multipart uploads whose key begins with `under`."""
+        marker: dict[str, str] = {}
+        while True:
+            page = await self._retrying.call(self._control.list_multiparts, Prefix=under, **marker)
+            for found in page.get("Uploads", ()):
+                yield ListedMultipart(found["Key"], found["UploadId"])
+            following = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+            if not page.get("IsTruncated") or following == marker:
+                return
+            marker = following
+
+    async def _pages(self, **parameters: str) -> AsyncIterator[Answer]:
+        token: dict[str, str] = {}
+        while True:
+            page = await self._retrying.call(self._control.list, "list", **parameters, **token)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            following = {"ContinuationToken": str(page["NextContinuationToken"])}
+            if following == token:
+                raise StorageError(f"{self._config.endpoint_url} repeats a page of its listing")
+            token = following
+
+    def _check_ours(self, object_key: str) -> None:
+        if not object_key.startswith(f"{self.prefix}/"):
+            raise ValueError(f"{object_key} is outside of the store's prefix {self.prefix}/")

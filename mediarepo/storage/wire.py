@@ -1,0 +1,211 @@
+"""Bytes to and from S3: signed by ourselves, over one pool of connections."""
+
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from mediarepo.config.stores import Checksum, StoreConfig
+from mediarepo.model.spans import Span
+from mediarepo.storage.bodies import Chunks, checksum_header, md5_header
+from mediarepo.storage.credentials import CredentialSource
+from mediarepo.storage.errors import StorageError
+from mediarepo.storage.explain import Place
+from mediarepo.storage.objects import StoredObject
+from mediarepo.storage.refusals import parse_refusal
+from mediarepo.storage.signing import UNSIGNED_PAYLOAD, Signer, amz_date, canonical_query, quote_key
+from mediarepo.storage.translation import OnRequest, error_of_failure, error_of_refusal, outcome_of
+
+_OK = 200
+_PARTIAL_CONTENT = 206
+_ERROR_BODY_BYTES = 64 * 1024
+_SKIPPED_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class Wire:
+    """Makes single attempts; retrying is the caller's. Open it before use, with `async with`."""
+
+    def __init__(self, config: StoreConfig, place: Place, credentials: CredentialSource, on_request: OnRequest) -> None:
+        self._config = config
+        self._place = place
+        self._credentials = credentials
+        self._on_request = on_request
+        self._stack = AsyncExitStack()
+        self._base, self._base_path, self._host = _address(config)
+        self._signer: Signer | None = None
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        connector = aiohttp.TCPConnector(
+            limit=config.max_connections,
+            ssl=ssl.create_default_context(cafile=config.ca_file)
+            if config.endpoint_url.startswith("https:")
+            else False,
+        )
+        self._patient = aiohttp.ClientTimeout(
+            total=None,
+            connect=config.request_timeout_ms / 1000,
+            sock_connect=config.connect_timeout_ms / 1000,
+            sock_read=config.read_timeout_ms / 1000,
+        )
+        self._strict = aiohttp.ClientTimeout(
+            total=config.request_timeout_ms / 1000,
+            sock_connect=config.connect_timeout_ms / 1000,
+            sock_read=config.read_timeout_ms / 1000,
+        )
+        self._session = await self._stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=_SKIPPED_HEADERS,
+                timeout=self._patient,
+                trust_env=False,
+            )
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def get(self, object_key: str, span: Span | None) -> tuple[aiohttp.ClientResponse, StoredObject]:
+        """Ask for an object or a span of it; the response is the caller's to close.
+
+        Raises ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
+        """
+        extra = {} if span is None else {"Range": f"bytes={span.offset}-{span.last}"}
+        response = await self._send("get", "GET", object_key, unsigned=extra, limits=self._patient)
+        try:
+            size_bytes = await self._promised_size(response, object_key, span)
+        except BaseException:
+            response.close()
+            raise
+        self._on_request("get", "ok")
+        return response, StoredObject(response, self._place, size_bytes=size_bytes)
+
+    async def put(
+        self, object_key: str, chunks: Sequence[bytes], *, size_bytes: int, headers: Mapping[str, str]
+    ) -> None:
+        """Put a whole object; `headers` are lower-case."""
+        signed = dict(headers)
+        if self._config.content_md5:
+            signed |= md5_header(chunks)
+        signed |= checksum_header(self._config.checksum, chunks)
+        await self._put("put", object_key, Chunks(chunks, size_bytes=size_bytes), signed=signed)
+
+    async def put_part(
+        self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes], *, size_bytes: int
+    ) -> str:
+        """Put one part of a multipart upload; gives its ETag."""
+        query = canonical_query([("partNumber", str(number)), ("uploadId", upload_id)])
+        checked = self._config.content_md5 or self._config.checksum is not Checksum.NONE
+        signed = md5_header(chunks) if checked else {}
+        body = Chunks(chunks, size_bytes=size_bytes)
+        etag = await self._put("put_part", object_key, body, signed=signed, query=query)
+        if not etag:
+            raise StorageError(f"{self._place.endpoint_url} took a part without giving its ETag")
+        return etag
+
+    async def _put(
+        self, operation: str, object_key: str, body: Chunks, *, signed: dict[str, str], query: str = ""
+    ) -> str:
+        response = await self._send(
+            operation, "PUT", object_key, query=query, signed=signed, body=body, limits=self._strict
+        )
+        try:
+            if response.status != _OK:
+                await self._refuse(response, operation, object_key=None)
+            await self._read_little(response)
+        finally:
+            response.close()
+        self._on_request(operation, "ok")
+        return response.headers.get("ETag", "")
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        object_key: str,
+        *,
+        limits: aiohttp.ClientTimeout,
+        query: str = "",
+        signed: Mapping[str, str] | None = None,
+        unsigned: Mapping[str, str] | None = None,
+        body: Chunks | None = None,
+    ) -> aiohttp.ClientResponse:
+        path = self._base_path + quote_key(object_key)
+        headers = await self._headers(method, path, query, signed or {})
+        headers.update(unsigned or {})
+        url = URL(f"{self._base}{path}?{query}" if query else f"{self._base}{path}", encoded=True)
+        try:
+            return await self._session.request(
+                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as exc:
+            self._on_request(operation, "unavailable")
+            raise error_of_failure(exc, self._place) from exc
+
+    async def _headers(self, method: str, path: str, query: str, signed: Mapping[str, str]) -> dict[str, str]:
+        credentials = await self._credentials.current()
+        if self._signer is None or self._signer.credentials is not credentials:
+            self._signer = Signer(credentials, self._config.region)
+        date = amz_date(int(time.time()))
+        headers = [("host", self._host), ("x-amz-content-sha256", UNSIGNED_PAYLOAD), ("x-amz-date", date)]
+        if credentials.session_token is not None:
+            headers.append(("x-amz-security-token", credentials.session_token))
+        if signed:
+            headers = sorted([*headers, *signed.items()])
+        authorization = self._signer.authorization(
+            method, path, query, headers=headers, payload_hash=UNSIGNED_PAYLOAD, date=date
+        )
+        sent = dict(headers)
+        sent["authorization"] = authorization
+        sent["accept-encoding"] = "identity"
+        return sent
+
+    async def _promised_size(self, response: aiohttp.ClientResponse, object_key: str, span: Span | None) -> int:
+        if response.status != (_OK if span is None else _PARTIAL_CONTENT):
+            await self._refuse(response, "get", object_key=object_key)
+        size_bytes = response.content_length
+        if size_bytes is None:
+            raise self._refused("get", f"{self._place.endpoint_url} does not say how long {object_key} is")
+        if span is None:
+            return size_bytes
+        came_from = response.headers.get("Content-Range", "").partition("-")[0]
+        if size_bytes != span.size_bytes or came_from != f"bytes {span.offset}":
+            raise self._refused("get", f"{object_key} does not hold bytes {span.offset} to {span.last}")
+        return size_bytes
+
+    async def _refuse(self, response: aiohttp.ClientResponse, operation: str, *, object_key: str | None) -> None:
+        refusal = parse_refusal(response.status, await self._read_little(response))
+        error = error_of_refusal(refusal, self._place, object_key=object_key)
+        self._on_request(operation, outcome_of(error))
+        raise error
+
+    def _refused(self, operation: str, words: str) -> StorageError:
+        self._on_request(operation, "refused")
+        return StorageError(words)
+
+    async def _read_little(self, response: aiohttp.ClientResponse) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            while data := await response.content.readany():
+                pieces.append(data)
+                if sum(map(len, pieces)) > _ERROR_BODY_BYTES:
+                    break
+        except (aiohttp.ClientError, OSError) as exc:
+            raise error_of_failure(exc, self._place) from exc
+        return b"".join(pieces)
+
+
+def _address(config: StoreConfig) -> tuple[str, str, str]:
+    """Scheme with host, path before every key, and Host header."""
+    url = URL(config.endpoint_url)
+    if not config.path_style:
+        url = url.with_host(f"{config.bucket}.{url.host}")
+    base_path = url.raw_path.rstrip("/") + (f"/{config.bucket}/" if config.path_style else "/")
+    return str(url.origin()), base_path, url.host_port_subcomponent or ""
