@@ -54,7 +54,11 @@ class UnrecognizedPathError(MatrixError):
 
 
 class UnrecognizedMethodError(MatrixError):
-    """The endpoint exists but does not answer this method."""
+    """The endpoint exists but does not answer this method; `allowed` are those it does."""
+
+    def __init__(self, message: str, *, allowed: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class InvalidParamError(MatrixError):

@@ -1,0 +1,5 @@
+"""`python -m mediarepo` is `mediarepo`."""
+
+from mediarepo.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The parts are joined here, once, by hand."""

@@ -1,0 +1,31 @@
+"""The web application, with what its handlers need under typed keys."""
+
+from aiohttp import web
+
+from mediarepo.app.parts import Repository
+from mediarepo.services.readiness import Readiness
+from mediarepo.web import keys
+from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
+from mediarepo.web.proxies import TrustedProxies
+from mediarepo.web.routes import add_matrix_routes, add_operator_routes
+
+
+def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> web.Application:
+    """Make an application of the endpoints for clients, for operators, or for both."""
+    foundation = repository.foundation
+    app = web.Application(middlewares=[observe, answer_in_matrix])
+    app.on_response_prepare.append(add_headers)
+    app[keys.SETTINGS] = foundation.settings
+    app[keys.METRICS] = foundation.metrics
+    app[keys.READINESS] = Readiness(database=foundation.database, stores=foundation.stores)
+    app[keys.TENANTS] = repository.tenants
+    app[keys.PROXIES] = TrustedProxies(foundation.settings.listen.trusted_proxies)
+    app[keys.IDENTITY] = repository.identity
+    app[keys.UPLOADS] = repository.uploads
+    app[keys.DOWNLOADS] = repository.downloads
+    app[keys.THUMBNAILS] = repository.thumbnails
+    if matrix:
+        add_matrix_routes(app)
+    if operators:
+        add_operator_routes(app)
+    return app

@@ -1,0 +1,108 @@
+"""The command line."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediarepo.app.parts import join_sweeps, open_foundation
+from mediarepo.app.serving import serve as serve_until
+from mediarepo.cli.running import run, stop_signal
+from mediarepo.config.loading import ConfigError, load_settings
+from mediarepo.config.settings import Settings
+from mediarepo.db.migrations import downgrade, upgrade
+from mediarepo.telemetry.logs import set_up_logs
+
+cli = typer.Typer(
+    name="mediarepo",
+    help="A standalone Matrix media repository: every byte in S3, every fact in Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", envvar="MEDIAREPO_CONFIG", help="The configuration file.", show_default=True)
+]
+_DEFAULT_CONFIG = Path("config.yaml")
+
+
+@cli.command()
+def serve(config: ConfigFile = _DEFAULT_CONFIG) -> None:
+    """Serve until stopped."""
+    settings = _settings(config)
+    set_up_logs(settings.log)
+    run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    await serve_until(settings, stop_signal())
+
+
+@cli.command()
+def migrate(
+    config: ConfigFile = _DEFAULT_CONFIG,
+    to: Annotated[str, typer.Option(help='A revision, "head", or "base" to remove every table.')] = "head",
+    down: Annotated[bool, typer.Option("--down", help="Go back to an older revision.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Bring the database schema up to date."""
+    settings = _settings(config)
+    set_up_logs(settings.log)
+    change = downgrade if down else upgrade
+    run(change(settings.database, to))
+    typer.echo(f"schema {settings.database.db_schema}: at {to}")
+
+
+@cli.command("check-config")
+def check_config(config: ConfigFile = _DEFAULT_CONFIG) -> None:
+    """Check the configuration file, and say what is stored where."""
+    settings = _settings(config)
+    for homeserver in settings.homeservers:
+        hosts = ", ".join(sorted({homeserver.server_name, *homeserver.hosts}))
+        typer.echo(f"homeserver {homeserver.server_name}: answers to {hosts}")
+    for name, store in settings.stores.items():
+        typer.echo(f"store {name}: {store.bucket}/{store.prefix} at {store.endpoint_url}, region {store.region}")
+    typer.echo(f"{config}: good")
+
+
+@cli.command()
+def sweep(config: ConfigFile = _DEFAULT_CONFIG) -> None:
+    """Remove what crashes left in the bucket, now."""
+    settings = _settings(config)
+    set_up_logs(settings.log)
+    run(_sweep(settings))
+
+
+async def _sweep(settings: Settings) -> None:
+    async with open_foundation(settings) as foundation:
+        reports = await join_sweeps(foundation).sweep()
+    for report in reports:
+        outcome = report.stopped or f"{report.unknown} unknown objects, {report.multiparts} open multipart uploads"
+        typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
+    if any(report.stopped for report in reports):
+        raise typer.Exit(1)
+
+
+def _settings(path: Path) -> Settings:
+    try:
+        return load_settings(path)
+    except ConfigError as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(2) from exc
+
+
+@cli.callback(invoke_without_command=True)
+def _options(
+    *, show_version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False
+) -> None:
+    if show_version:
+        typer.echo(f"mediarepo {version('mediarepo')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+    sys.exit(0)

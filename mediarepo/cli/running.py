@@ -1,0 +1,50 @@
+"""Running a coroutine as a whole program: signals, and errors in one line."""
+
+import asyncio
+import contextlib
+import importlib
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import typer
+
+from mediarepo.errors import MatrixError
+from mediarepo.storage.errors import StorageError
+from mediarepo.web.server import ListenError
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Prefer uvloop where it is installed: it costs a tenth less per small request."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; what the operator can mend is told in one line, everything else keeps its traceback."""
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(main)
+    except (MatrixError, StorageError, ListenError, OSError) as exc:
+        cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
+        typer.echo(f"mediarepo: {exc}{cause}", err=True)
+        raise typer.Exit(1) from exc
+
+
+def stop_signal() -> asyncio.Event:
+    """Give an event that SIGINT and SIGTERM set; a second one ends the process at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, on_signal, number)
+    return stop

@@ -1,0 +1,103 @@
+"""The homeservers that share this repository, and the application services that each of them has."""
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from mediarepo.config.base import Section
+from mediarepo.config.secrets import Secret
+from mediarepo.errors import InvalidParamError
+from mediarepo.model.mxc import parse_server_name
+
+
+def _server_name(value: str) -> str:
+    try:
+        return parse_server_name(value)
+    except InvalidParamError as exc:
+        raise ValueError(exc.message) from exc
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
+        raise ValueError("expected an address such as http://127.0.0.1:8008")
+    return value.rstrip("/")
+
+
+class UserNamespace(Section):
+    """A set of users that an application service may act for."""
+
+    regex: str
+    """Regular expression that the whole user id must match."""
+    exclusive: bool = True
+    """Kept for compatibility with registration files; the homeserver enforces it."""
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as exc:
+            raise ValueError(f"not a regular expression: {exc}") from exc
+        return value
+
+
+class Namespaces(Section):
+    """What an application service is responsible for."""
+
+    users: list[UserNamespace] = []
+    """Users it may act for with ?user_id=, besides its sender."""
+
+
+class AppserviceConfig(Section):
+    """An application service whose token is honoured here, without asking the homeserver."""
+
+    id: str
+    """Name for the logs."""
+    as_token: Secret
+    """The registration's as_token, as text, {file: PATH} or {env: NAME}."""
+    sender: str
+    """User id that acts when no ?user_id= is given, for example "@bridge:example.org"."""
+    namespaces: Namespaces = Namespaces()
+    """The registration's namespaces."""
+
+
+class HomeserverConfig(Section):
+    """One homeserver whose media live here."""
+
+    server_name: Annotated[str, AfterValidator(_server_name)]
+    """The name in user ids and mxc:// addresses."""
+    hosts: list[str] = []
+    """Host headers its clients and peers use, with or without port; the server name itself always counts."""
+    client_api_url: Annotated[str, AfterValidator(_url)] | None = None
+    """Where its client-server API answers, to ask whose token it is; none: only the application services below."""
+    ca_file: str | None = None
+    """Certificate authorities to trust for that address, in PEM; none: the system's."""
+    freeze_legacy: bool = True
+    """Media uploaded while this is on is not served on the unauthenticated legacy paths."""
+    appservices: list[AppserviceConfig] = []
+    """Application services honoured locally."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _lower_case(cls, value: list[str]) -> list[str]:
+        return [host.lower() for host in value]
+
+    @model_validator(mode="after")
+    def _somebody_can_judge(self) -> Self:
+        if self.client_api_url is None and not self.appservices:
+            raise ValueError("give client_api_url, or appservices; otherwise no token can be judged")
+        return self
+
+
+class IdentityConfig(Section):
+    """How access tokens are judged."""
+
+    cache_ms: int = Field(default=10_000, ge=0, le=10_000)
+    """How long a homeserver's answer about a token is believed, in ms; at most 10 s."""
+    cache_entries: int = Field(default=20_000, ge=1)
+    """How many answers are kept at most."""
+    timeout_ms: int = Field(default=5_000, ge=100)
+    """How long a homeserver may take to answer, in ms."""
+    query_token: bool = True
+    """Accept ?access_token= as well as the Authorization header (old clients)."""

@@ -1,0 +1,74 @@
+"""Where the server listens, and whose forwarded headers it believes."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from pydantic import Field, field_validator
+
+from mediarepo.config.base import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place to listen on: a unix socket's path, or a host and a TCP port."""
+
+    path: str | None = None
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Read "127.0.0.1:8000", "[::1]:8000" or "unix:/run/mediarepo.sock"."""
+    if text.startswith("unix:"):
+        if not text.removeprefix("unix:").startswith("/"):
+            raise ValueError(f"{text!r}: a unix socket needs an absolute path, as in unix:/run/mediarepo.sock")
+        return Address(path=text.removeprefix("unix:"))
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the highest TCP port
+        raise ValueError(f"{text!r}: expected HOST:PORT, [IPV6]:PORT or unix:/PATH")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{text!r}: an IPv6 address needs brackets, as in [::1]:8000")
+    return Address(host=host.strip("[]"), port=int(port))
+
+
+class ListenConfig(Section):
+    """Where the server listens."""
+
+    addresses: list[str] = Field(default=["127.0.0.1:8000"], min_length=1)
+    """Where clients are answered: HOST:PORT, [IPV6]:PORT or unix:/PATH."""
+    socket_mode: str = Field(default="0660", pattern=r"^0?[0-7]{3}$")
+    """Permissions of unix sockets, in octal."""
+    metrics_address: str | None = None
+    """Where /metrics and /health are answered instead; none: together with all else."""
+    trusted_proxies: list[str] = ["127.0.0.0/8", "::1/128", "unix"]
+    """Networks whose X-Forwarded-Host and X-Forwarded-For are believed; "unix" means the unix sockets."""
+    shutdown_timeout_ms: int = Field(default=30_000, ge=0)
+    """How long running requests may go on after a stop was asked for, in ms."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _readable(cls, value: list[str]) -> list[str]:
+        for text in value:
+            parse_address(text)
+        return value
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _readable_or_none(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_address(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if text != "unix":
+                ipaddress.ip_network(text)
+        return value

@@ -1,0 +1,91 @@
+"""The whole configuration file."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from mediarepo.config.base import Section
+from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
+from mediarepo.config.listening import ListenConfig
+from mediarepo.config.logs import LogConfig
+from mediarepo.config.stores import StoreConfig
+from mediarepo.config.sweeps import AccessConfig, SweepConfig
+from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.uploads import UploadsConfig
+from mediarepo.model.media import StoreClass
+
+
+class StoreFor(Section):
+    """Which store takes new media, by what they are."""
+
+    local: str = "main"
+    """What our own users upload."""
+    remote: str = "main"
+    """What is kept of other servers' media."""
+    thumbnails: str = "main"
+    """What is made of either."""
+
+    def store_of(self, store_class: StoreClass) -> str:
+        """Name the store that takes new objects of a class."""
+        return {
+            StoreClass.LOCAL: self.local,
+            StoreClass.REMOTE: self.remote,
+            StoreClass.THUMBNAILS: self.thumbnails,
+        }[store_class]
+
+
+class DownloadsConfig(Section):
+    """How downloads are answered."""
+
+    max_age_s: int = Field(default=86_400, ge=0)
+    """How long a client's own cache may keep media without asking again, in seconds."""
+    idle_timeout_ms: int = Field(default=60_000, ge=100)
+    """A client that takes no byte for this long is let go, in ms."""
+
+
+class Settings(Section):
+    """Everything an operator can choose; `config.yaml` shows it all."""
+
+    listen: ListenConfig = ListenConfig()
+    """Where the server listens."""
+    database: DatabaseConfig
+    """The Postgres database."""
+    homeservers: list[HomeserverConfig] = Field(min_length=1)
+    """The homeservers that share this repository."""
+    stores: dict[str, StoreConfig] = Field(min_length=1)
+    """The buckets, by a name of your choice."""
+    store_for: StoreFor = StoreFor()
+    """Which store takes what."""
+    identity: IdentityConfig = IdentityConfig()
+    """How access tokens are judged."""
+    uploads: UploadsConfig = UploadsConfig()
+    """Limits of uploads."""
+    downloads: DownloadsConfig = DownloadsConfig()
+    """How downloads are answered."""
+    thumbnails: ThumbnailsConfig = ThumbnailsConfig()
+    """Sizes and limits of thumbnails."""
+    access_times: AccessConfig = AccessConfig()
+    """How the last access to media is remembered."""
+    sweep: SweepConfig = SweepConfig()
+    """How leftovers of crashes are removed."""
+    log: LogConfig = LogConfig()
+    """What is logged."""
+
+    @model_validator(mode="after")
+    def _stores_exist(self) -> Self:
+        for store_class in StoreClass:
+            name = self.store_for.store_of(store_class)
+            if name not in self.stores:
+                raise ValueError(f"store_for.{store_class}: there is no store named {name!r} under stores")
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_are_told_apart(self) -> Self:
+        owner: dict[str, str] = {}
+        for homeserver in self.homeservers:
+            for host in {homeserver.server_name.lower(), *homeserver.hosts}:
+                if host in owner:
+                    raise ValueError(f"homeservers: the host {host!r} belongs to two of them")
+                owner[host] = homeserver.server_name
+        return self

@@ -1,0 +1,103 @@
+"""Rows of media, as readers meet them."""
+
+from dataclasses import dataclass
+
+from mediarepo.db.connections import Database, Row
+from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.thumbnails import ThumbnailSpec
+
+_MEDIA = """
+    m.state, m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated,
+    b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
+    (m.quarantined_by IS NOT NULL
+        OR (NOT m.protected AND EXISTS (SELECT FROM quarantined_hash q WHERE q.sha256 = b.sha256))
+        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id)
+        OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = m.server_name)) AS hidden
+"""
+
+_FIND = f"""
+SELECT {_MEDIA}
+FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
+WHERE m.server_name = $1 AND m.media_id = $2
+"""  # noqa: S608 - static text
+
+_FIND_WITH_THUMBNAIL = f"""
+SELECT {_MEDIA},
+    t.byte_offset, t.size_bytes AS thumbnail_bytes, t.content_type AS thumbnail_type,
+    p.blob_id AS pack_id, p.store AS pack_store, p.object_key AS pack_key, p.size_bytes AS pack_bytes,
+    f.reason AS failure
+FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
+    LEFT JOIN thumbnail t ON t.source_blob_id = m.blob_id
+        AND t.width = $3 AND t.height = $4 AND t.method = $5 AND t.animated = $6
+    LEFT JOIN blob p ON p.blob_id = t.blob_id AND p.missing_ts IS NULL
+    LEFT JOIN thumbnail_failure f ON f.source_blob_id = m.blob_id AND f.animated = $6
+WHERE m.server_name = $1 AND m.media_id = $2
+"""  # noqa: S608 - static text
+
+
+@dataclass(frozen=True, slots=True)
+class MediaAndThumbnail:
+    """Media, with the thumbnail that was asked for if it is kept, or why there can be none."""
+
+    media: Media
+    thumbnail: Thumbnail | None
+    failure: str | None
+
+
+class MediaTable:
+    """Reads media in one query each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, mxc: Mxc) -> Media | None:
+        """Read media by its identity."""
+        row = await self._database.get(_FIND, mxc.server_name, mxc.media_id)
+        return None if row is None else _media(mxc, row)
+
+    async def get_with_thumbnail(self, mxc: Mxc, spec: ThumbnailSpec) -> MediaAndThumbnail | None:
+        """Read media together with one of its thumbnails."""
+        row = await self._database.get(
+            _FIND_WITH_THUMBNAIL, mxc.server_name, mxc.media_id, spec.width, spec.height, spec.method, spec.animated
+        )
+        if row is None:
+            return None
+        return MediaAndThumbnail(_media(mxc, row), _thumbnail(spec, row), row["failure"])
+
+    async def mark_missing(self, blob: Blob) -> None:
+        """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                """UPDATE blob SET missing_ts = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+                   WHERE blob_id = $1 AND missing_ts IS NULL""",
+                blob.blob_id,
+            )
+            await connection.execute(
+                "UPDATE media SET state = 'missing' WHERE blob_id = $1 AND state = 'ready'", blob.blob_id
+            )
+
+
+def _media(mxc: Mxc, row: Row) -> Media:
+    blob = None
+    if row["blob_id"] is not None:
+        blob = Blob(row["blob_id"], row["store"], row["object_key"], row["size_bytes"])
+    return Media(
+        mxc=mxc,
+        state=MediaState.MISSING if row["missing_ts"] is not None else MediaState(row["state"]),
+        remote=row["remote"],
+        content_type=row["content_type"],
+        upload_name=row["upload_name"],
+        created_ts=row["created_ts"],
+        revision=row["revision"],
+        authenticated=row["authenticated"],
+        hidden=row["hidden"],
+        blob=blob,
+    )
+
+
+def _thumbnail(spec: ThumbnailSpec, row: Row) -> Thumbnail | None:
+    if row["pack_id"] is None:
+        return None
+    pack = Blob(row["pack_id"], row["pack_store"], row["pack_key"], row["pack_bytes"])
+    return Thumbnail(spec, row["thumbnail_type"], pack, row["byte_offset"], row["thumbnail_bytes"])

@@ -1,0 +1,111 @@
+"""What the sweep asks of the database: intents of multipart uploads, and which keys no row knows."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from mediarepo.db.connections import Database
+from mediarepo.db.publishing import NOW_MS
+
+
+class Intents:
+    """Multipart uploads under way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, store: str, object_key: str) -> None:
+        """Write down that a multipart upload is about to begin, before S3 hears of it."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts)
+                    VALUES ($1, $2, {NOW_MS}, {NOW_MS})""",  # noqa: S608 - static text
+                store,
+                object_key,
+            )
+
+    async def beat(self, store: str, object_key: str, upload_id: str) -> bool:
+        """Say that the upload is alive; False when the sweep has claimed it."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                f"""UPDATE multipart_intent SET heartbeat_ts = {NOW_MS}, upload_id = $3
+                    WHERE store = $1 AND object_key = $2""",  # noqa: S608 - static text
+                store,
+                object_key,
+                upload_id,
+            )
+        return bool(tag == "UPDATE 1")
+
+    async def end(self, store: str, object_key: str) -> None:
+        """Forget an upload whose abort S3 has confirmed."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", store, object_key
+            )
+
+    async def condemn_stale(self, grace_ms: int) -> int:
+        """Claim uploads that gave no sign of life for the grace, and queue abort and deletion; returns how many."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"""WITH stale AS (
+                        DELETE FROM multipart_intent WHERE heartbeat_ts < {NOW_MS} - $1::bigint
+                        RETURNING store, object_key, upload_id)
+                    INSERT INTO object_deletion (store, object_key, upload_id, queued_ts, next_attempt_ts)
+                    SELECT store, object_key, upload_id, {NOW_MS}, {NOW_MS} FROM stale
+                    ON CONFLICT DO NOTHING RETURNING deletion_id""",  # noqa: S608 - static text
+                grace_ms,
+            )
+        return len(rows)
+
+
+class Sweeping:
+    """Which of the bucket's keys no row knows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def installation_id(self) -> UUID:
+        """Read the id that marks the stores as ours."""
+        row = await self._database.get("SELECT installation_id FROM schema_meta")
+        if row is None:
+            raise LookupError("schema_meta has no row")
+        installation_id: UUID = row[0]
+        return installation_id
+
+    async def now_ms(self) -> int:
+        """Read the database's clock, the one that the fences go by."""
+        row = await self._database.get(f"SELECT {NOW_MS}")
+        return int(row[0]) if row is not None else 0
+
+    async def unknown(self, store: str, object_keys: Sequence[str]) -> list[str]:
+        """Pick the keys that no blob, no intent and no queued deletion mentions, as of one instant."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT k FROM unnest($2::text[]) AS k
+                   WHERE NOT EXISTS (SELECT FROM blob WHERE store = $1 AND object_key = k)
+                       AND NOT EXISTS (SELECT FROM multipart_intent WHERE store = $1 AND object_key = k)
+                       AND NOT EXISTS (SELECT FROM object_deletion WHERE store = $1 AND object_key = k)""",
+                store,
+                list(object_keys),
+            )
+        return [row["k"] for row in rows]
+
+    async def without_intent(self, store: str, object_keys: Sequence[str]) -> list[str]:
+        """Pick the keys of multipart uploads that nobody claims to be working on."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT k FROM unnest($2::text[]) AS k
+                   WHERE NOT EXISTS (SELECT FROM multipart_intent WHERE store = $1 AND object_key = k)""",
+                store,
+                list(object_keys),
+            )
+        return [row["k"] for row in rows]
+
+    async def condemn(self, store: str, object_keys: Sequence[str]) -> None:
+        """Queue objects for deletion."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
+                    SELECT $1, k, {NOW_MS}, {NOW_MS} FROM unnest($2::text[]) AS k ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                store,
+                list(object_keys),
+            )

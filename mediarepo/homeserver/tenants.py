@@ -1,0 +1,30 @@
+"""Which homeserver a request is for."""
+
+from collections.abc import Sequence
+
+from mediarepo.config.homeservers import HomeserverConfig
+
+
+class Tenants:
+    """The configured homeservers, found by Host header or by server name."""
+
+    def __init__(self, homeservers: Sequence[HomeserverConfig]) -> None:
+        self._by_server_name = {homeserver.server_name: homeserver for homeserver in homeservers}
+        self._by_host = {
+            host: homeserver
+            for homeserver in homeservers
+            for host in (homeserver.server_name.lower(), *homeserver.hosts)
+        }
+
+    def by_server_name(self, server_name: str) -> HomeserverConfig | None:
+        """Find a homeserver by the name in its mxc:// addresses (case matters)."""
+        return self._by_server_name.get(server_name)
+
+    def by_host(self, host: str) -> HomeserverConfig | None:
+        """Find a homeserver by a Host header; one that is configured without a port counts for every port."""
+        host = host.lower()
+        found = self._by_host.get(host)
+        if found is not None:
+            return found
+        name, colon, port = host.rpartition(":")
+        return self._by_host.get(name) if colon and port.isdecimal() else None

@@ -1,0 +1,60 @@
+"""What happens by the clock."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Self
+
+import structlog
+
+from mediarepo.errors import MatrixError
+
+log = structlog.get_logger(__name__)
+
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Work that is done every so often; `last_time` asks for one more run when the process stops."""
+
+    name: str
+    interval_ms: int
+    run: Callable[[], Awaitable[object]]
+    last_time: bool = False
+
+
+class Jobs:
+    """Runs jobs until left; one that fails is tried again at its next time."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(_repeat(job), name=f"job {job.name}") for job in self._jobs]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for job in self._jobs:
+            if job.last_time:
+                await _once(job)
+
+
+async def _repeat(job: Job) -> None:
+    while True:
+        await asyncio.sleep(job.interval_ms / 1000 * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+        await _once(job)
+
+
+async def _once(job: Job) -> None:
+    try:
+        await job.run()
+    except MatrixError as exc:
+        log.warning("job_postponed", job=job.name, reason=exc.message)
+    except Exception:
+        log.exception("job_failed", job=job.name)

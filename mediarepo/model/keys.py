@@ -1,0 +1,57 @@
+"""Names that are made at random: media ids and object keys."""
+
+import base64
+import secrets
+import string
+from datetime import UTC, datetime
+
+from mediarepo.model.media import StoreClass
+
+MEDIA_ID_CHARS = 30
+"""No homeserver makes ids of this length (24, 27, 32 and 64 are taken), so they can be given back to one later."""
+
+_ALPHANUMERIC = string.ascii_letters + string.digits
+_URL_SAFE = _ALPHANUMERIC + "_-"
+_BASE36 = string.digits + string.ascii_lowercase
+_TIME_CHARS = 9
+_RANDOM_BYTES = 20
+
+
+def new_media_id() -> str:
+    """Make a media id of about 179 random bits, whose first character no command line takes for an option."""
+    rest = "".join(secrets.choice(_URL_SAFE) for _ in range(MEDIA_ID_CHARS - 1))
+    return secrets.choice(_ALPHANUMERIC) + rest
+
+
+def new_object_key(prefix: str, store_class: StoreClass, now_ms: int) -> str:
+    """Make a key that is never used twice: PREFIX/CLASS/yyyymmddhh/TIME-RANDOM, with the time in ms, base 36.
+
+    The hour lets the sweep list old keys only, the exact time lets it judge each; 160 random bits follow.
+    """
+    hour = hour_of(now_ms)
+    random = base64.b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode().lower()
+    return f"{prefix}/{store_class}/{hour}/{_base36(now_ms)}-{random}"
+
+
+def hour_of(ms: int) -> str:
+    """Write the hour of a point in time (ms since 1970) as yyyymmddhh, in UTC."""
+    return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y%m%d%H")
+
+
+def parse_key_ts(object_key: str) -> int | None:
+    """Read when an object key was made, in ms since 1970; None when it is not a key of ours."""
+    name = object_key.rpartition("/")[2]
+    time, dash, random = name.partition("-")
+    if not dash or len(time) != _TIME_CHARS or len(random) != _RANDOM_BYTES * 8 // 5:
+        return None
+    if not set(time) <= set(_BASE36):
+        return None
+    return int(time, 36)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+    return digits.rjust(_TIME_CHARS, "0")

@@ -1,0 +1,99 @@
+"""Media: what was uploaded, where its content is kept, who may see it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.thumbnails import ThumbnailSpec
+
+
+class MediaState(StrEnum):
+    """Where a piece of media is in its life."""
+
+    PENDING = "pending"
+    READY = "ready"
+    MISSING = "missing"
+    TOMBSTONE = "tombstone"
+
+
+class Sha256State(StrEnum):
+    """How much a blob's hash can be relied on."""
+
+    UNKNOWN = "unknown"
+    CLAIMED = "claimed"
+    VERIFIED = "verified"
+
+
+class Ownership(StrEnum):
+    """Whether a blob's object is ours to delete (`owned`) or lies in somebody else's bucket (`borrowed`)."""
+
+    OWNED = "owned"
+    BORROWED = "borrowed"
+
+
+class StoreClass(StrEnum):
+    """What an object is for; configuration says which store takes it."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+    THUMBNAILS = "thumbnails"
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Stored content and its place; `blob_id` is the database's."""
+
+    blob_id: int
+    store: str
+    object_key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One upload as a reader meets it; `hidden` is quarantine in any of its forms, looked up just now."""
+
+    mxc: Mxc
+    state: MediaState
+    remote: bool
+    content_type: str
+    upload_name: str | None
+    created_ts: int
+    revision: int
+    authenticated: bool
+    hidden: bool
+    blob: Blob | None
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A kept thumbnail: `size_bytes` bytes at `offset` of an object, be it a pack or the source itself."""
+
+    spec: ThumbnailSpec
+    content_type: str
+    blob: Blob
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMedia:
+    """What an upload says of itself, to be stored beside its content."""
+
+    mxc: Mxc
+    content_type: str
+    upload_name: str | None
+    uploaded_by: str
+    authenticated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewObject:
+    """An object that S3 holds and no row knows yet; `key_ts` is when its key was made, in ms."""
+
+    store: str
+    object_key: str
+    key_ts: int
+    size_bytes: int
+    sha256: bytes | None
+    multipart: bool = False

@@ -1,0 +1,13 @@
+"""Who asks, and on behalf of which homeserver."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """A user whose homeserver vouched for the access token."""
+
+    user_id: str
+    server_name: str
+    is_guest: bool = False
+    device_id: str | None = None

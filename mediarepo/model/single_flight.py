@@ -1,0 +1,40 @@
+"""Equal work that is asked for at the same time is done once."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, Self, TypeVar
+
+Value = TypeVar("Value")
+
+
+class SingleFlight(Generic[Value]):
+    """Runs one task per key and lets everybody who asks meanwhile wait for it.
+
+    One who stops waiting stops nobody else; leaving the context ends what still runs.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, asyncio.Task[Value]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def run(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        """Do the work for a key, or wait for whoever does it already."""
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(work())
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(task)
+
+    def _forget(self, key: Hashable, task: asyncio.Task[Value]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # marks it as seen when nobody waits any longer

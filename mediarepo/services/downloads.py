@@ -1,0 +1,92 @@
+"""From an mxc address to bytes, or to the refusal."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.db.media import MediaTable
+from mediarepo.errors import NotFoundError, NotYetUploadedError, UnavailableError
+from mediarepo.homeserver.tenants import Tenants
+from mediarepo.model.media import Blob, Media, MediaState
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.spans import Span
+from mediarepo.services.access_times import AccessTimes
+from mediarepo.services.markers import Markers
+from mediarepo.services.stores import Stores
+from mediarepo.storage.errors import ObjectMissingError
+from mediarepo.storage.objects import StoredObject
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """On which terms media is asked for: at which homeserver, and whether on the unauthenticated legacy paths."""
+
+    tenant: HomeserverConfig | None
+    legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downloads:
+    """Finds media and opens its bytes."""
+
+    media: MediaTable
+    stores: Stores
+    tenants: Tenants
+    markers: Markers
+    access_times: AccessTimes
+    on_missing: Callable[[], None]
+
+    async def find(self, mxc: Mxc, asking: Asking) -> Media:
+        """Read media that the asker may have; NotFoundError tells nobody why not."""
+        return self.permit(await self.media.get(mxc), asking)
+
+    def permit(self, media: Media | None, asking: Asking) -> Media:
+        """Let media through, or refuse it: absent, hidden and frozen media all look the same."""
+        if media is None or media.hidden:
+            raise NotFoundError("media not found")
+        if media.state is MediaState.PENDING:
+            raise NotYetUploadedError("the media has not been uploaded yet")
+        if media.state is not MediaState.READY or (asking.legacy and self._frozen(media, asking)):
+            raise NotFoundError("media not found")
+        self.access_times.note(media.mxc)
+        return media
+
+    def _frozen(self, media: Media, asking: Asking) -> bool:
+        """Judge the freeze by the homeserver that has the media, and by the one that is asked (since Matrix 1.12)."""
+        judges = [self.tenants.by_server_name(media.mxc.server_name), asking.tenant]
+        return media.authenticated and any(judge is not None and judge.freeze_legacy for judge in judges)
+
+    @asynccontextmanager
+    async def open(self, media: Media, span: Span | None = None) -> AsyncIterator[StoredObject]:
+        """Open media's bytes, or a stretch of them; S3 has answered when this is entered."""
+        if media.blob is None:
+            raise NotFoundError("media not found")
+        async with self.open_blob(media.blob, span) as stored:
+            yield stored
+
+    @asynccontextmanager
+    async def open_blob(self, blob: Blob, span: Span | None = None) -> AsyncIterator[StoredObject]:
+        """Open a blob's bytes; when S3 has lost them, its media are marked missing."""
+        async with AsyncExitStack() as stack:
+            try:
+                opening = self.stores.named(blob.store).open(blob.object_key, span)
+                stored = await stack.enter_async_context(opening)
+            except ObjectMissingError as exc:
+                await self._note_missing(blob)
+                raise NotFoundError("media not found") from exc
+            yield stored
+
+    async def _note_missing(self, blob: Blob) -> None:
+        """Mark media missing, but only once it is certain that this is the right bucket at all."""
+        store = self.stores.named(blob.store)
+        if not await self.markers.is_ours(store):
+            log.error("bucket_is_not_ours", store=store.name, object_key=blob.object_key)
+            raise UnavailableError("storage cannot be reached just now", retry_after_s=60)
+        log.error("object_missing", store=blob.store, object_key=blob.object_key, blob_id=blob.blob_id)
+        self.on_missing()
+        await self.media.mark_missing(blob)

@@ -1,0 +1,144 @@
+"""Uploads of more than one part: multipart under the final, random key.
+
+Order of writes: the intent row, then S3's multipart upload, then the parts, then either Abort (the content is known
+already) or Complete and the rows. A crash anywhere leaves an intent whose heartbeat stops, which the sweep claims.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.db.errors import StaleKeyError
+from mediarepo.db.publishing import Publishing
+from mediarepo.db.sweeping import Intents
+from mediarepo.errors import MatrixError
+from mediarepo.model.keys import new_object_key
+from mediarepo.model.media import NewMedia, NewObject, StoreClass
+from mediarepo.services.parts import Part, PartReader
+from mediarepo.services.stores import Stores
+from mediarepo.storage.errors import StorageError
+from mediarepo.storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+_CLEANUP_TIMEOUT_S = 20
+
+
+@dataclass(slots=True)
+class _Multipart:
+    """One multipart upload under way; `etags` by part number, from 1 on."""
+
+    store: Store
+    object_key: str
+    upload_id: str
+    etags: dict[int, str]
+    beaten_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeUploads:
+    """Stores bodies of any length with a bounded number of parts in memory."""
+
+    publishing: Publishing
+    intents: Intents
+    stores: Stores
+    now_ms: Callable[[], int]
+    heartbeat_ms: int
+
+    async def store(self, media: NewMedia, first: Part, reader: PartReader) -> None:
+        """Store a body whose first part has been read already."""
+        store = self.stores.taking(StoreClass.LOCAL)
+        key_ts = self.now_ms()
+        object_key = new_object_key(store.prefix, StoreClass.LOCAL, key_ts)
+        async with self._multipart(store, object_key, media) as multipart:
+            await self._send_parts(multipart, first, reader)
+            sha256 = reader.sha256.digest()
+            if await self.publishing.link(media, store=store.name, sha256=sha256):
+                await self._clean_up(multipart)
+                return
+            etags = [multipart.etags[number] for number in sorted(multipart.etags)]
+            await store.complete_multipart(object_key, multipart.upload_id, etags, size_bytes=reader.size_bytes)
+        stored = NewObject(
+            store=store.name,
+            object_key=object_key,
+            key_ts=key_ts,
+            size_bytes=reader.size_bytes,
+            sha256=sha256,
+            multipart=True,
+        )
+        await self.publishing.publish(media, stored)
+
+    @contextlib.asynccontextmanager
+    async def _multipart(self, store: Store, object_key: str, media: NewMedia) -> AsyncIterator[_Multipart]:
+        """Begin a multipart upload, and abort it when anything goes wrong, be it a cancellation."""
+        await self.intents.begin(store.name, object_key)
+        upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(media))
+        multipart = _Multipart(store, object_key, upload_id, {}, self.now_ms())
+        try:
+            await self._beat(multipart)
+            yield multipart
+        except BaseException:
+            await self._clean_up(multipart)
+            raise
+
+    async def _send_parts(self, multipart: _Multipart, first: Part, reader: PartReader) -> None:
+        """Send parts while the next one is read: one in flight, one arriving."""
+        sending: asyncio.Task[None] | None = None
+        part, number = first, 0
+        try:
+            while part.size_bytes:
+                number += 1
+                if sending is not None:
+                    await sending
+                sending = asyncio.create_task(self._send_part(multipart, number, part, reader))
+                await self._beat_if_due(multipart)
+                if await reader.at_end():
+                    break
+                part = await reader.read_part()
+        finally:
+            await _settle(sending)
+
+    async def _send_part(self, multipart: _Multipart, number: int, part: Part, reader: PartReader) -> None:
+        multipart.etags[number] = await multipart.store.put_part(
+            multipart.object_key, multipart.upload_id, number, part.pieces, size_bytes=part.size_bytes
+        )
+        reader.release(part)
+
+    async def _beat_if_due(self, multipart: _Multipart) -> None:
+        if self.now_ms() - multipart.beaten_ms >= self.heartbeat_ms:
+            await self._beat(multipart)
+
+    async def _beat(self, multipart: _Multipart) -> None:
+        if not await self.intents.beat(multipart.store.name, multipart.object_key, multipart.upload_id):
+            raise StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
+        multipart.beaten_ms = self.now_ms()
+
+    async def _clean_up(self, multipart: _Multipart) -> None:
+        """Abort as well as can be done now; what fails is left to the sweep, which finds the intent."""
+        aborting = asyncio.ensure_future(self._abort(multipart))
+        try:
+            async with asyncio.timeout(_CLEANUP_TIMEOUT_S):
+                await asyncio.shield(aborting)
+        except (MatrixError, StorageError, TimeoutError) as exc:
+            log.warning("multipart_left_to_sweep", object_key=multipart.object_key, reason=str(exc))
+        finally:
+            aborting.cancel()
+
+    async def _abort(self, multipart: _Multipart) -> None:
+        await multipart.store.abort_multipart(multipart.object_key, multipart.upload_id)
+        await self.intents.end(multipart.store.name, multipart.object_key)
+
+
+async def _settle(sending: asyncio.Task[None] | None) -> None:
+    """Wait for the last part; when the body itself failed, stop sending instead."""
+    if sending is None:
+        return
+    if sys.exception() is not None:
+        sending.cancel()
+        await asyncio.wait([sending])
+        return
+    await sending

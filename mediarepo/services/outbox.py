@@ -1,0 +1,55 @@
+"""Carries out queued deletions: S3 first, and only then is the row forgotten."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.db.outbox import Outbox, QueuedDeletion
+from mediarepo.errors import UnavailableError
+from mediarepo.services.stores import Stores
+from mediarepo.storage.errors import StorageError
+from mediarepo.storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxWorker:
+    """Empties the outbox."""
+
+    outbox: Outbox
+    stores: Stores
+
+    async def drain(self) -> int:
+        """Carry out all deletions that are due; returns how many objects are gone."""
+        gone = 0
+        while claimed := await self.outbox.claim(_BATCH):
+            gone += await self._carry_out(claimed)
+        return gone
+
+    async def _carry_out(self, claimed: list[QueuedDeletion]) -> int:
+        by_store: dict[str, list[QueuedDeletion]] = defaultdict(list)
+        for deletion in claimed:
+            by_store[deletion.store].append(deletion)
+        gone = 0
+        for name, deletions in by_store.items():
+            try:
+                gone += await self._delete(self.stores.named(name), deletions)
+            except (StorageError, UnavailableError) as exc:
+                log.warning("deletions_postponed", store=name, count=len(deletions), reason=str(exc))
+        return gone
+
+    async def _delete(self, store: Store, deletions: list[QueuedDeletion]) -> int:
+        for deletion in deletions:
+            if deletion.upload_id is not None:
+                await store.abort_multipart(deletion.object_key, deletion.upload_id)
+        failed = await store.delete([deletion.object_key for deletion in deletions])
+        for deletion in deletions:
+            if deletion.object_key in failed:
+                await self.outbox.note_failure(deletion, failed[deletion.object_key])
+        done = [deletion for deletion in deletions if deletion.object_key not in failed]
+        await self.outbox.forget(done)
+        return len(done)

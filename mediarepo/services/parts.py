@@ -1,0 +1,90 @@
+"""A body cut into parts of equal size, hashed and counted on the way."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from mediarepo.config.uploads import UploadsConfig
+from mediarepo.errors import BadRequestError, TooLargeError
+from mediarepo.services.bodies import Body
+from mediarepo.services.memory import Account
+
+
+@dataclass(slots=True)
+class Part:
+    """A part's pieces as they came, and the memory that was reserved for them."""
+
+    reserved_bytes: int
+    pieces: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def take(self, piece: bytes) -> None:
+        """Append a piece."""
+        self.pieces.append(piece)
+        self.size_bytes += len(piece)
+
+
+class PartReader:
+    """Reads one part after another; each part's memory is reserved before its first byte is read.
+
+    `sha256` covers all bytes read so far. `part_bytes` is what a part holds; only the last one may be shorter.
+    """
+
+    def __init__(self, config: UploadsConfig, body: Body, account: Account, *, declared_bytes: int | None) -> None:
+        self.part_bytes = config.part_bytes
+        self.sha256 = hashlib.sha256()
+        self.size_bytes = 0
+        self.account = account
+        self._max_bytes = config.max_bytes
+        self._declared_bytes = declared_bytes
+        self._body = body
+        self._rest = b""
+        self._ended = False
+
+    def next_part_bytes(self) -> int:
+        """Say how much memory the next part needs at most."""
+        if self._declared_bytes is None:
+            return self.part_bytes
+        return min(self.part_bytes, max(self._declared_bytes - self.size_bytes, 0))
+
+    async def read_part(self) -> Part:
+        """Read up to one part; an empty one is the end of the body."""
+        part = Part(self.next_part_bytes())
+        await self.account.reserve(part.reserved_bytes)
+        while part.size_bytes < self.part_bytes and (piece := await self._read()):
+            room = self.part_bytes - part.size_bytes
+            taken, self._rest = (piece, b"") if len(piece) <= room else (piece[:room], piece[room:])
+            part.take(taken)
+            self.sha256.update(taken)
+            self.size_bytes += len(taken)
+        return part
+
+    def release(self, part: Part) -> None:
+        """Let go of a part that S3 has."""
+        part.pieces.clear()
+        self.account.release(part.reserved_bytes)
+
+    async def at_end(self) -> bool:
+        """Say whether the body has no further byte; waits for it to show."""
+        if not self._rest:
+            self._rest = await self._read()
+        return not self._rest
+
+    async def _read(self) -> bytes:
+        if self._rest:
+            piece, self._rest = self._rest, b""
+            return piece
+        if self._ended:
+            return b""
+        async with self.account.reading():
+            piece = await self._body.read()
+        self.account.received(len(piece))
+        self._ended = not piece
+        self._check(len(piece))
+        return piece
+
+    def _check(self, more_bytes: int) -> None:
+        """Count what came, not what was declared."""
+        if self.size_bytes + more_bytes > self._max_bytes:
+            raise TooLargeError(f"the upload is larger than the limit of {self._max_bytes} bytes")
+        if self._ended and self._declared_bytes not in {None, self.size_bytes}:
+            raise BadRequestError("the body is shorter than its Content-Length")

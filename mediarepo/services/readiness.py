@@ -1,0 +1,48 @@
+"""Whether what we depend on answers."""
+
+import asyncio
+from dataclasses import dataclass
+
+from mediarepo.db.connections import Database
+from mediarepo.db.errors import DatabaseUnavailableError
+from mediarepo.errors import MatrixError
+from mediarepo.services.stores import Stores
+from mediarepo.storage.errors import StorageError
+from mediarepo.storage.store import Store
+
+_TIMEOUT_S = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Asks the database and every store."""
+
+    database: Database
+    stores: Stores
+
+    async def problems(self) -> dict[str, str]:
+        """Name what does not answer, with the reason in the operator's words; empty when all is well."""
+        names = ["database", *(f"store {name}" for name in self.stores.by_name)]
+        checks = [self._database(), *(self._store(store) for store in self.stores.by_name.values())]
+        reasons = await asyncio.gather(*checks)
+        return {name: reason for name, reason in zip(names, reasons, strict=True) if reason is not None}
+
+    async def _database(self) -> str | None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self.database.check()
+        except TimeoutError:
+            return "no answer in time"
+        except DatabaseUnavailableError as exc:
+            return f"{exc.message}: {exc.__cause__}" if exc.__cause__ is not None else exc.message
+        return None
+
+    async def _store(self, store: Store) -> str | None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await store.check()
+        except TimeoutError:
+            return "no answer in time"
+        except (StorageError, MatrixError) as exc:
+            return str(exc)
+        return None

@@ -1,0 +1,74 @@
+"""One render job: the source's bytes into a worker, the finished thumbnails into S3, then the rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.errors import CannotThumbnailError, NotFoundError, TooLargeError
+from mediarepo.images.memory import SourceBudget
+from mediarepo.images.pool import Rendering as Rendered
+from mediarepo.images.pool import WorkerPool
+from mediarepo.model.keys import new_object_key
+from mediarepo.model.media import Blob, NewObject, StoreClass
+from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.services.downloads import Downloads
+from mediarepo.services.stores import Stores
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """Makes thumbnails; equal jobs are done once, and content that cannot be thumbnailed is remembered."""
+
+    config: ThumbnailsConfig
+    pool: WorkerPool
+    sources: SourceBudget
+    table: ThumbnailTable
+    stores: Stores
+    downloads: Downloads
+    flights: SingleFlight[None]
+    now_ms: Callable[[], int]
+    on_job: Callable[[str], None]
+
+    async def render(self, source: Blob, spec: ThumbnailSpec) -> None:
+        """Make the thumbnail that is asked for, and with a still one of a configured size all its siblings."""
+        if source.size_bytes > self.config.max_source_bytes:
+            raise TooLargeError("the media is too large to be thumbnailed")
+        together = not spec.animated and spec in self.config.specs
+        specs = self.config.specs if together else [spec]
+        key = (source.blob_id, None if together else spec)
+        await self.flights.run(key, lambda: self._render(source, specs, animated=spec.animated))
+
+    async def _render(self, source: Blob, specs: Sequence[ThumbnailSpec], *, animated: bool) -> None:
+        try:
+            rendered = await self._rendered(source, specs, animated=animated)
+        except CannotThumbnailError as exc:
+            self.on_job("refused")
+            log.info("cannot_thumbnail", blob_id=source.blob_id, reason=exc.message)
+            await self.table.note_failure(source, exc.message, animated=animated)
+            raise
+        pack = await self._store_pack(rendered)
+        if not await self.table.store(source, rendered.thumbnails, pack):
+            raise NotFoundError("media not found")
+        self.on_job("made")
+
+    async def _rendered(self, source: Blob, specs: Sequence[ThumbnailSpec], *, animated: bool) -> Rendered:
+        async with self.sources.reserve(source.size_bytes) as memory:
+            async with self.downloads.open_blob(source) as stored:
+                await stored.send_to(memory)
+            return await self.pool.render(memory, specs, animated=animated)
+
+    async def _store_pack(self, rendered: Rendered) -> NewObject | None:
+        """Put all pictures into one object; None when the source's own bytes serve for each."""
+        if not rendered.data:
+            return None
+        store, key_ts = self.stores.taking(StoreClass.THUMBNAILS), self.now_ms()
+        object_key = new_object_key(store.prefix, StoreClass.THUMBNAILS, key_ts)
+        size_bytes = len(rendered.data)
+        await store.put(object_key, [rendered.data], size_bytes=size_bytes, metadata={})
+        return NewObject(store=store.name, object_key=object_key, key_ts=key_ts, size_bytes=size_bytes, sha256=None)

@@ -1,0 +1,103 @@
+"""Removes what crashes left behind: objects that no row knows, and multipart uploads that nobody finishes."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.config.sweeps import SweepConfig
+from mediarepo.db.sweeping import Intents, Sweeping
+from mediarepo.model.keys import hour_of, parse_key_ts
+from mediarepo.model.media import StoreClass
+from mediarepo.services.markers import Markers
+from mediarepo.services.outbox import OutboxWorker
+from mediarepo.services.stores import Stores
+from mediarepo.storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 1000
+_MAX_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep of one store saw and did; `stopped` says why it did nothing."""
+
+    store: str
+    listed: int = 0
+    unknown: int = 0
+    multiparts: int = 0
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweeps:
+    """Compares the bucket with the rows; never touches anything outside our prefix, nor anything young."""
+
+    config: SweepConfig
+    stores: Stores
+    sweeping: Sweeping
+    intents: Intents
+    markers: Markers
+    outbox: OutboxWorker
+
+    async def sweep(self) -> list[SweepReport]:
+        """Sweep every store, then carry out the deletions."""
+        await self.intents.condemn_stale(self.config.grace_ms)
+        reports = [await self._sweep_store(store) for store in self.stores.by_name.values()]
+        for report in reports:
+            level = log.error if report.stopped else log.info
+            level("swept", store=report.store, listed=report.listed, unknown=report.unknown, stopped=report.stopped)
+        await self.outbox.drain()
+        return reports
+
+    async def _sweep_store(self, store: Store) -> SweepReport:
+        if not await self.markers.claim(store):
+            return SweepReport(store.name, stopped="the prefix carries another installation's marker")
+        horizon_ms = await self.sweeping.now_ms() - self.config.grace_ms
+        listed, unknown = 0, list[str]()
+        async for page in _pages(self._old_keys(store, horizon_ms)):
+            listed += len(page)
+            unknown += await self.sweeping.unknown(store.name, page)
+        if len(unknown) > max(self.config.max_unknown, listed * _MAX_SHARE):
+            reason = f"{len(unknown)} of {listed} objects are unknown: was the database restored from a backup?"
+            return SweepReport(store.name, listed, len(unknown), stopped=reason)
+        for start in range(0, len(unknown), _PAGE):
+            await self.sweeping.condemn(store.name, unknown[start : start + _PAGE])
+        multiparts = await self._sweep_multiparts(store, horizon_ms)
+        return SweepReport(store.name, listed, len(unknown), multiparts)
+
+    async def _old_keys(self, store: Store, horizon_ms: int) -> AsyncIterator[str]:
+        """List keys made before the horizon, opening only the folders of hours that can hold such."""
+        for store_class in StoreClass:
+            async for hour_prefix in store.list_prefixes(f"{store.prefix}/{store_class}/"):
+                if hour_prefix.rstrip("/").rpartition("/")[2] > hour_of(max(horizon_ms, 0)):
+                    continue
+                async for found in store.list(hour_prefix):
+                    key_ts = parse_key_ts(found.key)
+                    if key_ts is not None and key_ts < horizon_ms:
+                        yield found.key
+
+    async def _sweep_multiparts(self, store: Store, horizon_ms: int) -> int:
+        """Abort old multipart uploads that no intent mentions; aborting again later would do no harm."""
+        count = 0
+        async for found in store.list_multiparts(f"{store.prefix}/"):
+            key_ts = parse_key_ts(found.key)
+            if key_ts is None or key_ts >= horizon_ms:
+                continue
+            if await self.sweeping.without_intent(store.name, [found.key]):
+                await store.abort_multipart(found.key, found.upload_id)
+                count += 1
+        return count
+
+
+async def _pages(keys: AsyncIterator[str]) -> AsyncIterator[list[str]]:
+    page: list[str] = []
+    async for key in keys:
+        page.append(key)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

@@ -1,0 +1,57 @@
+"""From a stream of bytes to media."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mediarepo.config.uploads import UploadsConfig
+from mediarepo.db.publishing import Publishing
+from mediarepo.errors import TooLargeError
+from mediarepo.model.keys import new_object_key
+from mediarepo.model.media import NewMedia, NewObject, StoreClass
+from mediarepo.services.bodies import Body
+from mediarepo.services.large_uploads import LargeUploads
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.parts import Part, PartReader
+from mediarepo.services.stores import Stores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploads:
+    """Stores what users upload; the bytes are durable in S3 before any row mentions them."""
+
+    config: UploadsConfig
+    memory: MemoryBudget
+    publishing: Publishing
+    stores: Stores
+    large: LargeUploads
+    now_ms: Callable[[], int]
+
+    def check_size(self, declared_bytes: int | None) -> None:
+        """Refuse a declared length over the limit, before any byte is read."""
+        if declared_bytes is not None and declared_bytes > self.config.max_bytes:
+            raise TooLargeError(f"the upload is larger than the limit of {self.config.max_bytes} bytes")
+
+    async def store(self, media: NewMedia, body: Body, *, declared_bytes: int | None) -> None:
+        """Store a body and make media of it; returns once both are durable."""
+        self.check_size(declared_bytes)
+        async with self.memory.account(declared_bytes) as account:
+            reader = PartReader(self.config, body, account, declared_bytes=declared_bytes)
+            first = await reader.read_part()
+            if await reader.at_end():
+                await self._store_small(media, first, reader)
+            else:
+                await self.large.store(media, first, reader)
+
+    async def _store_small(self, media: NewMedia, part: Part, reader: PartReader) -> None:
+        sha256 = reader.sha256.digest()
+        store = self.stores.taking(StoreClass.LOCAL)
+        if self.config.deduplicate_early and await self.publishing.link(media, store=store.name, sha256=sha256):
+            return
+        now_ms = self.now_ms()
+        object_key = new_object_key(store.prefix, StoreClass.LOCAL, now_ms)
+        await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=self.stores.metadata(media))
+        reader.release(part)
+        stored = NewObject(
+            store=store.name, object_key=object_key, key_ts=now_ms, size_bytes=part.size_bytes, sha256=sha256
+        )
+        await self.publishing.publish(media, stored)

@@ -1,0 +1,42 @@
+"""Log lines: short constant events with fields, for people or for machines."""
+
+import logging
+import sys
+
+import structlog
+
+from mediarepo.config.logs import LogConfig, LogFormat
+
+
+def set_up_logs(config: LogConfig) -> None:
+    """Send everything that is logged, by us and by libraries, to standard error in one format."""
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: structlog.typing.Processor
+    if config.format is LogFormat.JSON:
+        shared.append(structlog.processors.dict_tracebacks)
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for chatty in ("aiobotocore", "aioboto3", "boto3", "botocore", "asyncio", "aiohttp.access", "PIL", "urllib3"):
+        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))

@@ -1,0 +1,73 @@
+"""Whose request it is: the homeserver it is for, the token it carries, the user behind it."""
+
+from aiohttp import web
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.errors import (
+    GuestAccessForbiddenError,
+    MediaHostUnknownError,
+    MissingTokenError,
+    UnknownTokenError,
+)
+from mediarepo.model.requester import Requester
+from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
+from mediarepo.web.params import Query
+
+_MAX_TOKEN_CHARS = 4096
+_MAX_ASSERTED_CHARS = 1024
+
+
+def find_tenant(request: web.Request) -> HomeserverConfig | None:
+    """Find the homeserver that the request's Host belongs to, if any."""
+    return request.app[TENANTS].by_host(request.app[PROXIES].host(request))
+
+
+def tenant_required(request: web.Request) -> HomeserverConfig:
+    """Find the homeserver that the request's Host belongs to."""
+    tenant = find_tenant(request)
+    if tenant is None:
+        raise MediaHostUnknownError("no homeserver with this Host is served here")
+    return tenant
+
+
+async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
+    """Identify the user, who may be a guest."""
+    token = _token(request, query)
+    if not token.isascii() or not token.isprintable() or len(token) > _MAX_TOKEN_CHARS:
+        raise UnknownTokenError("the access token is not known")
+    return await request.app[IDENTITY].identify(
+        tenant,
+        token,
+        user_id=_asserted(query, "user_id"),
+        device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
+    )
+
+
+async def user_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
+    """Identify a registered user; guests are refused."""
+    requester = await requester_required(request, tenant, query)
+    if requester.is_guest:
+        raise GuestAccessForbiddenError("guests may not do this")
+    return requester
+
+
+def _token(request: web.Request, query: Query) -> str:
+    headers = request.headers.getall("Authorization", [])
+    in_query = query.text("access_token") if request.app[SETTINGS].identity.query_token else None
+    if len(headers) > 1:
+        raise MissingTokenError("Too many Authorization headers")
+    if headers and in_query is not None:
+        raise MissingTokenError("Mixing Authorization headers and access_token query parameters")
+    if in_query:
+        return in_query
+    scheme, _, token = headers[0].partition(" ") if headers else ("", "", "")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise MissingTokenError("Missing access token")
+    return token.strip()
+
+
+def _asserted(query: Query, name: str) -> str | None:
+    value = query.text(name)
+    if value is not None and len(value) > _MAX_ASSERTED_CHARS:
+        raise UnknownTokenError("the asserted identity is not known")
+    return value

@@ -1,0 +1,77 @@
+"""GET and HEAD of media, on the authenticated and on the legacy paths."""
+
+from aiohttp import web
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.errors import MediaHostUnknownError
+from mediarepo.model.media import Media
+from mediarepo.services.downloads import Asking
+from mediarepo.web.auth import find_tenant, requester_required, tenant_required
+from mediarepo.web.keys import DOWNLOADS, SETTINGS, TENANTS
+from mediarepo.web.params import Query, media_path
+from mediarepo.web.wire.conditions import http_date, is_not_modified, media_etag, range_applies
+from mediarepo.web.wire.disposition import content_disposition
+from mediarepo.web.wire.ranges import parse_range
+from mediarepo.web.wire.responses import send_bytes
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """Send media to a user."""
+    tenant = tenant_required(request)
+    await requester_required(request, tenant, Query(request))
+    return await _send(request, Asking(tenant=tenant))
+
+
+async def legacy_download(request: web.Request) -> web.StreamResponse:
+    """Send media from before the freeze to anybody."""
+    return await _send(request, Asking(tenant=legacy_tenant(request), legacy=True))
+
+
+def legacy_tenant(request: web.Request) -> HomeserverConfig:
+    """Find the homeserver by Host, or by the server name in the path: old links may use any host."""
+    mxc, _ = media_path(request)
+    tenant = find_tenant(request) or request.app[TENANTS].by_server_name(mxc.server_name)
+    if tenant is None:
+        raise MediaHostUnknownError("no homeserver with this Host is served here")
+    return tenant
+
+
+async def _send(request: web.Request, asking: Asking) -> web.StreamResponse:
+    mxc, file_name = media_path(request)
+    downloads, config = request.app[DOWNLOADS], request.app[SETTINGS].downloads
+    media = await downloads.find(mxc, asking)
+    etag = media_etag(media)
+    headers = cache_headers(etag, media, config.max_age_s)
+    if is_not_modified(request.headers, etag=etag, modified_ts=media.created_ts):
+        return web.Response(status=304, headers=headers)
+    size_bytes = media.blob.size_bytes if media.blob is not None else 0
+    span = None
+    if "Range" in request.headers and range_applies(request.headers, etag=etag, modified_ts=media.created_ts):
+        span = parse_range(request.headers["Range"], size_bytes)
+    headers["Content-Type"] = media.content_type
+    headers["Content-Disposition"] = content_disposition(media.content_type, file_name or media.upload_name)
+    headers["Accept-Ranges"] = "bytes"
+    if span is not None:
+        headers["Content-Range"] = f"bytes {span.offset}-{span.last}/{size_bytes}"
+    to_send = size_bytes if span is None else span.size_bytes
+    status = 200 if span is None else 206
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(to_send)
+        return web.Response(status=status, headers=headers)
+    return await send_bytes(
+        request,
+        downloads.open(media, span),
+        size_bytes=to_send,
+        status=status,
+        headers=headers,
+        idle_timeout_ms=config.idle_timeout_ms,
+    )
+
+
+def cache_headers(etag: str, media: Media, max_age_s: int) -> dict[str, str]:
+    """Say how long and by which tag a client may keep media that never changes."""
+    return {
+        "ETag": etag,
+        "Last-Modified": http_date(media.created_ts),
+        "Cache-Control": f"private, max-age={max_age_s}, immutable",
+    }

@@ -1,0 +1,49 @@
+"""GET of thumbnails, on the authenticated and on the legacy paths."""
+
+from aiohttp import web
+
+from mediarepo.services.downloads import Asking
+from mediarepo.web.auth import requester_required, tenant_required
+from mediarepo.web.client.download import cache_headers, legacy_tenant
+from mediarepo.web.keys import SETTINGS, THUMBNAILS
+from mediarepo.web.params import Query, media_path, thumbnail_spec
+from mediarepo.web.wire.conditions import is_not_modified, thumbnail_etag
+from mediarepo.web.wire.responses import send_bytes
+
+_EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}
+
+
+async def thumbnail(request: web.Request) -> web.StreamResponse:
+    """Send a thumbnail to a user."""
+    query, tenant = Query(request), tenant_required(request)
+    await requester_required(request, tenant, query)
+    return await _send(request, query, Asking(tenant=tenant))
+
+
+async def legacy_thumbnail(request: web.Request) -> web.StreamResponse:
+    """Send a thumbnail of media from before the freeze to anybody."""
+    return await _send(request, Query(request), Asking(tenant=legacy_tenant(request), legacy=True))
+
+
+async def _send(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:
+    mxc, _ = media_path(request)
+    thumbnails, config = request.app[THUMBNAILS], request.app[SETTINGS].downloads
+    found = await thumbnails.find(mxc, thumbnail_spec(query), asking)
+    etag = thumbnail_etag(found.media, found.thumbnail.spec)
+    headers = cache_headers(etag, found.media, config.max_age_s)
+    if is_not_modified(request.headers, etag=etag, modified_ts=found.media.created_ts):
+        return web.Response(status=304, headers=headers)
+    content_type = found.thumbnail.content_type
+    headers["Content-Type"] = content_type
+    headers["Content-Disposition"] = f"inline; filename=thumbnail.{_EXTENSIONS.get(content_type, 'bin')}"
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(found.thumbnail.size_bytes)
+        return web.Response(headers=headers)
+    return await send_bytes(
+        request,
+        thumbnails.open(found),
+        size_bytes=found.thumbnail.size_bytes,
+        status=200,
+        headers=headers,
+        idle_timeout_ms=config.idle_timeout_ms,
+    )

@@ -1,0 +1,23 @@
+"""Typed keys under which handlers find what they need."""
+
+from aiohttp import web
+
+from mediarepo.config.settings import Settings
+from mediarepo.homeserver.identity import Identity
+from mediarepo.homeserver.tenants import Tenants
+from mediarepo.services.downloads import Downloads
+from mediarepo.services.readiness import Readiness
+from mediarepo.services.thumbnails import Thumbnails
+from mediarepo.services.uploads import Uploads
+from mediarepo.telemetry.metrics import Metrics
+from mediarepo.web.proxies import TrustedProxies
+
+SETTINGS = web.AppKey("settings", Settings)
+TENANTS = web.AppKey("tenants", Tenants)
+IDENTITY = web.AppKey("identity", Identity)
+UPLOADS = web.AppKey("uploads", Uploads)
+DOWNLOADS = web.AppKey("downloads", Downloads)
+THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
+READINESS = web.AppKey("readiness", Readiness)
+METRICS = web.AppKey("metrics", Metrics)
+PROXIES = web.AppKey("proxies", TrustedProxies)

@@ -1,0 +1,86 @@
+"""Around every request: preflights, refusals turned into JSON, headers that all responses carry, figures."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from mediarepo.errors import BadRequestError, MatrixError, UnrecognizedMethodError, UnrecognizedPathError
+from mediarepo.web.keys import METRICS, SETTINGS
+from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers
+from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
+from mediarepo.web.wire.responses import json_response
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SERVER_ERRORS = 500
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count and time each request."""
+    began = time.perf_counter()
+    response = await handler(request)
+    seconds = time.perf_counter() - began
+    endpoint = endpoint_name(request)
+    request.app[METRICS].request(endpoint, request.method, response.status, seconds)
+    if request.app[SETTINGS].log.access:
+        log.info("request", method=request.method, endpoint=endpoint, status=response.status, seconds=round(seconds, 4))
+    return response
+
+
+@web.middleware
+async def answer_in_matrix(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer preflights without asking anybody, and every refusal as the spec's JSON."""
+    if request.method == "OPTIONS":
+        return web.Response(status=204, headers=PREFLIGHT)
+    try:
+        return await handler(request)
+    except MatrixError as exc:
+        return _refuse(request, exc)
+    except web.HTTPException as exc:
+        return _refuse(request, _in_matrix(exc))
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("unexpected_error", endpoint=endpoint_name(request))
+        return json_response({"errcode": "M_UNKNOWN", "error": "Internal server error"}, status=500)
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Give every response, errors too, the headers that all have."""
+    for name, value in EVERY_RESPONSE.items():
+        response.headers[name] = value
+
+
+def endpoint_name(request: web.Request) -> str:
+    """Name the endpoint by its route, so that figures have few labels and logs no ids."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"
+
+
+def _in_matrix(exc: web.HTTPException) -> MatrixError:
+    if isinstance(exc, web.HTTPMethodNotAllowed):
+        return UnrecognizedMethodError("Unrecognized request", allowed=frozenset(exc.allowed_methods))
+    if isinstance(exc, web.HTTPNotFound):
+        return UnrecognizedPathError("Unrecognized request")
+    return BadRequestError(exc.reason or "the request cannot be understood")
+
+
+def _refuse(request: web.Request, error: MatrixError) -> web.Response:
+    status = refusal_for(error).status
+    if status >= _SERVER_ERRORS:
+        log.warning(
+            "request_failed", endpoint=endpoint_name(request), status=status, reason=error.message, cause=_cause(error)
+        )
+    response = json_response(refusal_body(error), status=status, headers=refusal_headers(error))
+    if request.can_read_body and not request.content.at_eof():
+        response.force_close()
+    return response
+
+
+def _cause(error: MatrixError) -> str | None:
+    return None if error.__cause__ is None else repr(error.__cause__)[:500]

@@ -1,0 +1,25 @@
+"""Is this process alive, and can it serve?"""
+
+from aiohttp import web
+
+from mediarepo.web.keys import METRICS, READINESS
+from mediarepo.web.wire.responses import json_response
+
+
+async def live(_request: web.Request) -> web.Response:
+    """Answer that the process is alive, whatever else is down."""
+    return json_response({"status": "ok"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Answer whether database and stores answer; 503 names those that do not, and why."""
+    problems = await request.app[READINESS].problems()
+    if problems:
+        return json_response({"status": "unavailable", "problems": problems}, status=503, headers={"Retry-After": "5"})
+    return json_response({"status": "ok"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Answer with the figures, in Prometheus' text format."""
+    text, content_type = request.app[METRICS].exposition()
+    return web.Response(body=text, headers={"Content-Type": content_type})

@@ -1,0 +1,117 @@
+"""From raw text in a request to values that can be trusted."""
+
+import re
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from aiohttp import web
+
+from mediarepo.errors import InvalidParamError, MissingParamError
+from mediarepo.model.mxc import Mxc, parse_mxc
+from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+
+_MAX_FILE_NAME_BYTES = 2048
+_MAX_QUERY_FIELDS = 100
+_MAX_DIMENSION = 65_535
+_MAX_CONTENT_TYPE_CHARS = 255
+_CONTENT_TYPE = re.compile(r"[\x20-\x7e\t]{1,255}", re.ASCII)
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+class Query:
+    """A query string, decoded strictly as UTF-8; of repeated names the first counts."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._fields: dict[str, str] = {}
+        text = request.rel_url.raw_query_string
+        if not text:
+            return
+        try:
+            fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_FIELDS)
+        except UnicodeDecodeError as exc:
+            raise InvalidParamError("the query string is not percent-encoded UTF-8") from exc
+        except ValueError as exc:
+            raise InvalidParamError("the query string has too many fields") from exc
+        for name, value in reversed(fields):
+            self._fields[name] = value
+
+    def text(self, name: str) -> str | None:
+        """Read a text, or None."""
+        return self._fields.get(name)
+
+    def positive(self, name: str) -> int:
+        """Read a required integer of at least 1; what is larger than any picture counts as the largest."""
+        text = self._fields.get(name)
+        if text is None:
+            raise MissingParamError(f"Missing required integer query parameter {name}")
+        digits = text.strip().removeprefix("+")
+        if not re.fullmatch(r"-?[0-9]+", digits, re.ASCII):
+            raise InvalidParamError(f"Query parameter {name} must be an integer")
+        if digits.startswith("-") or not digits.strip("0"):
+            raise InvalidParamError(f"Query parameter {name} must be a positive integer")
+        return _MAX_DIMENSION if len(digits.lstrip("0")) > 5 else min(int(digits), _MAX_DIMENSION)  # noqa: PLR2004
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Read `true` or `false`."""
+        text = self._fields.get(name)
+        if text is None:
+            return default
+        if text not in {"true", "false"}:
+            raise InvalidParamError(f"Boolean query parameter {name!r} must be one of ['true', 'false']")
+        return text == "true"
+
+
+def path_segments(request: web.Request, count: int) -> list[str]:
+    """Decode the last segments of the path as it was sent, each on its own, so that %2F never makes a segment."""
+    segments = request.rel_url.raw_path.split("/")[-count:]
+    return [_decode(segment) for segment in segments]
+
+
+def _decode(segment: str) -> str:
+    if "%" not in segment:
+        return segment
+    try:
+        return unquote_to_bytes(segment).decode("utf-8", "strict")
+    except UnicodeDecodeError as exc:
+        raise InvalidParamError("the path is not percent-encoded UTF-8") from exc
+
+
+def media_path(request: web.Request) -> tuple[Mxc, str | None]:
+    """Read /{serverName}/{mediaId} and, where the route has one, /{fileName}."""
+    if "file_name" not in request.match_info:
+        server_name, media_id = path_segments(request, 2)
+        return parse_mxc(server_name, media_id), None
+    server_name, media_id, file_name = path_segments(request, 3)
+    if "/" in file_name:
+        raise InvalidParamError("the file name may not contain '/'")
+    return parse_mxc(server_name, media_id), parse_file_name(file_name)
+
+
+def parse_file_name(text: str | None) -> str | None:
+    """Accept a file name of up to 2048 bytes of UTF-8; an empty one counts as none."""
+    if not text:
+        return None
+    if "\0" in text:
+        raise InvalidParamError("the file name may not contain NUL")
+    if len(text.encode("utf-8", "surrogatepass")) > _MAX_FILE_NAME_BYTES:
+        raise InvalidParamError(f"the file name is longer than {_MAX_FILE_NAME_BYTES} bytes")
+    return text
+
+
+def parse_content_type(header: str | None) -> str:
+    """Accept a declared type as it is, with its parameters; no header counts as application/octet-stream."""
+    if header is None or not header.strip():
+        return DEFAULT_CONTENT_TYPE
+    if not _CONTENT_TYPE.fullmatch(header):
+        raise InvalidParamError(
+            f"the Content-Type must be at most {_MAX_CONTENT_TYPE_CHARS} printable ASCII characters"
+        )
+    return header.strip()
+
+
+def thumbnail_spec(query: Query) -> ThumbnailSpec:
+    """Read which thumbnail is asked for."""
+    width, height = query.positive("width"), query.positive("height")
+    method = query.text("method") or ThumbnailMethod.SCALE
+    if method not in set(ThumbnailMethod):
+        raise InvalidParamError("Query parameter method must be one of ['crop', 'scale']")
+    return ThumbnailSpec(width, height, ThumbnailMethod(method), query.flag("animated", default=False))

@@ -1,0 +1,35 @@
+"""The table of endpoints."""
+
+from aiohttp import web
+
+from mediarepo.web.client.config import media_config
+from mediarepo.web.client.download import download, legacy_download
+from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
+from mediarepo.web.client.upload import upload
+from mediarepo.web.ops.health import live, metrics, ready
+from mediarepo.web.wire.bodies import expect_later
+
+_CLIENT = "/_matrix/client/v1/media"
+_LEGACY = "/_matrix/media/{version:v3|r0|v1}"
+_MEDIA = "{server_name:[^/]*}/{media_id:[^/]*}"
+_NAMED = _MEDIA + "/{file_name:[^/]+}"
+
+
+def add_matrix_routes(app: web.Application) -> None:
+    """Answer what clients ask for."""
+    app.router.add_post(f"{_LEGACY}/upload", upload, expect_handler=expect_later)
+    app.router.add_get(f"{_CLIENT}/download/{_MEDIA}", download)
+    app.router.add_get(f"{_CLIENT}/download/{_NAMED}", download)
+    app.router.add_get(f"{_CLIENT}/thumbnail/{_MEDIA}", thumbnail)
+    app.router.add_get(f"{_CLIENT}/config", media_config)
+    app.router.add_get(f"{_LEGACY}/download/{_MEDIA}", legacy_download)
+    app.router.add_get(f"{_LEGACY}/download/{_NAMED}", legacy_download)
+    app.router.add_get(f"{_LEGACY}/thumbnail/{_MEDIA}", legacy_thumbnail)
+    app.router.add_get(f"{_LEGACY}/config", media_config)
+
+
+def add_operator_routes(app: web.Application) -> None:
+    """Answer what operators ask for."""
+    app.router.add_get("/health/live", live)
+    app.router.add_get("/health/ready", ready)
+    app.router.add_get("/metrics", metrics)

@@ -1,0 +1,117 @@
+"""The HTTP server: its addresses, its limits, and JSON even for what is hardly HTTP."""
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from mediarepo.config.listening import Address, ListenConfig, parse_address
+from mediarepo.errors import BadRequestError
+from mediarepo.web.refusals import refusal_body
+from mediarepo.web.wire.headers import EVERY_RESPONSE
+from mediarepo.web.wire.responses import json_response
+
+log = structlog.get_logger(__name__)
+
+_MAX_LINE_BYTES = 256 * 1024
+"""Long enough that an overlong file name is refused by name, not by the parser."""
+_MAX_HEADER_BYTES = 64 * 1024
+_BACKLOG = 1024
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which and why."""
+
+
+class _Protocol(RequestHandler):
+    """One connection."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer what the HTTP parser refused, with the headers and the JSON of every other refusal."""
+        if status >= 500:  # noqa: PLR2004 - a failure of ours: aiohttp logs it
+            return super().handle_error(request, status, exc, message)
+        log.debug("malformed_request", status=status, reason=message)
+        error = BadRequestError("the request is not well-formed HTTP")
+        response = json_response(refusal_body(error), status=status, headers=EVERY_RESPONSE)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __init__(self, handler: Any, protocol_arguments: dict[str, Any], **arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(handler, **arguments, **protocol_arguments)
+        self._protocol_arguments = protocol_arguments
+
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._protocol_arguments)
+
+
+class _Runner(web.AppRunner):
+    __slots__ = ("_arguments",)
+
+    def __init__(self, app: web.Application, *, shutdown_timeout: float, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(app, shutdown_timeout=shutdown_timeout)
+        self._arguments = arguments
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(made.request_handler, self._arguments, request_factory=made.request_factory)
+
+
+@asynccontextmanager
+async def serving(app: web.Application, addresses: Sequence[str], config: ListenConfig) -> AsyncIterator[list[Address]]:
+    """Serve until left, and then let running requests finish; gives the addresses actually bound."""
+    runner = _Runner(
+        app,
+        shutdown_timeout=config.shutdown_timeout_ms / 1000,
+        access_log=None,
+        auto_decompress=False,
+        max_line_size=_MAX_LINE_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+        keepalive_timeout=75.0,
+    )
+    await runner.setup()
+    try:
+        for text in addresses:
+            await _listen(runner, parse_address(text), config)
+        yield [_bound(name) for name in runner.addresses]
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, address: Address, config: ListenConfig) -> None:
+    try:
+        if address.path is not None:
+            path = Path(address.path)
+            _remove_stale(path)
+            await web.UnixSite(runner, address.path, backlog=_BACKLOG).start()
+            path.chmod(int(config.socket_mode, 8))  # noqa: ASYNC240 - local and instant
+        else:
+            await web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG).start()
+    except OSError as exc:
+        raise ListenError(f"cannot listen on {address}: {exc.strerror or exc}") from exc
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a process that is gone; one that answers is left alone, and binding then fails."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise OSError(None, "another process answers there already")
+
+
+def _bound(name: Any) -> Address:  # noqa: ANN401 - a path, or a tuple of two or four
+    return Address(path=name) if isinstance(name, str) else Address(host=name[0], port=name[1])

@@ -1,0 +1,69 @@
+"""Conditional requests (RFC 9110 section 13)."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+
+from mediarepo.model.media import Media
+from mediarepo.model.thumbnails import ThumbnailSpec
+
+_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_MAX_HEADER_CHARS = 8192
+
+
+def media_etag(media: Media) -> str:
+    """Make media's strong entity tag: from its identity and revision, so the same for ever and known without S3."""
+    return _etag(f"{media.mxc}#{media.revision}")
+
+
+def thumbnail_etag(media: Media, spec: ThumbnailSpec) -> str:
+    """Make a thumbnail's strong entity tag."""
+    return _etag(f"{media.mxc}#{media.revision}#{spec.width}x{spec.height}{spec.method}{spec.animated}")
+
+
+def _etag(text: str) -> str:
+    digest = base64.b32encode(hashlib.sha256(text.encode()).digest()[:20])
+    return f'"{digest.decode().lower()}"'
+
+
+def http_date(ms: int) -> str:
+    """Write a point in time as HTTP does, in whole seconds."""
+    return format_datetime(datetime.fromtimestamp(ms // 1000, tz=UTC), usegmt=True)
+
+
+def is_not_modified(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:
+    """Say whether the client's own copy is still good; `modified_ts` in ms."""
+    none_match = headers.get("If-None-Match")
+    if none_match is not None:
+        return matches_any(none_match, etag)
+    since = _parse_date(headers.get("If-Modified-Since"))
+    return since is not None and modified_ts // 1000 <= since
+
+
+def matches_any(header: str, etag: str) -> bool:
+    """Compare a list of entity tags, or `*`, weakly with one."""
+    if header.strip() == "*":
+        return True
+    return len(header) <= _MAX_HEADER_CHARS and etag in _ENTITY_TAG.findall(header)
+
+
+def range_applies(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:
+    """Say whether a Range header may be honoured: If-Range is absent, or names exactly this representation."""
+    if_range = headers.get("If-Range")
+    if if_range is None:
+        return True
+    if if_range.startswith(('"', "W/")):
+        return if_range.strip() == etag
+    return _parse_date(if_range) == modified_ts // 1000
+
+
+def _parse_date(text: str | None) -> int | None:
+    if text is None or len(text) > 64:  # noqa: PLR2004 - no HTTP date is longer
+        return None
+    try:
+        return int(parsedate_to_datetime(text).timestamp())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

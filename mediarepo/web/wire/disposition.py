@@ -1,0 +1,60 @@
+"""Content-Disposition: shown in place or saved, and under which name (RFC 6266, RFC 8187)."""
+
+import re
+from urllib.parse import quote
+
+INLINE_TYPES = frozenset(
+    {
+        "text/css",
+        "text/plain",
+        "text/csv",
+        "application/json",
+        "application/ld+json",
+        "image/jpeg",
+        "image/gif",
+        "image/png",
+        "image/apng",
+        "image/webp",
+        "image/avif",
+        "video/mp4",
+        "video/webm",
+        "video/ogg",
+        "video/quicktime",
+        "audio/mp4",
+        "audio/webm",
+        "audio/aac",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/wave",
+        "audio/wav",
+        "audio/x-wav",
+        "audio/x-pn-wav",
+        "audio/flac",
+        "audio/x-flac",
+    }
+)
+"""What a browser may show in place (client-server API, "Serving inline content")."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_MAX_NAME_CHARS = 255
+_NOT_ENCODED = "!#$&+-.^_`|~"
+
+
+def content_disposition(content_type: str, file_name: str | None) -> str:
+    """Write the header: a plain token when the name is one, `filename*` otherwise, and no name when there is none."""
+    kind = "inline" if content_type.partition(";")[0].strip().lower() in INLINE_TYPES else "attachment"
+    if not file_name:
+        return kind
+    name = file_name if len(file_name) <= _MAX_NAME_CHARS else _shortened(file_name)
+    if _TOKEN.fullmatch(name):
+        return f"{kind}; filename={name}"
+    encoded = quote(name.encode("utf-8", "replace"), safe=_NOT_ENCODED)
+    return f"{kind}; filename*=utf-8''{encoded}"
+
+
+def _shortened(name: str) -> str:
+    """Cut a name down to what file systems take, keeping a short extension."""
+    stem, dot, extension = name.rpartition(".")
+    if dot and stem and len(extension) <= 16:  # noqa: PLR2004 - longer is no extension
+        return f"{stem[: _MAX_NAME_CHARS - len(extension) - 1]}.{extension}"
+    return name[:_MAX_NAME_CHARS]
