@@ -37,12 +37,12 @@ _BAD_SIGNATURE = (
     "the signature is wrong: secret_access_key does not belong to access_key_id, "
     "or a proxy in between changes the Host header or the path"
 )
+_CLOCKS = "the clocks of this machine and of {endpoint_url} differ too much: set the time (NTP) on both"
 _HINTS = (
     _hint("NoSuchBucket", "there is no bucket {bucket} at {endpoint_url}: create it, or correct its name"),
     _hint("InvalidBucketName", "{endpoint_url} does not take {bucket} as a bucket's name"),
     _hint("AccessDenied Forbidden", "{endpoint_url} does not know access_key_id ({message})", r"no such key"),
     _hint("AccessDenied Forbidden", _BAD_SIGNATURE, r"invalid signature"),
-    _hint("AccessDenied", "the bucket {bucket} asks for TLS or an address that this server has not", r"explicit deny"),
     _hint(
         "AccessDenied AllAccessDisabled Forbidden", "the access key may not do this in the bucket {bucket}: {message}"
     ),
@@ -52,10 +52,8 @@ _HINTS = (
     ),
     _hint("SignatureDoesNotMatch", _BAD_SIGNATURE),
     _hint("XAmzContentSHA256Mismatch BadDigest InvalidDigest", "the body was damaged on its way: {message}"),
-    _hint(
-        "RequestTimeTooSkewed RequestExpired",
-        "the clocks of this machine and of {endpoint_url} differ too much: set the time (NTP) on both",
-    ),
+    _hint("InvalidRequest", _CLOCKS, r"date is too old"),
+    _hint("RequestTimeTooSkewed RequestExpired", _CLOCKS),
     _hint("ExpiredToken InvalidToken TokenRefreshRequired", "session_token is not valid, or no longer"),
     _hint(
         "PermanentRedirect TemporaryRedirect",

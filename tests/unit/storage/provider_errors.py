@@ -1,0 +1,248 @@
+"""What S3 servers really answer: provider, status, body, and words that the operator is to read."""
+
+
+def document(code: str, message: str, rest: str = "") -> str:
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n'
+    return f"{head}<Error><Code>{code}</Code><Message>{message}</Message>{rest}</Error>"
+
+
+PROVIDER_ERRORS = [
+    (
+        "Garage",
+        400,
+        document(
+            "AuthorizationHeaderMalformed",
+            "Authorization header malformed, unexpected scope: 20261123/us-east-1/s3/aws4_request",
+            "<Resource>/</Resource><Region>garage</Region>",
+        ),
+        "this server expects region garage, you sent us-east-1",
+    ),
+    (
+        "AWS",
+        400,
+        document(
+            "AuthorizationHeaderMalformed",
+            "The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-central-1'",
+            "<Region>eu-central-1</Region><RequestId>44D2BCQKKCVVDS7C</RequestId><HostId>RY1=</HostId>",
+        ),
+        "this server expects region eu-central-1, you sent us-east-1",
+    ),
+    (
+        "MinIO",
+        400,
+        document(
+            "AuthorizationHeaderMalformed",
+            "The authorization header is malformed; the region is wrong; expecting 'eu-west-1'.",
+            "<BucketName>media</BucketName><Resource>/media/</Resource><RequestId>17F2</RequestId><HostId>dd9025</HostId>",
+        ),
+        "this server expects region eu-west-1, you sent us-east-1",
+    ),
+    (
+        "Garage behind a proxy that drops the region",
+        400,
+        document(
+            "AuthorizationHeaderMalformed",
+            "Authorization header malformed, unexpected scope: 20261123/us-east-1/s3/aws4_request",
+        ),
+        "expects region another than yours (Authorization header malformed, unexpected scope: 20261123/us-east-1",
+    ),
+    (
+        "R2",
+        400,
+        document(
+            "InvalidRegionName",
+            "The region name 'us-east-1x' is not valid. Must be one of: wnam, enam, weur, eeur, apac, oc, auto",
+        ),
+        "does not know the region us-east-1: The region name 'us-east-1x' is not valid. Must be one of: wnam",
+    ),
+    (
+        "AWS",
+        301,
+        document(
+            "PermanentRedirect",
+            "The bucket you are attempting to access must be addressed using the specified endpoint. "
+            "Please send all future requests to this endpoint.",
+            "<Endpoint>media.s3-eu-west-1.amazonaws.com</Endpoint><Bucket>media</Bucket>",
+        ),
+        "reached at another address: correct endpoint_url and region (media.s3-eu-west-1.amazonaws.com:",
+    ),
+    (
+        "AWS",
+        404,
+        document(
+            "NoSuchBucket",
+            "The specified bucket does not exist",
+            "<BucketName>media</BucketName><RequestId>1</RequestId><HostId>h</HostId>",
+        ),
+        "there is no bucket media at https://s3.example.org: create it, or correct its name",
+    ),
+    (
+        "Garage",
+        404,
+        document(
+            "NoSuchBucket",
+            "Bucket not found: media",
+            "<Resource>/media/</Resource><Region>garage</Region>",
+        ),
+        "there is no bucket media",
+    ),
+    (
+        "Ceph",
+        404,
+        document(
+            "NoSuchBucket",
+            "",
+            "<BucketName>media</BucketName><RequestId>tx000</RequestId><HostId>default</HostId>",
+        ),
+        "there is no bucket media",
+    ),
+    (
+        "AWS",
+        403,
+        document(
+            "InvalidAccessKeyId",
+            "The AWS Access Key Id you provided does not exist in our records.",
+            "<AWSAccessKeyId>AKIA</AWSAccessKeyId>",
+        ),
+        "does not know access_key_id",
+    ),
+    (
+        "Garage",
+        403,
+        document(
+            "AccessDenied",
+            "Forbidden: No such key: GK31c2f218a2e44f485b94239e",
+            "<Resource>/media/</Resource><Region>garage</Region>",
+        ),
+        "does not know access_key_id",
+    ),
+    (
+        "AWS",
+        403,
+        document(
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match the signature you provided. Check your "
+            "key and signing method.",
+            "<StringToSign>AWS4-HMAC-SHA256 "
+            "20261123T000000Z</StringToSign><SignatureProvided>abcdef</SignatureProvided>",
+        ),
+        "secret_access_key does not belong to access_key_id",
+    ),
+    (
+        "Garage",
+        403,
+        document(
+            "AccessDenied",
+            "Forbidden: Invalid signature",
+            "<Region>garage</Region>",
+        ),
+        "secret_access_key does not belong to access_key_id",
+    ),
+    (
+        "Garage",
+        403,
+        document(
+            "AccessDenied",
+            "Forbidden: Operation is not allowed for this key.",
+            "<Region>garage</Region>",
+        ),
+        "the access key may not do this in the bucket media: Forbidden: Operation is not allowed for this key.",
+    ),
+    (
+        "R2",
+        401,
+        document(
+            "Unauthorized",
+            "Unauthorized",
+        ),
+        "does not accept the access key",
+    ),
+    (
+        "AWS",
+        403,
+        document(
+            "RequestTimeTooSkewed",
+            "The difference between the request time and the current time is too large.",
+            "<MaxAllowedSkewMilliseconds>900000</MaxAllowedSkewMilliseconds>",
+        ),
+        "set the time (NTP)",
+    ),
+    (
+        "Garage",
+        400,
+        document(
+            "InvalidRequest",
+            "Bad request: Date is too old",
+        ),
+        "set the time (NTP)",
+    ),
+    (
+        "AWS",
+        400,
+        document(
+            "ExpiredToken",
+            "The provided token has expired.",
+        ),
+        "session_token is not valid, or no longer",
+    ),
+    (
+        "AWS",
+        503,
+        document(
+            "SlowDown",
+            "Please reduce your request rate.",
+        ),
+        "asks for fewer requests a second",
+    ),
+    (
+        "MinIO",
+        507,
+        document(
+            "XMinioStorageFull",
+            "Storage backend has reached its minimum free drive threshold.",
+        ),
+        "is full: Storage backend has reached its minimum free drive threshold.",
+    ),
+    (
+        "Garage",
+        501,
+        document(
+            "NotImplemented",
+            "Unimplemented: GetBucketPolicy",
+        ),
+        "does not implement what was asked of it: Unimplemented: GetBucketPolicy",
+    ),
+    (
+        "nginx before a dead S3 server",
+        502,
+        "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n</body>\r\n</html>",
+        "answered 502: the S3 server, or a proxy before it, is in trouble",
+    ),
+    (
+        "a web site",
+        404,
+        "<!DOCTYPE html><html><body>Not here</body></html>",
+        "is not an S3 server: it answered 404 with a web page",
+    ),
+    (
+        "Traefik",
+        404,
+        "404 page not found\n",
+        "does not answer like an S3 server (404 404 page not found)",
+    ),
+    (
+        "a web site that moved",
+        308,
+        "",
+        "redirects elsewhere (308)",
+    ),
+    (
+        "a future server",
+        409,
+        document(
+            "Novelty",
+            "never seen",
+        ),
+        "https://s3.example.org answered 409 Novelty: never seen",
+    ),
+]
