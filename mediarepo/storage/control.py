@@ -122,7 +122,7 @@ class Control:
             raise error from exc
         except ResponseParserError as exc:
             self._on_request(operation, "unavailable")
-            raise StorageUnavailableError(f"{self._place.endpoint_url} does not answer like an S3 server") from exc
+            raise StorageUnavailableError(f"{self._place.endpoint_url} is not an S3 server: {exc}") from exc
         except (BotoCoreError, aiohttp.ClientError, OSError) as exc:
             self._on_request(operation, "unavailable")
             raise error_of_failure(_inner(exc), self._place) from exc

@@ -112,14 +112,15 @@ def _expected_region(refusal: Refusal, place: Place) -> str:
 
 def _explain_foreign_answer(refusal: Refusal, place: Place) -> str:
     if refusal.status >= 500:  # noqa: PLR2004 - server errors
-        return f"{place.endpoint_url} answered {refusal.status}: the S3 server, or a proxy before it, is in trouble"
+        return f"{place.endpoint_url} is no S3 server, or it or its proxy is in trouble ({refusal.status})"
     if 300 <= refusal.status < 400:  # noqa: PLR2004 - redirections
         return (
             f"{place.endpoint_url} redirects elsewhere ({refusal.status}): correct endpoint_url, region or path_style"
         )
     if refusal.message.startswith("<"):
         return f"{place.endpoint_url} is not an S3 server: it answered {refusal.status} with a web page"
-    return f"{place.endpoint_url} does not answer like an S3 server ({refusal.status} {refusal.message[:80]})"
+    said = f"{refusal.status} {refusal.message[:80]}".strip()
+    return f"{place.endpoint_url} does not answer like an S3 server ({said})"
 
 
 _FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[BaseException], str]], ...] = (

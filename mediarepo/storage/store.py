@@ -194,9 +194,9 @@ class Store:
             yield page
             if not page.get("IsTruncated"):
                 return
-            following = {"ContinuationToken": str(page["NextContinuationToken"])}
-            if following == token:
-                raise StorageError(f"{self._config.endpoint_url} repeats a page of its listing")
+            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if following == token or not following["ContinuationToken"]:
+                raise StorageError(f"{self._config.endpoint_url} does not go on with its listing")
             token = following
 
     def _check_ours(self, object_key: str) -> None:

@@ -216,7 +216,7 @@ PROVIDER_ERRORS = [
         "nginx before a dead S3 server",
         502,
         "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n</body>\r\n</html>",
-        "answered 502: the S3 server, or a proxy before it, is in trouble",
+        "is no S3 server, or it or its proxy is in trouble (502)",
     ),
     (
         "a web site",

@@ -1,0 +1,60 @@
+"""Stores before a real S3 server, with and without faults between."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from mediarepo.config.stores import StoreConfig
+from mediarepo.storage.store import Store
+from tests.storage.faulty_s3 import FaultyS3
+
+
+@pytest.fixture
+def config(s3: Any) -> Callable[..., StoreConfig]:
+    """Makes configurations with a prefix that no other test has."""
+    prefix = f"test-{uuid.uuid4().hex}"
+
+    def make(**changes: Any) -> StoreConfig:
+        settings: dict[str, Any] = {
+            "endpoint_url": s3.endpoint_url,
+            "region": s3.region,
+            "bucket": s3.bucket,
+            "prefix": prefix,
+            "access_key_id": s3.access_key_id,
+            "secret_access_key": s3.secret_access_key,
+        }
+        return StoreConfig.model_validate(settings | changes)
+
+    return make
+
+
+@pytest.fixture
+async def store(config: Callable[..., StoreConfig]) -> AsyncIterator[Store]:
+    async with Store("main", config()) as store:
+        yield store
+
+
+@pytest.fixture
+async def faulty(s3: Any) -> AsyncIterator[FaultyS3]:
+    async with FaultyS3(s3.endpoint_url) as faulty:
+        yield faulty
+
+
+@pytest.fixture
+def requests() -> list[tuple[str, str]]:
+    """What the faulty store counted: names of requests and their outcomes."""
+    return []
+
+
+@pytest.fixture
+async def faulty_store(
+    config: Callable[..., StoreConfig], faulty: FaultyS3, requests: list[tuple[str, str]]
+) -> AsyncIterator[Store]:
+    def note(operation: str, outcome: str) -> None:
+        requests.append((operation, outcome))
+
+    settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=400, request_timeout_ms=5_000)
+    async with Store("main", settings, on_request=note) as store:
+        yield store
