@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -13,7 +13,12 @@ from mediarepo.db.errors import DatabaseUnavailableError
 from mediarepo.db.schema import check_compatible
 
 Row = asyncpg.Record
-Connection = PoolConnectionProxy[Row]
+if TYPE_CHECKING:  # only the stubs know these classes as generic
+    Connection = PoolConnectionProxy[Row]
+    BareConnection = asyncpg.Connection[Row]
+    Pool = asyncpg.Pool[Row]
+else:
+    Connection, BareConnection, Pool = PoolConnectionProxy, asyncpg.Connection, asyncpg.Pool
 
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -40,7 +45,7 @@ _UNAVAILABLE = (
 )
 
 
-class _Unreset(asyncpg.Connection[Row]):
+class _Unreset(BareConnection):
     """A connection that needs no reset between two users, since no statement here sets session state."""
 
     def get_reset_query(self) -> str:
@@ -70,7 +75,7 @@ class Database:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
-        self._pool: asyncpg.Pool[Row] | None = None
+        self._pool: Pool | None = None
         self._compatible = False
 
     async def __aenter__(self) -> Self:

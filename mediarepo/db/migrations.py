@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from mediarepo.config.database import DatabaseConfig
-from mediarepo.db.connections import Row, connect_arguments
+from mediarepo.db.connections import BareConnection, connect_arguments
 
 _LOCK_KEY = 0x6D65_6469_6172_6570  # "mediarep"
 _LOCK_TIMEOUT_MS = 120_000
@@ -44,7 +44,7 @@ async def downgrade(config: DatabaseConfig, revision: str) -> None:
 
 
 async def _run(config: DatabaseConfig, action: Callable[[Config], None]) -> None:
-    async def connect() -> asyncpg.Connection[Row]:
+    async def connect() -> BareConnection:
         arguments = connect_arguments(config) | {"command_timeout": None}
         arguments["server_settings"] = {"application_name": "mediarepo migrate"}
         return await asyncpg.connect(**arguments)

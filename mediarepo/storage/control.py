@@ -15,10 +15,9 @@ from botocore.parsers import ResponseParserError
 
 from mediarepo.config.stores import StoreConfig
 from mediarepo.storage.credentials import CredentialSource
-from mediarepo.storage.errors import StorageError, StorageUnavailableError
-from mediarepo.storage.explain import Place
+from mediarepo.storage.errors import StorageError, StorageUnavailableError, StoreMisconfiguredError
+from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.refusals import Refusal
-from mediarepo.storage.translation import OnRequest, error_of_failure, error_of_refusal, outcome_of
 
 _NOT_FOUND = 404
 Answer = dict[str, Any]  # what botocore makes of an answer's XML
@@ -47,7 +46,10 @@ class Control:
             verify=config.ca_file,
             config=_client_config(config),
         )
-        self._client = await self._stack.enter_async_context(client)
+        try:
+            self._client = await self._stack.enter_async_context(client)
+        except BotoCoreError as exc:
+            raise StoreMisconfiguredError(f"the S3 client cannot be made: {exc}") from exc
         self._client.meta.events.register("before-call.s3", _never_redirect)
         self._client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
         return self
@@ -164,6 +166,8 @@ def _client_config(config: StoreConfig) -> AioConfig:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         proxies={},
+        use_dualstack_endpoint=False,
+        use_fips_endpoint=False,
     )
 
 

@@ -4,9 +4,10 @@ from typing import Protocol
 
 from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
 
 from mediarepo.config.stores import StoreConfig
-from mediarepo.storage.errors import StoreMisconfiguredError
+from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
 from mediarepo.storage.signing import Credentials
 
 
@@ -37,8 +38,11 @@ class EnvironmentCredentials:
         self._credentials = Credentials("", "")
 
     async def current(self) -> Credentials:
-        """Give what is valid now."""
-        now = await self._found.get_frozen_credentials()
+        """Give what is valid now; raises StorageUnavailableError when it cannot be renewed."""
+        try:
+            now = await self._found.get_frozen_credentials()
+        except BotoCoreError as exc:
+            raise StorageUnavailableError(f"the environment's access key cannot be renewed: {exc}") from exc
         credentials = Credentials(now.access_key, now.secret_key, now.token)
         if credentials != self._credentials:
             self._credentials = credentials
@@ -56,7 +60,10 @@ async def find_credentials(config: StoreConfig) -> CredentialSource:
                 token.get_secret_value() if token is not None else None,
             )
         )
-    found = await AioSession().get_credentials()
+    try:
+        found = await AioSession().get_credentials()
+    except BotoCoreError as exc:
+        raise StoreMisconfiguredError(f"the environment's access key cannot be found: {exc}") from exc
     if found is None:
         raise StoreMisconfiguredError("neither the configuration nor the environment has an access key for the store")
     return EnvironmentCredentials(found)

@@ -3,8 +3,7 @@
 import aiohttp
 
 from mediarepo.model.sinks import Sink
-from mediarepo.storage.explain import Place
-from mediarepo.storage.translation import error_of_failure
+from mediarepo.storage.explain import Place, error_of_failure
 
 
 class StoredObject:

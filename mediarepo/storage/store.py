@@ -10,11 +10,10 @@ from mediarepo.model.spans import Span
 from mediarepo.storage.bodies import encode_metadata, metadata_headers
 from mediarepo.storage.control import Answer, Control
 from mediarepo.storage.credentials import find_credentials
-from mediarepo.storage.errors import StorageError, StorageUnavailableError, StoreMisconfiguredError
-from mediarepo.storage.explain import Place
+from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
+from mediarepo.storage.explain import OnRequest, Place
 from mediarepo.storage.objects import StoredObject
 from mediarepo.storage.retrying import Retrying, is_lost_answer
-from mediarepo.storage.translation import OnRequest
 from mediarepo.storage.wire import Wire
 
 _DELETE_BATCH = 1000  # API reference: DeleteObjects
@@ -75,7 +74,7 @@ class Store:
         """Make sure that the bucket answers; raises StoreMisconfiguredError in the operator's words."""
         try:
             page = await self._retrying.call(self._control.list, "check", Prefix=f"{self.prefix}/", MaxKeys=1)
-        except (StorageError, StorageUnavailableError) as exc:
+        except StorageError as exc:
             raise StoreMisconfiguredError(f"store {self.name}: {exc}") from exc
         if "Name" not in page:
             raise StoreMisconfiguredError(f"store {self.name}: {self._config.endpoint_url} is not an S3 server")
@@ -131,18 +130,19 @@ class Store:
     async def complete_multipart(
         self, object_key: str, upload_id: str, etags: Sequence[str], *, size_bytes: int
     ) -> None:
-        """Make the object of its parts; returns only when it is there with `size_bytes`, even if an answer was lost."""
+        """Make the object of its parts.
+
+        Whatever was answered, or lost on its way: the object's size decides, as no other upload has its key.
+        """
         self._check_ours(object_key)
-        completed = await self._retrying.call_while(
-            is_lost_answer, self._control.complete, object_key, upload_id, etags
-        )
-        if completed:
-            return
-        found = await self._retrying.call(self._control.size_of, object_key)
-        if found != size_bytes:
-            raise StorageError(
-                f"the multipart upload of {object_key} is gone, and {found} of {size_bytes} bytes came of it"
-            )
+        failure = StorageError(f"the multipart upload of {object_key} is gone, and its object is not there")
+        try:
+            if await self._retrying.call_while(is_lost_answer, self._control.complete, object_key, upload_id, etags):
+                return
+        except StorageError as exc:
+            failure = exc
+        if await self._retrying.call(self._control.size_of, object_key) != size_bytes:
+            raise failure
 
     async def abort_multipart(self, object_key: str, upload_id: str) -> None:
         """Forget an upload and its parts; one that is gone already is fine."""

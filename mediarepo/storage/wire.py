@@ -2,8 +2,8 @@
 
 import ssl
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import Self
 
 import aiohttp
@@ -13,12 +13,11 @@ from mediarepo.config.stores import Checksum, StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.bodies import Chunks, checksum_header, md5_header
 from mediarepo.storage.credentials import CredentialSource
-from mediarepo.storage.errors import StorageError
-from mediarepo.storage.explain import Place
+from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
+from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.objects import StoredObject
 from mediarepo.storage.refusals import parse_refusal
 from mediarepo.storage.signing import UNSIGNED_PAYLOAD, Signer, amz_date, canonical_query, quote_key
-from mediarepo.storage.translation import OnRequest, error_of_failure, error_of_refusal, outcome_of
 
 _OK = 200
 _PARTIAL_CONTENT = 206
@@ -78,13 +77,13 @@ class Wire:
         Raises ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
         """
         extra = {} if span is None else {"Range": f"bytes={span.offset}-{span.last}"}
-        response = await self._send("get", "GET", object_key, unsigned=extra, limits=self._patient)
-        try:
-            size_bytes = await self._promised_size(response, object_key, span)
-        except BaseException:
-            response.close()
-            raise
-        self._on_request("get", "ok")
+        with self._counted("get"):
+            response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
+            try:
+                size_bytes = await self._promised_size(response, object_key, span)
+            except BaseException:
+                response.close()
+                raise
         return response, StoredObject(response, self._place, size_bytes=size_bytes)
 
     async def put(
@@ -113,21 +112,27 @@ class Wire:
     async def _put(
         self, operation: str, object_key: str, body: Chunks, *, signed: dict[str, str], query: str = ""
     ) -> str:
-        response = await self._send(
-            operation, "PUT", object_key, query=query, signed=signed, body=body, limits=self._strict
-        )
+        with self._counted(operation):
+            response = await self._send("PUT", object_key, query=query, signed=signed, body=body, limits=self._strict)
+            try:
+                if response.status != _OK:
+                    await self._refuse(response)
+                await self._read_little(response)
+            finally:
+                response.close()
+            return response.headers.get("ETag", "")
+
+    @contextmanager
+    def _counted(self, operation: str) -> Iterator[None]:
         try:
-            if response.status != _OK:
-                await self._refuse(response, operation, object_key=None)
-            await self._read_little(response)
-        finally:
-            response.close()
+            yield
+        except StorageError as exc:
+            self._on_request(operation, outcome_of(exc))
+            raise
         self._on_request(operation, "ok")
-        return response.headers.get("ETag", "")
 
     async def _send(
         self,
-        operation: str,
         method: str,
         object_key: str,
         *,
@@ -146,7 +151,6 @@ class Wire:
                 method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError) as exc:
-            self._on_request(operation, "unavailable")
             raise error_of_failure(exc, self._place) from exc
 
     async def _headers(self, method: str, path: str, query: str, signed: Mapping[str, str]) -> dict[str, str]:
@@ -169,37 +173,29 @@ class Wire:
 
     async def _promised_size(self, response: aiohttp.ClientResponse, object_key: str, span: Span | None) -> int:
         if response.status != (_OK if span is None else _PARTIAL_CONTENT):
-            await self._refuse(response, "get", object_key=object_key)
+            await self._refuse(response, object_key=object_key)
         size_bytes = response.content_length
         if size_bytes is None:
-            raise self._refused("get", f"{self._place.endpoint_url} does not say how long {object_key} is")
+            raise StorageError(f"{self._place.endpoint_url} does not say how long {object_key} is")
         if span is None:
             return size_bytes
         came_from = response.headers.get("Content-Range", "").partition("-")[0]
         if size_bytes != span.size_bytes or came_from != f"bytes {span.offset}":
-            raise self._refused("get", f"{object_key} does not hold bytes {span.offset} to {span.last}")
+            raise StorageError(f"{object_key} does not hold bytes {span.offset} to {span.last}")
         return size_bytes
 
-    async def _refuse(self, response: aiohttp.ClientResponse, operation: str, *, object_key: str | None) -> None:
+    async def _refuse(self, response: aiohttp.ClientResponse, *, object_key: str | None = None) -> None:
         refusal = parse_refusal(response.status, await self._read_little(response))
-        error = error_of_refusal(refusal, self._place, object_key=object_key)
-        self._on_request(operation, outcome_of(error))
-        raise error
-
-    def _refused(self, operation: str, words: str) -> StorageError:
-        self._on_request(operation, "refused")
-        return StorageError(words)
+        raise error_of_refusal(refusal, self._place, object_key=object_key)
 
     async def _read_little(self, response: aiohttp.ClientResponse) -> bytes:
-        pieces: list[bytes] = []
+        body = b""
         try:
-            while data := await response.content.readany():
-                pieces.append(data)
-                if sum(map(len, pieces)) > _ERROR_BODY_BYTES:
-                    break
+            while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
+                body += data
         except (aiohttp.ClientError, OSError) as exc:
             raise error_of_failure(exc, self._place) from exc
-        return b"".join(pieces)
+        return body
 
 
 def _address(config: StoreConfig) -> tuple[str, str, str]:
@@ -209,3 +205,10 @@ def _address(config: StoreConfig) -> tuple[str, str, str]:
         url = url.with_host(f"{config.bucket}.{url.host}")
     base_path = url.raw_path.rstrip("/") + (f"/{config.bucket}/" if config.path_style else "/")
     return str(url.origin()), base_path, url.host_port_subcomponent or ""
+
+
+def _trust(config: StoreConfig) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=config.ca_file)
+    except OSError as exc:  # ssl.SSLError is one
+        raise StoreMisconfiguredError(f"ca_file {config.ca_file} cannot be used: {exc.strerror or exc}") from exc

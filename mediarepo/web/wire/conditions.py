@@ -1,11 +1,11 @@
 """Conditional requests (RFC 9110 section 13)."""
 
-import base64
 import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 
 from mediarepo.model.media import Media
 from mediarepo.model.thumbnails import ThumbnailSpec
@@ -25,13 +25,17 @@ def thumbnail_etag(media: Media, spec: ThumbnailSpec) -> str:
 
 
 def _etag(text: str) -> str:
-    digest = base64.b32encode(hashlib.sha256(text.encode()).digest()[:20])
-    return f'"{digest.decode().lower()}"'
+    return f'"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"'
 
 
 def http_date(ms: int) -> str:
     """Write a point in time as HTTP does, in whole seconds."""
-    return format_datetime(datetime.fromtimestamp(ms // 1000, tz=UTC), usegmt=True)
+    return _http_date(ms // 1000)
+
+
+@lru_cache(maxsize=4096)
+def _http_date(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, tz=UTC), usegmt=True)
 
 
 def is_not_modified(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:

@@ -1,0 +1,71 @@
+import re
+from email.message import Message
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mediarepo.web.wire.disposition import INLINE_TYPES, content_disposition
+
+
+def file_name_of(header: str) -> str | None:
+    message = Message()
+    message["Content-Disposition"] = header
+    return message.get_filename()
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("ascii", "inline; filename=ascii"),
+        ("file.png", "inline; filename=file.png"),
+        ("name with spaces", "inline; filename*=utf-8''name%20with%20spaces"),
+        ("name;with;semicolons", "inline; filename*=utf-8''name%3Bwith%3Bsemicolons"),
+        ("\U0001f414", "inline; filename*=utf-8''%F0%9F%90%94"),
+        ('a"b', "inline; filename*=utf-8''a%22b"),
+        ("a\r\nSet-Cookie: x", "inline; filename*=utf-8''a%0D%0ASet-Cookie%3A%20x"),
+        ("\u202egnp.exe", "inline; filename*=utf-8''%E2%80%AEgnp.exe"),
+        (None, "inline"),
+        ("", "inline"),
+    ],
+)
+def test_names_are_plain_tokens_or_encoded(name: str | None, header: str) -> None:
+    assert content_disposition("image/png", name) == header
+
+
+@pytest.mark.parametrize("content_type", ["Text/Plain; charset=utf-8", "IMAGE/PNG", "video/mp4;codecs=x", "text/csv "])
+def test_the_specs_types_are_inline_whatever_their_case_and_parameters(content_type: str) -> None:
+    assert content_disposition(content_type, None) == "inline"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["image/svg+xml", "image/svg", "text/html", "application/xhtml+xml", "application/pdf", "text/javascript", "", ";"],
+)
+def test_everything_else_is_an_attachment(content_type: str) -> None:
+    assert content_disposition(content_type, None) == "attachment"
+
+
+def test_the_inline_list_is_the_specs() -> None:
+    assert len(INLINE_TYPES) == 26
+    assert not {"image/svg+xml", "text/html", "application/pdf", "text/xml"} & INLINE_TYPES
+
+
+@given(st.text(min_size=1, max_size=200, alphabet=st.characters(exclude_categories=["Cs"])))
+def test_every_name_survives_the_way_there_and_back(name: str) -> None:
+    header = content_disposition("image/png", name)
+
+    assert header.isascii()
+    assert header.isprintable()
+    encoded = re.fullmatch(r"inline; filename(?:=(?P<token>\S+)|\*=utf-8''(?P<encoded>\S+))", header)
+    assert encoded is not None
+    assert (encoded["token"] or unquote(encoded["encoded"])) == name
+
+
+def test_an_overlong_name_is_cut_but_keeps_its_extension() -> None:
+    name = file_name_of(content_disposition("image/png", "x" * 3000 + ".jpeg"))
+
+    assert name is not None
+    assert len(name) == 255
+    assert name.endswith("x.jpeg")
