@@ -178,7 +178,7 @@ async def test_a_slow_completion_is_asked_for_again(faulty_store: Store, faulty:
 async def test_an_upload_that_is_gone_without_its_object_is_an_error(faulty_store: Store, faulty: FaultyS3) -> None:
     key, upload_id, etags = await begin(faulty_store)
     await faulty_store.abort_multipart(key, upload_id)
-    with pytest.raises(StorageError, match="None of 3 bytes"):
+    with pytest.raises(StorageError, match="is gone"):
         await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
     assert faulty.seen[-1].method == "HEAD"
 
@@ -186,8 +186,20 @@ async def test_an_upload_that_is_gone_without_its_object_is_an_error(faulty_stor
 async def test_an_object_of_another_size_is_not_taken_for_the_upload(faulty_store: Store, faulty: FaultyS3) -> None:
     key, upload_id, etags = await begin(faulty_store)
     faulty.plan(lose_answer, NO_SUCH_UPLOAD)
-    with pytest.raises(StorageError, match="3 of 4 bytes"):
+    with pytest.raises(StorageError, match="is gone"):
         await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=4)
+
+
+async def test_an_object_that_is_there_counts_more_than_the_answers(faulty_store: Store, faulty: FaultyS3) -> None:
+    key, upload_id, etags = await begin(faulty_store)
+    faulty.plan(lose_answer, hang_up, reply(400, b"<Error><Code>InvalidPart</Code></Error>"))
+    await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
+
+
+async def test_a_part_that_is_not_there_is_an_error(store: Store) -> None:
+    key, upload_id, _ = await begin(store)
+    with pytest.raises(StorageError, match="InvalidPart"):
+        await store.complete_multipart(key, upload_id, ['"0"'], size_bytes=3)
 
 
 async def test_completion_that_keeps_failing_in_its_body_is_an_outage(faulty_store: Store, faulty: FaultyS3) -> None:
