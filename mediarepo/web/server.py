@@ -40,6 +40,7 @@ class _Protocol(RequestHandler):
         log.debug("malformed_request", status=status, reason=message)
         error = BadRequestError("the request is not well-formed HTTP")
         response = json_response(refusal_body(error), status=status, headers=EVERY_RESPONSE)
+        response.headers["Connection"] = "close"
         response.force_close()
         return response
 

@@ -8,10 +8,8 @@ from mediarepo.errors import BadRequestError
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-async def expect_later(request: web.Request) -> None:
+async def expect_later(_request: web.Request) -> None:
     """Answer `Expect: 100-continue` not now but when the body is wanted, so that a refusal can come first."""
-    if request.headers.get("Expect", "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed
 
 
 class RequestBody:
@@ -19,7 +17,7 @@ class RequestBody:
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._asked_for = "Expect" not in request.headers
+        self._asked_for = request.headers.get("Expect", "").lower() != "100-continue"
 
     @property
     def declared_bytes(self) -> int | None:
