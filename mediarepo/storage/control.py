@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Self
 
 import aioboto3
@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from mediarepo.config.stores import StoreConfig
 from mediarepo.storage.credentials import CredentialSource
-from mediarepo.storage.errors import StorageError, StorageUnavailableError, StoreMisconfiguredError
+from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
 from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.refusals import Refusal
 
@@ -34,9 +34,18 @@ class Control:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        try:
+            self._client = await self._stack.enter_async_context(await self._make_client())
+        except BotoCoreError as exc:
+            raise StoreMisconfiguredError(f"the S3 client cannot be made: {exc}") from exc
+        self._client.meta.events.register("before-call.s3", _never_redirect)
+        self._client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
+        return self
+
+    async def _make_client(self) -> AbstractAsyncContextManager[Any]:  # botocore makes the client's class at runtime
         config = self._config
         credentials = await self._credentials.current() if config.access_key_id is not None else None
-        client = aioboto3.Session().client(
+        return aioboto3.Session().client(  # type: ignore[no-any-return]
             "s3",
             endpoint_url=config.endpoint_url,
             region_name=config.region,
@@ -46,13 +55,6 @@ class Control:
             verify=config.ca_file,
             config=_client_config(config),
         )
-        try:
-            self._client = await self._stack.enter_async_context(client)
-        except BotoCoreError as exc:
-            raise StoreMisconfiguredError(f"the S3 client cannot be made: {exc}") from exc
-        self._client.meta.events.register("before-call.s3", _never_redirect)
-        self._client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -122,10 +124,7 @@ class Control:
             error = self._translate(operation, exc)
             self._on_request(operation, "missing" if isinstance(error, _NotThereError) else outcome_of(error))
             raise error from exc
-        except ResponseParserError as exc:
-            self._on_request(operation, "unavailable")
-            raise StorageUnavailableError(f"{self._place.endpoint_url} is not an S3 server: {exc}") from exc
-        except (BotoCoreError, aiohttp.ClientError, OSError) as exc:
+        except (BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError) as exc:
             self._on_request(operation, "unavailable")
             raise error_of_failure(_inner(exc), self._place) from exc
         self._on_request(operation, "ok")

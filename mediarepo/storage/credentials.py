@@ -2,7 +2,6 @@
 
 from typing import Protocol
 
-from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
@@ -30,10 +29,37 @@ class FixedCredentials:
         return self._credentials
 
 
+class FrozenCredentials(Protocol):
+    """What botocore's credentials look like at one moment."""
+
+    @property
+    def access_key(self) -> str:
+        """The access key."""
+        ...
+
+    @property
+    def secret_key(self) -> str:
+        """Its secret."""
+        ...
+
+    @property
+    def token(self) -> str | None:
+        """The session token of temporary credentials."""
+        ...
+
+
+class FoundCredentials(Protocol):
+    """What botocore finds: renews itself when it must."""
+
+    async def get_frozen_credentials(self) -> FrozenCredentials:
+        """Give what is valid now."""
+        ...
+
+
 class EnvironmentCredentials:
     """Credentials found as the AWS tools find them (variables, roles, instance metadata), renewed before they end."""
 
-    def __init__(self, found: AioCredentials) -> None:
+    def __init__(self, found: FoundCredentials) -> None:
         self._found = found
         self._credentials = Credentials("", "")
 

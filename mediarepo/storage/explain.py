@@ -132,7 +132,7 @@ _FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Ca
     (ssl.SSLCertVerificationError, lambda exc: f"its certificate is not trusted ({_verify_message(exc)}): set ca_file"),
     (ssl.SSLError, lambda exc: f"it does not speak TLS there ({exc.args[-1]}): is it http:// or another port?"),
     (ConnectionRefusedError, lambda _: "nothing listens there"),
-    (aiohttp.ConnectionTimeoutError, lambda _: "no connection came about in time"),
+    (aiohttp.ConnectionTimeoutError, lambda _: "no connection came about in time, or none of max_connections was free"),
     (TimeoutError, lambda _: "it did not answer in time"),
     (aiohttp.ClientPayloadError, lambda _: "it stopped in the middle of an answer"),
     (

@@ -41,9 +41,7 @@ class Wire:
         config = self._config
         connector = aiohttp.TCPConnector(
             limit=config.max_connections,
-            ssl=ssl.create_default_context(cafile=config.ca_file)
-            if config.endpoint_url.startswith("https:")
-            else False,
+            ssl=_trust(config) if config.endpoint_url.startswith("https:") else False,
         )
         self._patient = aiohttp.ClientTimeout(
             total=None,
@@ -104,10 +102,7 @@ class Wire:
         checked = self._config.content_md5 or self._config.checksum is not Checksum.NONE
         signed = md5_header(chunks) if checked else {}
         body = Chunks(chunks, size_bytes=size_bytes)
-        etag = await self._put("put_part", object_key, body, signed=signed, query=query)
-        if not etag:
-            raise StorageError(f"{self._place.endpoint_url} took a part without giving its ETag")
-        return etag
+        return await self._put("put_part", object_key, body, signed=signed, query=query)
 
     async def _put(
         self, operation: str, object_key: str, body: Chunks, *, signed: dict[str, str], query: str = ""
@@ -120,7 +115,9 @@ class Wire:
                 await self._read_little(response)
             finally:
                 response.close()
-            return response.headers.get("ETag", "")
+            if "ETag" not in response.headers:
+                raise StorageError(f"{self._place.endpoint_url} took {object_key} without giving its ETag")
+            return response.headers["ETag"]
 
     @contextmanager
     def _counted(self, operation: str) -> Iterator[None]:

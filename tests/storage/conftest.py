@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mediarepo.config.stores import StoreConfig
+from mediarepo.storage.retrying import Retrying
 from mediarepo.storage.store import Store
 from tests.storage.faulty_s3 import FaultyS3
 
@@ -57,4 +58,5 @@ async def faulty_store(
 
     settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=400, request_timeout_ms=5_000)
     async with Store("main", settings, on_request=note) as store:
+        store._retrying = Retrying(chance=lambda: -0.49)  # next to no pauses
         yield store

@@ -1,6 +1,7 @@
 """A door before a real S3 server: it records every request, and spoils answers as told."""
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -55,6 +56,12 @@ async def stay_silent(faulty: "FaultyS3", _: Seen, __: asyncio.StreamWriter) -> 
     return False
 
 
+async def answer_without_a_length(_: "FaultyS3", __: Seen, client: asyncio.StreamWriter) -> bool:
+    """Answer without a length, as old servers do, and close."""
+    client.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc")
+    return False
+
+
 def truncate(body_bytes: int) -> Step:
     """Send the server's head and only so much of its body."""
 
@@ -81,7 +88,8 @@ def stall(body_bytes: int) -> Step:
 class FaultyS3:
     """Follows its plan, one step a request; forwards when the plan is used up."""
 
-    def __init__(self, server_url: str) -> None:
+    def __init__(self, server_url: str, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         server = urlsplit(server_url)
         self._server = (server.hostname, server.port)
         self._plan: deque[Step] = deque()
@@ -96,8 +104,9 @@ class FaultyS3:
         self._plan.extend(steps)
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.endpoint_url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        scheme = "https" if self._tls else "http"
+        self.endpoint_url = f"{scheme}://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

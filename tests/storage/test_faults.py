@@ -5,15 +5,24 @@ from typing import Any
 
 import pytest
 
+from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
-from tests.storage.faulty_s3 import FaultyS3, forward, hang_up, lose_answer, reply, stall, stay_silent, truncate
+from tests.storage.faulty_s3 import (
+    FaultyS3,
+    answer_without_a_length,
+    forward,
+    hang_up,
+    lose_answer,
+    reply,
+    stall,
+    stay_silent,
+    truncate,
+)
 
 Requests = list[tuple[str, str]]
 SLOW_DOWN = reply(503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
-INTERNAL_IN_200 = reply(200, b"<Error><Code>InternalError</Code><Message>We encountered an error.</Message></Error>")
-NO_SUCH_UPLOAD = reply(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>")
 NO_SUCH_BUCKET = reply(404, b"<Error><Code>NoSuchBucket</Code><Message>gone</Message></Error>")
 
 
@@ -32,12 +41,6 @@ async def put(store: Store, body: bytes = b"abc") -> str:
     key = f"{store.prefix}/local/a"
     await store.put(key, [body], size_bytes=len(body), metadata={})
     return key
-
-
-async def begin(store: Store) -> tuple[str, str, list[str]]:
-    key = f"{store.prefix}/local/a"
-    upload_id = await store.begin_multipart(key, metadata={})
-    return key, upload_id, [await store.put_part(key, upload_id, 1, [b"abc"], size_bytes=3)]
 
 
 @pytest.mark.parametrize("trouble", [hang_up, lose_answer, SLOW_DOWN, reply(500), reply(502, b"<html>")])
@@ -102,6 +105,50 @@ async def test_a_body_that_ends_early_is_an_error(
     assert sink.size_bytes == come
 
 
+async def test_a_body_of_unknown_length_is_an_error(faulty_store: Store, faulty: FaultyS3) -> None:
+    faulty.plan(answer_without_a_length)
+    with pytest.raises(StorageError, match="does not say how long"):
+        async with faulty_store.open(f"{faulty_store.prefix}/a"):
+            pass
+
+
+async def test_a_part_without_an_etag_is_an_error(
+    faulty_store: Store, faulty: FaultyS3, requests: list[tuple[str, str]]
+) -> None:
+    faulty.plan(reply(200))
+    with pytest.raises(StorageError, match="without giving its ETag"):
+        await faulty_store.put_part(f"{faulty_store.prefix}/a", "upload", 1, [b"abc"], size_bytes=3)
+    assert requests == [("put_part", "refused")]
+
+
+async def test_an_error_that_is_cut_short_is_trouble_like_any_other(faulty_store: Store, faulty: FaultyS3) -> None:
+    key = await put(faulty_store)
+    faulty.plan(truncate(10))
+    with pytest.raises(ObjectMissingError):
+        await faulty_store.read(f"{key}/nothing", max_bytes=3)
+    assert await faulty_store.read(key, max_bytes=3) == b"abc"
+
+
+async def test_a_request_that_finds_no_free_connection_gives_up(config: Callable[..., StoreConfig]) -> None:
+    async with Store("main", config(max_connections=1, request_timeout_ms=300)) as store:
+        key = await put(store, b"x" * 3_000_000)
+        async with store.open(key):
+            with pytest.raises(StorageUnavailableError, match="none of max_connections was free"):
+                await store.read(key, max_bytes=3)
+
+
+async def test_a_cancelled_upload_leaves_no_connection_behind(store: Store) -> None:
+    task = asyncio.create_task(put(store, b"x" * 30_000_000))
+    connector = store._wire._session.connector
+    assert connector is not None
+    while not connector._acquired:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not connector._acquired
+
+
 async def test_a_small_object_cut_short_is_read_again(faulty_store: Store, faulty: FaultyS3) -> None:
     key = await put(faulty_store)
     faulty.plan(truncate(1))
@@ -147,66 +194,6 @@ async def test_a_span_the_server_ignores_is_an_error(faulty_store: Store, faulty
         with pytest.raises(StorageError):
             async with faulty_store.open(f"{faulty_store.prefix}/a", Span(1, 1)):
                 pass
-
-
-@pytest.mark.parametrize("trouble", [lose_answer, hang_up, SLOW_DOWN, INTERNAL_IN_200])
-async def test_an_object_is_completed_although_an_answer_was_lost(
-    faulty_store: Store, faulty: FaultyS3, trouble: Any
-) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(trouble)
-    await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
-    assert await faulty_store.read(key, max_bytes=3) == b"abc"
-
-
-async def test_an_upload_that_is_gone_because_it_was_completed_is_complete(
-    faulty_store: Store, faulty: FaultyS3
-) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(lose_answer, NO_SUCH_UPLOAD)
-    await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
-    assert [seen.method for seen in faulty.seen][-3:] == ["POST", "POST", "HEAD"]
-
-
-async def test_a_slow_completion_is_asked_for_again(faulty_store: Store, faulty: FaultyS3) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(stay_silent)
-    await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
-    assert await faulty_store.read(key, max_bytes=3) == b"abc"
-
-
-async def test_an_upload_that_is_gone_without_its_object_is_an_error(faulty_store: Store, faulty: FaultyS3) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    await faulty_store.abort_multipart(key, upload_id)
-    with pytest.raises(StorageError, match="is gone"):
-        await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
-    assert faulty.seen[-1].method == "HEAD"
-
-
-async def test_an_object_of_another_size_is_not_taken_for_the_upload(faulty_store: Store, faulty: FaultyS3) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(lose_answer, NO_SUCH_UPLOAD)
-    with pytest.raises(StorageError, match="is gone"):
-        await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=4)
-
-
-async def test_an_object_that_is_there_counts_more_than_the_answers(faulty_store: Store, faulty: FaultyS3) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(lose_answer, hang_up, reply(400, b"<Error><Code>InvalidPart</Code></Error>"))
-    await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
-
-
-async def test_a_part_that_is_not_there_is_an_error(store: Store) -> None:
-    key, upload_id, _ = await begin(store)
-    with pytest.raises(StorageError, match="InvalidPart"):
-        await store.complete_multipart(key, upload_id, ['"0"'], size_bytes=3)
-
-
-async def test_completion_that_keeps_failing_in_its_body_is_an_outage(faulty_store: Store, faulty: FaultyS3) -> None:
-    key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(INTERNAL_IN_200, INTERNAL_IN_200, INTERNAL_IN_200)
-    with pytest.raises(StorageUnavailableError):
-        await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
 
 
 async def test_what_could_not_be_deleted_is_told(faulty_store: Store, faulty: FaultyS3) -> None:

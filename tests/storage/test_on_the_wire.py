@@ -121,3 +121,30 @@ async def test_an_address_may_have_a_path(config: Callable[..., StoreConfig], fa
     async with Store("main", config(endpoint_url=f"{faulty.endpoint_url}/storage/v1/s3")) as store:
         assert await store.read(f"{store.prefix}/a", max_bytes=3) == b"abc"
     assert faulty.seen[0].target == f"/storage/v1/s3/media/{store.prefix}/a"
+
+
+async def test_temporary_credentials_send_their_token_signed(
+    config: Callable[..., StoreConfig], faulty: FaultyS3
+) -> None:
+    faulty.plan(reply(200, b"abc"), reply(200, b"<ListBucketResult><Name>media</Name></ListBucketResult>"))
+    async with Store("main", config(endpoint_url=faulty.endpoint_url, session_token="the-token")) as store:
+        await store.read(f"{store.prefix}/a", max_bytes=3)
+        await store.check()
+    for seen in faulty.seen:
+        assert seen.headers["x-amz-security-token"] == "the-token"
+        assert "x-amz-security-token" in seen.headers["authorization"].partition("SignedHeaders=")[2]
+
+
+async def test_uploads_are_listed_page_by_page(faulty_store: Store, faulty: FaultyS3) -> None:
+    page = (
+        "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k&amp;</NextKeyMarker>"
+        "<NextUploadIdMarker>u</NextUploadIdMarker><Upload><Key>{0}</Key><UploadId>{0}-id</UploadId></Upload>"
+        "</ListMultipartUploadsResult>"
+    )
+    faulty.plan(reply(200, page.format("a").encode()), reply(200, page.format("b").encode()))
+
+    found = [upload.upload_id async for upload in faulty_store.list_multiparts("a")]
+
+    assert found == ["a-id", "b-id"]
+    assert "key-marker=k%26" in faulty.seen[1].target
+    assert "upload-id-marker=u" in faulty.seen[1].target

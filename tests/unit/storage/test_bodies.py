@@ -29,6 +29,10 @@ async def test_a_body_is_sent_whole_as_often_as_asked(chunks: list[bytes]) -> No
         assert all(len(piece) <= 256 * 1024 for piece in writer.pieces)
 
 
+def test_a_body_shows_itself_as_text() -> None:
+    assert Chunks([b"ab", b"c"], size_bytes=3).decode() == "abc"
+
+
 def test_chunks_that_do_not_add_up_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="add up"):
         Chunks([b"abc"], size_bytes=4)
