@@ -98,7 +98,7 @@ def _options(
     *, show_version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False
 ) -> None:
     if show_version:
-        typer.echo(f"mediarepo {version('mediarepo')}")
+        typer.echo(f"mediarepo {version('matrix-mediarepo')}")
         raise typer.Exit
 
 

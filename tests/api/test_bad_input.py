@@ -80,7 +80,9 @@ async def test_a_host_counts_with_and_without_port_in_any_case(shared: Installat
     assert (await shared.get(shared.download_path(media_id), host=host)).status == 200
 
 
-@pytest.mark.parametrize("segment", ["..", ".", "%2e%2e", "..%2f..", "%00", "a%00b", "%ff", "a%20b", "%2F", "a%2Fb", "", "%c0%ae"])
+@pytest.mark.parametrize(
+    "segment", ["..", ".", "%2e%2e", "..%2f..", "%00", "a%00b", "%ff", "a%20b", "%2F", "a%2Fb", "", "%c0%ae"]
+)
 async def test_a_malformed_server_name_or_media_id_is_400(shared: Installation, segment: str) -> None:
     for path in (f"{segment}/abc", f"media.example/{segment}"):
         for route in ("client/v1/media/download", "client/v1/media/thumbnail"):
@@ -98,7 +100,13 @@ async def test_a_malformed_file_name_in_the_path_is_400(shared: Installation, me
 
 
 async def test_a_path_that_climbs_is_no_endpoint(shared: Installation) -> None:
-    for path in ("/_matrix/media/../../etc/passwd", "/_matrix/client/v1/media/download/a/b/c/d", "/..", "//", "/%2e%2e"):
+    for path in (
+        "/_matrix/media/../../etc/passwd",
+        "/_matrix/client/v1/media/download/a/b/c/d",
+        "/..",
+        "//",
+        "/%2e%2e",
+    ):
         answer = await ask_raw(shared.url, f"GET {path} HTTP/1.1\r\n{AUTH}\r\n".encode())
         assert (answer.status, answer.json["errcode"]) == (404, "M_UNRECOGNIZED")
 
@@ -324,7 +332,7 @@ async def test_a_file_name_that_is_no_text_is_400(shared: Installation, name: st
     assert (answer.status, answer.json["errcode"]) == (400, "M_INVALID_PARAM")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", "Text/Plain;x=\"y;z\"", "img/png", "nonsense"])
+@pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", 'Text/Plain;x="y;z"', "img/png", "nonsense"])
 async def test_a_content_type_with_parameters_is_kept_as_it_is(shared: Installation, content_type: str) -> None:
     media_id = await shared.upload(b"x", content_type=content_type)
 

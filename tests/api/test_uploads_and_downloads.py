@@ -70,7 +70,9 @@ async def test_the_path_can_give_another_name(shared: Installation) -> None:
     assert answer.headers["Content-Disposition"] == "inline; filename*=utf-8''%E2%98%95.png"
 
 
-@pytest.mark.parametrize("name", ["ascii", "name with spaces", "name;with;semicolons", "\U0001f414", 'q"q', "\u202ertl", "a\r\nb"])
+@pytest.mark.parametrize(
+    "name", ["ascii", "name with spaces", "name;with;semicolons", "\U0001f414", 'q"q', "\u202ertl", "a\r\nb"]
+)
 async def test_any_name_survives(shared: Installation, name: str) -> None:
     media_id = await shared.upload(b"x", query=f"?filename={quote(name, safe='')}")
     header = (await shared.get(shared.download_path(media_id))).headers["Content-Disposition"]
@@ -108,7 +110,12 @@ async def test_a_range_brings_just_those_bytes(shared: Installation, large: bool
     data = secrets.token_bytes(9 * MIB if large else 1000)
     media_id = await shared.upload(data)
     path, size = shared.download_path(media_id), len(data)
-    for header, first, last in [("0-0", 0, 0), ("5-9", 5, 9), (f"{size - 3}-", size - 3, size - 1), ("-7", size - 7, size - 1)]:
+    for header, first, last in [
+        ("0-0", 0, 0),
+        ("5-9", 5, 9),
+        (f"{size - 3}-", size - 3, size - 1),
+        ("-7", size - 7, size - 1),
+    ]:
         answer = await shared.get(path, headers={"Range": f"bytes={header}"})
 
         assert answer.status == 206

@@ -85,7 +85,9 @@ async def test_a_database_from_a_backup_stops_the_sweep(own: Installation) -> No
     assert await own.value("SELECT count(*) FROM object_deletion") == 0
 
 
-async def test_a_multipart_upload_that_died_is_aborted_whether_or_not_its_id_was_written_down(own: Installation) -> None:
+async def test_a_multipart_upload_that_died_is_aborted_whether_or_not_its_id_was_written_down(
+    own: Installation,
+) -> None:
     intents = Intents(own.repository.foundation.database)
     for known in (True, False):
         key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - 2 * HOUR_MS)

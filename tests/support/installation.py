@@ -161,7 +161,9 @@ class Installation:
 
     async def object_keys(self) -> set[str]:
         """List what lies in the bucket under our prefix, the marker aside."""
-        return {found.key async for found in self.store.list(f"{self.store.prefix}/") if "installation" not in found.key}
+        return {
+            found.key async for found in self.store.list(f"{self.store.prefix}/") if "installation" not in found.key
+        }
 
 
 @asynccontextmanager

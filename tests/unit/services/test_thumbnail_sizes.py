@@ -35,4 +35,6 @@ def test_a_size_gets_the_next_larger_one(
 
 
 def test_animation_is_carried_over() -> None:
-    assert configured_spec(SIZES, ThumbnailSpec(90, 90, CROP, animated=True)) == ThumbnailSpec(96, 96, CROP, animated=True)
+    assert configured_spec(SIZES, ThumbnailSpec(90, 90, CROP, animated=True)) == ThumbnailSpec(
+        96, 96, CROP, animated=True
+    )

@@ -15,7 +15,7 @@ def made(media_id: str, revision: int = 1) -> Media:
 
 
 @pytest.mark.parametrize(
-    "header", ['"abc"', 'W/"abc"', '"x", "abc"', '"x","abc" , "y"', "*", ' * ', '"a,b", W/"abc"', '"\u00e9", "abc"']
+    "header", ['"abc"', 'W/"abc"', '"x", "abc"', '"x","abc" , "y"', "*", " * ", '"a,b", W/"abc"', '"\u00e9", "abc"']
 )
 def test_a_list_that_has_the_tag_means_not_modified(header: str) -> None:
     assert is_not_modified(CIMultiDict({"if-none-match": header}), etag=TAG, modified_ts=CREATED)

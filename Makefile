@@ -1,0 +1,63 @@
+# `make` alone prints this help.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FILES := mediarepo tests migrations bench
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check heavy bench format lock clean
+
+help:  ## print this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.ready  ## serve on 127.0.0.1:8000 with a Postgres and an S3 server of our own
+	@exec $(BIN)/mediarepo dev $(ARGS)
+
+test: $(VENV)/.ready-dev  ## run the whole test suite
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.ready-dev  ## all that CI runs: format, lint, types, imports, tests with coverage
+	$(BIN)/ruff format --check $(FILES)
+	$(BIN)/ruff check $(FILES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(MAKE) --no-print-directory test ARGS="--cov --cov-report=term $(ARGS)"
+
+heavy: $(VENV)/.ready-dev  ## run the tests that take minutes and gigabytes
+	$(BIN)/pytest -m heavy $(ARGS)
+
+bench: $(VENV)/.ready-dev  ## measure against nginx and the bare S3 server
+	$(BIN)/python -m bench $(ARGS)
+
+format: $(VENV)/.ready-dev  ## put the code into shape
+	$(BIN)/ruff format $(FILES)
+	$(BIN)/ruff check --fix $(FILES)
+
+lock: $(VENV)/.ready-dev  ## pin the dependencies anew
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra uvloop $(LOCK_FLAGS) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCK_FLAGS) -o requirements-dev.lock
+
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q
+
+clean:  ## remove what make made, the quick start's data aside
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mediarepo needs Python 3.11 or later; set PYTHON=python3.12, for example")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.made requirements.lock pyproject.toml
+	@echo "installing the locked dependencies ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.made requirements-dev.lock pyproject.toml
+	@echo "installing the locked dependencies of the tests ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/.ready

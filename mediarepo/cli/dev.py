@@ -1,0 +1,117 @@
+"""`mediarepo dev`: everything on one machine, with nothing installed but this."""
+
+import asyncio
+import json
+import secrets
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import structlog
+import typer
+
+from mediarepo.app.serving import serving_repository
+from mediarepo.cli.running import stop_signal
+from mediarepo.config.listening import Address
+from mediarepo.config.settings import Settings
+from mediarepo.db.migrations import upgrade
+from mediarepo.embedded.services import EmbeddedServices
+from mediarepo.images.samples import sample_picture
+
+log = structlog.get_logger(__name__)
+
+SERVER_NAME = "localhost"
+_SAMPLE = "sample.jpg"
+
+
+async def run_dev(data_dir: Path, listen: str) -> None:
+    """Start Postgres, S3 and mediarepo, and say how to try them; stops in the opposite order."""
+    stop = stop_signal()
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(EmbeddedServices(data_dir))
+        token = _kept_token(data_dir)
+        settings = _settings(services, token, listen)
+        await upgrade(settings.database)
+        (address,) = await stack.enter_async_context(serving_repository(settings))
+        _print_welcome(address, token, data_dir, await _sample_media_id(data_dir, address, token))
+        await stop.wait()
+        typer.echo("stopping ...")
+
+
+def _settings(services: EmbeddedServices, token: str, listen: str) -> Settings:
+    appservice = {
+        "id": "quick-start",
+        "as_token": token,
+        "sender": f"@dev:{SERVER_NAME}",
+        "namespaces": {"users": [{"regex": f"@.*:{SERVER_NAME}"}]},
+    }
+    return Settings.model_validate(
+        {
+            "listen": {"addresses": [listen], "shutdown_timeout_ms": 5_000},
+            "database": {"url": services.postgres.dsn},
+            "homeservers": [{"server_name": SERVER_NAME, "hosts": ["127.0.0.1", "[::1]"], "appservices": [appservice]}],
+            "stores": {
+                "main": {
+                    "endpoint_url": services.s3.endpoint_url,
+                    "region": services.s3.region,
+                    "bucket": services.s3.bucket,
+                    "access_key_id": services.s3.access_key_id,
+                    "secret_access_key": services.s3.secret_access_key,
+                }
+            },
+            "log": {"level": "warning"},
+        }
+    )
+
+
+def _kept_token(data_dir: Path) -> str:
+    """Make an access token once and keep it, so that a second start prints the same lines."""
+    path = data_dir / "access-token"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f"dev-{secrets.token_urlsafe(24)}\n", encoding="ascii")
+    return path.read_text(encoding="ascii").strip()
+
+
+async def _sample_media_id(data_dir: Path, address: Address, token: str) -> str:
+    """Upload a sample picture once, the way a client would; a start thereby proves that everything works."""
+    picture, kept = data_dir / _SAMPLE, data_dir / "sample-media-id"
+    if not picture.exists():
+        picture.write_bytes(sample_picture())
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
+    async with aiohttp.ClientSession(f"http://{address}", headers=headers) as session:
+        if kept.exists():
+            media_id = kept.read_text(encoding="ascii").strip()
+            async with session.head(f"/_matrix/client/v1/media/download/{SERVER_NAME}/{media_id}") as answer:
+                if answer.ok:
+                    return media_id
+        async with session.post(
+            "/_matrix/media/v3/upload", params={"filename": _SAMPLE}, data=picture.read_bytes()
+        ) as answer:
+            answer.raise_for_status()
+            media_id = json.loads(await answer.read())["content_uri"].rpartition("/")[2]
+    kept.write_text(f"{media_id}\n", encoding="ascii")
+    return media_id
+
+
+def _print_welcome(address: Address, token: str, data_dir: Path, media_id: str) -> None:
+    url, auth = f"http://{address}", f'-H "Authorization: Bearer {token}"'
+    media = f"{SERVER_NAME}/{media_id}"
+    picture = data_dir.resolve() / _SAMPLE
+    lines = [
+        "",
+        f"mediarepo serves {url} (data: {data_dir.resolve()}; Ctrl-C stops)",
+        "",
+        f"access token: {token}",
+        "",
+        "upload a file:",
+        f'curl -sS {auth} -H "Content-Type: image/jpeg" --data-binary "@{picture}" '
+        f'"{url}/_matrix/media/v3/upload?filename={_SAMPLE}"',
+        "download it (this address is of the same file, uploaded at the first start):",
+        f'curl -sS {auth} -o /tmp/mediarepo-download.jpg "{url}/_matrix/client/v1/media/download/{media}"',
+        "fetch a thumbnail:",
+        f"curl -sS {auth} -o /tmp/mediarepo-thumbnail.jpg "
+        f'"{url}/_matrix/client/v1/media/thumbnail/{media}?width=96&height=96&method=crop"',
+        "",
+    ]
+    typer.echo("\n".join(lines))

@@ -1,0 +1,169 @@
+"""What the code promises about itself."""
+
+import ast
+import inspect
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from mediarepo import errors
+from mediarepo.config.loading import load_settings
+from mediarepo.config.settings import Settings
+from mediarepo.web.refusals import REFUSALS
+from mediarepo.web.routes import add_matrix_routes, add_operator_routes
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "mediarepo").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+def routes() -> set[tuple[str, str]]:
+    from aiohttp import web  # noqa: PLC0415 - only this function speaks HTTP
+
+    app = web.Application()
+    add_matrix_routes(app)
+    add_operator_routes(app)
+    found = set()
+    for route in app.router.routes():
+        assert route.resource is not None
+        found.add((route.method, route.resource.canonical))
+    return found
+
+
+def test_the_readmes_endpoint_table_is_the_routes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = set()
+    for methods, path in re.findall(r"^\| ([A-Z, ]+) \| `(/[^`]*)` \|", readme, re.MULTILINE):
+        table |= {(method, path) for method in methods.split(", ")}
+
+    assert table == routes()
+
+
+def test_every_refusal_has_a_status_and_stands_in_the_table() -> None:
+    declared = {
+        cls
+        for _, cls in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(cls, errors.MatrixError) and cls is not errors.MatrixError
+    }
+
+    assert set(REFUSALS) == declared
+
+
+def test_every_refusal_is_documented() -> None:
+    table = (ROOT / "docs" / "bad-input.md").read_text()
+    for refusal in REFUSALS.values():
+        if refusal.errcode not in {"M_NOT_YET_UPLOADED"}:
+            assert f"{refusal.status}" in table
+            assert refusal.errcode in table
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short_and_say_what_they_are_for(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+
+    assert ast.get_docstring(tree), "a file's docstring says what it does"
+    assert text.count("\n") <= 250
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 40, node.name
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            pytest.fail("a bare except")
+    assert not re.search(r"TODO|FIXME|XXX|NotImplementedError", text)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_can_fail(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            words = ast.dump(node)
+            assert "Assert(" in words or "raises" in words or "assert_" in words, node.name
+
+
+def test_pillow_is_new_enough_to_be_safe() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    locked = re.search(r"^pillow==(\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+
+    assert "pillow>=13.0" in project["project"]["dependencies"]
+    assert locked is not None
+    assert int(locked.group(1)) >= 13
+
+
+def test_the_example_configuration_can_be_used() -> None:
+    settings = load_settings(ROOT / "config.yaml")
+
+    assert settings.homeservers[0].server_name == "example.org"
+
+
+def models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in models(argument)]
+
+
+def section_of(document: Any, annotation: Any) -> Any:
+    """Step into the one example of a list, or of a dict of named things."""
+    if isinstance(document, list):
+        return document[0]
+    if getattr(annotation, "__origin__", None) is dict:
+        return next(iter(document.values()))
+    return document
+
+
+def settings_shown(model: type[BaseModel], document: Any, where: str) -> list[str]:
+    """Compare a section of config.yaml with its model; returns what is wrong."""
+    wrong = []
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    wrong += [f"{where}{name} is not shown" for name in known - set(document)]
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key not in document:
+            continue
+        inner = models(field.annotation)
+        if inner and document[key]:
+            wrong += settings_shown(inner[0], section_of(document[key], field.annotation), f"{where}{key}.")
+            continue
+        default = field.get_default(call_default_factory=True)
+        if default is PydanticUndefined or (key in {"access_key_id", "secret_access_key", "hosts", "client_api_url"}):
+            continue
+        plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        if isinstance(plain, list) and plain and isinstance(plain[0], BaseModel):
+            plain = [one.model_dump(mode="json") for one in plain]
+        if document[key] != plain:
+            wrong.append(f"{where}{key}: shows {document[key]!r}, the default is {plain!r}")
+    return wrong
+
+
+def test_config_yaml_shows_every_setting_with_its_default() -> None:
+    document = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+    assert settings_shown(Settings, document, "") == []
+
+
+def descriptions(model: type[BaseModel]) -> set[str]:
+    found = set()
+    for field in model.model_fields.values():
+        assert field.description, f"{model.__name__} has a setting without a description"
+        found.add(field.description)
+        for inner in models(field.annotation):
+            found |= descriptions(inner)
+    return found
+
+
+def test_config_yaml_has_the_line_of_meaning_that_the_model_has() -> None:
+    text = " ".join((ROOT / "config.yaml").read_text().replace("#", " ").split())
+    missing = [line for line in descriptions(Settings) if " ".join(line.split()) not in text]
+
+    assert missing == []
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    machine = re.compile(r"/work/|/shared/|/root/")
+    for path in [*SOURCES, *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "config.yaml", ROOT / "Makefile"]:
+        assert not machine.search(path.read_text()), path
