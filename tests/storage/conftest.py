@@ -9,7 +9,7 @@ import pytest
 from mediarepo.config.stores import StoreConfig
 from mediarepo.storage.retrying import Retrying
 from mediarepo.storage.store import Store
-from tests.storage.faulty_s3 import FaultyS3
+from tests.support.faulty_s3 import FaultyS3
 
 
 @pytest.fixture

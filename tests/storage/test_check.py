@@ -6,7 +6,7 @@ import pytest
 from mediarepo.config.stores import StoreConfig
 from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
 from mediarepo.storage.store import Store
-from tests.storage.faulty_s3 import FaultyS3, hang_up, reply, stay_silent
+from tests.support.faulty_s3 import FaultyS3, hang_up, reply, stay_silent
 
 WRONG_REGION = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>garage</Region></Error>"
 

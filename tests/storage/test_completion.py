@@ -4,7 +4,7 @@ import pytest
 
 from mediarepo.storage.errors import StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
-from tests.storage.faulty_s3 import FaultyS3, hang_up, lose_answer, reply, stay_silent
+from tests.support.faulty_s3 import FaultyS3, hang_up, lose_answer, reply, stay_silent
 
 SLOW_DOWN = reply(503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
 INTERNAL_IN_200 = reply(200, b"<Error><Code>InternalError</Code><Message>We encountered an error.</Message></Error>")

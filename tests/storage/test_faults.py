@@ -9,7 +9,7 @@ from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
-from tests.storage.faulty_s3 import (
+from tests.support.faulty_s3 import (
     FaultyS3,
     answer_without_a_length,
     forward,

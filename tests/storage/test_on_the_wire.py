@@ -9,7 +9,7 @@ import pytest
 from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.store import Store
-from tests.storage.faulty_s3 import FaultyS3, reply
+from tests.support.faulty_s3 import FaultyS3, reply
 
 
 async def do_everything(store: Store) -> None:
