@@ -1,6 +1,5 @@
 """`mediarepo dev`: everything on one machine, with nothing installed but this."""
 
-import asyncio
 import json
 import secrets
 from contextlib import AsyncExitStack
@@ -98,6 +97,8 @@ def _print_welcome(address: Address, token: str, data_dir: Path, media_id: str) 
     url, auth = f"http://{address}", f'-H "Authorization: Bearer {token}"'
     media = f"{SERVER_NAME}/{media_id}"
     picture = data_dir.resolve() / _SAMPLE
+    upload = f"{url}/_matrix/media/v3/upload?filename={_SAMPLE}"
+    thumbnail = f"{url}/_matrix/client/v1/media/thumbnail/{media}?width=96&height=96&method=crop"
     lines = [
         "",
         f"mediarepo serves {url} (data: {data_dir.resolve()}; Ctrl-C stops)",
@@ -105,13 +106,11 @@ def _print_welcome(address: Address, token: str, data_dir: Path, media_id: str) 
         f"access token: {token}",
         "",
         "upload a file:",
-        f'curl -sS {auth} -H "Content-Type: image/jpeg" --data-binary "@{picture}" '
-        f'"{url}/_matrix/media/v3/upload?filename={_SAMPLE}"',
+        f'curl -sS {auth} -H "Content-Type: image/jpeg" --data-binary "@{picture}" "{upload}"',
         "download it (this address is of the same file, uploaded at the first start):",
         f'curl -sS {auth} -o /tmp/mediarepo-download.jpg "{url}/_matrix/client/v1/media/download/{media}"',
         "fetch a thumbnail:",
-        f"curl -sS {auth} -o /tmp/mediarepo-thumbnail.jpg "
-        f'"{url}/_matrix/client/v1/media/thumbnail/{media}?width=96&height=96&method=crop"',
+        f'curl -sS {auth} -o /tmp/mediarepo-thumbnail.jpg "{thumbnail}"',
         "",
     ]
     typer.echo("\n".join(lines))

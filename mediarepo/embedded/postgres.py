@@ -146,7 +146,7 @@ def _binaries() -> Path:
 
 
 def _socket_folder(folder: Path) -> Path:
-    """Keep the socket beside the data where its path is short enough for one (108 bytes), else in a folder of its own."""
+    """Keep the socket beside the data where the path is short enough (108 bytes), else in a folder of its own."""
     if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER_CHARS:
         return folder
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]

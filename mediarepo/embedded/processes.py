@@ -70,7 +70,7 @@ class Server:
             self._process.send_signal(first)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self.is_running():
+                while self.is_running():  # noqa: ASYNC110 - a process sets no event
                     await asyncio.sleep(_POLL_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ class Server:
             os.kill(orphan, first)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while _started(orphan) == started:
+                while _started(orphan) == started:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(_POLL_S)
         if _started(orphan) == started:
             with contextlib.suppress(ProcessLookupError):

@@ -9,8 +9,7 @@ from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.db.thumbnails import ThumbnailTable
 from mediarepo.errors import CannotThumbnailError, NotFoundError, TooLargeError
 from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import Rendering as Rendered
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.pool import Rendered, WorkerPool
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import Blob, NewObject, StoreClass
 from mediarepo.model.single_flight import SingleFlight
@@ -46,7 +45,7 @@ class Rendering:
 
     async def _render(self, source: Blob, specs: Sequence[ThumbnailSpec], *, animated: bool) -> None:
         try:
-            rendered = await self._rendered(source, specs, animated=animated)
+            rendered = await self._rendered(source, specs)
         except CannotThumbnailError as exc:
             self.on_job("refused")
             log.info("cannot_thumbnail", blob_id=source.blob_id, reason=exc.message)
@@ -57,11 +56,11 @@ class Rendering:
             raise NotFoundError("media not found")
         self.on_job("made")
 
-    async def _rendered(self, source: Blob, specs: Sequence[ThumbnailSpec], *, animated: bool) -> Rendered:
+    async def _rendered(self, source: Blob, specs: Sequence[ThumbnailSpec]) -> Rendered:
         async with self.sources.reserve(source.size_bytes) as memory:
             async with self.downloads.open_blob(source) as stored:
                 await stored.send_to(memory)
-            return await self.pool.render(memory, specs, animated=animated)
+            return await self.pool.render(memory, specs)
 
     async def _store_pack(self, rendered: Rendered) -> NewObject | None:
         """Put all pictures into one object; None when the source's own bytes serve for each."""

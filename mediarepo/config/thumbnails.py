@@ -1,0 +1,93 @@
+"""Sizes and limits of thumbnails."""
+
+import os
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mediarepo.config.base import Section
+from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+
+MIB = 1024 * 1024
+_MAX_DEFAULT_WORKERS = 4
+
+
+class ThumbnailSize(Section):
+    """A size in which thumbnails are made and kept."""
+
+    width: int = Field(ge=1, le=4096)
+    """Width of the box, in pixels."""
+    height: int = Field(ge=1, le=4096)
+    """Height of the box, in pixels."""
+    method: ThumbnailMethod
+    """crop fills the box, scale fits into it."""
+
+
+def _spec_sizes() -> list[ThumbnailSize]:
+    crop, scale = ThumbnailMethod.CROP, ThumbnailMethod.SCALE
+    sizes = [(32, 32, crop), (96, 96, crop), (320, 240, scale), (640, 480, scale), (800, 600, scale)]
+    return [ThumbnailSize(width=width, height=height, method=method) for width, height, method in sizes]
+
+
+class ThumbnailsConfig(Section):
+    """How thumbnails are made."""
+
+    sizes: list[ThumbnailSize] = Field(default_factory=_spec_sizes, min_length=1, max_length=32)
+    """The sizes that are made, all together; those of the Matrix specification."""
+    dynamic_sizes: bool = False
+    """Make exactly the size that is asked for, instead of the next larger one of these."""
+    dynamic_sizes_per_media: int = Field(default=20, ge=1)
+    """How many sizes one file may have at most with dynamic_sizes."""
+    max_source_bytes: int = Field(default=64 * MIB, ge=1)
+    """Largest file that is thumbnailed, in bytes."""
+    memory_budget_bytes: int = Field(default=256 * MIB, ge=1)
+    """Memory for all files that are being thumbnailed together, in bytes."""
+    max_pixels: int = Field(default=50_000_000, ge=1)
+    """Largest picture that is decoded, in pixels; 48-megapixel photographs pass."""
+    max_pixels_webp: int = Field(default=32_000_000, ge=1)
+    """The same for WebP, whose decoder needs twice the memory."""
+    max_frames: int = Field(default=200, ge=1)
+    """Longest animation that stays one, in frames; of longer ones the first frame is shown."""
+    max_animated_pixels: int = Field(default=100_000_000, ge=1)
+    """Largest animation that stays one, in pixels of all frames together."""
+    jpeg_quality: int = Field(default=80, ge=1, le=95)
+    """Quality of JPEG thumbnails."""
+    webp_quality: int = Field(default=80, ge=1, le=100)
+    """Quality of animated (WebP) thumbnails."""
+    workers: int = Field(default=0, ge=0, le=64)
+    """Worker processes; 0: one for each core, at most four."""
+    queue_limit: int = Field(default=200, ge=1)
+    """How many jobs may wait for a worker before further ones are refused with 429."""
+    job_timeout_ms: int = Field(default=10_000, ge=100)
+    """How long one job may take, in ms, before its worker is killed."""
+    cpu_limit_s: int = Field(default=5, ge=1)
+    """How much processor time one job may take, in seconds."""
+    worker_memory_bytes: int = Field(default=1024 * MIB, ge=256 * MIB)
+    """Address space of a worker, in bytes."""
+    jobs_per_worker: int = Field(default=500, ge=1)
+    """After so many jobs a worker is replaced by a fresh one."""
+    heic: bool = False
+    """Thumbnail HEIC as well; needs the extra `heic`."""
+
+    @property
+    def specs(self) -> list[ThumbnailSpec]:
+        """The sizes as still thumbnails."""
+        return [ThumbnailSpec(size.width, size.height, size.method) for size in self.sizes]
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers there are at most."""
+        return self.workers or min(os.cpu_count() or 1, _MAX_DEFAULT_WORKERS)
+
+    @field_validator("sizes")
+    @classmethod
+    def _different(cls, value: list[ThumbnailSize]) -> list[ThumbnailSize]:
+        if len({(size.width, size.height, size.method) for size in value}) != len(value):
+            raise ValueError("a size stands here twice")
+        return value
+
+    @model_validator(mode="after")
+    def _one_file_fits(self) -> Self:
+        if self.max_source_bytes > self.memory_budget_bytes:
+            raise ValueError("memory_budget_bytes must hold at least one file of max_source_bytes")
+        return self

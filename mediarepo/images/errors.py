@@ -1,0 +1,26 @@
+"""Why a picture has no thumbnail."""
+
+from enum import StrEnum
+
+from mediarepo.errors import CannotThumbnailError
+
+
+class Reason(StrEnum):
+    """What is remembered of a failure; all of them are properties of the file, not of the moment."""
+
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_SCANS = "too_many_scans"
+    CORRUPT = "corrupt"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_TOO_LARGE = "output_too_large"
+    TIMED_OUT = "timed_out"
+    WORKER_DIED = "worker_died"
+
+
+class PictureError(CannotThumbnailError):
+    """The file itself cannot be thumbnailed, now or later."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"cannot be thumbnailed: {reason}")
+        self.reason = reason

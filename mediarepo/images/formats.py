@@ -1,0 +1,63 @@
+"""What a file is by its first bytes; what it is said to be never counts."""
+
+from enum import StrEnum
+
+
+class PictureFormat(StrEnum):
+    """A format that is decoded, by Pillow's name."""
+
+    JPEG = "JPEG"
+    PNG = "PNG"
+    GIF = "GIF"
+    WEBP = "WEBP"
+    AVIF = "AVIF"
+    BMP = "BMP"
+    TIFF = "TIFF"
+    HEIC = "HEIF"
+
+
+HEAD_BYTES = 64
+"""As much of a file's beginning as `sniff` needs."""
+
+CONTENT_TYPES = {
+    PictureFormat.JPEG: "image/jpeg",
+    PictureFormat.PNG: "image/png",
+    PictureFormat.GIF: "image/gif",
+    PictureFormat.WEBP: "image/webp",
+}
+"""Formats that may be sent as they are, and by which type."""
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", PictureFormat.JPEG),
+    (b"\x89PNG\r\n\x1a\n", PictureFormat.PNG),
+    (b"GIF87a", PictureFormat.GIF),
+    (b"GIF89a", PictureFormat.GIF),
+    (b"BM", PictureFormat.BMP),
+    (b"II*\x00", PictureFormat.TIFF),
+    (b"MM\x00*", PictureFormat.TIFF),
+)
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+
+
+def sniff(head: bytes) -> PictureFormat | None:
+    """Tell the format from the first 64 bytes; None for everything that is not decoded."""
+    for signature, picture_format in _SIGNATURES:
+        if head.startswith(signature):
+            return picture_format
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return PictureFormat.WEBP
+    if head[4:8] == b"ftyp":
+        return _by_brands(head)
+    return None
+
+
+def _by_brands(head: bytes) -> PictureFormat | None:
+    """Tell AVIF from HEIC by the brands of an ISO file (ISO/IEC 14496-12, file type box)."""
+    box_bytes = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12]} | {head[start : start + 4] for start in range(16, box_bytes - 3, 4)}
+    if brands & _AVIF_BRANDS:
+        return PictureFormat.AVIF
+    if brands & _HEIC_BRANDS:
+        return PictureFormat.HEIC
+    return None

@@ -1,0 +1,125 @@
+"""Is a file nothing but its picture? Walks its structure; what it does not know counts as more.
+
+Only such a file may be sent as a thumbnail as it is: no camera data, no comments, no second file behind the end.
+"""
+
+from collections.abc import Iterator
+
+from mediarepo.images.formats import PictureFormat
+
+_PNG_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"bKGD", b"pHYs", b"IDAT", b"IEND"}
+_WEBP_PICTURE = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
+_JFIF = b"JFIF\x00"
+_ADOBE = b"Adobe"
+
+
+def is_bare(data: bytes, picture_format: PictureFormat) -> bool:
+    """Say whether a still JPEG, PNG, GIF or WebP file holds its picture and nothing else."""
+    walk = {
+        PictureFormat.JPEG: _jpeg_is_bare,
+        PictureFormat.PNG: _png_is_bare,
+        PictureFormat.GIF: _gif_is_bare,
+        PictureFormat.WEBP: _webp_is_bare,
+    }.get(picture_format)
+    try:
+        return walk is not None and walk(data)
+    except (IndexError, ValueError):
+        return False
+
+
+def _jpeg_is_bare(data: bytes) -> bool:
+    """Walk the segments (ITU-T T.81, annex B) up to the end marker, which must be the end."""
+    at = 2
+    while True:
+        if data[at] != 0xFF:  # noqa: PLR2004 - every marker begins so
+            return False
+        marker, at = data[at + 1], at + 2
+        if marker == 0xD9:  # noqa: PLR2004 - end of image
+            return at == len(data)
+        size = int.from_bytes(data[at : at + 2], "big")
+        segment, at = data[at + 2 : at + size], at + size
+        if not _jpeg_segment_is_picture(marker, segment) or size < 2:  # noqa: PLR2004 - the size counts itself
+            return False
+        if marker == 0xDA:  # noqa: PLR2004 - start of scan: skip its entropy-coded data
+            at = _after_scan(data, at)
+
+
+def _jpeg_segment_is_picture(marker: int, segment: bytes) -> bool:
+    if marker == 0xE0:  # noqa: PLR2004 - APP0: fine when it is JFIF without a thumbnail of its own
+        return segment.startswith(_JFIF) and segment[12:14] == b"\x00\x00" and len(segment) == 14  # noqa: PLR2004
+    if marker == 0xEE:  # noqa: PLR2004 - APP14: Adobe's colour transform
+        return segment.startswith(_ADOBE) and len(segment) == 12  # noqa: PLR2004
+    return marker in {0xDB, 0xC4, 0xDA, 0xDD} or 0xC0 <= marker <= 0xCF  # noqa: PLR2004 - tables, frames, scans
+
+
+def _after_scan(data: bytes, at: int) -> int:
+    while True:
+        at = data.index(b"\xff", at)
+        if data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7:  # noqa: PLR2004 - a stuffed byte or a restart marker
+            at += 2
+        else:
+            return at
+
+
+def _png_is_bare(data: bytes) -> bool:
+    """Walk the chunks (PNG specification, section 5) up to IEND, which must be the end."""
+    at = 8
+    while True:
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        at += 12 + size
+        if kind not in _PNG_PICTURE or at > len(data):
+            return False
+        if kind == b"IEND":
+            return at == len(data)
+
+
+def _webp_is_bare(data: bytes) -> bool:
+    """Walk the chunks of the RIFF container; animation, EXIF, XMP and ICC are more than the picture."""
+    if int.from_bytes(data[4:8], "little") + 8 != len(data):
+        return False
+    at = 12
+    while at < len(data):
+        size, kind = int.from_bytes(data[at + 4 : at + 8], "little"), data[at : at + 4]
+        if kind not in _WEBP_PICTURE:
+            return False
+        at += 8 + size + size % 2
+    return at == len(data)
+
+
+def _gif_is_bare(data: bytes) -> bool:
+    """Walk the blocks (GIF89a specification) of one frame up to the trailer, which must be the end."""
+    at = 13 + _colour_table_bytes(data[10])
+    frames = 0
+    while True:
+        introducer = data[at]
+        if introducer == 0x3B:  # noqa: PLR2004 - trailer
+            return at + 1 == len(data) and frames == 1
+        if introducer == 0x21 and data[at + 1] == 0xF9:  # noqa: PLR2004 - graphic control
+            at = _after_sub_blocks(data, at + 2)
+        elif introducer == 0x2C:  # noqa: PLR2004 - image descriptor
+            frames += 1
+            at = _after_sub_blocks(data, at + 11 + _colour_table_bytes(data[at + 9]))
+        else:
+            return False
+
+
+def _colour_table_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_sub_blocks(data: bytes, at: int) -> int:
+    while data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def count_scans(data: bytes, limit: int) -> int:
+    """Count a JPEG's scans, or stop above the limit: each is decoded over the whole picture."""
+    return sum(1 for _, _ in zip(_scans(data), range(limit + 1), strict=False))
+
+
+def _scans(data: bytes) -> Iterator[int]:
+    at = data.find(b"\xff\xda")
+    while at >= 0:
+        yield at
+        at = data.find(b"\xff\xda", at + 2)

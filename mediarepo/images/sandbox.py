@@ -1,0 +1,101 @@
+"""What a worker gives up before it meets a stranger's bytes: files, network, processes, memory without bound."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import resource
+import signal
+from dataclasses import dataclass
+
+from mediarepo.images.syscalls import restrict_system_calls
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_NOBODY = 65534
+_OUTPUT_BYTES = 64 * 1024 * 1024
+_OPEN_FILES = 32
+
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_VERSION_FLAG = 1
+_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+_NETWORK_ABI, _SCOPE_ABI = 4, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """Which of the kernel's fences stand; a kernel or container without one is told of in the log."""
+
+    seccomp: bool
+    landlock: bool
+
+
+def die_with_parent(parent: int) -> None:
+    """End when the parent does, also if it is gone already."""
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def confine(memory_bytes: int, parent: int) -> Confinement:
+    """Give everything up; codecs must have been loaded before, for nothing can be opened afterwards."""
+    libc = _libc()
+    _limit(memory_bytes)
+    with contextlib.suppress(OSError):
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - no path is computed
+            file.write("1000")
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    die_with_parent(parent)  # a change of user has undone it
+    libc.prctl(_PR_SET_DUMPABLE, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    landlock = _close_the_file_system(libc)
+    return Confinement(seccomp=restrict_system_calls(libc), landlock=landlock)
+
+
+def allow_cpu_seconds(seconds: int) -> None:
+    """Let this process use so much more processor time before the kernel ends it."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage.ru_utime + usage.ru_stime
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 1 + seconds, resource.RLIM_INFINITY))
+
+
+def _limit(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_BYTES, _OUTPUT_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+class _Ruleset(ctypes.Structure):
+    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scope", ctypes.c_uint64))
+
+
+def _close_the_file_system(libc: ctypes.CDLL) -> bool:
+    """Deny every path and port by Landlock, as far as this kernel knows it; False where it does not."""
+    if platform.machine() not in {"x86_64", "aarch64"}:
+        return False
+    abi: int = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
+    if abi < 1:
+        return False
+    rules = _Ruleset((1 << _FILE_RIGHTS[min(abi, max(_FILE_RIGHTS))]) - 1)
+    size = 8
+    if abi >= _NETWORK_ABI:
+        rules.network, size = 3, 16
+    if abi >= _SCOPE_ABI:
+        rules.scope, size = 3, 24
+    ruleset: int = libc.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(rules), size, 0)
+    if ruleset < 0:
+        return False
+    restricted: int = libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+    return restricted == 0
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
