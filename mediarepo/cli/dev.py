@@ -16,6 +16,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.services import EmbeddedServices
 from mediarepo.images.samples import sample_picture
+from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +27,12 @@ _SAMPLE = "sample.jpg"
 async def run_dev(data_dir: Path, listen: str) -> None:
     """Start Postgres, S3 and mediarepo, and say how to try them; stops in the opposite order."""
     stop = stop_signal()
+    typer.echo("starting Postgres and S3 ...")
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(EmbeddedServices(data_dir))
         token = _kept_token(data_dir)
         settings = _settings(services, token, listen)
+        set_up_logs(settings.log)
         await upgrade(settings.database)
         (address,) = await stack.enter_async_context(serving_repository(settings))
         _print_welcome(address, token, data_dir, await _sample_media_id(data_dir, address, token))
@@ -88,7 +91,8 @@ async def _sample_media_id(data_dir: Path, address: Address, token: str) -> str:
             "/_matrix/media/v3/upload", params={"filename": _SAMPLE}, data=picture.read_bytes()
         ) as answer:
             answer.raise_for_status()
-            media_id = json.loads(await answer.read())["content_uri"].rpartition("/")[2]
+            content_uri: str = json.loads(await answer.read())["content_uri"]
+    media_id = content_uri.rpartition("/")[2]
     kept.write_text(f"{media_id}\n", encoding="ascii")
     return media_id
 

@@ -9,6 +9,7 @@ import typer
 
 from mediarepo.app.parts import join_sweeps, open_foundation
 from mediarepo.app.serving import serve as serve_until
+from mediarepo.cli.dev import run_dev
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.settings import Settings
@@ -83,6 +84,17 @@ async def _sweep(settings: Settings) -> None:
         typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
     if any(report.stopped for report in reports):
         raise typer.Exit(1)
+
+
+@cli.command()
+def dev(
+    data_dir: Annotated[
+        Path, typer.Option(envvar="MEDIAREPO_DATA", help="Where the embedded servers keep their data.")
+    ] = Path("mediarepo-data"),
+    listen: Annotated[str, typer.Option(help="Where to answer.")] = "127.0.0.1:8000",
+) -> None:
+    """Try it out: Postgres, S3 and mediarepo, with nothing else installed."""
+    run(run_dev(data_dir, listen))
 
 
 def _settings(path: Path) -> Settings:

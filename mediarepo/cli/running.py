@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from mediarepo.embedded.errors import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.storage.errors import StorageError
 from mediarepo.web.server import ListenError
@@ -29,7 +30,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(main)
-    except (MatrixError, StorageError, ListenError, OSError) as exc:
+    except (MatrixError, StorageError, ListenError, EmbeddedError, OSError) as exc:
         cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
         typer.echo(f"mediarepo: {exc}{cause}", err=True)
         raise typer.Exit(1) from exc

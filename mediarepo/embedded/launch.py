@@ -1,7 +1,7 @@
 """Becomes another program: a child that ends with its parent, and that is not root in its own eyes.
 
-Postgres refuses to run as root. Inside a user namespace whose one user is `nobody` it does not see that it is, while the
-kernel still takes it for the owner of root's files, so that no folder need be opened or given away. Run as a
+Postgres refuses to run as root. Inside a user namespace whose one user is `nobody` it does not see that it is, while
+the kernel still takes it for the owner of root's files, so that no folder need be opened or given away. Run as a
 script, `launch.py PARENT SIGNAL unmap|plain PROGRAM ARGUMENT ...`; its status is 97 where namespaces are refused.
 """
 

@@ -81,9 +81,10 @@ class EmbeddedS3:
             last_signal=signal.SIGTERM if self._durable else signal.SIGKILL,
         )
         self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
+        ready = [f"{self.endpoint_url}/healthz", f"http://127.0.0.1:{ports['filer.port']}/buckets/{self.bucket}/"]
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                while not await asyncio.to_thread(_is_healthy, self.endpoint_url):
+                while not await asyncio.to_thread(_answers, ready):
                     server.check_running()
                     await asyncio.sleep(0.05)
         except TimeoutError:
@@ -167,9 +168,12 @@ def _bound(port: int) -> socket.socket | None:
     return candidate
 
 
-def _is_healthy(endpoint_url: str) -> bool:
+def _answers(addresses: list[str]) -> bool:
+    """Say whether the server is there, and its bucket as well, which is made a moment later."""
     try:
-        with urllib.request.urlopen(f"{endpoint_url}/healthz", timeout=2) as answer:  # noqa: S310 - http, our own
-            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
+        for address in addresses:
+            with urllib.request.urlopen(address, timeout=2):  # noqa: S310 - http, our own
+                pass
     except (OSError, urllib.error.URLError):
         return False
+    return True

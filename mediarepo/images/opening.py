@@ -47,7 +47,10 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
     if picture_format is PictureFormat.JPEG and count_scans(data, _MAX_SCANS) > _MAX_SCANS:
         raise PictureError(Reason.TOO_MANY_SCANS)
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    picture: Image.Image = Image.open(io.BytesIO(data), formats=[picture_format])
+    try:
+        picture: Image.Image = Image.open(io.BytesIO(data), formats=[picture_format])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(Reason.TOO_MANY_PIXELS) from None
     width, height = picture.size
     allowed = limits.max_pixels_webp if picture_format is PictureFormat.WEBP else limits.max_pixels
     if width * height > allowed:

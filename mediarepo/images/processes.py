@@ -31,7 +31,7 @@ class Worker:
         self._jobs = 0
         self.has_answered = True
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.setblocking(False)
+        self._channel.setblocking(False)  # noqa: FBT003 - the standard library's way
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [
@@ -105,8 +105,8 @@ class Worker:
     async def _receive(self) -> dict[str, Any] | None:
         """Wait for the worker's next message; None when it is dead."""
         loop = asyncio.get_running_loop()
-        readable = loop.create_future()
-        loop.add_reader(self._channel, lambda: readable.done() or readable.set_result(None))
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._channel, _settle, readable)
         try:
             await readable
         finally:
@@ -117,6 +117,11 @@ class Worker:
             return None
         answer: dict[str, Any] | None = json.loads(message) if message else None
         return answer
+
+
+def _settle(readable: "asyncio.Future[None]") -> None:
+    if not readable.done():
+        readable.set_result(None)
 
 
 def _settings(config: ThumbnailsConfig) -> str:

@@ -102,10 +102,10 @@ def _as_stored(framing: Framing, orientation: int, factor: float) -> Framing:
 
 
 def _resized(whole: Image.Image, framing: Framing) -> Image.Image:
-    box = region(framing, whole.width, whole.height)
     size = (framing.width, framing.height)
-    if size == whole.size and box == (0, 0, whole.width, whole.height):
+    if size == whole.size:
         return whole
+    box = region(framing, whole.width, whole.height)
     small = whole.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
     small.info = whole.info
     return small

@@ -7,6 +7,7 @@ import platform
 import resource
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from mediarepo.images.syscalls import restrict_system_calls
 
@@ -44,8 +45,7 @@ def confine(memory_bytes: int, parent: int) -> Confinement:
     libc = _libc()
     _limit(memory_bytes)
     with contextlib.suppress(OSError):
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - no path is computed
-            file.write("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)

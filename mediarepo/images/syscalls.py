@@ -19,7 +19,7 @@ _OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_ARGUMENT_3 = 0, 4, 16 + 3 * 8
 _X32_BIT = 0x40000000
 
 _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-# name: (x86-64, arm64)
+# By name, the numbers on x86-64 and on arm64.
 _CALLS = {
     "read": (0, 63),
     "write": (1, 64),

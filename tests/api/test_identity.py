@@ -127,7 +127,13 @@ async def test_asserted_users_and_devices_are_passed_on_and_remembered_apart(
 ) -> None:
     asked.register("hs-bridge", "@bot:media.example")
 
-    for query in ("", "?user_id=@a:media.example", "?user_id=@b:media.example", "?device_id=D", "?user_id=@a:media.example"):
+    for query in (
+        "",
+        "?user_id=@a:media.example",
+        "?user_id=@b:media.example",
+        "?device_id=D",
+        "?user_id=@a:media.example",
+    ):
         assert (await judged.get(CONFIG + query, token="hs-bridge")).status == 200
 
     assert asked.calls == [

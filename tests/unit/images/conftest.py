@@ -1,0 +1,18 @@
+import pytest
+
+from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.images.opening import Limits
+
+
+@pytest.fixture(scope="session")
+def limits() -> Limits:
+    config = ThumbnailsConfig()
+    return Limits(
+        max_pixels=config.max_pixels,
+        max_pixels_webp=config.max_pixels_webp,
+        max_frames=20,
+        max_animated_pixels=5_000_000,
+        jpeg_quality=config.jpeg_quality,
+        webp_quality=config.webp_quality,
+        heic=False,
+    )
