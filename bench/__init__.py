@@ -1,0 +1,1 @@
+"""How fast mediarepo is, beside nginx and the bare S3 server."""
