@@ -5,6 +5,7 @@ from aiohttp import web
 from mediarepo.app.parts import Repository
 from mediarepo.services.readiness import Readiness
 from mediarepo.web import keys
+from mediarepo.web.draining import InFlight
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies
 from mediarepo.web.routes import add_matrix_routes, add_operator_routes
@@ -16,6 +17,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app = web.Application(middlewares=[observe, answer_in_matrix])
     app.on_response_prepare.append(add_headers)
     app[keys.SETTINGS] = foundation.settings
+    app[keys.IN_FLIGHT] = InFlight()
     app[keys.METRICS] = foundation.metrics
     app[keys.READINESS] = Readiness(database=foundation.database, stores=foundation.stores)
     app[keys.TENANTS] = repository.tenants

@@ -1,7 +1,6 @@
 """Running a coroutine as a whole program: signals, and errors in one line."""
 
 import asyncio
-import contextlib
 import importlib
 import signal
 from collections.abc import Coroutine
@@ -46,6 +45,5 @@ def stop_signal() -> asyncio.Event:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, on_signal, number)
     return stop

@@ -10,6 +10,7 @@ from mediarepo.services.readiness import Readiness
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
 from mediarepo.telemetry.metrics import Metrics
+from mediarepo.web.draining import InFlight
 from mediarepo.web.proxies import TrustedProxies
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -20,4 +21,5 @@ DOWNLOADS = web.AppKey("downloads", Downloads)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
+IN_FLIGHT = web.AppKey("in_flight", InFlight)
 PROXIES = web.AppKey("proxies", TrustedProxies)

@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 
 from mediarepo.errors import BadRequestError, MatrixError, UnrecognizedMethodError, UnrecognizedPathError
-from mediarepo.web.keys import METRICS, SETTINGS
+from mediarepo.web.keys import IN_FLIGHT, METRICS, SETTINGS
 from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers
 from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
 from mediarepo.web.wire.responses import json_response
@@ -22,8 +22,11 @@ _SERVER_ERRORS = 500
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and time each request."""
-    began = time.perf_counter()
-    response = await handler(request)
+    began, in_flight = time.perf_counter(), request.app[IN_FLIGHT]
+    with in_flight.request():
+        response = await handler(request)
+    if in_flight.draining and not response.prepared:
+        response.force_close()
     seconds = time.perf_counter() - began
     endpoint = endpoint_name(request)
     request.app[METRICS].request(endpoint, request.method, response.status, seconds)

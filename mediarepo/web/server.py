@@ -12,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from mediarepo.config.listening import Address, ListenConfig, parse_address
 from mediarepo.errors import BadRequestError
+from mediarepo.web.keys import IN_FLIGHT
 from mediarepo.web.refusals import refusal_body
 from mediarepo.web.wire.headers import EVERY_RESPONSE
 from mediarepo.web.wire.responses import json_response
@@ -22,6 +23,8 @@ _MAX_LINE_BYTES = 256 * 1024
 """Long enough that an overlong file name is refused by name, not by the parser."""
 _MAX_HEADER_BYTES = 64 * 1024
 _BACKLOG = 1024
+_LAST_WORDS_S = 1.0
+"""How long connections may take to send what is finished, after all requests were drained."""
 
 
 class ListenError(Exception):
@@ -71,7 +74,7 @@ async def serving(app: web.Application, addresses: Sequence[str], config: Listen
     """Serve until left, and then let running requests finish; gives the addresses actually bound."""
     runner = _Runner(
         app,
-        shutdown_timeout=config.shutdown_timeout_ms / 1000,
+        shutdown_timeout=_LAST_WORDS_S,
         access_log=None,
         auto_decompress=False,
         max_line_size=_MAX_LINE_BYTES,
@@ -83,6 +86,9 @@ async def serving(app: web.Application, addresses: Sequence[str], config: Listen
         for text in addresses:
             await _listen(runner, parse_address(text), config)
         yield [_bound(name) for name in runner.addresses]
+        for site in list(runner.sites):
+            await site.stop()
+        await app[IN_FLIGHT].drain(config.shutdown_timeout_ms / 1000)
     finally:
         await runner.cleanup()
 

@@ -75,14 +75,14 @@ async def test_the_second_becomes_the_owner_when_the_first_fails(own: Installati
     first, second = await stored(own, data), await stored(own, data)
     publishing = Publishing(database, GRACE_MS)
 
-    try:
-        async with database.transaction() as connection:
-            await publishing._own_or_join(connection, first)
-            later = asyncio.create_task(publishing.publish(media_of(own), second))
-            await until_blocked(own)
-            raise KeyError
-    except KeyError:
-        await later
+    async with database.connection() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await publishing._own_or_join(connection, first)
+        later = asyncio.create_task(publishing.publish(media_of(own), second))
+        await until_blocked(own)
+        await transaction.rollback()
+    await later
 
     assert await own.value("SELECT object_key FROM blob") == second.object_key
     assert await own.value("SELECT count(*) FROM object_deletion") == 0

@@ -2,11 +2,13 @@ import asyncio
 import secrets
 
 from mediarepo.app.parts import now_ms
+from mediarepo.db.deleting import Deleting
 from mediarepo.db.sweeping import Intents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass
+from mediarepo.model.mxc import Mxc
 from mediarepo.services.markers import marker_key
 from tests.support.installation import Installation, installed, settings_for
 
@@ -147,9 +149,6 @@ async def test_the_outbox_never_removes_an_object_that_a_blob_refers_to(own: Ins
 
 
 async def test_deleted_media_leaves_a_tombstone_and_no_object(own: Installation) -> None:
-    from mediarepo.db.deleting import Deleting
-    from mediarepo.model.mxc import Mxc
-
     media_id = await own.upload(b"gone soon")
     assert await Deleting(own.repository.foundation.database).delete(Mxc(own.server_name, media_id))
 

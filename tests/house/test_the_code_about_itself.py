@@ -58,7 +58,7 @@ def test_every_refusal_has_a_status_and_stands_in_the_table() -> None:
 def test_every_refusal_is_documented() -> None:
     table = (ROOT / "docs" / "bad-input.md").read_text()
     for refusal in REFUSALS.values():
-        if refusal.errcode not in {"M_NOT_YET_UPLOADED"}:
+        if refusal.errcode != "M_NOT_YET_UPLOADED":
             assert f"{refusal.status}" in table
             assert refusal.errcode in table
 
@@ -141,7 +141,8 @@ def settings_shown(model: type[BaseModel], document: Any, where: str) -> list[st
 
 
 def test_config_yaml_shows_every_setting_with_its_default() -> None:
-    document = yaml.safe_load((ROOT / "config.yaml").read_text())
+    text = (ROOT / "config.yaml").read_text()
+    document = yaml.safe_load(text.replace("appservices: []", "appservices:").replace("#~ ", ""))
 
     assert settings_shown(Settings, document, "") == []
 
@@ -157,7 +158,7 @@ def descriptions(model: type[BaseModel]) -> set[str]:
 
 
 def test_config_yaml_has_the_line_of_meaning_that_the_model_has() -> None:
-    text = " ".join((ROOT / "config.yaml").read_text().replace("#", " ").split())
+    text = " ".join((ROOT / "config.yaml").read_text().replace("#~", " ").replace("#", " ").split())
     missing = [line for line in descriptions(Settings) if " ".join(line.split()) not in text]
 
     assert missing == []

@@ -11,8 +11,9 @@ from tests.support.faulty_s3 import FaultyS3, hang_up, reply, stay_silent
 WRONG_REGION = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>garage</Region></Error>"
 
 
-async def test_a_good_configuration_passes(store: Store) -> None:
-    await store.check()
+async def test_a_good_configuration_passes(faulty_store: Store, faulty: FaultyS3) -> None:
+    await faulty_store.check()
+    assert len(faulty.seen) == 1
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,4 @@ async def test_what_is_no_s3_server_is_told(faulty_store: Store, faulty: FaultyS
 async def test_a_moment_of_trouble_is_no_misconfiguration(faulty_store: Store, faulty: FaultyS3) -> None:
     faulty.plan(hang_up, reply(503, b"<Error><Code>SlowDown</Code></Error>"))
     await faulty_store.check()
+    assert len(faulty.seen) == 3

@@ -62,6 +62,7 @@ async def test_an_object_that_is_there_counts_more_than_the_answers(faulty_store
     key, upload_id, etags = await begin(faulty_store)
     faulty.plan(lose_answer, hang_up, reply(400, b"<Error><Code>InvalidPart</Code></Error>"))
     await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
+    assert await faulty_store.read(key, max_bytes=3) == b"abc"
 
 
 async def test_a_part_that_is_not_there_is_an_error(store: Store) -> None:

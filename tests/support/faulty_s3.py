@@ -93,6 +93,7 @@ class FaultyS3:
         server = urlsplit(server_url)
         self._server = (server.hostname, server.port)
         self._plan: deque[Step] = deque()
+        self._plans_for: list[tuple[str, str, Step]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.seen: list[Seen] = []
         self.connections = 0
@@ -102,6 +103,17 @@ class FaultyS3:
 
     def plan(self, *steps: Step) -> None:
         self._plan.extend(steps)
+
+    def plan_for(self, method: str, within_target: str, step: Step) -> None:
+        """Follow a step at the next request of a kind, whatever comes before it."""
+        self._plans_for.append((method, within_target, step))
+
+    def _next_step(self, seen: Seen) -> Step:
+        for plan in self._plans_for:
+            if plan[0] == seen.method and plan[1] in seen.target:
+                self._plans_for.remove(plan)
+                return plan[2]
+        return self._plan.popleft() if self._plan else forward
 
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
@@ -124,8 +136,7 @@ class FaultyS3:
         try:
             while seen := await _read_request(reader):
                 self.seen.append(seen)
-                step = self._plan.popleft() if self._plan else forward
-                if not await step(self, seen, writer):
+                if not await self._next_step(seen)(self, seen, writer):
                     break
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -2,13 +2,12 @@
 
 import io
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from aiohttp.typedefs import LooseHeaders
 from yarl import URL
 
 from mediarepo.app.parts import Repository, open_repository
@@ -42,6 +41,11 @@ def homeserver(server_name: str, token: str, **overrides: object) -> dict[str, o
 
 def settings_for(postgres: EmbeddedPostgres, s3: EmbeddedS3, **overrides: Any) -> Settings:
     """Make settings with a fresh schema and prefix; a dict among `overrides` is merged into its section."""
+    return Settings.model_validate(document_for(postgres, s3, **overrides))
+
+
+def document_for(postgres: EmbeddedPostgres, s3: EmbeddedS3, **overrides: Any) -> dict[str, Any]:
+    """Make the same as a configuration file has it."""
     store = {
         "endpoint_url": s3.endpoint_url,
         "region": s3.region,
@@ -65,7 +69,7 @@ def settings_for(postgres: EmbeddedPostgres, s3: EmbeddedS3, **overrides: Any) -
             document[name] = {**document[name], **value}
         else:
             document[name] = value
-    return Settings.model_validate(document)
+    return document
 
 
 @dataclass
@@ -101,7 +105,7 @@ class Installation:
         *,
         token: str | None = "",
         host: str | None = None,
-        headers: LooseHeaders | None = None,
+        headers: Mapping[str, str] | None = None,
         data: Any = None,
         **arguments: Any,
     ) -> Answer:
@@ -109,7 +113,7 @@ class Installation:
         sent: dict[str, str] = {"Host": host or self.server_name}
         if token is not None:
             sent["Authorization"] = f"Bearer {token or self.token}"
-        sent.update(dict(headers or {}))
+        sent.update(headers or {})
         if isinstance(data, bytes):
             data = io.BytesIO(data)
         url = URL(self.url + path, encoded=True)

@@ -93,11 +93,9 @@ def test_transparency_survives_as_png(limits: Limits, name: str) -> None:
 
     small = opened(made)
     assert (made.content_type, small.mode) == ("image/png", "RGBA")
-    lowest, highest = small.getchannel("A").getextrema()
-    assert isinstance(lowest, int)
-    assert isinstance(highest, int)
-    assert lowest < 20
-    assert highest > 230
+    alpha = small.getchannel("A").tobytes()
+    assert min(alpha) < 20
+    assert max(alpha) > 230
 
 
 def test_palette_transparency_becomes_alpha(limits: Limits) -> None:
@@ -114,17 +112,13 @@ def test_sixteen_bits_become_eight_and_not_white(limits: Limits) -> None:
 
     (made,) = render(encoded(ramp, "PNG"), [ThumbnailSpec(96, 96, CROP)], limits)
 
-    small = opened(made).convert("L")
-    lowest, highest = small.getextrema()
-    assert isinstance(lowest, int)
-    assert lowest < 10
-    assert highest > 245  # type: ignore[operator]
+    grey = opened(made).convert("L").tobytes()
+    assert min(grey) < 10
+    assert max(grey) > 245
 
 
 def test_an_icc_profile_is_converted_and_removed(limits: Limits) -> None:
     swapped = Image.new("RGB", (400, 400), (200, 30, 30))
-    lab = ImageCms.createProfile("LAB")
-    assert lab is not None
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
     profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"

@@ -142,8 +142,12 @@ async def test_silence_ends_an_upload_even_when_nobody_waits() -> None:
 
 async def test_a_failed_upload_gives_everything_back() -> None:
     budget = made()
-    with pytest.raises(RuntimeError):
+
+    async def fail() -> None:
         async with budget.account(None) as account:
             await account.reserve(PART)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
     assert budget.used == 0

@@ -1,0 +1,38 @@
+"""Requests that are being answered, so that a stop can wait for them."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InFlight:
+    """Counts running requests; once `draining`, connections are closed behind each of them.
+
+    aiohttp's own shutdown stops reading at once, so that an upload under way could never end well.
+    """
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._count = 0
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request while it is being answered."""
+        self._count += 1
+        self._none_left.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._none_left.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until all running requests are done, or the time is up."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._none_left.wait()

@@ -1,0 +1,122 @@
+"""`mediarepo serve` as a process of its own, which can be measured and killed."""
+
+import asyncio
+import io
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from tests.support.installation import SERVER_NAME, TOKEN
+
+
+@dataclass
+class Serving:
+    """A running server process."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    session: aiohttp.ClientSession
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Host": SERVER_NAME, "Authorization": f"Bearer {TOKEN}"}
+
+    async def upload(self, data: Any) -> str:
+        data = io.BytesIO(data) if isinstance(data, bytes) else data
+        async with self.session.post(f"{self.url}/_matrix/media/v3/upload", data=data, headers=self.headers) as answer:
+            assert answer.status == 200, await answer.text()
+            uri: str = (await answer.json())["content_uri"]
+            return uri.rpartition("/")[2]
+
+    async def download(self, media_id: str) -> bytes:
+        url = f"{self.url}/_matrix/client/v1/media/download/{SERVER_NAME}/{media_id}"
+        async with self.session.get(url, headers=self.headers) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.read()
+
+    def pids(self) -> list[int]:
+        """The server's process id and those of its workers."""
+        return [self.process.pid, *_children(self.process.pid)]
+
+    def memory_bytes(self) -> int:
+        """Proportional set size of the process tree; its memfds are part of it only while mapped, so they are added."""
+        return sum(_pss(pid) + _memfds(pid) for pid in self.pids())
+
+    async def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(document: dict[str, Any], folder: Path) -> AsyncIterator[Serving]:
+    """Migrate and serve with a configuration; the process is gone afterwards, however it ends."""
+    url = f"127.0.0.1:{free_port()}"
+    document = {**document, "listen": {**document["listen"], "addresses": [url]}}
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "mediarepo"]
+    migrate = await asyncio.create_subprocess_exec(*command, "migrate", "-c", str(config))
+    assert await migrate.wait() == 0
+    process = await asyncio.create_subprocess_exec(*command, "serve", "-c", str(config))
+    connector = aiohttp.TCPConnector(limit=0)
+    try:
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
+            await _until_ready(session, f"http://{url}", process)
+            yield Serving(f"http://{url}", process, session)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _until_ready(session: aiohttp.ClientSession, url: str, process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(60):
+        while process.returncode is None:
+            try:
+                async with session.get(f"{url}/health/ready") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError("the server did not start")
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_children(int(child))]
+    return found
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _memfds(pid: int) -> int:
+    total = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if "memfd:" in str(link.readlink()):
+                total += link.stat().st_blocks * 512
+        except OSError:
+            continue
+    return total
