@@ -19,7 +19,7 @@ stores:
 
 def with_changes(path: list[str | int], value: object) -> str:
     document = yaml.safe_load(GOOD)
-    section = document
+    section: Any = document
     for part in path[:-1]:
         section = section[part] if isinstance(section, list) else section.setdefault(part, {})
     section[path[-1]] = value
