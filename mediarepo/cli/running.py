@@ -29,7 +29,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(main)
-    except (MatrixError, StorageError, ListenError, EmbeddedError, OSError) as exc:
+    except (ListenError, EmbeddedError) as exc:
+        typer.echo(f"mediarepo: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    except (MatrixError, StorageError, OSError) as exc:
         cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
         typer.echo(f"mediarepo: {exc}{cause}", err=True)
         raise typer.Exit(1) from exc

@@ -1,5 +1,6 @@
 """The HTTP server: its addresses, its limits, and JSON even for what is hardly HTTP."""
 
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -103,7 +104,8 @@ async def _listen(runner: web.AppRunner, address: Address, config: ListenConfig)
         else:
             await web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG).start()
     except OSError as exc:
-        raise ListenError(f"cannot listen on {address}: {exc.strerror or exc}") from exc
+        reason = os.strerror(exc.errno) if exc.errno is not None else exc.strerror
+        raise ListenError(f"cannot listen on {address}: {reason}") from exc
 
 
 def _remove_stale(path: Path) -> None:

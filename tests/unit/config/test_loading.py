@@ -21,7 +21,7 @@ def with_changes(path: list[str | int], value: object) -> str:
     document = yaml.safe_load(GOOD)
     section: Any = document
     for part in path[:-1]:
-        section = section[part] if isinstance(section, list) else section.setdefault(part, {})
+        section = section[int(part)] if isinstance(section, list) else section.setdefault(part, {})
     section[path[-1]] = value
     return yaml.safe_dump(document)
 
