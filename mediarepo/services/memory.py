@@ -1,8 +1,9 @@
 """One budget of memory for the buffers of all uploads.
 
 An upload reserves a whole part before it reads the part's first byte, so one that began a part can always finish it
-and nothing deadlocks. Bodies of at most one part may use the whole budget, larger ones three quarters of it, so that
-small uploads pass however many large ones crawl. While others wait, whoever sends too slowly is ended.
+and nothing deadlocks. Large bodies may use three quarters of the budget, they and those of at most one part seven
+eighths, and the rest is for small ones, so that small uploads pass however many large ones crawl. While others wait,
+whoever sends too slowly is ended.
 """
 
 import asyncio
@@ -14,15 +15,17 @@ from dataclasses import dataclass, field
 from mediarepo.config.uploads import UploadsConfig
 from mediarepo.errors import LimitExceededError, TooSlowError
 
-_SHARE_OF_LARGE = 0.75
+_SMALL_BYTES = 1024 * 1024
+_SHARES = (1.0, 0.875, 0.75)
+"""What bodies of a tier and all larger ones may use together: small (0), up to one part (1), large (2)."""
 
 
 class Account:
     """One upload's share of the budget, and the pace at which it receives."""
 
-    def __init__(self, budget: "MemoryBudget", *, large: bool) -> None:
+    def __init__(self, budget: "MemoryBudget", tier: int) -> None:
         self.held = 0
-        self.large = large
+        self.tier = tier
         self._budget = budget
         self._pace_until = 0.0
         self._reading: asyncio.Timeout | None = None
@@ -64,6 +67,7 @@ class Account:
         """Let the upload fail with TooSlowError."""
         if self._reading is not None:
             self._reading.reschedule(asyncio.get_running_loop().time())
+            self._reading = None
 
     @property
     def pace_until(self) -> float:
@@ -83,16 +87,20 @@ class MemoryBudget:
 
     def __init__(self, config: UploadsConfig) -> None:
         self.config = config
-        self.used = 0
-        self._used_by_large = 0
+        self._limits = [config.memory_budget_bytes * share for share in _SHARES]
+        self._used = [0 for _ in _SHARES]
         self._accounts: set[Account] = set()
         self._waiters: deque[_Waiter] = deque()
+
+    @property
+    def used(self) -> int:
+        """How much is reserved by all uploads together, in bytes."""
+        return sum(self._used)
 
     @asynccontextmanager
     async def account(self, declared_bytes: int | None) -> AsyncIterator[Account]:
         """Open an upload's account; whatever it still holds at the end is given back."""
-        large = declared_bytes is None or declared_bytes > self.config.part_bytes
-        account = Account(self, large=large)
+        account = Account(self, self._tier(declared_bytes))
         self._accounts.add(account)
         try:
             yield account
@@ -104,7 +112,7 @@ class MemoryBudget:
         """Reserve memory for an account, waiting in line if need be."""
         if size_bytes == 0:
             return
-        if not self._waiters and self._fits(account, size_bytes):
+        if not self._waiters and self._full_tier(account, size_bytes) is None:
             self._grant(account, size_bytes)
             return
         if len(self._waiters) >= self.config.max_waiting:
@@ -121,9 +129,7 @@ class MemoryBudget:
     def give(self, account: Account, size_bytes: int) -> None:
         """Take memory back and serve whoever waits."""
         account.held -= size_bytes
-        self.used -= size_bytes
-        if account.large:
-            self._used_by_large -= size_bytes
+        self._used[account.tier] -= size_bytes
         self._serve()
 
     async def _wait(self, waiter: _Waiter) -> None:
@@ -139,29 +145,35 @@ class MemoryBudget:
             self._waiters.remove(waiter)
             self._serve()
 
-    def _fits(self, account: Account, size_bytes: int) -> bool:
-        if self.used + size_bytes > self.config.memory_budget_bytes:
-            return False
-        return not (account.large and self._share_of_large_is_full(size_bytes))
+    def _tier(self, declared_bytes: int | None) -> int:
+        if declared_bytes is None or declared_bytes > self.config.part_bytes:
+            return 2
+        return 0 if declared_bytes <= _SMALL_BYTES else 1
 
-    def _share_of_large_is_full(self, size_bytes: int) -> bool:
-        return self._used_by_large + size_bytes > self.config.memory_budget_bytes * _SHARE_OF_LARGE
+    def _full_tier(self, account: Account, size_bytes: int) -> int | None:
+        """Find the lowest tier whose share would be exceeded; None when the reservation fits."""
+        for tier in range(account.tier + 1):
+            if sum(self._used[tier:]) + size_bytes > self._limits[tier]:
+                return tier
+        return None
 
     def _grant(self, account: Account, size_bytes: int) -> None:
         account.held += size_bytes
-        self.used += size_bytes
-        if account.large:
-            self._used_by_large += size_bytes
+        self._used[account.tier] += size_bytes
 
     def _serve(self) -> None:
-        """Serve in order; those who wait for the large ones' share let the small ones pass, nobody else does."""
+        """Serve in order; whoever waits for a tier's share lets only smaller tiers pass."""
+        barrier = len(_SHARES)
         for waiter in list(self._waiters):
-            if self._fits(waiter.account, waiter.size_bytes):
-                self._waiters.remove(waiter)
-                self._grant(waiter.account, waiter.size_bytes)
-                waiter.granted.set_result(None)
-            elif not (waiter.account.large and self._share_of_large_is_full(waiter.size_bytes)):
-                return
+            if waiter.account.tier >= barrier:
+                continue
+            full = self._full_tier(waiter.account, waiter.size_bytes)
+            if full is not None:
+                barrier = full
+                continue
+            self._waiters.remove(waiter)
+            self._grant(waiter.account, waiter.size_bytes)
+            waiter.granted.set_result(None)
 
     def _end_slow_ones(self) -> None:
         """End as many of the slowest uploads as it takes to serve those who wait."""

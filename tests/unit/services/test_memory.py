@@ -151,3 +151,23 @@ async def test_a_failed_upload_gives_everything_back() -> None:
     with pytest.raises(RuntimeError):
         await fail()
     assert budget.used == 0
+
+
+async def test_an_upload_that_is_being_ended_is_not_ended_twice() -> None:
+    budget, never = made(stall_ms=100), asyncio.Event()
+
+    async def stall() -> None:
+        async with budget.account(None) as account:
+            await account.reserve(PART)
+            async with account.reading():
+                await never.wait()
+
+    stalled = [asyncio.create_task(stall()) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    async with AsyncExitStack() as waiting:
+        accounts = [await waiting.enter_async_context(budget.account(None)) for _ in range(3)]
+        await asyncio.gather(*(account.reserve(PART) for account in accounts))
+        results = await asyncio.gather(*stalled, return_exceptions=True)
+
+    assert {type(result) for result in results} == {TooSlowError}
+    assert budget.used == 0
