@@ -20,9 +20,9 @@ class UploadsConfig(Section):
     """Memory for the buffers of all uploads together, in bytes; a quarter of it is out of reach for large ones."""
     max_waiting: int = Field(default=500, ge=1)
     """How many uploads may wait for memory before further ones are refused with 429."""
-    stall_ms: int = Field(default=3_000, ge=100)
+    stall_ms: int = Field(default=5_000, ge=100)
     """An upload slower than min_bytes_per_s for this long, in ms, ends with 408 while others wait for memory."""
-    min_bytes_per_s: int = Field(default=4096, ge=0)
+    min_bytes_per_s: int = Field(default=1024, ge=0)
     """The slowest pace that an upload may keep up while others wait for memory."""
     idle_timeout_ms: int = Field(default=60_000, ge=100)
     """An upload that sends nothing for this long ends with 408, in ms."""

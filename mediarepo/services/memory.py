@@ -133,10 +133,12 @@ class MemoryBudget:
         self._serve()
 
     async def _wait(self, waiter: _Waiter) -> None:
-        tick_s = self.config.stall_ms / 1000 / 4
+        loop, tick_s = asyncio.get_running_loop(), self.config.stall_ms / 1000 / 4
         while not waiter.granted.done():
-            self._end_slow_ones()
+            began = loop.time()
             await asyncio.wait([waiter.granted], timeout=tick_s)
+            if loop.time() - began < 2 * tick_s:  # else we are slow ourselves, and bytes may wait unread
+                self._end_slow_ones()
 
     def _withdraw(self, waiter: _Waiter) -> None:
         if waiter.granted.done():
