@@ -1,0 +1,151 @@
+"""The programs of docker-compose.yml without containers: the same start scripts, commands and configuration."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import sysconfig
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from mediarepo.embedded.postgres import EmbeddedPostgres
+from mediarepo.embedded.seaweed import _free_ports
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+SCRIPTS = sysconfig.get_path("scripts")
+READ_ONLY = """
+while read -r _ place _; do mount -o remount,bind,ro "$place" 2>/dev/null || true; done < /proc/self/mounts
+for place in "$PWD" "$TMPDIR" /tmp /var/tmp /dev/shm; do
+    if touch "$place/mediarepo-was-here" 2>/dev/null; then echo "$place is writable" >&2; exit 99; fi
+done
+exec "$@"
+"""
+
+
+@asynccontextmanager
+async def program(
+    *command: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program in a group of its own; it is gone afterwards, with its children."""
+    process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=cwd, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def until(url: str, process: asyncio.subprocess.Process, **arguments: Any) -> None:
+    """Wait for a 200."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        while process.returncode is None:
+            try:
+                async with session.get(url, **arguments) as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError("the server did not start")
+
+
+@dataclass(frozen=True)
+class Backends:
+    """A database and an S3 server, and the configuration that names both."""
+
+    document: dict[str, Any]
+    token: str
+
+    def written(self, folder: Path, **listen: Any) -> Path:
+        """Write the configuration with other addresses to listen on."""
+        path = folder / "config.yaml"
+        document = {**self.document, "listen": {**self.document["listen"], **listen}}
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+
+def make_secrets(folder: Path) -> dict[str, str]:
+    """Make the secrets that docker-compose.yml asks for, as `openssl rand -hex 32` would."""
+    made = {name: os.urandom(32).hex() for name in ("postgres-password", "s3-secret-key", "as-token")}
+    for name, secret in made.items():
+        (folder / name).write_text(f"{secret}\n")
+    return made
+
+
+def compose_text(secrets_folder: Path) -> str:
+    """Read deploy/compose.yaml with its secrets elsewhere."""
+    return (DEPLOY / "compose.yaml").read_text().replace("/run/secrets/", f"{secrets_folder}/")
+
+
+@asynccontextmanager
+async def backends(folder: Path) -> AsyncIterator[Backends]:
+    """Run SeaweedFS by its start script, and Postgres."""
+    made, data, ports = make_secrets(folder), folder / "s3", _free_ports()
+    data.mkdir()
+    document = yaml.safe_load(compose_text(folder))
+    store = document["stores"]["main"]
+    store["endpoint_url"] = store["endpoint_url"].replace("s3:8333", f"127.0.0.1:{ports['s3.port']}")
+    environment = {
+        "PATH": f"{SCRIPTS}:{os.defpath}",
+        "DATA": str(data),
+        "BIND": "127.0.0.1",
+        "S3_PORT": str(ports["s3.port"]),
+        "SECRET": str(folder / "s3-secret-key"),
+        "EXTRA": " ".join(f"-{role}={port}" for role, port in ports.items() if role != "s3.port"),
+        "GOMEMLIMIT": "320MiB",
+        "HOME": str(data),
+        "TMPDIR": str(data),
+    }
+    async with EmbeddedPostgres(folder / "pg", durable=False) as postgres:
+        document["database"]["url"] = postgres.dsn
+        async with program("/bin/sh", str(DEPLOY / "seaweedfs" / "start.sh"), environment=environment, cwd=data) as s3:
+            await until(f"{store['endpoint_url']}/healthz", s3)
+            await until(f"http://127.0.0.1:{ports['filer.port']}/buckets/media/", s3)
+            yield Backends(document, made["as-token"])
+
+
+async def migrated(config: Path) -> None:
+    """Run `mediarepo migrate` to its end."""
+    async with program(f"{SCRIPTS}/mediarepo", "migrate", "--config", str(config)) as process:
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def served(
+    config: Path, ready: str, *, cwd: Path | None = None, wrapper: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `mediarepo serve`, as found in the environment alone."""
+    environment = {"PATH": f"{SCRIPTS}:/usr/sbin:/sbin:{os.defpath}", "MEDIAREPO_CONFIG": str(config)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(cwd or "/tmp")}  # noqa: S108 - it is never used
+    command = [*wrapper, sys.executable, "-m", "mediarepo", "serve"]
+    async with program(*command, environment=environment, cwd=cwd) as process:
+        await until(ready, process)
+        yield process
+
+
+async def refuses_connections(port: int) -> None:
+    """Wait until nobody listens on a port."""
+    async with asyncio.timeout(60):
+        while True:
+            with socket.socket() as probe:
+                probe.setblocking(False)
+                try:
+                    await asyncio.get_running_loop().sock_connect(probe, ("127.0.0.1", port))
+                except ConnectionRefusedError:
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def stop(process: asyncio.subprocess.Process) -> int:
+    """End a server politely; gives its exit status."""
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(60):
+        return await process.wait()
