@@ -2,7 +2,8 @@
 
 Postgres refuses to run as root. Inside a user namespace whose one user is `nobody` it does not see that it is, while
 the kernel still takes it for the owner of root's files, so that no folder need be opened or given away. Run as a
-script, `launch.py PARENT SIGNAL unmap|plain PROGRAM ARGUMENT ...`; its status is 97 where namespaces are refused.
+script, `launch.py PARENT SIGNAL plain|unmap|UID:GID PROGRAM ARGUMENT ...`; its status is 97 where namespaces are
+refused, and 96 where the program cannot be executed.
 """
 
 import ctypes
@@ -10,25 +11,37 @@ import os
 import signal
 import sys
 
+PLAIN = "plain"
+UNMAP = "unmap"
+NO_PROGRAM = 96
+NO_NAMESPACE = 97
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 _NOBODY = 65534
-NO_NAMESPACE = 97
 
 
-def become(parent: int, last_signal: int, *, unmap: bool, command: list[str]) -> None:
-    """Replace this process with the command."""
+def become(parent: int, last_signal: int, identity: str, command: list[str]) -> None:
+    """Replace this process with the command; the kernel sends it the signal when the parent's thread ends."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if unmap and not _unmap_root(libc):
+    if identity == UNMAP and not _unmap(libc):
         sys.exit(NO_NAMESPACE)
-    libc.prctl(_PR_SET_PDEATHSIG, last_signal)
+    if identity not in {PLAIN, UNMAP}:
+        uid, gid = map(int, identity.split(":"))
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    libc.prctl(_PR_SET_PDEATHSIG, last_signal)  # only now: a change of user clears it
     if os.getppid() != parent:
         sys.exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    os.execv(command[0], command)  # noqa: S606 - that is what this file is for
+    try:
+        os.execv(command[0], command)  # noqa: S606 - that is what this file is for
+    except OSError as exc:
+        sys.stderr.write(f"cannot execute {command[0]}: {exc.strerror}\n")
+        sys.exit(NO_PROGRAM)
 
 
-def _unmap_root(libc: ctypes.CDLL) -> bool:
+def _unmap(libc: ctypes.CDLL) -> bool:
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER) != 0:
         return False
@@ -50,4 +63,4 @@ def _write(path: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    become(int(sys.argv[1]), int(sys.argv[2]), unmap=sys.argv[3] == "unmap", command=sys.argv[4:])
+    become(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])

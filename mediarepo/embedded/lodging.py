@@ -1,0 +1,125 @@
+"""Whom Postgres runs as, with which programs and in which folder, given that it refuses root.
+
+As another user it runs as that user. As root it runs in a user namespace that hides from it that it is root. Where
+namespaces are refused (many containers) it runs as `postgres` or `nobody`, on data given to that user; no other
+folder changes hands or is opened. What that user cannot reach then lies below /var/lib instead.
+"""
+
+import os
+import pwd
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediarepo.embedded.errors import EmbeddedError, explained
+from mediarepo.embedded.folders import short_name
+from mediarepo.embedded.launch import NO_NAMESPACE, PLAIN, UNMAP
+from mediarepo.embedded.processes import run_tool
+
+STATE = Path("/var/lib/mediarepo")
+_ACCOUNTS = ("postgres", "nobody")
+_SEARCHABLE_BY_ALL = 0o001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lodging:
+    """Who runs Postgres (`identity` is the launcher's word for it), with which programs, and where its data lie."""
+
+    identity: str
+    binaries: Path
+    folder: Path
+    uid: int
+    gid: int
+
+    @property
+    def data(self) -> Path:
+        """The cluster's folder."""
+        return self.folder / "data"
+
+
+def find_lodging(folder: Path, binaries: Path) -> Lodging:
+    """Decide by who we are, by whose the data are already, and by what the kernel allows."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid != 0 and _has_name(uid):
+        return _checked(Lodging(identity=PLAIN, binaries=binaries, folder=folder, uid=uid, gid=gid))
+    given = _given_away(folder) if uid == 0 else None
+    if given is not None:
+        return _given_to(pwd.getpwuid((given / "data").stat().st_uid), folder=given, binaries=binaries)
+    status, words = _version(binaries, UNMAP)
+    if status == 0:
+        return Lodging(identity=UNMAP, binaries=binaries, folder=folder, uid=uid, gid=gid)
+    if status != NO_NAMESPACE:
+        raise explained("Postgres cannot be run", words)
+    if uid != 0 or (folder / "data").exists():
+        raise EmbeddedError("Postgres needs user namespaces here, which are refused: run this as an ordinary user")
+    return _given_to(_account(), folder=folder if _is_reachable(folder) else _state(folder), binaries=binaries)
+
+
+def _given_away(folder: Path) -> Path | None:
+    """Find data that an earlier run gave to another user."""
+    for place in (folder, _state(folder)):
+        if (place / "data").exists() and (place / "data").stat().st_uid != 0:
+            return place
+    return None
+
+
+def _given_to(account: pwd.struct_passwd, *, folder: Path, binaries: Path) -> Lodging:
+    """Let an account run Postgres: it may pass through our folder, and gets copies of programs out of its reach."""
+    identity = f"{account.pw_uid}:{account.pw_gid}"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    if _version(binaries, identity)[0] != 0:
+        binaries = _copied(binaries, folder)
+    return _checked(
+        Lodging(identity=identity, binaries=binaries, folder=folder, uid=account.pw_uid, gid=account.pw_gid)
+    )
+
+
+def _copied(binaries: Path, folder: Path) -> Path:
+    """Copy Postgres' installation, once per version."""
+    version = _version(binaries, PLAIN)[1].split()[-1]
+    copy = folder / f"postgres-{version}"
+    if not copy.exists():
+        new = folder / "postgres.new"
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(binaries.parent, new, symlinks=True)
+        new.chmod(0o755)
+        new.rename(copy)
+    return copy / binaries.name
+
+
+def _checked(lodging: Lodging) -> Lodging:
+    status, words = _version(lodging.binaries, lodging.identity)
+    if status != 0:
+        raise explained("Postgres cannot be run", words)
+    return lodging
+
+
+def _version(binaries: Path, identity: str) -> tuple[int, str]:
+    return run_tool([str(binaries / "initdb"), "--version"], identity=identity)
+
+
+def _account() -> pwd.struct_passwd:
+    for name in _ACCOUNTS:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise EmbeddedError("Postgres does not run as root, and there is no user `nobody`: run this as an ordinary user")
+
+
+def _has_name(uid: int) -> bool:
+    """Say whether the user stands in the password file, without which initdb refuses."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def _is_reachable(folder: Path) -> bool:
+    return all(parent.stat().st_mode & _SEARCHABLE_BY_ALL for parent in folder.resolve().parents)
+
+
+def _state(folder: Path) -> Path:
+    return STATE / f"postgres-{short_name(folder)}"
