@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -16,7 +17,6 @@ import aiohttp
 import yaml
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import _free_ports
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SCRIPTS = sysconfig.get_path("scripts")
@@ -85,10 +85,25 @@ def compose_text(secrets_folder: Path) -> str:
     return (DEPLOY / "compose.yaml").read_text().replace("/run/secrets/", f"{secrets_folder}/")
 
 
+def free_ports() -> dict[str, int]:
+    """Find a port for each of SeaweedFS' roles; each has a gRPC twin 10000 above it."""
+    roles, found = ("master.port", "volume.port", "filer.port", "s3.port", "admin.port"), dict[str, int]()
+    while len(found) < len(roles):
+        port = 10_000 + secrets.randbelow(12_000)
+        if port not in found.values() and is_free(port) and is_free(port + 10_000):
+            found[roles[len(found)]] = port
+    return found
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 @asynccontextmanager
 async def backends(folder: Path) -> AsyncIterator[Backends]:
     """Run SeaweedFS by its start script, and Postgres."""
-    made, data, ports = make_secrets(folder), folder / "s3", _free_ports()
+    made, data, ports = make_secrets(folder), folder / "s3", free_ports()
     data.mkdir()
     document = yaml.safe_load(compose_text(folder))
     store = document["stores"]["main"]
