@@ -52,7 +52,7 @@ def find_lodging(folder: Path, binaries: Path) -> Lodging:
         raise explained("Postgres cannot be run", words)
     if uid != 0 or (folder / "data").exists():
         raise EmbeddedError("Postgres needs user namespaces here, which are refused: run this as an ordinary user")
-    return _given_to(_account(), folder=folder if _is_reachable(folder) else _state(folder), binaries=binaries)
+    return _given_to(_account(), folder=folder if _is_reachable(folder) else _moved(folder), binaries=binaries)
 
 
 def _given_away(folder: Path) -> Path | None:
@@ -119,6 +119,14 @@ def _has_name(uid: int) -> bool:
 
 def _is_reachable(folder: Path) -> bool:
     return all(parent.stat().st_mode & _SEARCHABLE_BY_ALL for parent in folder.resolve().parents)
+
+
+def _moved(folder: Path) -> Path:
+    """Leave a link to where the data are instead."""
+    link, place = folder / "moved", _state(folder)
+    link.unlink(missing_ok=True)
+    link.symlink_to(place)
+    return place
 
 
 def _state(folder: Path) -> Path:

@@ -115,7 +115,8 @@ class Server:
         with suppress(FileNotFoundError):
             if self.log_path.stat().st_size > _MAX_LOG_BYTES:
                 self.log_path.replace(self.log_path.with_suffix(".log.old"))
-        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.log_path.touch(mode=0o600)
+        self._log_start = self.log_path.stat().st_size
 
 
 def run_tool(command: Sequence[str], *, identity: str = launch.PLAIN) -> tuple[int, str]:
