@@ -1,4 +1,4 @@
-"""A real Postgres and a real S3 server for the whole session."""
+"""A real Postgres and a real S3 server for the whole session, and what may stand before and beside them."""
 
 import shutil
 import tempfile
@@ -9,12 +9,15 @@ import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
+from tests.support.homeserver import FakeHomeserver, fake_homeserver
+from tests.support.s3_wire import S3Wire
 
 
 @pytest.fixture(scope="session")
 def data_folder() -> Iterator[Path]:
-    """A folder with a short path, since a unix socket lies in it."""
+    """A folder with a short path, for a unix socket; another user may pass through it, as Postgres' may have to."""
     folder = Path(tempfile.mkdtemp(prefix="mediarepo-tests-"))
+    folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -28,4 +31,17 @@ async def postgres(data_folder: Path) -> AsyncIterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 async def s3(data_folder: Path) -> AsyncIterator[EmbeddedS3]:
     async with EmbeddedS3(data_folder / "s3", durable=False) as running:
+        yield running
+
+
+@pytest.fixture
+async def s3_wire(s3: EmbeddedS3) -> AsyncIterator[S3Wire]:
+    """A door before the S3 server; its credentials and bucket are the server's own."""
+    async with S3Wire(s3.endpoint_url) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def homeserver() -> AsyncIterator[FakeHomeserver]:
+    async with fake_homeserver() as running:
         yield running

@@ -8,7 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.support.barrier import Barrier
+
 WHOAMI = "/_matrix/client/v3/account/whoami"
+VERSIONS = "/_matrix/client/versions"
 
 
 @dataclass
@@ -21,42 +24,89 @@ class FakeHomeserver:
     calls: list[dict[str, str]] = field(default_factory=list)
     answer_instead: web.Response | None = None
     hold: asyncio.Event | None = None
+    _next: list[tuple[int, bytes]] = field(default_factory=list)
+    _barriers: list[Barrier] = field(default_factory=list)
+    _runner: web.AppRunner | None = None
+    _port: int = 0
 
     def register(self, token: str, user_id: str, **facts: Any) -> None:
+        """Make a token known; facts go into the answer as they are: device_id, is_guest."""
         self.tokens[token] = {"user_id": user_id, **facts}
 
     def refuse(self, token: str, status: int, errcode: str, **facts: Any) -> None:
         self.refusals[token] = (status, {"errcode": errcode, "error": f"says the homeserver: {errcode}", **facts})
+
+    def lock(self, token: str) -> None:
+        self.refuse(token, 401, "M_USER_LOCKED", soft_logout=True)
+
+    def log_out(self, token: str, *, soft: bool = False) -> None:
+        self.refuse(token, 401, "M_UNKNOWN_TOKEN", soft_logout=soft)
+
+    def answer_next(self, status: int, body: bytes = b"", *, times: int = 1) -> None:
+        """Answer so instead, whatever is asked: an outage, or garbage."""
+        self._next += [(status, body)] * times
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[Barrier]:
+        """Hold requests until they are released; never releasing them is a homeserver that hangs."""
+        barrier = Barrier()
+        self._barriers.append(barrier)
+        try:
+            yield barrier
+        finally:
+            barrier.release()
+            self._barriers.remove(barrier)
+
+    async def start(self) -> None:
+        """Listen, at the same address as before a stop."""
+        app = web.Application()
+        app.router.add_get(WHOAMI, self.whoami)
+        app.router.add_get(VERSIONS, self.versions)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    async def stop(self) -> None:
+        """Be down: connections are refused."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def versions(self, _: web.Request) -> web.Response:
+        return web.json_response({"versions": ["v1.11", "v1.15"]})
 
     async def whoami(self, request: web.Request) -> web.Response:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         self.calls.append({"token": token, **request.query})
         if self.hold is not None:
             await self.hold.wait()
+        for barrier in self._barriers:
+            await barrier.wait()
         if self.answer_instead is not None:
             answer, self.answer_instead = self.answer_instead, None
             return answer
+        if self._next:
+            status, body = self._next.pop(0)
+            return web.Response(status=status, body=body)
+        return self._verdict(token, dict(request.query))
+
+    def _verdict(self, token: str, query: dict[str, str]) -> web.Response:
         if token in self.refusals:
             status, body = self.refusals[token]
             return web.json_response(body, status=status)
         if token not in self.tokens:
             return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "no", "soft_logout": False}, status=401)
-        facts = dict(self.tokens[token])
-        if "user_id" in request.query:
-            facts["user_id"] = request.query["user_id"]
-        return web.json_response(facts)
+        asserted = {name: query[name] for name in ("user_id", "device_id") if name in query}
+        return web.json_response(self.tokens[token] | asserted)
 
 
 @asynccontextmanager
 async def fake_homeserver() -> AsyncIterator[FakeHomeserver]:
     homeserver = FakeHomeserver()
-    app = web.Application()
-    app.router.add_get(WHOAMI, homeserver.whoami)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    homeserver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await homeserver.start()
     try:
         yield homeserver
     finally:
-        await runner.cleanup()
+        await homeserver.stop()
