@@ -28,6 +28,7 @@ http {{
     {spools}
     server {{
         listen 127.0.0.1:{port};
+        listen 127.0.0.1:{http2_port} http2;
         include {folder}/mediarepo.conf;
         location / {{
             proxy_pass {homeserver};
@@ -44,6 +45,7 @@ class Front:
 
     name: str
     url: str
+    http2_url: str
     pid: int
     folder: Path
 
@@ -61,9 +63,9 @@ async def fronted(name: str, folder: Path, mediarepo: str, homeserver: str) -> A
         pytest.skip(f"{name} is not installed here")
     folder = folder / name
     folder.mkdir(exist_ok=True)
-    port = free_port()
+    port, http2_port = free_port(), free_port()
     configure = {"nginx": _nginx, "caddy": _caddy}[name]
-    arguments = configure(folder, port, mediarepo, homeserver)
+    arguments = configure(folder, (port, http2_port), mediarepo, homeserver)
     homes = {one: str(folder) for one in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
     with (folder / "proxy.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -71,33 +73,35 @@ async def fronted(name: str, folder: Path, mediarepo: str, homeserver: str) -> A
         )
     try:
         await _until_listening(process, port, folder / "proxy.log")
-        yield Front(name, f"http://127.0.0.1:{port}", process.pid, folder)
+        yield Front(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http2_port}", process.pid, folder)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-def _nginx(folder: Path, port: int, mediarepo: str, homeserver: str) -> list[str]:
+def _nginx(folder: Path, ports: tuple[int, int], mediarepo: str, homeserver: str) -> list[str]:
     snippet = (DEPLOY / "nginx" / "mediarepo.conf").read_text()
     assert snippet.count("http://127.0.0.1:8000") == 1
     (folder / "mediarepo.conf").write_text(snippet.replace("http://127.0.0.1:8000", mediarepo))
     spools = " ".join(f"{one}_temp_path {folder}/{one};" for one in NGINX_SPOOLS)
-    config = NGINX.format(folder=folder, port=port, homeserver=homeserver, spools=spools)
+    config = NGINX.format(folder=folder, port=ports[0], http2_port=ports[1], homeserver=homeserver, spools=spools)
     (folder / "nginx.conf").write_text(config)
     return ["-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
 
-def _caddy(folder: Path, port: int, mediarepo: str, homeserver: str) -> list[str]:
+def _caddy(folder: Path, ports: tuple[int, int], mediarepo: str, homeserver: str) -> list[str]:
     config = (DEPLOY / "caddy" / "Caddyfile").read_text()
     for old, new in (
-        ("matrix.example.org {", f"http://:{port} {{\n\tbind 127.0.0.1"),
+        ("matrix.example.org {", f"http://:{ports[0]}, http://:{ports[1]} {{\n\tbind 127.0.0.1"),
         ("127.0.0.1:8000", urlsplit(mediarepo).netloc),
         ("127.0.0.1:8008", urlsplit(homeserver).netloc),
     ):
         assert config.count(old) == 1
         config = config.replace(old, new)
-    (folder / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https off\n}\n" + config)
+    (folder / "Caddyfile").write_text(
+        "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n}\n" + config
+    )
     return ["run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import io
+import json
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from PIL import Image
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from tests.deploy.fronting import EverythingElse, Front, Relay, everything_else, fronted
+from tests.deploy.http2 import begin_upload
 from tests.pictures.drawn import jpeg
 from tests.support.installation import (
     OTHER_SERVER_NAME,
@@ -239,6 +242,48 @@ async def test_all_other_paths_go_to_the_homeserver(deployed: Deployed, path: st
     assert answer.json == {"homeserver": True}
     assert deployed.homeserver.targets[-1] == path
     assert deployed.homeserver.hosts[-1] == SERVER_NAME
+
+
+async def by_http2(deployed: Deployed, path: str, *arguments: str) -> tuple[int, bytes]:
+    """Ask over HTTP/2, as browsers do; gives status and body."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed here")
+    headers = ["-H", f"Host: {SERVER_NAME}", "-H", f"Authorization: Bearer {TOKEN}"]
+    options = ["-q", "-sS", "--noproxy", "*", "--http2-prior-knowledge", "-w", "\n%{http_version} %{http_code}"]
+    process = await asyncio.create_subprocess_exec(
+        curl, *options, *headers, *arguments, deployed.front.http2_url + path, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    body, _, outcome = output.rpartition(b"\n")
+    version, status = outcome.split()
+    assert (process.returncode, version) == (0, b"2")
+    return int(status), body
+
+
+async def test_uploads_and_downloads_work_over_http2(deployed: Deployed, tmp_path: Path) -> None:
+    data, file = secrets.token_bytes(20 * MB), tmp_path / "file"
+    file.write_bytes(data)
+
+    uploaded, answer = await by_http2(deployed, UPLOAD, "--data-binary", f"@{file}")
+    media_id = json.loads(answer)["content_uri"].rpartition("/")[2]
+    downloaded, body = await by_http2(deployed, deployed.client.download_path(media_id))
+
+    assert (uploaded, downloaded) == (200, 200)
+    assert hashlib.sha256(body).digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize(
+    ("token", "size", "errcode"), [("nobody's", 25 * MB, "M_UNKNOWN_TOKEN"), (TOKEN, 1000 * MB, "M_TOO_LARGE")]
+)
+async def test_refusals_arrive_over_http2_while_the_body_is_being_sent(
+    deployed: Deployed, token: str, size: int, errcode: str
+) -> None:
+    headers = {"host": SERVER_NAME, "authorization": f"Bearer {token}"}
+
+    answer = await begin_upload(deployed.front.http2_url, UPLOAD, headers, size)
+
+    assert json.loads(answer)["errcode"] == errcode
 
 
 async def test_an_upload_is_passed_on_before_it_is_complete(deployed: Deployed, tmp_path: Path) -> None:
