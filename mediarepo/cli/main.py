@@ -9,11 +9,9 @@ import typer
 
 from mediarepo.app.parts import join_sweeps, open_foundation
 from mediarepo.app.serving import serve as serve_until
-from mediarepo.cli.dev import run_dev
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.settings import Settings
-from mediarepo.db.migrations import downgrade, upgrade
 from mediarepo.telemetry.logs import set_up_logs
 
 cli = typer.Typer(
@@ -49,6 +47,8 @@ def migrate(
     down: Annotated[bool, typer.Option("--down", help="Go back to an older revision.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Bring the database schema up to date."""
+    from mediarepo.db.migrations import downgrade, upgrade  # noqa: PLC0415 - 30 MB that a server never needs
+
     settings = _settings(config)
     set_up_logs(settings.log)
     change = downgrade if down else upgrade
@@ -94,6 +94,8 @@ def dev(
     listen: Annotated[str, typer.Option(help="Where to answer.")] = "127.0.0.1:8000",
 ) -> None:
     """Try it out: Postgres, S3 and mediarepo, with nothing else installed."""
+    from mediarepo.cli.dev import run_dev  # noqa: PLC0415 - it brings the migrations along
+
     run(run_dev(data_dir, listen))
 
 

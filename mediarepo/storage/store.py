@@ -1,7 +1,7 @@
 """One bucket and prefix, as the rest of the house sees it."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +12,7 @@ from mediarepo.storage.control import Answer, Control
 from mediarepo.storage.credentials import find_credentials
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
 from mediarepo.storage.explain import OnRequest, Place
-from mediarepo.storage.objects import StoredObject
+from mediarepo.storage.objects import Opening
 from mediarepo.storage.retrying import Retrying, is_lost_answer
 from mediarepo.storage.wire import Wire
 
@@ -80,24 +80,19 @@ class Store:
             raise StoreMisconfiguredError(f"store {self.name}: {self._config.endpoint_url} is not an S3 server")
 
     async def put(
-        self, object_key: str, chunks: Sequence[bytes], *, size_bytes: int, metadata: Mapping[str, str]
+        self, object_key: str, chunks: Sequence[bytes | memoryview], *, size_bytes: int, metadata: Mapping[str, str]
     ) -> None:
         """Store an object whole, with one PUT; once more when that fails, so the key must be nobody else's."""
         self._check_ours(object_key)
         headers = metadata_headers(metadata)
         await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
 
-    @asynccontextmanager
-    async def open(self, object_key: str, span: Span | None = None) -> AsyncIterator[StoredObject]:
+    def open(self, object_key: str, span: Span | None = None) -> Opening:
         """Ask for an object, or for a span that must lie within it; S3 has answered when entered.
 
         Raises ObjectMissingError. Leaving early closes the connection.
         """
-        response, stored = await self._retrying.call(self._wire.get, object_key, span)
-        try:
-            yield stored
-        finally:
-            response.close()
+        return Opening(self._retrying.call(self._wire.get, object_key, span))
 
     async def read(self, object_key: str, *, max_bytes: int) -> bytes:
         """Read a small object whole; raises StorageError when it is larger than `max_bytes`."""
@@ -119,7 +114,7 @@ class Store:
         return await self._retrying.call(self._control.begin, object_key, encoded)
 
     async def put_part(
-        self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes], *, size_bytes: int
+        self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes | memoryview], *, size_bytes: int
     ) -> str:
         """Store a part (numbered from 1; all but the last of equal size, at least 5 MiB); gives its ETag."""
         self._check_ours(object_key)

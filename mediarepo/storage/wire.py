@@ -85,7 +85,7 @@ class Wire:
         return response, StoredObject(response, self._place, size_bytes=size_bytes)
 
     async def put(
-        self, object_key: str, chunks: Sequence[bytes], *, size_bytes: int, headers: Mapping[str, str]
+        self, object_key: str, chunks: Sequence[bytes | memoryview], *, size_bytes: int, headers: Mapping[str, str]
     ) -> None:
         """Put a whole object; `headers` are lower-case."""
         signed = dict(headers)
@@ -95,7 +95,7 @@ class Wire:
         await self._put("put", object_key, Chunks(chunks, size_bytes=size_bytes), signed=signed)
 
     async def put_part(
-        self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes], *, size_bytes: int
+        self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes | memoryview], *, size_bytes: int
     ) -> str:
         """Put one part of a multipart upload; gives its ETag."""
         query = canonical_query([("partNumber", str(number)), ("uploadId", upload_id)])

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 
 
 class Metrics:
@@ -11,6 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "mediarepo_requests",
             "Requests answered.",
@@ -45,9 +47,15 @@ class Metrics:
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        known = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} else "other"
-        self._requests.labels(endpoint, known, str(status)).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+        key = (endpoint, method, status)
+        children = self._children.get(key)
+        if children is None:
+            known = method if method in _METHODS else "other"
+            children = (self._requests.labels(endpoint, known, str(status)), self._seconds.labels(endpoint))
+            if method in _METHODS:
+                self._children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
 
     def s3_request(self, store: str, operation: str, outcome: str) -> None:
         """Count one request to S3."""

@@ -1,6 +1,5 @@
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from mediarepo.config.stores import StoreConfig
 from mediarepo.embedded.errors import EmbeddedError
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.processes import Server
 from mediarepo.embedded.services import EmbeddedServices
 from mediarepo.storage.store import Store
 
@@ -144,18 +142,3 @@ async def test_kill_9_takes_the_servers_along_and_the_next_start_finds_the_data(
     async with asyncio.timeout(20):
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             await asyncio.sleep(0.05)
-
-
-async def test_an_orphan_is_known_by_its_start_time_and_never_by_its_number(folder: Path) -> None:
-    bystander = await asyncio.create_subprocess_exec("sleep", "60")
-    (folder / "sleeper.pid").write_text(f"{bystander.pid} 1\n")
-    await Server("sleeper", folder).end_orphan(signal.SIGKILL, grace_s=1)
-    assert bystander.returncode is None
-
-    started = Path(f"/proc/{bystander.pid}/stat").read_text().rpartition(")")[2].split()[19]
-    (folder / "sleeper.pid").write_text(f"{bystander.pid} {started}\n")
-    await Server("sleeper", folder).end_orphan(signal.SIGKILL, grace_s=1)
-    assert bystander.returncode is None
-
-    bystander.kill()
-    await bystander.wait()

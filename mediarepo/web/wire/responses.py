@@ -78,7 +78,11 @@ async def send_bytes(
         await response.prepare(request)
         try:
             await stored.send_to(ResponseSink(response, idle_timeout_ms))
-        except (MatrixError, ConnectionAbortedError) as exc:
+        except ConnectionAbortedError as exc:
+            _break_off(request, exc)
+        except ConnectionError:
+            log.debug("client_left")
+        except MatrixError as exc:
             _break_off(request, exc)
         return response
 
