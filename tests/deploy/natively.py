@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import aiohttp
 import yaml
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
+from tests.pictures.drawn import jpeg
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SCRIPTS = sysconfig.get_path("scripts")
@@ -70,6 +70,22 @@ class Backends:
         document = {**self.document, "listen": {**self.document["listen"], **listen}}
         path.write_text(yaml.safe_dump(document))
         return path
+
+
+async def check_serving(url: str, token: str) -> None:
+    """Upload, download and make a thumbnail."""
+    picture = jpeg(640, 480)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(url, headers=headers) as session:
+        async with session.post(
+            "/_matrix/media/v3/upload", data=picture, headers={"Content-Type": "image/jpeg"}
+        ) as answer:
+            assert answer.status == 200, await answer.text()
+            media = (await answer.json())["content_uri"].removeprefix("mxc://")
+        async with session.get(f"/_matrix/client/v1/media/download/{media}") as answer:
+            assert (answer.status, await answer.read()) == (200, picture)
+        async with session.get(f"/_matrix/client/v1/media/thumbnail/{media}?width=96&height=96&method=crop") as answer:
+            assert (answer.status, answer.content_type) == (200, "image/jpeg")
 
 
 def make_secrets(folder: Path) -> dict[str, str]:
@@ -127,20 +143,20 @@ async def backends(folder: Path) -> AsyncIterator[Backends]:
             yield Backends(document, made["as-token"])
 
 
-async def migrated(config: Path) -> None:
+async def migrated(config: Path, scripts: str = SCRIPTS) -> None:
     """Run `mediarepo migrate` to its end."""
-    async with program(f"{SCRIPTS}/mediarepo", "migrate", "--config", str(config)) as process:
+    async with program(f"{scripts}/mediarepo", "migrate", "--config", str(config)) as process:
         assert await process.wait() == 0
 
 
 @asynccontextmanager
 async def served(
-    config: Path, ready: str, *, cwd: Path | None = None, wrapper: Sequence[str] = ()
+    config: Path, ready: str, *, cwd: Path | None = None, wrapper: Sequence[str] = (), scripts: str = SCRIPTS
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run `mediarepo serve`, as found in the environment alone."""
-    environment = {"PATH": f"{SCRIPTS}:/usr/sbin:/sbin:{os.defpath}", "MEDIAREPO_CONFIG": str(config)}
+    environment = {"PATH": f"{scripts}:/usr/sbin:/sbin:{os.defpath}", "MEDIAREPO_CONFIG": str(config)}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(cwd or "/tmp")}  # noqa: S108 - it is never used
-    command = [*wrapper, sys.executable, "-m", "mediarepo", "serve"]
+    command = [*wrapper, f"{scripts}/mediarepo", "serve"]
     async with program(*command, environment=environment, cwd=cwd) as process:
         await until(ready, process)
         yield process

@@ -7,6 +7,7 @@ import re
 import secrets
 import shlex
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.deploy.natively import (
     READ_ONLY,
     Backends,
     backends,
+    check_serving,
     compose_text,
     make_secrets,
     migrated,
@@ -29,7 +31,6 @@ from tests.deploy.natively import (
     served,
     stop,
 )
-from tests.pictures.drawn import jpeg
 from tests.support.raw import RawConnection
 from tests.support.serving import free_port
 
@@ -104,6 +105,29 @@ def test_secrets_are_files_and_stand_in_no_environment(compose: dict[str, Any]) 
         assert set(service.get("secrets", [])) <= set(compose["secrets"])
         for name in service.get("environment", {}):
             assert name.endswith("_FILE") or not re.search("PASSWORD|SECRET|TOKEN|KEY", name)
+
+
+def test_the_advice_how_to_make_secrets_makes_them_readable_for_containers_only(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    comments = re.findall(r"^#   (.*)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+
+    subprocess.run(["sh", "-ec", "umask 077\n" + "\n".join(comments)], cwd=tmp_path, check=True)
+
+    made = [tmp_path / secret["file"] for secret in compose["secrets"].values()]
+    assert sorted(path.name for path in made) == sorted(path.name for path in (tmp_path / "secrets").iterdir())
+    assert all(re.fullmatch("[0-9a-f]{64}\n", path.read_text()) for path in made)
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o644}
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_database_counts_as_healthy_only_once_it_answers_over_the_network(compose: dict[str, Any]) -> None:
+    test = compose["services"]["postgres"]["healthcheck"]["test"]
+
+    assert test[test.index("-h") + 1] == "127.0.0.1"
+    assert compose["services"]["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    condition = compose["services"]["mediarepo"]["depends_on"]["migrate"]["condition"]
+    assert condition == "service_completed_successfully"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -196,22 +220,6 @@ def test_the_systemd_unit_does_not_give_up_while_the_database_is_away(unit: conf
 async def native(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backends]:
     async with backends(tmp_path_factory.mktemp("native")) as running:
         yield running
-
-
-async def check_serving(url: str, token: str) -> None:
-    """Upload, download and make a thumbnail."""
-    picture = jpeg(640, 480)
-    headers = {"Authorization": f"Bearer {token}"}
-    async with aiohttp.ClientSession(url, headers=headers) as session:
-        async with session.post(
-            "/_matrix/media/v3/upload", data=picture, headers={"Content-Type": "image/jpeg"}
-        ) as answer:
-            assert answer.status == 200, await answer.text()
-            media = (await answer.json())["content_uri"].removeprefix("mxc://")
-        async with session.get(f"/_matrix/client/v1/media/download/{media}") as answer:
-            assert (answer.status, await answer.read()) == (200, picture)
-        async with session.get(f"/_matrix/client/v1/media/thumbnail/{media}?width=96&height=96&method=crop") as answer:
-            assert (answer.status, answer.content_type) == (200, "image/jpeg")
 
 
 async def upload(url: str, token: str, data: bytes) -> str:
