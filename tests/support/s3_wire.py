@@ -159,6 +159,7 @@ class S3Wire:
         self.seen.append(seen)
         await self._wait(op, after=False)
         try:
+            await _welcome(request)
             return await self._next_step(op)(self, seen, request)
         except (aiohttp.ClientError, ConnectionError):
             return _reset(request)
@@ -207,6 +208,13 @@ class S3Wire:
                     return await _reset_when_sent(request, response)
             await response.write_eof()
             return response
+
+
+async def _welcome(request: web.BaseRequest) -> None:
+    """Ask for the body, for which clients of S3 wait."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 async def _counted(seen: Seen, request: web.BaseRequest) -> AsyncIterator[bytes]:
