@@ -17,7 +17,7 @@ class UploadsConfig(Section):
     part_bytes: int = Field(default=8 * MIB, ge=5 * MIB, le=512 * MIB)
     """Size of a multipart upload's parts, in bytes; bodies up to this size go up as one PUT."""
     memory_budget_bytes: int = Field(default=128 * MIB)
-    """Memory for the buffers of all uploads together, in bytes; a quarter of it is out of reach for large ones."""
+    """Memory for the buffers of all uploads together, in bytes; half of it is out of reach for large ones."""
     max_waiting: int = Field(default=500, ge=1)
     """How many uploads may wait for memory before further ones are refused with 429."""
     stall_ms: int = Field(default=5_000, ge=100)

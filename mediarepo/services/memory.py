@@ -1,9 +1,9 @@
 """One budget of memory for the buffers of all uploads.
 
 An upload reserves a whole part before it reads the part's first byte, so one that began a part can always finish it
-and nothing deadlocks. Large bodies may use three quarters of the budget, they and those of at most one part seven
-eighths, and the rest is for small ones, so that small uploads pass however many large ones crawl. While others wait,
-whoever sends too slowly is ended.
+and nothing deadlocks. Large bodies may use half of the budget, they and those of at most one part three quarters, and
+the rest is for small ones, so that small uploads pass however many large ones crawl; it also makes up for what waiting
+connections hold unread. While others wait, whoever sends too slowly is ended.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from mediarepo.config.uploads import UploadsConfig
 from mediarepo.errors import LimitExceededError, TooSlowError
 
 _SMALL_BYTES = 1024 * 1024
-_SHARES = (1.0, 0.875, 0.75)
+_SHARES = (1.0, 0.75, 0.5)
 """What bodies of a tier and all larger ones may use together: small (0), up to one part (1), large (2)."""
 
 

@@ -12,7 +12,7 @@ from mediarepo.web.wire.bodies import expect_later
 _CLIENT = "/_matrix/client/v1/media"
 _LEGACY = "/_matrix/media/{version:v3|r0|v1}"
 _MEDIA = "{server_name:[^/]*}/{media_id:[^/]*}"
-_NAMED = _MEDIA + "/{file_name:[^/]+}"
+_NAMED = _MEDIA + "/{file_name:[^/]*}"
 
 
 def add_matrix_routes(app: web.Application) -> None:

@@ -24,6 +24,8 @@ _MAX_LINE_BYTES = 256 * 1024
 """Long enough that an overlong file name is refused by name, not by the parser."""
 _MAX_HEADER_BYTES = 64 * 1024
 _BACKLOG = 1024
+_READ_BYTES = 32 * 1024
+"""Twice this, and one more piece, may lie unread per connection: what waiting uploads cost beside the budget."""
 _LAST_WORDS_S = 1.0
 """How long connections may take to send what is finished, after all requests were drained."""
 
@@ -81,6 +83,7 @@ async def serving(app: web.Application, addresses: Sequence[str], config: Listen
         max_line_size=_MAX_LINE_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
         keepalive_timeout=75.0,
+        read_bufsize=_READ_BYTES,
     )
     await runner.setup()
     try:

@@ -82,6 +82,14 @@ async def test_any_name_survives(shared: Installation, name: str) -> None:
     assert "\r" not in header
 
 
+async def test_a_slash_behind_the_media_id_is_an_empty_name(shared: Installation) -> None:
+    media_id = await shared.upload(b"x", query="?filename=a.png")
+
+    answer = await shared.get(shared.download_path(media_id) + "/")
+
+    assert answer.headers["Content-Disposition"] == "inline; filename=a.png"
+
+
 async def test_equal_bytes_get_an_address_each_and_one_object(shared: Installation) -> None:
     data = secrets.token_bytes(1000)
 
