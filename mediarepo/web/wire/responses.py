@@ -80,8 +80,6 @@ async def send_bytes(
             await stored.send_to(ResponseSink(response, idle_timeout_ms))
         except ConnectionAbortedError as exc:
             _break_off(request, exc)
-        except ConnectionError:
-            log.debug("client_left")
         except MatrixError as exc:
             _break_off(request, exc)
         return response
