@@ -1,7 +1,9 @@
 """What keeps the embedded servers from starting."""
 
+_LINES = 12
 _HINTS = {
     "No space left on device": "the disk is full",
+    "Check free disk space": "the disk is full",
     "Disk quota exceeded": "the disk quota is used up",
     "GLIBC_": "its program needs a newer C library than this system has",
     "Exec format error": "its program is for another kind of processor",
@@ -19,6 +21,6 @@ def missing_extra() -> EmbeddedError:
 
 
 def explained(failure: str, words: str) -> EmbeddedError:
-    """Join what failed, the reason if the program's own words betray one, and those words."""
+    """Join what failed, the reason if the program's own words betray one, and the last of those words."""
     reason = next((f" ({hint})" for sign, hint in _HINTS.items() if sign in words), "")
-    return EmbeddedError(f"{failure}{reason}:\n{words.strip()}")
+    return EmbeddedError("\n".join([f"{failure}{reason}:", *words.strip().splitlines()[-_LINES:]]))

@@ -108,7 +108,7 @@ class EmbeddedPostgres:
                 if _DATABASE not in answer[1].split():
                     answer = await self._ask(psql, f"CREATE DATABASE {_DATABASE}", lodging)
         except TimeoutError:
-            raise explained("Postgres did not answer in time", self._server.last_words()) from None
+            raise explained("Postgres did not answer in time", self._server.words()) from None
         if answer[0]:
             raise explained("Postgres has no database for us", answer[1])
 

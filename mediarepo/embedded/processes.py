@@ -17,7 +17,6 @@ _LAUNCH = str(Path(launch.__file__).absolute())
 _POLL_S = 0.02
 _KILL_GRACE_S = 5
 _TOOL_TIMEOUT_S = 60
-_LOG_LINES = 12
 _MAX_LOG_BYTES = 10_000_000
 
 
@@ -75,14 +74,13 @@ class Server:
     def check_running(self) -> None:
         """Refuse with the end of the log when the child is gone."""
         if not self.is_running():
-            raise explained(f"{self.name} did not start; the end of {self.log_path}", self.last_words())
+            raise explained(f"{self.name} did not start; the end of {self.log_path}", self.words())
 
-    def last_words(self) -> str:
-        """Read the end of what the child said since it was started."""
+    def words(self) -> str:
+        """Read what the child said since it was started."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
-            lines = log.read().decode("utf-8", "replace").splitlines()
-        return "\n".join(lines[-_LOG_LINES:])
+            return log.read().decode("utf-8", "replace")
 
     async def stop(self, first: signal.Signals, *, grace_s: float) -> None:
         """End all processes, of this run or of one that was killed: by a signal, after the grace by SIGKILL."""

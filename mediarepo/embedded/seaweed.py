@@ -101,12 +101,12 @@ class EmbeddedS3:
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 while not await asyncio.to_thread(_answers, [f"{self.endpoint_url}/healthz", self._bucket_url]):
-                    if not self._server.is_running() and _PORT_TAKEN.search(self._server.last_words()):
+                    if not self._server.is_running() and _PORT_TAKEN.search(self._server.words()):
                         return False
                     self._server.check_running()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise explained("the S3 server did not answer in time", self._server.last_words()) from None
+            raise explained("the S3 server did not answer in time", self._server.words()) from None
         self._server.check_running()
         return True
 

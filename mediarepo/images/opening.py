@@ -13,6 +13,7 @@ from mediarepo.images.orientation import lies_on_its_side, orientation_of
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 _MAX_SCANS = 100
+_MOVING = {PictureFormat.GIF, PictureFormat.PNG, PictureFormat.WEBP, PictureFormat.AVIF}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +62,13 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
     return Opened(picture, picture_format, orientation, width, height)
 
 
-def frame_count(picture: Any, limits: Limits) -> int:  # noqa: ANN401 - only some of Pillow's classes have frames
-    """Count the frames; 1 when there are too many, or too many pixels in all of them, to animate."""
-    if not getattr(picture, "is_animated", False):
+def frame_count(opened: Opened, limits: Limits) -> int:
+    """Count the frames; 1 when there are too many, or too many pixels in all of them, to animate.
+
+    The pages of a TIFF are no animation.
+    """
+    picture: Any = opened.picture
+    if opened.picture_format not in _MOVING or not getattr(picture, "is_animated", False):
         return 1
     frames = int(picture.n_frames)
     pixels = frames * picture.size[0] * picture.size[1]

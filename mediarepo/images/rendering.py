@@ -34,10 +34,10 @@ class Made:
 def render(data: bytes, specs: Sequence[ThumbnailSpec], limits: Limits) -> list[Made]:
     """Make thumbnails of a file; those of `specs` that ask for animation get it where the file has it."""
     opened = open_picture(data, limits)
-    moving = [spec for spec in specs if spec.animated] if frame_count(opened.picture, limits) > 1 else []
+    moving = [spec for spec in specs if spec.animated] if frame_count(opened, limits) > 1 else []
     still = [spec for spec in specs if spec not in moving]
     made = _stills(data, opened, still, limits) if still else []
-    return made + [_animation(opened, spec, limits) for spec in moving]
+    return made + [_moving_or_still(data, opened, spec, limits) for spec in moving]
 
 
 def _stills(data: bytes, opened: Opened, specs: Sequence[ThumbnailSpec], limits: Limits) -> list[Made]:
@@ -129,6 +129,14 @@ def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, 
     opaque = finished if finished.mode in {"L", "RGB"} else finished.convert("RGB")
     opaque.save(out, "JPEG", quality=limits.jpeg_quality)
     return Made(spec, "image/jpeg", finished.width, finished.height, out.getvalue())
+
+
+def _moving_or_still(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
+    """Animate; a file whose later frames are broken is shown by its first one."""
+    try:
+        return _animation(opened, spec, limits)
+    except (OSError, EOFError, SyntaxError, ValueError):
+        return _stills(data, open_picture(data, limits), [spec], limits)[0]
 
 
 def _animation(opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:

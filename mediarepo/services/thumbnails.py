@@ -23,8 +23,6 @@ from mediarepo.storage.objects import StoredObject
 
 log = structlog.get_logger(__name__)
 
-_CANNOT = "this media cannot be thumbnailed"
-
 
 @dataclass(frozen=True, slots=True)
 class FoundThumbnail:
@@ -53,7 +51,7 @@ class Thumbnails:
         if self.config.dynamic_sizes and asked != spec:
             spec, found = await self._dynamic(media, asked, spec, found)
         if found is not None and found.failure is not None:
-            raise CannotThumbnailError(_CANNOT)
+            raise CannotThumbnailError(found.failure)
         if found is not None and found.thumbnail is not None:
             return FoundThumbnail(media, found.thumbnail)
         return await self._made(media, spec)

@@ -152,6 +152,7 @@ async def test_what_cannot_be_thumbnailed_is_not_tried_again(shared: Installatio
     answers += [await shared.get(shared.thumbnail_path(media_id, n, n)) for n in (32, 96, 500)]
 
     assert {(answer.status, answer.json["errcode"]) for answer in answers} == {(400, "M_UNKNOWN")}
+    assert len({answer.json["error"] for answer in answers}) == 1
     assert await refused_so_far() == after_one
     assert await shared.value("SELECT count(*) FROM thumbnail_failure WHERE reason LIKE '%unsupported_format'") > 0
 

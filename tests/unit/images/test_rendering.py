@@ -193,6 +193,25 @@ def test_what_cannot_or_should_not_move_stands_still(limits: Limits, data: bytes
     assert made.content_type != "image/webp"
 
 
+def test_the_pages_of_a_document_are_no_animation(limits: Limits) -> None:
+    pages = [corners(300, 200), corners(300, 200, "L").convert("RGB")]
+    data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+
+    (made,) = render(data, [ThumbnailSpec(32, 32, CROP, animated=True)], limits)
+
+    assert made.content_type == "image/jpeg"
+
+
+def test_an_animation_whose_later_frames_are_broken_stands_still(limits: Limits) -> None:
+    noise = [Image.effect_noise((200, 200), 200 + n).convert("P") for n in range(6)]
+    data = encoded(noise[0], "GIF", save_all=True, append_images=noise[1:])
+
+    (made,) = render(data[: len(data) // 2], [ThumbnailSpec(32, 32, CROP, animated=True)], limits)
+
+    assert made.content_type == "image/png"
+    assert opened(made).size == (32, 32)
+
+
 def test_equal_input_gives_equal_bytes(limits: Limits) -> None:
     data = encoded(corners(900, 700), "PNG")
 
