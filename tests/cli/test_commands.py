@@ -17,6 +17,7 @@ from mediarepo.embedded.seaweed import EmbeddedS3
 from tests.support.installation import document_for
 from tests.support.serving import free_port
 
+PRINTED = "/tmp/mediarepo-"  # noqa: S108 - where the printed lines put what they fetch
 COMMAND = [sys.executable, "-m", "mediarepo"]
 
 
@@ -57,13 +58,11 @@ async def test_dev_prints_lines_that_work_when_pasted_and_finds_its_data_again(
     lines = re.findall(r"^curl .*$", told, re.MULTILINE)
     outputs = []
     for line in lines:
-        moved = line.replace("/tmp/mediarepo-", f"{folder}/")
+        moved = line.replace(PRINTED, f"{folder}/")
         outputs.append(await asyncio.to_thread(subprocess.check_output, shlex.split(moved), text=True))
     first_stop = await stop(process)
     process, again = await start_dev(folder, port)
-    await asyncio.to_thread(
-        subprocess.check_output, shlex.split(lines[1].replace("/tmp/mediarepo-", f"{folder}/again-"))
-    )
+    await asyncio.to_thread(subprocess.check_output, shlex.split(lines[1].replace(PRINTED, f"{folder}/again-")))
     await stop(process)
 
     assert token is not None
@@ -100,7 +99,7 @@ def test_a_data_folder_that_cannot_be_written_is_told_in_one_line() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_check_config_says_what_is_stored_where(tmp_path: Path) -> None:
+def test_check_config_says_what_is_stored_where() -> None:
     done = ran("check-config", "-c", str(Path(__file__).parents[2] / "config.yaml"))
 
     assert done.returncode == 0

@@ -1,7 +1,6 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -15,11 +14,11 @@ from mediarepo.storage.store import Store
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose path is short enough for a socket, and closed to everybody else."""
     path = tmp_path_factory.mktemp("e")
     path.chmod(0o700)
-    yield path
+    return path
 
 
 def store_of(services: EmbeddedServices) -> Store:
