@@ -37,6 +37,7 @@ from mediarepo.storage.store import Store
 from mediarepo.telemetry.metrics import Metrics
 
 _HEARTBEATS_PER_GRACE = 20
+_CLAIM_INTERVAL_MS = 30_000
 
 
 def now_ms() -> int:
@@ -178,13 +179,21 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             sweeps=join_sweeps(foundation),
             access_times=access_times,
         )
+        await _claim_prefixes(repository)
         await stack.enter_async_context(Jobs(_jobs(repository)))
         yield repository
+
+
+async def _claim_prefixes(repository: Repository) -> None:
+    """Mark the prefixes as ours, so that an object missing there can be believed."""
+    stores = repository.foundation.stores.by_name.values()
+    await repository.sweeps.markers.claim_all(stores)
 
 
 def _jobs(repository: Repository) -> list[Job]:
     settings = repository.foundation.settings
     jobs = [
+        Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository)),
         Job(name="outbox", interval_ms=settings.sweep.outbox_interval_ms, run=repository.sweeps.outbox.drain),
         Job(
             name="access_times",

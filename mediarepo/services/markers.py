@@ -1,11 +1,19 @@
 """Whose is a prefix? An object in it carries the installation's id."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
 
 from mediarepo.db.sweeping import Sweeping
-from mediarepo.storage.errors import ObjectMissingError
+from mediarepo.errors import MatrixError
+from mediarepo.storage.errors import ObjectMissingError, StorageError
 from mediarepo.storage.store import Store
 
+log = structlog.get_logger(__name__)
+
+_CLAIM_TIMEOUT_S = 5
 _MAX_MARKER_BYTES = 4096
 
 
@@ -14,6 +22,23 @@ class Markers:
     """Writes and checks the installation's marker in each store."""
 
     sweeping: Sweeping
+    claimed: set[str] = field(default_factory=set)
+
+    async def claim_all(self, stores: Iterable[Store]) -> None:
+        """Claim the stores that were not claimed yet; what cannot be reached is left for the next time."""
+        for store in stores:
+            if store.name in self.claimed:
+                continue
+            try:
+                async with asyncio.timeout(_CLAIM_TIMEOUT_S):
+                    ours = await self.claim(store)
+            except (MatrixError, StorageError, TimeoutError) as exc:
+                log.warning("prefix_not_claimed", store=store.name, reason=str(exc))
+                continue
+            if ours:
+                self.claimed.add(store.name)
+            else:
+                log.error("prefix_of_another_installation", store=store.name, marker=marker_key(store))
 
     async def is_ours(self, store: Store) -> bool:
         """Say whether the store's prefix carries our own marker."""

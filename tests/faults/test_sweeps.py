@@ -159,7 +159,6 @@ async def test_deleted_media_leaves_a_tombstone_and_no_object(own: Installation)
 
 
 async def test_an_object_that_has_vanished_is_404_and_its_media_are_missing(own: Installation) -> None:
-    await own.repository.sweeps.markers.claim(own.store)
     first, second = await own.upload(b"vanishing"), await own.upload(b"vanishing")
     await own.store.delete([await own.value("SELECT object_key FROM blob")])
 
@@ -175,7 +174,6 @@ async def test_an_object_that_has_vanished_is_404_and_its_media_are_missing(own:
 
 async def test_a_bucket_that_is_not_ours_is_an_outage_not_a_loss(own: Installation) -> None:
     media_id = await own.upload(b"safe elsewhere")
-    await own.repository.sweeps.markers.claim(own.store)
     key = await own.value("SELECT object_key FROM blob")
     await own.store.delete([key, marker_key(own.store)])
 
