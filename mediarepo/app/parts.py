@@ -102,7 +102,10 @@ def join_sweeps(foundation: Foundation) -> Sweeps:
         sweeping=sweeping,
         intents=Intents(database),
         markers=Markers(sweeping=sweeping),
-        outbox=OutboxWorker(outbox=Outbox(database), stores=stores),
+        outbox=OutboxWorker(
+            outbox=Outbox(database), stores=stores, on_backlog=foundation.metrics.deletions_waiting.set
+        ),
+        on_stopped=lambda name: foundation.metrics.sweeps_stopped.labels(name).inc(),
     )
 
 
@@ -166,6 +169,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         foundation = await stack.enter_async_context(open_foundation(settings))
         tenants, memory = Tenants(settings.homeservers), MemoryBudget(settings.uploads)
         access_times = AccessTimes(settings.access_times, AccessTable(foundation.database), now_ms)
+        foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
         downloads = join_downloads(foundation, tenants, access_times)
         whoami = await stack.enter_async_context(Whoami(settings.identity))
         repository = Repository(

@@ -134,8 +134,15 @@ def _check_version(lodging: Lodging) -> None:
 
 
 def _remove_stale(lock_file: Path, data: Path) -> None:
-    """Remove a lock file whose process id has gone to a stranger since, which Postgres would take for itself."""
+    """Remove a lock file whose process id has gone to a stranger or a zombie since, in which Postgres would believe."""
     with suppress(OSError, ValueError, IndexError):
         pid = int(lock_file.read_text(encoding="ascii", errors="replace").split()[0])
-        if Path(f"/proc/{pid}/cwd").readlink() != data.resolve():
+        if _working_folder(pid) != data.resolve():
             lock_file.unlink()
+
+
+def _working_folder(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None

@@ -40,8 +40,11 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def confine(memory_bytes: int, parent: int) -> Confinement:
-    """Give everything up; codecs must have been loaded before, for nothing can be opened afterwards."""
+def confine(memory_bytes: int, parent: int, *, threads: bool = False) -> Confinement:
+    """Give everything up; codecs must have been loaded before, for nothing can be opened afterwards.
+
+    `threads` spares the starting of threads, which one optional decoder cannot do without.
+    """
     libc = _libc()
     _limit(memory_bytes)
     with contextlib.suppress(OSError):
@@ -54,7 +57,7 @@ def confine(memory_bytes: int, parent: int) -> Confinement:
     libc.prctl(_PR_SET_DUMPABLE, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     landlock = _close_the_file_system(libc)
-    return Confinement(seccomp=restrict_system_calls(libc), landlock=landlock)
+    return Confinement(seccomp=restrict_system_calls(libc, threads=threads), landlock=landlock)
 
 
 def allow_cpu_seconds(seconds: int) -> None:

@@ -11,11 +11,12 @@ _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _ALLOW = 0x7FFF0000
 _REFUSE = 0x00050000 | 1  # SECCOMP_RET_ERRNO with EPERM
+_UNKNOWN = 0x00050000 | 38  # ENOSYS: C libraries then use the older call
 _KILL = 0x80000000
 _AT_EMPTY_PATH = 0x1000
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
-_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_ARGUMENT_3 = 0, 4, 16 + 3 * 8
+_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_ARGUMENT_0, _OFFSET_ARGUMENT_3 = 0, 4, 16, 16 + 3 * 8
 _X32_BIT = 0x40000000
 
 _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -60,6 +61,10 @@ _CALLS = {
     "getrandom": (318, 278),
     "rseq": (334, 293),
 }
+# What a library needs beside these that decodes in threads of its own.
+_THREAD_CALLS = {"set_robust_list": (273, 99), "sched_getaffinity": (204, 123)}
+_CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, {"x86_64": 435, "aarch64": 435}
+_CLONE_THREAD = 0x00010000
 _FSTATAT = {"x86_64": 262, "aarch64": 79}
 
 
@@ -67,21 +72,25 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def restrict_system_calls(libc: ctypes.CDLL) -> bool:
-    """Install the filter for the rest of this process's life; False where kernel or processor cannot."""
+def restrict_system_calls(libc: ctypes.CDLL, *, threads: bool) -> bool:
+    """Install the filter for the rest of this process's life; False where kernel or processor cannot.
+
+    With `threads`, new threads are allowed; new processes never are.
+    """
     machine = platform.machine()
     if machine not in _AUDIT_ARCHITECTURE:
         return False
-    code = _filter_for(machine)
+    code = _filter_for(machine, threads=threads)
     program = _Program(len(code) // 8, code)
     done: int = libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
     return done == 0
 
 
-def _filter_for(machine: str) -> bytes:
+def _filter_for(machine: str, *, threads: bool) -> bytes:
     """Write the filter as classic BPF: eight bytes an instruction."""
     column = 0 if machine == "x86_64" else 1
-    numbers = sorted(numbers[column] for numbers in _CALLS.values())
+    calls = _CALLS | (_THREAD_CALLS if threads else {})
+    numbers = sorted(numbers[column] for numbers in calls.values())
     steps = [
         _step(_LOAD, _OFFSET_ARCHITECTURE),
         _step(_JUMP_EQUAL, _AUDIT_ARCHITECTURE[machine], when_true=1),
@@ -92,6 +101,8 @@ def _filter_for(machine: str) -> bytes:
     ]
     for number in numbers:
         steps += [_step(_JUMP_EQUAL, number, when_false=1), _step(_RETURN, _ALLOW)]
+    if threads:
+        steps += _threads_only(machine)
     # C libraries ask for a descriptor's size by fstatat with an empty path; any other path is refused.
     steps += [
         _step(_JUMP_EQUAL, _FSTATAT[machine], when_false=4),
@@ -102,6 +113,20 @@ def _filter_for(machine: str) -> bytes:
         _step(_RETURN, _REFUSE),
     ]
     return b"".join(steps)
+
+
+def _threads_only(machine: str) -> list[bytes]:
+    """Allow clone for threads; its successor hides its flags from filters, so it does not exist here."""
+    return [
+        _step(_JUMP_EQUAL, _CLONE3[machine], when_false=1),
+        _step(_RETURN, _UNKNOWN),
+        _step(_JUMP_EQUAL, _CLONE[machine], when_false=5),
+        _step(_LOAD, _OFFSET_ARGUMENT_0),
+        _step(_AND, _CLONE_THREAD),
+        _step(_JUMP_EQUAL, _CLONE_THREAD, when_false=1),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _REFUSE),
+    ]
 
 
 def _step(code: int, operand: int, *, when_true: int = 0, when_false: int = 0) -> bytes:

@@ -33,7 +33,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     limits = Limits(**settings["limits"])
     warm_up(heic=limits.heic)
-    confinement = confine(settings["memory_bytes"], parent)
+    confinement = confine(settings["memory_bytes"], parent, threads=limits.heic)
     channel.sendmsg([json.dumps({"seccomp": confinement.seccomp, "landlock": confinement.landlock}).encode()])
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
@@ -47,7 +47,9 @@ def warm_up(*, heic: bool) -> None:
     """Use every codec once: what a library loads at its first use could not be loaded later."""
     Image.init()
     if heic:
-        importlib.import_module("pillow_heif").register_heif_opener()
+        heif = importlib.import_module("pillow_heif")
+        heif.register_heif_opener(thumbnails=False)
+        heif.options.DECODE_THREADS = 1
     picture = Image.new("RGB", (16, 16), "red")
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for name in _WARM_UP:

@@ -1,6 +1,7 @@
 """Carries out queued deletions: S3 first, and only then is the row forgotten."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -22,12 +23,14 @@ class OutboxWorker:
 
     outbox: Outbox
     stores: Stores
+    on_backlog: Callable[[int], None]
 
     async def drain(self) -> int:
         """Carry out all deletions that are due; returns how many objects are gone."""
         gone = 0
         while claimed := await self.outbox.claim(_BATCH):
             gone += await self._carry_out(claimed)
+        self.on_backlog(await self.outbox.count())
         return gone
 
     async def _carry_out(self, claimed: list[QueuedDeletion]) -> int:

@@ -1,6 +1,6 @@
 """Removes what crashes left behind: objects that no row knows, and multipart uploads that nobody finishes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -41,12 +41,15 @@ class Sweeps:
     intents: Intents
     markers: Markers
     outbox: OutboxWorker
+    on_stopped: Callable[[str], None]
 
     async def sweep(self) -> list[SweepReport]:
         """Sweep every store, then carry out the deletions."""
         await self.intents.condemn_stale(self.config.grace_ms)
         reports = [await self._sweep_store(store) for store in self.stores.by_name.values()]
         for report in reports:
+            if report.stopped:
+                self.on_stopped(report.store)
             level = log.error if report.stopped else log.info
             level("swept", store=report.store, listed=report.listed, unknown=report.unknown, stopped=report.stopped)
         await self.outbox.drain()

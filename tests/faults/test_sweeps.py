@@ -73,6 +73,7 @@ async def test_another_installations_marker_stops_the_sweep(own: Installation) -
 
     assert report.stopped is not None
     assert "another installation" in report.stopped
+    assert b'mediarepo_sweeps_stopped_total{store="main"} 1.0' in (await own.get("/metrics")).body
     assert await own.object_keys() == orphans
 
 
@@ -145,6 +146,7 @@ async def test_the_outbox_never_removes_an_object_that_a_blob_refers_to(own: Ins
     )
 
     assert await own.repository.sweeps.outbox.drain() == 0
+    assert b"mediarepo_deletions_waiting 1.0" in (await own.get("/metrics")).body
     assert (await own.get(own.download_path(media_id))).body == b"dear"
 
 

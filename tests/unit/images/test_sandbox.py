@@ -40,7 +40,7 @@ def probe_ptrace():
 
 warm_up(heic=False)
 ctypes.CDLL(None, use_errno=True)
-fences = confine(1 << 30, os.getppid())
+fences = confine(1 << 30, os.getppid(), threads=bool(int(sys.argv[2])))
 outcome = {"fences": [fences.seccomp, fences.landlock], "uid": os.getuid()}
 for name, code in json.loads(sys.argv[1]).items():
     try:
@@ -53,16 +53,19 @@ os.write(1, json.dumps(outcome).encode())
 """
 
 
-@pytest.fixture(scope="module")
-def outcome() -> dict[str, object]:
+@pytest.fixture(scope="module", params=[False, True], ids=["no threads", "threads"])
+def outcome(request: pytest.FixtureRequest) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-I", "-c", SCRIPT, json.dumps(PROBES)],
+        [sys.executable, "-I", "-c", SCRIPT, json.dumps(PROBES), str(int(request.param))],
         env=dict(os.environ) | {"SECRET": "of the parent"},
         capture_output=True,
         check=True,
         timeout=60,
     )
     told: dict[str, object] = json.loads(done.stdout)
+    if request.param:
+        assert told.pop("start a thread") == "possible"
+        told["start a thread"] = "PermissionError"
     return told
 
 
