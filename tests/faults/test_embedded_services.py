@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -81,18 +82,18 @@ async def test_data_survive_a_restart_and_so_do_secret_and_address(folder: Path)
         await write_row(services.postgres.dsn, "first")
         secret, endpoint_url = services.s3.secret_access_key, services.s3.endpoint_url
 
-    async with EmbeddedServices(folder) as again:
+    async with EmbeddedServices(folder, durable=False) as again:
         assert await rows(again.postgres.dsn) == ["first"]
         assert (again.s3.secret_access_key, again.s3.endpoint_url) == (secret, endpoint_url)
         assert healthy(endpoint_url)
 
 
 async def test_what_a_killed_program_left_is_ended_and_its_data_are_there(folder: Path) -> None:
-    async with embedding(folder) as first:
+    async with embedding(folder, durable=True) as first:
         await write_row(first.dsn, "before the kill")
         await first.kill()
 
-        async with EmbeddedServices(folder) as again:
+        async with EmbeddedServices(folder, durable=False) as again:
             assert await rows(again.postgres.dsn) == ["before the kill"]
             assert not is_alive(first.postgres_pid)
             assert not is_alive(first.s3_pid)
@@ -154,6 +155,19 @@ async def test_what_another_user_cannot_reach_is_kept_elsewhere(folder: Path, mo
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
+async def test_a_postgres_that_nobody_has_buried_is_not_taken_for_a_living_one(folder: Path) -> None:
+    async with EmbeddedPostgres(folder, durable=False) as postgres:
+        lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+        assert postgres.pid == int(lines[0])
+    zombie = await asyncio.to_thread(subprocess.Popen, ["/bin/true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    (folder / "data" / "postmaster.pid").write_text("\n".join([str(zombie.pid), *lines[1:]]))
+
+    async with EmbeddedPostgres(folder, durable=False) as postgres:
+        assert is_alive(postgres.pid)
+    zombie.wait()
+
+
 async def test_an_interrupt_from_the_terminal_reaches_the_program_alone(folder: Path) -> None:
     async with embedding(folder) as running:
         await running.interrupt()
@@ -166,7 +180,7 @@ async def test_an_interrupt_from_the_terminal_reaches_the_program_alone(folder: 
 
 
 async def test_a_second_program_on_the_same_folder_is_refused_and_harms_nothing(folder: Path) -> None:
-    async with EmbeddedServices(folder) as services:
+    async with EmbeddedServices(folder, durable=False) as services:
         for second in (EmbeddedServices(folder), EmbeddedPostgres(folder / "postgres"), EmbeddedS3(folder / "s3")):
             with pytest.raises(EmbeddedError, match="another mediarepo uses the data folder"):
                 await second.__aenter__()

@@ -41,7 +41,7 @@ class Embedding:
 
 
 @asynccontextmanager
-async def embedding(folder: Path, *, inside: str | None = None) -> AsyncIterator[Embedding]:
+async def embedding(folder: Path, *, inside: str | None = None, durable: bool = False) -> AsyncIterator[Embedding]:
     """Start the program in a process group of its own, as a shell does; `inside` is a module that confines it."""
     module = "tests.support.embedding"
     process = await asyncio.create_subprocess_exec(
@@ -50,6 +50,7 @@ async def embedding(folder: Path, *, inside: str | None = None) -> AsyncIterator
         "-m",
         module,
         str(folder),
+        "durable" if durable else "fast",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         process_group=0,
@@ -73,11 +74,11 @@ async def _line(process: asyncio.subprocess.Process, first_word: str) -> str:
     return line
 
 
-async def _main(folder: Path) -> None:
+async def _main(folder: Path, *, durable: bool) -> None:
     loop, end = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, lambda: print("interrupted", flush=True))
     loop.add_reader(sys.stdin, end.set)
-    async with EmbeddedServices(folder) as services:
+    async with EmbeddedServices(folder, durable=durable) as services:
         postgres, s3 = services.postgres, services.s3
         print("ready", postgres.pid, s3.pid, postgres.dsn, s3.endpoint_url, flush=True)
         await end.wait()
@@ -85,4 +86,4 @@ async def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(_main(Path(sys.argv[1]), durable=sys.argv[2] == "durable"))
