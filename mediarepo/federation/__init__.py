@@ -1,0 +1,1 @@
+"""Other servers' media: how they are found, asked and answered."""

@@ -1,0 +1,1 @@
+"""The only door to other people's HTTP servers, guarded."""
