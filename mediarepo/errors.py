@@ -73,6 +73,10 @@ class BadRequestError(MatrixError):
     """The request is not HTTP as it should be, or its body ended early."""
 
 
+class CannotOverwriteMediaError(MatrixError):
+    """The media id has content already, or is just getting it."""
+
+
 class TooLargeError(MatrixError):
     """The body is larger than the configured upload limit."""
 

@@ -1,63 +1,30 @@
-"""The parts, joined once, by hand."""
+"""The parts, joined once, and the jobs that run by the clock."""
 
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
+from mediarepo.app.joining import join_downloads, join_pending, join_sweeps, join_thumbnails, join_uploads
 from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
-from mediarepo.db.connections import Database
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.media import MediaTable
-from mediarepo.db.outbox import Outbox
-from mediarepo.db.publishing import Publishing
-from mediarepo.db.sweeping import Intents, Sweeping
-from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.db.listening import Listening
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.whoami import Whoami
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
 from mediarepo.jobs import Job, Jobs
-from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.access_times import AccessTimes
+from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
-from mediarepo.services.large_uploads import LargeUploads
-from mediarepo.services.markers import Markers
 from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.outbox import OutboxWorker
-from mediarepo.services.rendering import Rendering
-from mediarepo.services.stores import Stores
+from mediarepo.services.pending import PendingUploads
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
-from mediarepo.storage.store import Store
-from mediarepo.telemetry.metrics import Metrics
 
-_HEARTBEATS_PER_GRACE = 20
 _CLAIM_INTERVAL_MS = 30_000
-
-
-def now_ms() -> int:
-    """Read the wall clock, in ms since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def elapsed_ms() -> int:
-    """Read a clock that never goes back, in ms."""
-    return time.monotonic_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foundation:
-    """What keeps rows and bytes, opened."""
-
-    settings: Settings
-    metrics: Metrics
-    database: Database
-    stores: Stores
+_EXPIRY_INTERVAL_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,97 +36,11 @@ class Repository:
     identity: Identity
     memory: MemoryBudget
     uploads: Uploads
+    pending: PendingUploads
     downloads: Downloads
     thumbnails: Thumbnails
     sweeps: Sweeps
     access_times: AccessTimes
-
-
-@asynccontextmanager
-async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
-    """Open database and stores; neither needs to be up yet."""
-    metrics = Metrics()
-    async with AsyncExitStack() as stack:
-        stores: Mapping[str, Store] = {
-            name: await stack.enter_async_context(Store(name, config, on_request=partial(metrics.s3_request, name)))
-            for name, config in settings.stores.items()
-        }
-        yield Foundation(
-            settings=settings,
-            metrics=metrics,
-            database=await stack.enter_async_context(Database(settings.database)),
-            stores=Stores(by_name=stores, store_for=settings.store_for),
-        )
-
-
-def join_sweeps(foundation: Foundation) -> Sweeps:
-    """Join what removes leftovers."""
-    database, stores = foundation.database, foundation.stores
-    sweeping = Sweeping(database)
-    return Sweeps(
-        config=foundation.settings.sweep,
-        stores=stores,
-        sweeping=sweeping,
-        intents=Intents(database),
-        markers=Markers(sweeping=sweeping),
-        outbox=OutboxWorker(
-            outbox=Outbox(database), stores=stores, on_backlog=foundation.metrics.deletions_waiting.set
-        ),
-        on_stopped=lambda name: foundation.metrics.sweeps_stopped.labels(name).inc(),
-    )
-
-
-def join_uploads(foundation: Foundation, memory: MemoryBudget) -> Uploads:
-    """Join what takes media in."""
-    settings, database, stores = foundation.settings, foundation.database, foundation.stores
-    publishing = Publishing(database, settings.sweep.grace_ms)
-    large = LargeUploads(
-        publishing=publishing,
-        intents=Intents(database),
-        stores=stores,
-        now_ms=now_ms,
-        heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
-    )
-    return Uploads(
-        config=settings.uploads, memory=memory, publishing=publishing, stores=stores, large=large, now_ms=now_ms
-    )
-
-
-def join_downloads(foundation: Foundation, tenants: Tenants, access_times: AccessTimes) -> Downloads:
-    """Join what gives media out."""
-    return Downloads(
-        media=MediaTable(foundation.database),
-        stores=foundation.stores,
-        tenants=tenants,
-        markers=Markers(sweeping=Sweeping(foundation.database)),
-        access_times=access_times,
-        on_missing=foundation.metrics.objects_missing.inc,
-    )
-
-
-async def join_thumbnails(foundation: Foundation, downloads: Downloads, stack: AsyncExitStack) -> Thumbnails:
-    """Join what makes and gives out thumbnails; its workers end with the stack."""
-    settings, database = foundation.settings, foundation.database
-    table = ThumbnailTable(database, settings.sweep.grace_ms)
-    rendering = Rendering(
-        config=settings.thumbnails,
-        pool=await stack.enter_async_context(WorkerPool(settings.thumbnails)),
-        sources=SourceBudget(settings.thumbnails),
-        table=table,
-        stores=foundation.stores,
-        downloads=downloads,
-        flights=await stack.enter_async_context(SingleFlight[None]()),
-        now_ms=now_ms,
-        on_job=lambda outcome: foundation.metrics.thumbnails.labels(outcome).inc(),
-    )
-    return Thumbnails(
-        config=settings.thumbnails,
-        media=downloads.media,
-        table=table,
-        deleting=Deleting(database),
-        downloads=downloads,
-        rendering=rendering,
-    )
 
 
 @asynccontextmanager
@@ -170,7 +51,10 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         tenants, memory = Tenants(settings.homeservers), MemoryBudget(settings.uploads)
         access_times = AccessTimes(settings.access_times, AccessTable(foundation.database), now_ms)
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
-        downloads = join_downloads(foundation, tenants, access_times)
+        arrivals = Arrivals(settings.downloads.max_waiting)
+        listening = Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset)
+        await stack.enter_async_context(listening)
+        downloads = join_downloads(foundation, tenants, access_times, arrivals)
         whoami = await stack.enter_async_context(Whoami(settings.identity))
         repository = Repository(
             foundation=foundation,
@@ -178,6 +62,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             identity=await stack.enter_async_context(Identity(settings.identity, whoami, elapsed_ms)),
             memory=memory,
             uploads=join_uploads(foundation, memory),
+            pending=join_pending(foundation),
             downloads=downloads,
             thumbnails=await join_thumbnails(foundation, downloads, stack),
             sweeps=join_sweeps(foundation),
@@ -199,6 +84,7 @@ def _jobs(repository: Repository) -> list[Job]:
     jobs = [
         Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository)),
         Job(name="outbox", interval_ms=settings.sweep.outbox_interval_ms, run=repository.sweeps.outbox.drain),
+        Job(name="pending", interval_ms=_EXPIRY_INTERVAL_MS, run=repository.pending.forget_expired),
         Job(
             name="access_times",
             interval_ms=settings.access_times.flush_interval_ms,

@@ -24,6 +24,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen.trusted_proxies)
     app[keys.IDENTITY] = repository.identity
     app[keys.UPLOADS] = repository.uploads
+    app[keys.PENDING] = repository.pending
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.THUMBNAILS] = repository.thumbnails
     if matrix:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.parts import join_sweeps, open_foundation
+from mediarepo.app.foundation import open_foundation
+from mediarepo.app.joining import join_sweeps
 from mediarepo.app.serving import serve as serve_until
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.config.loading import ConfigError, load_settings

@@ -60,6 +60,8 @@ class AppserviceConfig(Section):
     """User id that acts when no ?user_id= is given, for example "@bridge:example.org"."""
     namespaces: Namespaces = Namespaces()
     """The registration's namespaces."""
+    rate_limited: bool = True
+    """As in the registration; off: its users may announce any number of uploads."""
 
 
 class HomeserverConfig(Section):

@@ -42,6 +42,10 @@ class DownloadsConfig(Section):
     """How long a client's own cache may keep media without asking again, in seconds."""
     idle_timeout_ms: int = Field(default=60_000, ge=100)
     """A client that takes no byte for this long is let go, in ms."""
+    max_wait_ms: int = Field(default=60_000, ge=0)
+    """How long ?timeout_ms= may make a request wait for content that is to follow, in ms."""
+    max_waiting: int = Field(default=1_000, ge=1)
+    """How many requests may wait for content at a time; further ones are refused with 429."""
 
 
 class Settings(Section):

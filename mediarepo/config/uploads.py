@@ -26,6 +26,12 @@ class UploadsConfig(Section):
     """The slowest pace that an upload may keep up while others wait for memory."""
     idle_timeout_ms: int = Field(default=60_000, ge=100)
     """An upload that sends nothing for this long ends with 408, in ms."""
+    pending_lifetime_ms: int = Field(default=24 * 3_600_000, ge=1_000)
+    """How long a media id that was created may wait for its content, in ms."""
+    max_pending_per_user: int = Field(default=20, ge=1)
+    """How many created media ids a user may leave without content."""
+    lease_ms: int = Field(default=15_000, ge=300)
+    """How long after a crash a media id that was being filled cannot be filled again, in ms."""
     deduplicate_early: bool = True
     """Skip the PUT for content that is stored already; off: always PUT, so that time tells nothing either."""
 

@@ -5,7 +5,7 @@ committed before the lock was granted; a publication that comes later finds the 
 """
 
 from mediarepo.db.connections import Connection, Database
-from mediarepo.db.publishing import queue_deletion
+from mediarepo.db.outbox import queue_deletion
 from mediarepo.model.mxc import Mxc
 
 

@@ -13,3 +13,7 @@ class SchemaIncompatibleError(DatabaseUnavailableError):
 
 class StaleKeyError(UnavailableError):
     """An object's key grew too old, or was claimed by the sweep, before its row was written; uploading again works."""
+
+
+class LeaseLostError(UnavailableError):
+    """The right to fill these media passed on to somebody else before their row was written."""

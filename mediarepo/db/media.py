@@ -2,19 +2,21 @@
 
 from dataclasses import dataclass
 
+from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.thumbnails import ThumbnailSpec
 
-_MEDIA = """
-    m.state, m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated,
+_MEDIA = f"""
+    CASE WHEN m.state = 'pending' AND m.expires_ts < {NOW_MS} THEN 'tombstone' ELSE m.state END AS state,
+    m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
     (m.quarantined_by IS NOT NULL
         OR (NOT m.protected AND EXISTS (SELECT FROM quarantined_hash q WHERE q.sha256 = b.sha256))
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id)
         OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = m.server_name)) AS hidden
-"""
+"""  # noqa: S608 - static text
 
 _FIND = f"""
 SELECT {_MEDIA}

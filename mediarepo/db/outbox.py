@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.connections import Database
-from mediarepo.db.publishing import NOW_MS
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database
 
 _RETRY_MS = 60_000
 _MAX_RETRY_MS = 3_600_000
@@ -66,3 +66,13 @@ class Outbox:
         """Count what still waits."""
         row = await self._database.get("SELECT count(*) FROM object_deletion")
         return int(row[0]) if row is not None else 0
+
+
+async def queue_deletion(connection: Connection, store: str, object_key: str) -> None:
+    """Queue an object that no row refers to any more; S3 is asked later, by the outbox."""
+    await connection.execute(
+        f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
+            VALUES ($1, $2, {NOW_MS}, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+        store,
+        object_key,
+    )

@@ -6,11 +6,13 @@ winner's blob and queues its own object for deletion in that same transaction, s
 
 from collections.abc import Awaitable, Callable
 
+from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.errors import StaleKeyError
+from mediarepo.db.outbox import queue_deletion
+from mediarepo.db.recording import record
 from mediarepo.model.media import NewMedia, NewObject
 
-NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _ATTEMPTS = 10
 
 
@@ -32,7 +34,7 @@ class Publishing:
             blob_id = await self._lock_blob(connection, store, sha256)
             if blob_id is None:
                 return False
-            await _insert_media(connection, media, blob_id)
+            await record(connection, media, blob_id)
             return True
 
     async def publish(self, media: NewMedia, stored: NewObject) -> None:
@@ -40,7 +42,7 @@ class Publishing:
         async with self._database.transaction() as connection:
             await claim_key(connection, stored, self._grace_ms)
             blob_id = await self._own_or_join(connection, stored)
-            await _insert_media(connection, media, blob_id)
+            await record(connection, media, blob_id)
 
     async def _own_or_join(self, connection: Connection, stored: NewObject) -> int:
         for _ in range(_ATTEMPTS):
@@ -100,28 +102,3 @@ async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_
         parent_blob_id,
     )
     return blob_id
-
-
-async def queue_deletion(connection: Connection, store: str, object_key: str) -> None:
-    """Queue an object that no row refers to any more; S3 is asked later, by the outbox."""
-    await connection.execute(
-        f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
-            VALUES ($1, $2, {NOW_MS}, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
-        store,
-        object_key,
-    )
-
-
-async def _insert_media(connection: Connection, media: NewMedia, blob_id: int) -> None:
-    await connection.execute(
-        f"""INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by,
-                created_ts, authenticated)
-            VALUES ($1, $2, 'ready', false, $3, $4, $5, $6, {NOW_MS}, $7)""",  # noqa: S608 - static text
-        media.mxc.server_name,
-        media.mxc.media_id,
-        blob_id,
-        media.content_type,
-        media.upload_name,
-        media.uploaded_by,
-        media.authenticated,
-    )

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
-from mediarepo.db.publishing import NOW_MS
 
 
 class Intents:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
-from mediarepo.db.publishing import NOW_MS, claim_key, insert_blob, queue_deletion
+from mediarepo.db.outbox import queue_deletion
+from mediarepo.db.publishing import claim_key, insert_blob
 from mediarepo.model.media import Blob, NewObject
 from mediarepo.model.thumbnails import RenderedThumbnail
 

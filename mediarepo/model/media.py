@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mediarepo.model.leases import Lease
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.thumbnails import ThumbnailSpec
 
@@ -76,15 +77,30 @@ class Thumbnail:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class PendingMedia:
+    """A media id given out for content that is to follow by `expires_ts` (ms since 1970)."""
+
+    mxc: Mxc
+    expires_ts: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMedia:
-    """What an upload says of itself, to be stored beside its content."""
+    """What an upload says of itself, or another server of its media, to be stored beside the content.
+
+    `uploaded_by` is None for remote media. `lease` is the right to fill what exists already: media that were announced
+    (created, and pending since), or the one fetch of remote media.
+    """
 
     mxc: Mxc
     content_type: str
     upload_name: str | None
-    uploaded_by: str
+    uploaded_by: str | None
     authenticated: bool
+    remote: bool = False
+    created_ts: int | None = None
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

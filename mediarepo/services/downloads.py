@@ -1,5 +1,6 @@
 """From an mxc address to bytes, or to the refusal."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.services.access_times import AccessTimes
+from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.markers import Markers
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError
@@ -23,10 +25,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """On which terms media is asked for: at which homeserver, and whether on the unauthenticated legacy paths."""
+    """On which terms media is asked for.
+
+    At which homeserver, whether on the unauthenticated legacy paths, and how long content that is to follow may take.
+    """
 
     tenant: HomeserverConfig | None
     legacy: bool = False
+    wait_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +44,27 @@ class Downloads:
     tenants: Tenants
     markers: Markers
     access_times: AccessTimes
+    arrivals: Arrivals
     on_missing: Callable[[], None]
 
     async def find(self, mxc: Mxc, asking: Asking) -> Media:
         """Read media that the asker may have; NotFoundError tells nobody why not."""
-        return self.permit(await self.media.get(mxc), asking)
+        media = await self.media.get(mxc)
+        if media is not None and media.state is MediaState.PENDING and asking.wait_ms:
+            media = await self.wait_for_content(mxc, asking.wait_ms)
+        return self.permit(media, asking)
+
+    async def wait_for_content(self, mxc: Mxc, wait_ms: int) -> Media | None:
+        """Wait until announced media have their content, or for as long as the asker will, and read them."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_ms / 1000
+        with self.arrivals.watching(mxc) as watch:
+            while True:
+                media = await self.media.get(mxc)
+                remaining_s = until - loop.time()
+                if media is None or media.state is not MediaState.PENDING or remaining_s <= 0:
+                    return media
+                await watch.wait(remaining_s)
 
     def permit(self, media: Media | None, asking: Asking) -> Media:
         """Let media through, or refuse it: absent, hidden and frozen media all look the same."""

@@ -48,12 +48,13 @@ class LargeUploads:
     stores: Stores
     now_ms: Callable[[], int]
     heartbeat_ms: int
+    store_class: StoreClass = StoreClass.LOCAL
 
     async def store(self, media: NewMedia, first: Part, reader: PartReader) -> None:
         """Store a body whose first part has been read already."""
-        store = self.stores.taking(StoreClass.LOCAL)
+        store = self.stores.taking(self.store_class)
         key_ts = self.now_ms()
-        object_key = new_object_key(store.prefix, StoreClass.LOCAL, key_ts)
+        object_key = new_object_key(store.prefix, self.store_class, key_ts)
         async with self._multipart(store, object_key, media) as multipart:
             await self._send_parts(multipart, first, reader)
             sha256 = reader.sha256.digest()

@@ -11,7 +11,7 @@ from mediarepo.db.deleting import Deleting
 from mediarepo.db.media import MediaAndThumbnail, MediaTable
 from mediarepo.db.thumbnails import ThumbnailTable
 from mediarepo.errors import CannotThumbnailError, NotFoundError
-from mediarepo.model.media import Media, Thumbnail
+from mediarepo.model.media import Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.model.thumbnails import ThumbnailSpec
@@ -47,6 +47,9 @@ class Thumbnails:
         """Find the thumbnail that answers a request; CannotThumbnailError when the media has none."""
         spec = configured_spec(self.config.specs, asked)
         found = await self.media.get_with_thumbnail(mxc, spec)
+        if found is not None and found.media.state is MediaState.PENDING and asking.wait_ms:
+            await self.downloads.wait_for_content(mxc, asking.wait_ms)
+            found = await self.media.get_with_thumbnail(mxc, spec)
         media = self.downloads.permit(None if found is None else found.media, asking)
         if self.config.dynamic_sizes and asked != spec:
             spec, found = await self._dynamic(media, asked, spec, found)

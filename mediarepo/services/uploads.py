@@ -25,6 +25,7 @@ class Uploads:
     stores: Stores
     large: LargeUploads
     now_ms: Callable[[], int]
+    store_class: StoreClass = StoreClass.LOCAL
 
     def check_size(self, declared_bytes: int | None) -> None:
         """Refuse a declared length over the limit, before any byte is read."""
@@ -44,11 +45,11 @@ class Uploads:
 
     async def _store_small(self, media: NewMedia, part: Part, reader: PartReader) -> None:
         sha256 = reader.sha256.digest()
-        store = self.stores.taking(StoreClass.LOCAL)
+        store = self.stores.taking(self.store_class)
         if self.config.deduplicate_early and await self.publishing.link(media, store=store.name, sha256=sha256):
             return
         now_ms = self.now_ms()
-        object_key = new_object_key(store.prefix, StoreClass.LOCAL, now_ms)
+        object_key = new_object_key(store.prefix, self.store_class, now_ms)
         await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=self.stores.metadata(media))
         reader.release(part)
         stored = NewObject(

@@ -6,6 +6,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.downloads import Downloads
+from mediarepo.services.pending import PendingUploads
 from mediarepo.services.readiness import Readiness
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
@@ -19,6 +20,7 @@ IDENTITY = web.AppKey("identity", Identity)
 UPLOADS = web.AppKey("uploads", Uploads)
 DOWNLOADS = web.AppKey("downloads", Downloads)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
+PENDING = web.AppKey("pending", PendingUploads)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)

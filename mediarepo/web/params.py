@@ -14,6 +14,8 @@ _MAX_QUERY_FIELDS = 100
 _MAX_DIMENSION = 65_535
 _MAX_CONTENT_TYPE_CHARS = 255
 _CONTENT_TYPE = re.compile(r"[\x20-\x7e\t]{1,255}", re.ASCII)
+_DEFAULT_WAIT_MS = 20_000
+_MAX_WAIT_DIGITS = 9
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
@@ -49,6 +51,15 @@ class Query:
         if digits.startswith("-") or not digits.strip("0"):
             raise InvalidParamError(f"Query parameter {name} must be a positive integer")
         return _MAX_DIMENSION if len(digits.lstrip("0")) > 5 else min(int(digits), _MAX_DIMENSION)  # noqa: PLR2004
+
+    def wait_ms(self, *, at_most_ms: int) -> int:
+        """Read how long `timeout_ms` lets the request wait for content, within what the operator allows."""
+        text = self._fields.get("timeout_ms")
+        if text is None:
+            return min(_DEFAULT_WAIT_MS, at_most_ms)
+        if not re.fullmatch(r"[0-9]+", text, re.ASCII):
+            raise InvalidParamError("Query parameter timeout_ms must be a non-negative integer")
+        return at_most_ms if len(text.lstrip("0")) > _MAX_WAIT_DIGITS else min(int(text), at_most_ms)
 
     def flag(self, name: str, *, default: bool) -> bool:
         """Read `true` or `false`."""

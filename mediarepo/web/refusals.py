@@ -28,6 +28,7 @@ REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
     errors.InvalidParamError: Refusal(400, "M_INVALID_PARAM"),
     errors.MissingParamError: Refusal(400, "M_MISSING_PARAM"),
     errors.BadRequestError: Refusal(400, "M_UNKNOWN"),
+    errors.CannotOverwriteMediaError: Refusal(409, "M_CANNOT_OVERWRITE_MEDIA"),
     errors.TooLargeError: Refusal(413, "M_TOO_LARGE"),
     errors.TooSlowError: Refusal(408, "M_UNKNOWN"),
     errors.LimitExceededError: Refusal(429, "M_LIMIT_EXCEEDED"),

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from mediarepo.web.client.config import media_config
+from mediarepo.web.client.create import create, upload_to
 from mediarepo.web.client.download import download, legacy_download
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
 from mediarepo.web.client.upload import upload
@@ -18,6 +19,8 @@ _NAMED = _MEDIA + "/{file_name:[^/]*}"
 def add_matrix_routes(app: web.Application) -> None:
     """Answer what clients ask for."""
     app.router.add_post(f"{_LEGACY}/upload", upload, expect_handler=expect_later)
+    app.router.add_put(f"{_LEGACY}/upload/{_MEDIA}", upload_to, expect_handler=expect_later)
+    app.router.add_post(f"{_LEGACY}/create", create)
     app.router.add_get(f"{_CLIENT}/download/{_MEDIA}", download)
     app.router.add_get(f"{_CLIENT}/download/{_NAMED}", download)
     app.router.add_get(f"{_CLIENT}/thumbnail/{_MEDIA}", thumbnail)

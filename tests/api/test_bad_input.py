@@ -175,10 +175,6 @@ async def test_a_wrong_method_is_405_unrecognized(shared: Installation, method: 
     assert "OPTIONS" in answer.headers["Allow"]
 
 
-async def test_create_is_not_there_yet(shared: Installation) -> None:
-    assert (await shared.request("POST", "/_matrix/media/v1/create", data=b"{}")).status == 404
-
-
 async def test_remote_media_is_404_not_found(shared: Installation) -> None:
     for path in ("client/v1/media/download", "media/v3/download"):
         answer = await shared.get(f"/_matrix/{path}/matrix.org/abc")

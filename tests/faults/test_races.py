@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 import secrets
 
-from mediarepo.app.parts import now_ms
+from mediarepo.app.foundation import now_ms
 from mediarepo.db.connections import Connection
 from mediarepo.db.deleting import Deleting, let_go
 from mediarepo.db.publishing import Publishing

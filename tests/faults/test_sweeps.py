@@ -1,7 +1,7 @@
 import asyncio
 import secrets
 
-from mediarepo.app.parts import now_ms
+from mediarepo.app.foundation import now_ms
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.sweeping import Intents
 from mediarepo.embedded.postgres import EmbeddedPostgres

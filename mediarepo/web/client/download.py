@@ -17,14 +17,20 @@ from mediarepo.web.wire.responses import send_bytes
 
 async def download(request: web.Request) -> web.StreamResponse:
     """Send media to a user."""
-    tenant = tenant_required(request)
-    await requester_required(request, tenant, Query(request))
-    return await _send(request, Asking(tenant=tenant))
+    query, tenant = Query(request), tenant_required(request)
+    await requester_required(request, tenant, query)
+    return await _send(request, asking_of(request, query, tenant))
 
 
 async def legacy_download(request: web.Request) -> web.StreamResponse:
     """Send media from before the freeze to anybody."""
-    return await _send(request, Asking(tenant=legacy_tenant(request), legacy=True))
+    return await _send(request, asking_of(request, Query(request), legacy_tenant(request), legacy=True))
+
+
+def asking_of(request: web.Request, query: Query, tenant: HomeserverConfig, *, legacy: bool = False) -> Asking:
+    """Read on which terms media is asked for."""
+    wait_ms = query.wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
+    return Asking(tenant=tenant, legacy=legacy, wait_ms=wait_ms)
 
 
 def legacy_tenant(request: web.Request) -> HomeserverConfig:

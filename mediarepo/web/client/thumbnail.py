@@ -4,7 +4,7 @@ from aiohttp import web
 
 from mediarepo.services.downloads import Asking
 from mediarepo.web.auth import requester_required, tenant_required
-from mediarepo.web.client.download import cache_headers, legacy_tenant
+from mediarepo.web.client.download import asking_of, cache_headers, legacy_tenant
 from mediarepo.web.keys import SETTINGS, THUMBNAILS
 from mediarepo.web.params import Query, media_path, thumbnail_spec
 from mediarepo.web.wire.conditions import is_not_modified, thumbnail_etag
@@ -17,12 +17,13 @@ async def thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail to a user."""
     query, tenant = Query(request), tenant_required(request)
     await requester_required(request, tenant, query)
-    return await _send(request, query, Asking(tenant=tenant))
+    return await _send(request, query, asking_of(request, query, tenant))
 
 
 async def legacy_thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail of media from before the freeze to anybody."""
-    return await _send(request, Query(request), Asking(tenant=legacy_tenant(request), legacy=True))
+    query = Query(request)
+    return await _send(request, query, asking_of(request, query, legacy_tenant(request), legacy=True))
 
 
 async def _send(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:

@@ -1,0 +1,50 @@
+"""What everything else stands on: settings, figures, database, stores, clocks."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from mediarepo.config.settings import Settings
+from mediarepo.db.connections import Database
+from mediarepo.services.stores import Stores
+from mediarepo.storage.store import Store
+from mediarepo.telemetry.metrics import Metrics
+
+
+def now_ms() -> int:
+    """Read the wall clock, in ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def elapsed_ms() -> int:
+    """Read a clock that never goes back, in ms."""
+    return time.monotonic_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """What keeps rows and bytes, opened."""
+
+    settings: Settings
+    metrics: Metrics
+    database: Database
+    stores: Stores
+
+
+@asynccontextmanager
+async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
+    """Open database and stores; neither needs to be up yet."""
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        stores: Mapping[str, Store] = {
+            name: await stack.enter_async_context(Store(name, config, on_request=partial(metrics.s3_request, name)))
+            for name, config in settings.stores.items()
+        }
+        yield Foundation(
+            settings=settings,
+            metrics=metrics,
+            database=await stack.enter_async_context(Database(settings.database)),
+            stores=Stores(by_name=stores, store_for=settings.store_for),
+        )

@@ -1,0 +1,112 @@
+"""The services, joined from their parts by hand."""
+
+from contextlib import AsyncExitStack
+
+from mediarepo.app.foundation import Foundation, now_ms
+from mediarepo.db.deleting import Deleting
+from mediarepo.db.leases import Leases
+from mediarepo.db.media import MediaTable
+from mediarepo.db.outbox import Outbox
+from mediarepo.db.pending import PendingTable
+from mediarepo.db.publishing import Publishing
+from mediarepo.db.sweeping import Intents, Sweeping
+from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.homeserver.tenants import Tenants
+from mediarepo.images.memory import SourceBudget
+from mediarepo.images.pool import WorkerPool
+from mediarepo.model.single_flight import SingleFlight
+from mediarepo.services.access_times import AccessTimes
+from mediarepo.services.arrivals import Arrivals
+from mediarepo.services.downloads import Downloads
+from mediarepo.services.holding import Holding
+from mediarepo.services.large_uploads import LargeUploads
+from mediarepo.services.markers import Markers
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.outbox import OutboxWorker
+from mediarepo.services.pending import PendingUploads
+from mediarepo.services.rendering import Rendering
+from mediarepo.services.sweeps import Sweeps
+from mediarepo.services.thumbnails import Thumbnails
+from mediarepo.services.uploads import Uploads
+
+_HEARTBEATS_PER_GRACE = 20
+
+
+def join_sweeps(foundation: Foundation) -> Sweeps:
+    """Join what removes leftovers."""
+    database, stores = foundation.database, foundation.stores
+    sweeping = Sweeping(database)
+    return Sweeps(
+        config=foundation.settings.sweep,
+        stores=stores,
+        sweeping=sweeping,
+        intents=Intents(database),
+        markers=Markers(sweeping=sweeping),
+        outbox=OutboxWorker(
+            outbox=Outbox(database), stores=stores, on_backlog=foundation.metrics.deletions_waiting.set
+        ),
+        on_stopped=lambda name: foundation.metrics.sweeps_stopped.labels(name).inc(),
+    )
+
+
+def join_uploads(foundation: Foundation, memory: MemoryBudget) -> Uploads:
+    """Join what takes media in."""
+    settings, database, stores = foundation.settings, foundation.database, foundation.stores
+    publishing = Publishing(database, settings.sweep.grace_ms)
+    large = LargeUploads(
+        publishing=publishing,
+        intents=Intents(database),
+        stores=stores,
+        now_ms=now_ms,
+        heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
+    )
+    return Uploads(
+        config=settings.uploads, memory=memory, publishing=publishing, stores=stores, large=large, now_ms=now_ms
+    )
+
+
+def join_downloads(
+    foundation: Foundation, tenants: Tenants, access_times: AccessTimes, arrivals: Arrivals
+) -> Downloads:
+    """Join what gives media out."""
+    return Downloads(
+        media=MediaTable(foundation.database),
+        stores=foundation.stores,
+        tenants=tenants,
+        markers=Markers(sweeping=Sweeping(foundation.database)),
+        access_times=access_times,
+        arrivals=arrivals,
+        on_missing=foundation.metrics.objects_missing.inc,
+    )
+
+
+async def join_thumbnails(foundation: Foundation, downloads: Downloads, stack: AsyncExitStack) -> Thumbnails:
+    """Join what makes and gives out thumbnails; its workers end with the stack."""
+    settings, database = foundation.settings, foundation.database
+    table = ThumbnailTable(database, settings.sweep.grace_ms)
+    rendering = Rendering(
+        config=settings.thumbnails,
+        pool=await stack.enter_async_context(WorkerPool(settings.thumbnails)),
+        sources=SourceBudget(settings.thumbnails),
+        table=table,
+        stores=foundation.stores,
+        downloads=downloads,
+        flights=await stack.enter_async_context(SingleFlight[None]()),
+        now_ms=now_ms,
+        on_job=lambda outcome: foundation.metrics.thumbnails.labels(outcome).inc(),
+    )
+    return Thumbnails(
+        config=settings.thumbnails,
+        media=downloads.media,
+        table=table,
+        deleting=Deleting(database),
+        downloads=downloads,
+        rendering=rendering,
+    )
+
+
+def join_pending(foundation: Foundation) -> PendingUploads:
+    """Join what gives out media ids before their content."""
+    config, database = foundation.settings.uploads, foundation.database
+    holding = Holding(leases=Leases(database), duration_ms=config.lease_ms)
+    return PendingUploads(config=config, table=PendingTable(database), holding=holding)

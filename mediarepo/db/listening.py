@@ -1,0 +1,66 @@
+"""News from other processes, by Postgres' LISTEN.
+
+Only rare events are told this way, since a NOTIFY makes commits queue up. News may be lost while the connection is:
+whoever waits reads the database after each reset, and now and then anyway.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+import asyncpg
+import structlog
+
+from mediarepo.config.database import DatabaseConfig
+from mediarepo.db.connections import connect_arguments
+from mediarepo.db.readers import BareConnection
+
+log = structlog.get_logger(__name__)
+
+_CHECK_S = 10
+_PAUSE_S = 1
+
+
+class Listening:
+    """Keeps one connection that listens; `on_news` gets each payload, `on_reset` is called when some may be lost."""
+
+    def __init__(self, config: DatabaseConfig, *, on_news: Callable[[str], None], on_reset: Callable[[], None]) -> None:
+        self._config = config
+        self._on_news = on_news
+        self._on_reset = on_reset
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._listen_for_ever(), name="listening")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen_for_ever(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+                log.info("not_listening", reason=repr(exc)[:200])
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _listen(self) -> None:
+        connection: BareConnection = await asyncpg.connect(**connect_arguments(self._config))
+        try:
+            channel = await connection.fetchval("SELECT 'mediarepo_' || md5(current_schema())")
+            if channel is None:
+                return
+            await connection.add_listener(channel, self._heard)
+            self._on_reset()
+            while not connection.is_closed():
+                await asyncio.sleep(_CHECK_S)
+                await connection.fetchval("SELECT 1")
+        finally:
+            connection.terminate()
+            self._on_reset()
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._on_news(str(payload))

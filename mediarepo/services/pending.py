@@ -1,0 +1,62 @@
+"""Media ids before their content: announced, claimed, filled."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from mediarepo.config.uploads import UploadsConfig
+from mediarepo.db.pending import PendingTable
+from mediarepo.errors import CannotOverwriteMediaError, ForbiddenError, NotFoundError
+from mediarepo.model.leases import Lease
+from mediarepo.model.media import MediaState, PendingMedia
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.requester import Requester
+from mediarepo.services.holding import Holding
+
+_KEPT_AFTER_EXPIRY_MS = 24 * 3_600_000
+"""An upload that began in time may end later; its row must still be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingUploads:
+    """Announces media ids, and lets their creator fill each once (client-server API, asynchronous uploads)."""
+
+    config: UploadsConfig
+    table: PendingTable
+    holding: Holding
+
+    async def create(self, mxc: Mxc, requester: Requester) -> PendingMedia:
+        """Announce a media id for content that is to follow."""
+        limit = self.config.max_pending_per_user if requester.rate_limited else None
+        return await self.table.create(mxc, requester.user_id, lifetime_ms=self.config.pending_lifetime_ms, limit=limit)
+
+    @asynccontextmanager
+    async def claim(self, mxc: Mxc, requester: Requester) -> AsyncIterator[Lease]:
+        """Hold the right to fill a media id; an upload that fails leaves the id as it was.
+
+        Refused, in this order: an id that nobody created, one that is being filled, one of another user, one that has
+        content, one that has expired.
+        """
+        if await self.table.get(mxc) is None:
+            raise NotFoundError("there is no such media id")
+        async with self.holding.trying(f"upload {mxc}") as lease:
+            if lease is None:
+                raise CannotOverwriteMediaError("the media is being uploaded already")
+            await self._check(mxc, requester)
+            yield lease
+
+    async def _check(self, mxc: Mxc, requester: Requester) -> None:
+        announced = await self.table.get(mxc)
+        if announced is None:
+            raise NotFoundError("there is no such media id")
+        if announced.uploaded_by != requester.user_id:
+            raise ForbiddenError("only the user who created the media id may upload to it")
+        if announced.state is not MediaState.PENDING:
+            raise CannotOverwriteMediaError("the media has been uploaded already")
+        if announced.expired:
+            raise NotFoundError("the media id has expired")
+
+    async def forget_expired(self) -> None:
+        """Remove ids that ran out long ago."""
+        await self.table.forget_expired(_KEPT_AFTER_EXPIRY_MS)
+        await self.holding.leases.forget_expired(_KEPT_AFTER_EXPIRY_MS)
