@@ -45,6 +45,10 @@ class NotFoundError(MatrixError):
     """There is no such media, or none that the requester may know of."""
 
 
+class ContentLostError(NotFoundError):
+    """The media is known, but S3 has lost its content."""
+
+
 class MediaHostUnknownError(MatrixError):
     """The request's Host belongs to no configured homeserver."""
 
@@ -107,6 +111,14 @@ class RangeNotSatisfiableError(MatrixError):
 
 class HomeserverUnavailableError(MatrixError):
     """The homeserver that must judge the token cannot be reached, or answers nonsense."""
+
+
+class RemoteUnavailableError(MatrixError):
+    """Another server's media cannot be had just now, for whichever reason; the log says which."""
+
+
+class RemoteTooLargeError(MatrixError):
+    """Another server's media is larger than what is fetched from other servers."""
 
 
 class UnavailableError(MatrixError):

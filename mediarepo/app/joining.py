@@ -3,29 +3,36 @@
 from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
+from mediarepo.config.uploads import UploadsConfig
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
 from mediarepo.db.outbox import Outbox
 from mediarepo.db.pending import PendingTable
 from mediarepo.db.publishing import Publishing
+from mediarepo.db.remote import RemoteTable
 from mediarepo.db.sweeping import Intents, Sweeping
 from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.federation.contents import Fetcher
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool
+from mediarepo.model.media import StoreClass
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
+from mediarepo.services.fetching import Fetching
 from mediarepo.services.holding import Holding
 from mediarepo.services.large_uploads import LargeUploads
 from mediarepo.services.markers import Markers
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.outbox import OutboxWorker
 from mediarepo.services.pending import PendingUploads
+from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering
 from mediarepo.services.sweeps import Sweeps
+from mediarepo.services.tee import TeeBudget
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
 
@@ -49,8 +56,10 @@ def join_sweeps(foundation: Foundation) -> Sweeps:
     )
 
 
-def join_uploads(foundation: Foundation, memory: MemoryBudget) -> Uploads:
-    """Join what takes media in."""
+def join_uploads(
+    foundation: Foundation, memory: MemoryBudget, config: UploadsConfig, store_class: StoreClass = StoreClass.LOCAL
+) -> Uploads:
+    """Join what takes media in, within these limits."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
     publishing = Publishing(database, settings.sweep.grace_ms)
     large = LargeUploads(
@@ -59,9 +68,16 @@ def join_uploads(foundation: Foundation, memory: MemoryBudget) -> Uploads:
         stores=stores,
         now_ms=now_ms,
         heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
+        store_class=store_class,
     )
     return Uploads(
-        config=settings.uploads, memory=memory, publishing=publishing, stores=stores, large=large, now_ms=now_ms
+        config=config,
+        memory=memory,
+        publishing=publishing,
+        stores=stores,
+        large=large,
+        now_ms=now_ms,
+        store_class=store_class,
     )
 
 
@@ -80,7 +96,9 @@ def join_downloads(
     )
 
 
-async def join_thumbnails(foundation: Foundation, downloads: Downloads, stack: AsyncExitStack) -> Thumbnails:
+async def join_thumbnails(
+    foundation: Foundation, downloads: Downloads, remote_media: RemoteMedia, stack: AsyncExitStack
+) -> Thumbnails:
     """Join what makes and gives out thumbnails; its workers end with the stack."""
     settings, database = foundation.settings, foundation.database
     table = ThumbnailTable(database, settings.sweep.grace_ms)
@@ -102,6 +120,7 @@ async def join_thumbnails(foundation: Foundation, downloads: Downloads, stack: A
         deleting=Deleting(database),
         downloads=downloads,
         rendering=rendering,
+        remote=remote_media,
     )
 
 
@@ -110,3 +129,29 @@ def join_pending(foundation: Foundation) -> PendingUploads:
     config, database = foundation.settings.uploads, foundation.database
     holding = Holding(leases=Leases(database), duration_ms=config.lease_ms)
     return PendingUploads(config=config, table=PendingTable(database), holding=holding)
+
+
+def join_remote_media(
+    foundation: Foundation, downloads: Downloads, memory: MemoryBudget, fetcher: Fetcher
+) -> RemoteMedia:
+    """Join what brings other servers' media in."""
+    settings, database = foundation.settings, foundation.database
+    config, table = settings.remote_media, RemoteTable(database)
+    limits = settings.uploads.model_copy(update={"max_bytes": config.max_bytes})
+    fetching = Fetching(
+        config=config,
+        fetcher=fetcher,
+        uploads=join_uploads(foundation, memory, limits, StoreClass.REMOTE),
+        table=table,
+        tenants=downloads.tenants,
+        budget=TeeBudget(config.tee_memory_bytes),
+        now_ms=now_ms,
+    )
+    return RemoteMedia(
+        config,
+        downloads=downloads,
+        fetching=fetching,
+        table=table,
+        holding=Holding(leases=Leases(database), duration_ms=config.lease_ms),
+        on_fetch=lambda outcome: foundation.metrics.fetches.labels(outcome).inc(),
+    )

@@ -5,8 +5,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from mediarepo.app.federating import open_fetcher
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
-from mediarepo.app.joining import join_downloads, join_pending, join_sweeps, join_thumbnails, join_uploads
+from mediarepo.app.joining import (
+    join_downloads,
+    join_pending,
+    join_remote_media,
+    join_sweeps,
+    join_thumbnails,
+    join_uploads,
+)
 from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
 from mediarepo.db.listening import Listening
@@ -19,6 +27,7 @@ from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.pending import PendingUploads
+from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
@@ -38,6 +47,7 @@ class Repository:
     uploads: Uploads
     pending: PendingUploads
     downloads: Downloads
+    remote_media: RemoteMedia
     thumbnails: Thumbnails
     sweeps: Sweeps
     access_times: AccessTimes
@@ -55,16 +65,19 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         listening = Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset)
         await stack.enter_async_context(listening)
         downloads = join_downloads(foundation, tenants, access_times, arrivals)
+        fetcher = await stack.enter_async_context(open_fetcher(settings))
+        remote_media = await stack.enter_async_context(join_remote_media(foundation, downloads, memory, fetcher))
         whoami = await stack.enter_async_context(Whoami(settings.identity))
         repository = Repository(
             foundation=foundation,
             tenants=tenants,
             identity=await stack.enter_async_context(Identity(settings.identity, whoami, elapsed_ms)),
             memory=memory,
-            uploads=join_uploads(foundation, memory),
+            uploads=join_uploads(foundation, memory, settings.uploads),
             pending=join_pending(foundation),
             downloads=downloads,
-            thumbnails=await join_thumbnails(foundation, downloads, stack),
+            remote_media=remote_media,
+            thumbnails=await join_thumbnails(foundation, downloads, remote_media, stack),
             sweeps=join_sweeps(foundation),
             access_times=access_times,
         )

@@ -26,6 +26,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.UPLOADS] = repository.uploads
     app[keys.PENDING] = repository.pending
     app[keys.DOWNLOADS] = repository.downloads
+    app[keys.REMOTE_MEDIA] = repository.remote_media
     app[keys.THUMBNAILS] = repository.thumbnails
     if matrix:
         add_matrix_routes(app)

@@ -16,6 +16,15 @@ class Tenants:
             for host in (homeserver.server_name.lower(), *homeserver.hosts)
         }
 
+    @property
+    def any_frozen(self) -> bool:
+        """Whether any of them has frozen its unauthenticated paths."""
+        return any(homeserver.freeze_legacy for homeserver in self._by_server_name.values())
+
+    def is_ours(self, server_name: str) -> bool:
+        """Whether a server name means one of them, under whichever of its names and ports."""
+        return server_name in self._by_server_name or self.by_host(server_name) is not None
+
     def by_server_name(self, server_name: str) -> HomeserverConfig | None:
         """Find a homeserver by the name in its mxc:// addresses (case matters)."""
         return self._by_server_name.get(server_name)

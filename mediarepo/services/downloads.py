@@ -8,7 +8,7 @@ import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.db.media import MediaTable
-from mediarepo.errors import NotFoundError, NotYetUploadedError, UnavailableError
+from mediarepo.errors import ContentLostError, NotFoundError, NotYetUploadedError, UnavailableError
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
@@ -27,12 +27,14 @@ log = structlog.get_logger(__name__)
 class Asking:
     """On which terms media is asked for.
 
-    At which homeserver, whether on the unauthenticated legacy paths, and how long content that is to follow may take.
+    At which homeserver, whether on the unauthenticated legacy paths, how long content that is to follow may take, and
+    whether another server may be asked.
     """
 
     tenant: HomeserverConfig | None
     legacy: bool = False
     wait_ms: int = 0
+    allow_remote: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,10 @@ class Downloads:
 
     async def find(self, mxc: Mxc, asking: Asking) -> Media:
         """Read media that the asker may have; NotFoundError tells nobody why not."""
-        media = await self.media.get(mxc)
+        return await self.judge(mxc, await self.media.get(mxc), asking)
+
+    async def judge(self, mxc: Mxc, media: Media | None, asking: Asking) -> Media:
+        """Let media just read through, waiting for their content if need be, or refuse them."""
         if media is not None and media.state is MediaState.PENDING and asking.wait_ms:
             media = await self.wait_for_content(mxc, asking.wait_ms)
         return self.permit(media, asking)
@@ -118,7 +123,7 @@ class OpeningBlob:
             return await self._opening.__aenter__()
         except ObjectMissingError as exc:
             await self._on_missing(self._blob)
-            raise NotFoundError("media not found") from exc
+            raise ContentLostError("media not found") from exc
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._opening.__aexit__(*exc_info)

@@ -7,7 +7,7 @@ already) or Complete and the rows. A crash anywhere leaves an intent whose heart
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -26,6 +26,14 @@ from mediarepo.storage.store import Store
 log = structlog.get_logger(__name__)
 
 _CLEANUP_TIMEOUT_S = 20
+
+
+OnHashed = Callable[[bytes], Awaitable[None]]
+"""Told the SHA-256 of a body whose last byte has come."""
+
+
+async def hashed_silently(_sha256: bytes) -> None:
+    """Tell nobody."""
 
 
 @dataclass(slots=True)
@@ -50,7 +58,9 @@ class LargeUploads:
     heartbeat_ms: int
     store_class: StoreClass = StoreClass.LOCAL
 
-    async def store(self, media: NewMedia, first: Part, reader: PartReader) -> None:
+    async def store(
+        self, media: NewMedia, first: Part, reader: PartReader, on_hashed: OnHashed = hashed_silently
+    ) -> None:
         """Store a body whose first part has been read already."""
         store = self.stores.taking(self.store_class)
         key_ts = self.now_ms()
@@ -58,6 +68,7 @@ class LargeUploads:
         async with self._multipart(store, object_key, media) as multipart:
             await self._send_parts(multipart, first, reader)
             sha256 = reader.sha256.digest()
+            await on_hashed(sha256)
             if await self.publishing.link(media, store=store.name, sha256=sha256):
                 await self._clean_up(multipart)
                 return

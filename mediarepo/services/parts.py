@@ -46,24 +46,34 @@ class PartReader:
     """Reads one part after another; each part's memory is reserved before its first byte is read.
 
     `sha256` covers all bytes read so far. `part_bytes` is what a part holds; only the last one may be shorter.
+    `declared_bytes` is the length that the body must have, `at_most_bytes` one that it must not exceed.
     """
 
-    def __init__(self, config: UploadsConfig, body: Body, account: Account, *, declared_bytes: int | None) -> None:
+    def __init__(
+        self,
+        config: UploadsConfig,
+        body: Body,
+        account: Account,
+        *,
+        declared_bytes: int | None,
+        at_most_bytes: int | None = None,
+    ) -> None:
         self.part_bytes = config.part_bytes
         self.sha256 = hashlib.sha256()
         self.size_bytes = 0
         self.account = account
         self._max_bytes = config.max_bytes
         self._declared_bytes = declared_bytes
+        self._at_most_bytes = at_most_bytes if declared_bytes is None else declared_bytes
         self._body = body
         self._rest = b""
         self._ended = False
 
     def next_part_bytes(self) -> int:
         """Say how much memory the next part needs at most."""
-        if self._declared_bytes is None:
+        if self._at_most_bytes is None:
             return self.part_bytes
-        return min(self.part_bytes, max(self._declared_bytes - self.size_bytes, 0))
+        return min(self.part_bytes, max(self._at_most_bytes - self.size_bytes, 0))
 
     async def read_part(self) -> Part:
         """Read up to one part; an empty one is the end of the body."""
@@ -106,5 +116,7 @@ class PartReader:
         """Count what came, not what was declared."""
         if self.size_bytes + more_bytes > self._max_bytes:
             raise TooLargeError(f"the upload is larger than the limit of {self._max_bytes} bytes")
+        if self._at_most_bytes is not None and self.size_bytes + more_bytes > self._at_most_bytes:
+            raise BadRequestError("the body is longer than its declared length")
         if self._ended and self._declared_bytes not in {None, self.size_bytes}:
             raise BadRequestError("the body is shorter than its Content-Length")

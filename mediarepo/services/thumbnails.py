@@ -10,12 +10,13 @@ from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.media import MediaAndThumbnail, MediaTable
 from mediarepo.db.thumbnails import ThumbnailTable
-from mediarepo.errors import CannotThumbnailError, NotFoundError
+from mediarepo.errors import CannotThumbnailError, ContentLostError, NotFoundError
 from mediarepo.model.media import Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.model.thumbnails import ThumbnailSpec
 from mediarepo.services.downloads import Asking, Downloads
+from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering
 from mediarepo.services.thumbnail_sizes import configured_spec
 from mediarepo.storage.errors import ObjectMissingError
@@ -42,11 +43,21 @@ class Thumbnails:
     deleting: Deleting
     downloads: Downloads
     rendering: Rendering
+    remote: RemoteMedia
 
     async def find(self, mxc: Mxc, asked: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
         """Find the thumbnail that answers a request; CannotThumbnailError when the media has none."""
+        try:
+            return await self._find(mxc, asked, asking)
+        except ContentLostError:
+            await self.remote.find_stored(mxc, asking)
+            return await self._find(mxc, asked, asking)
+
+    async def _find(self, mxc: Mxc, asked: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
         spec = configured_spec(self.config.specs, asked)
         found = await self.media.get_with_thumbnail(mxc, spec)
+        if await self.remote.ensure(mxc, None if found is None else found.media, asking):
+            found = await self.media.get_with_thumbnail(mxc, spec)
         if found is not None and found.media.state is MediaState.PENDING and asking.wait_ms:
             await self.downloads.wait_for_content(mxc, asking.wait_ms)
             found = await self.media.get_with_thumbnail(mxc, spec)

@@ -9,7 +9,7 @@ from mediarepo.errors import TooLargeError
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.services.bodies import Body
-from mediarepo.services.large_uploads import LargeUploads
+from mediarepo.services.large_uploads import LargeUploads, OnHashed, hashed_silently
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.parts import Part, PartReader
 from mediarepo.services.stores import Stores
@@ -32,19 +32,31 @@ class Uploads:
         if declared_bytes is not None and declared_bytes > self.config.max_bytes:
             raise TooLargeError(f"the upload is larger than the limit of {self.config.max_bytes} bytes")
 
-    async def store(self, media: NewMedia, body: Body, *, declared_bytes: int | None) -> None:
-        """Store a body and make media of it; returns once both are durable."""
+    async def store(
+        self,
+        media: NewMedia,
+        body: Body,
+        *,
+        declared_bytes: int | None,
+        at_most_bytes: int | None = None,
+        on_hashed: OnHashed = hashed_silently,
+    ) -> None:
+        """Store a body and make media of it; returns once both are durable.
+
+        `on_hashed` is told the SHA-256 as soon as all bytes have come, before they are durable.
+        """
         self.check_size(declared_bytes)
-        async with self.memory.account(declared_bytes) as account:
-            reader = PartReader(self.config, body, account, declared_bytes=declared_bytes)
+        async with self.memory.account(at_most_bytes if declared_bytes is None else declared_bytes) as account:
+            reader = PartReader(self.config, body, account, declared_bytes=declared_bytes, at_most_bytes=at_most_bytes)
             first = await reader.read_part()
             if await reader.at_end():
-                await self._store_small(media, first, reader)
+                await self._store_small(media, first, reader, on_hashed)
             else:
-                await self.large.store(media, first, reader)
+                await self.large.store(media, first, reader, on_hashed)
 
-    async def _store_small(self, media: NewMedia, part: Part, reader: PartReader) -> None:
+    async def _store_small(self, media: NewMedia, part: Part, reader: PartReader, on_hashed: OnHashed) -> None:
         sha256 = reader.sha256.digest()
+        await on_hashed(sha256)
         store = self.stores.taking(self.store_class)
         if self.config.deduplicate_early and await self.publishing.link(media, store=store.name, sha256=sha256):
             return

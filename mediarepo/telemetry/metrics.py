@@ -41,6 +41,9 @@ class Metrics:
         self.sweeps_stopped = Counter(
             "mediarepo_sweeps_stopped", "Sweeps that refused to remove anything.", ["store"], registry=self.registry
         )
+        self.fetches = Counter(
+            "mediarepo_fetches", "Fetches of other servers' media, by outcome.", ["outcome"], registry=self.registry
+        )
         self.thumbnails = Counter(
             "mediarepo_thumbnail_jobs", "Render jobs, by outcome.", ["outcome"], registry=self.registry
         )

@@ -8,6 +8,7 @@ from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.pending import PendingUploads
 from mediarepo.services.readiness import Readiness
+from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
 from mediarepo.telemetry.metrics import Metrics
@@ -21,6 +22,7 @@ UPLOADS = web.AppKey("uploads", Uploads)
 DOWNLOADS = web.AppKey("downloads", Downloads)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
 PENDING = web.AppKey("pending", PendingUploads)
+REMOTE_MEDIA = web.AppKey("remote_media", RemoteMedia)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)

@@ -175,10 +175,12 @@ async def test_a_wrong_method_is_405_unrecognized(shared: Installation, method: 
     assert "OPTIONS" in answer.headers["Allow"]
 
 
-async def test_remote_media_is_404_not_found(shared: Installation) -> None:
-    for path in ("client/v1/media/download", "media/v3/download"):
-        answer = await shared.get(f"/_matrix/{path}/matrix.org/abc")
+async def test_remote_media_is_404_for_strangers_and_502_where_no_key_can_sign(shared: Installation) -> None:
+    for token in (None, ""):
+        answer = await shared.get("/_matrix/media/v3/download/matrix.org/abc", token=token)
         assert (answer.status, answer.json["errcode"]) == (404, "M_NOT_FOUND")
+    answer = await shared.get("/_matrix/client/v1/media/download/matrix.org/abc")
+    assert (answer.status, answer.json["errcode"]) == (502, "M_UNKNOWN")
 
 
 @pytest.mark.parametrize("token", ["", None, "nonsense"])

@@ -3,16 +3,19 @@
 from aiohttp import web
 
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.errors import MediaHostUnknownError
+from mediarepo.errors import ContentLostError, MediaHostUnknownError
 from mediarepo.model.media import Media
 from mediarepo.services.downloads import Asking
+from mediarepo.services.tee import Tee
 from mediarepo.web.auth import find_tenant, requester_required, tenant_required
-from mediarepo.web.keys import DOWNLOADS, SETTINGS, TENANTS
+from mediarepo.web.keys import DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
 from mediarepo.web.params import Query, media_path
 from mediarepo.web.wire.conditions import http_date, is_not_modified, media_etag, range_applies
 from mediarepo.web.wire.disposition import content_disposition
 from mediarepo.web.wire.ranges import parse_range
-from mediarepo.web.wire.responses import send_bytes
+from mediarepo.web.wire.responses import send_arriving, send_bytes
+
+_ABOUT_STORED = frozenset({"Range", "If-None-Match", "If-Modified-Since"})
 
 
 async def download(request: web.Request) -> web.StreamResponse:
@@ -30,7 +33,8 @@ async def legacy_download(request: web.Request) -> web.StreamResponse:
 def asking_of(request: web.Request, query: Query, tenant: HomeserverConfig, *, legacy: bool = False) -> Asking:
     """Read on which terms media is asked for."""
     wait_ms = query.wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
-    return Asking(tenant=tenant, legacy=legacy, wait_ms=wait_ms)
+    allow_remote = query.flag("allow_remote", default=True)
+    return Asking(tenant=tenant, legacy=legacy, wait_ms=wait_ms, allow_remote=allow_remote)
 
 
 def legacy_tenant(request: web.Request) -> HomeserverConfig:
@@ -44,8 +48,40 @@ def legacy_tenant(request: web.Request) -> HomeserverConfig:
 
 async def _send(request: web.Request, asking: Asking) -> web.StreamResponse:
     mxc, file_name = media_path(request)
+    remote = request.app[REMOTE_MEDIA]
+    found = await remote.find(mxc, asking, teed=_may_be_teed(request))
+    if isinstance(found, Tee):
+        return await _send_teed(request, found, file_name)
+    try:
+        return await _send_stored(request, found, file_name)
+    except ContentLostError:
+        return await _send_stored(request, await remote.find_stored(mxc, asking), file_name)
+
+
+def _may_be_teed(request: web.Request) -> bool:
+    """Whether content that is only arriving can answer: not a part of it, and no question about it."""
+    return request.method == "GET" and _ABOUT_STORED.isdisjoint(request.headers)
+
+
+async def _send_teed(request: web.Request, tee: Tee, file_name: str | None) -> web.StreamResponse:
+    config = request.app[SETTINGS].downloads
+    headers = cache_headers(media_etag(tee.media), tee.media, config.max_age_s)
+    headers |= _content_headers(tee.media, file_name)
+    return await send_arriving(
+        request, tee, size_bytes=tee.size_bytes, headers=headers, idle_timeout_ms=config.idle_timeout_ms
+    )
+
+
+def _content_headers(media: Media, file_name: str | None) -> dict[str, str]:
+    return {
+        "Content-Type": media.content_type,
+        "Content-Disposition": content_disposition(media.content_type, file_name or media.upload_name),
+        "Accept-Ranges": "bytes",
+    }
+
+
+async def _send_stored(request: web.Request, media: Media, file_name: str | None) -> web.StreamResponse:
     downloads, config = request.app[DOWNLOADS], request.app[SETTINGS].downloads
-    media = await downloads.find(mxc, asking)
     etag = media_etag(media)
     headers = cache_headers(etag, media, config.max_age_s)
     if is_not_modified(request.headers, etag=etag, modified_ts=media.created_ts):
@@ -54,9 +90,7 @@ async def _send(request: web.Request, asking: Asking) -> web.StreamResponse:
     span = None
     if "Range" in request.headers and range_applies(request.headers, etag=etag, modified_ts=media.created_ts):
         span = parse_range(request.headers["Range"], size_bytes)
-    headers["Content-Type"] = media.content_type
-    headers["Content-Disposition"] = content_disposition(media.content_type, file_name or media.upload_name)
-    headers["Accept-Ranges"] = "bytes"
+    headers |= _content_headers(media, file_name)
     if span is not None:
         headers["Content-Range"] = f"bytes {span.offset}-{span.last}/{size_bytes}"
     to_send = size_bytes if span is None else span.size_bytes

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.sinks import Sink
@@ -32,6 +32,14 @@ class Bytes(Protocol):
 
     async def send_to(self, sink: Sink) -> None:
         """Push them in order."""
+        ...
+
+
+class Arriving(Protocol):
+    """Bytes that are on their way to us."""
+
+    async def send_to(self, sink: Sink) -> None:
+        """Push them in order, as they come."""
         ...
 
 
@@ -83,6 +91,28 @@ async def send_bytes(
         except MatrixError as exc:
             _break_off(request, exc)
         return response
+
+
+async def send_arriving(
+    request: web.Request,
+    arriving: Arriving,
+    *,
+    size_bytes: int | None,
+    headers: Mapping[str, str],
+    idle_timeout_ms: int,
+) -> web.StreamResponse:
+    """Send bytes that are still on their way to us; the connection breaks off when they stop coming."""
+    response = web.StreamResponse(headers=headers)
+    if size_bytes is not None:
+        response.content_length = size_bytes
+    elif request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    try:
+        await arriving.send_to(ResponseSink(response, idle_timeout_ms))
+    except (ConnectionAbortedError, MatrixError) as exc:
+        _break_off(request, exc)
+    return response
 
 
 def _break_off(request: web.Request, reason: Exception) -> None:

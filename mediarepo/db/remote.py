@@ -1,0 +1,105 @@
+"""What is remembered of fetches from other servers that failed."""
+
+from dataclasses import dataclass
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Database
+from mediarepo.db.recording import NOTIFY
+from mediarepo.model.fetching import FetchReason
+from mediarepo.model.mxc import Mxc
+
+
+@dataclass(frozen=True, slots=True)
+class PastFailure:
+    """A fetch that failed, and how long ago."""
+
+    reason: FetchReason
+    message: str
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A server that could not be reached, and how long it is still left alone; 0 or less: no longer."""
+
+    failures: int
+    remaining_ms: int
+    reason: FetchReason
+
+
+class RemoteTable:
+    """Remembers failures, for every process that shares the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def is_server_hidden(self, server_name: str) -> bool:
+        """Say whether everything of a server is quarantined."""
+        row = await self._database.get(
+            "SELECT EXISTS (SELECT FROM quarantined_server_name WHERE server_name = $1)", server_name
+        )
+        return bool(row is not None and row[0])
+
+    async def is_content_hidden(self, sha256: bytes) -> bool:
+        """Say whether content is quarantined, whichever media it belongs to."""
+        row = await self._database.get("SELECT EXISTS (SELECT FROM quarantined_hash WHERE sha256 = $1)", sha256)
+        return bool(row is not None and row[0])
+
+    async def failure(self, mxc: Mxc) -> PastFailure | None:
+        """Read how the last fetch failed, if it did."""
+        row = await self._database.get(
+            f"""SELECT kind, message, {NOW_MS} - created_ts AS age_ms FROM remote_failure
+                WHERE server_name = $1 AND media_id = $2""",  # noqa: S608 - static text
+            mxc.server_name,
+            mxc.media_id,
+        )
+        return None if row is None else PastFailure(FetchReason(row["kind"]), row["message"], row["age_ms"])
+
+    async def note_failure(self, mxc: Mxc, reason: FetchReason, message: str) -> None:
+        """Remember how a fetch failed, and tell those who wait for it."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                f"""INSERT INTO remote_failure (server_name, media_id, kind, message, created_ts)
+                    VALUES ($1, $2, $3, $4, {NOW_MS})
+                    ON CONFLICT (server_name, media_id) DO UPDATE
+                        SET kind = EXCLUDED.kind, message = EXCLUDED.message, created_ts = EXCLUDED.created_ts""",  # noqa: S608 - static text
+                mxc.server_name,
+                mxc.media_id,
+                reason,
+                message,
+            )
+            await connection.execute(NOTIFY, str(mxc))
+
+    async def backoff(self, server_name: str) -> Backoff | None:
+        """Read whether a server is being left alone."""
+        row = await self._database.get(
+            f"SELECT failures, retry_ts - {NOW_MS} AS remaining_ms, reason FROM server_backoff WHERE server_name = $1",  # noqa: S608 - static text
+            server_name,
+        )
+        return None if row is None else Backoff(row["failures"], row["remaining_ms"], FetchReason(row["reason"]))
+
+    async def note_unreachable(self, server_name: str, reason: FetchReason, *, first_ms: int, longest_ms: int) -> None:
+        """Count a failure to reach a server; from the second in a row on it is left alone, each time twice as long."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO server_backoff AS b (server_name, failures, retry_ts, reason)
+                    VALUES ($1, 1, {NOW_MS}, $2)
+                    ON CONFLICT (server_name) DO UPDATE SET failures = b.failures + 1, reason = EXCLUDED.reason,
+                        retry_ts = {NOW_MS}
+                            + least($3::bigint * (1::bigint << least(b.failures - 1, 30)), $4::bigint)""",  # noqa: S608 - static text
+                server_name,
+                reason,
+                first_ms,
+                longest_ms,
+            )
+
+    async def note_reached(self, server_name: str) -> None:
+        """Forget that a server could not be reached."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM server_backoff WHERE server_name = $1", server_name)
+
+    async def forget_old_failures(self, age_ms: int) -> None:
+        """Remove what nobody will ask for any more."""
+        async with self._database.connection() as connection:
+            await connection.execute(f"DELETE FROM remote_failure WHERE created_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
+            await connection.execute(f"DELETE FROM server_backoff WHERE retry_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text

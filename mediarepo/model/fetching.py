@@ -1,0 +1,34 @@
+"""Why media of another server could not be fetched."""
+
+from enum import StrEnum
+
+
+class FetchReason(StrEnum):
+    """What stood in the way; for logs, figures and the operator."""
+
+    NO_SIGNING_KEY = "no_signing_key"
+    DENIED = "denied"
+    BACKING_OFF = "backing_off"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    NOT_DISCOVERED = "not_discovered"
+    UNREACHABLE = "unreachable"
+    TLS_FAILED = "tls_failed"
+    TOO_SLOW = "too_slow"
+    BROKEN_OFF = "broken_off"
+    NOT_UNDERSTOOD = "not_understood"
+    NOT_FOUND = "not_found"
+    NOT_YET_UPLOADED = "not_yet_uploaded"
+    TOO_LARGE = "too_large"
+    SIGNATURE_REFUSED = "signature_refused"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+
+
+class FetchError(Exception):
+    """Media of another server could not be fetched; the message is for the operator, and names no media."""
+
+    def __init__(self, reason: FetchReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message

@@ -1,0 +1,161 @@
+"""One fetch of another server's media: from its first byte to the row, passed on to clients meanwhile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.config.remote_media import RemoteMediaConfig
+from mediarepo.db.remote import RemoteTable
+from mediarepo.errors import BadRequestError, TooLargeError, TooSlowError
+from mediarepo.federation.contents import Fetcher, RemoteContent
+from mediarepo.homeserver.tenants import Tenants
+from mediarepo.model.fetching import FetchError, FetchReason
+from mediarepo.model.leases import Lease
+from mediarepo.model.media import Media, MediaState, NewMedia
+from mediarepo.services.downloads import Asking
+from mediarepo.services.flights import Flight
+from mediarepo.services.tee import Tee, TeeBudget
+from mediarepo.services.uploads import Uploads
+
+log = structlog.get_logger(__name__)
+
+_WINDOW_BYTES = 1024 * 1024
+_UNREACHED = {
+    FetchReason.FORBIDDEN_ADDRESS,
+    FetchReason.NOT_DISCOVERED,
+    FetchReason.UNREACHABLE,
+    FetchReason.TLS_FAILED,
+    FetchReason.TOO_SLOW,
+    FetchReason.SERVER_ERROR,
+    FetchReason.RATE_LIMITED,
+}
+"""Failures of the server as a whole, for which it is left alone for a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetching:
+    """Fetches media and stores them."""
+
+    config: RemoteMediaConfig
+    fetcher: Fetcher
+    uploads: Uploads
+    table: RemoteTable
+    tenants: Tenants
+    budget: TeeBudget
+    now_ms: Callable[[], int]
+
+    async def fetch(self, flight: Flight, asking: Asking, lease: Lease, *, again: bool) -> None:
+        """Fetch and store; `again` says that the content was here before, so its revision is known only at the end."""
+        mxc = flight.mxc
+        if asking.tenant is None:
+            raise FetchError(FetchReason.NO_SIGNING_KEY, "nobody's key to sign with")
+        try:
+            async with self.fetcher.open(mxc, asking.tenant, wait_ms=asking.wait_ms) as content:
+                if flight.known_backoff:
+                    await self.table.note_reached(mxc.server_name)
+                await self._store(flight, content, lease, again=again)
+        except FetchError as exc:
+            if exc.reason in _UNREACHED:
+                await self._note_unreachable(mxc.server_name, exc.reason)
+            raise
+
+    async def _note_unreachable(self, server_name: str, reason: FetchReason) -> None:
+        config = self.config
+        await self.table.note_unreachable(
+            server_name, reason, first_ms=config.backoff_ms, longest_ms=config.max_backoff_ms
+        )
+
+    async def _store(self, flight: Flight, content: RemoteContent, lease: Lease, *, again: bool) -> None:
+        if (content.size_bytes or 0) > self.config.max_bytes:
+            raise FetchError(FetchReason.TOO_LARGE, f"declares {content.size_bytes} bytes")
+        media = NewMedia(
+            mxc=flight.mxc,
+            content_type=content.content_type,
+            upload_name=content.upload_name,
+            uploaded_by=None,
+            authenticated=self.tenants.any_frozen,
+            remote=True,
+            created_ts=self.now_ms(),
+            lease=lease,
+        )
+        body = _TeedBody(content, None if again else self._tee(flight, media, content))
+        try:
+            await self.uploads.store(
+                media,
+                body,
+                declared_bytes=content.size_bytes,
+                at_most_bytes=content.at_most_bytes,
+                on_hashed=lambda sha256: self._hashed(flight, body, sha256),
+            )
+        except TooLargeError as exc:
+            raise FetchError(FetchReason.TOO_LARGE, f"more than {self.config.max_bytes} bytes") from exc
+        except TooSlowError as exc:
+            raise FetchError(FetchReason.TOO_SLOW, "the content came too slowly") from exc
+        except BadRequestError as exc:
+            raise FetchError(FetchReason.BROKEN_OFF, exc.message) from exc
+
+    def _tee(self, flight: Flight, media: NewMedia, content: RemoteContent) -> Tee | None:
+        """Make a tee if the other server declared a length and there is memory for it."""
+        at_most, part_bytes = content.at_most_bytes, self.uploads.config.part_bytes
+        if at_most is None or at_most > self.config.max_bytes + _WINDOW_BYTES:
+            return None
+        small = at_most <= part_bytes
+        held_bytes = at_most if small else _WINDOW_BYTES
+        if not self.budget.take(held_bytes):
+            return None
+        flight.on_landed(lambda: self.budget.give(held_bytes))
+        tee = Tee(
+            _media_of(media),
+            size_bytes=content.size_bytes,
+            window_bytes=None if small else _WINDOW_BYTES,
+            rest=flight.send_rest,
+        )
+        if not small:
+            flight.show(tee)
+        return tee
+
+    async def _hashed(self, flight: Flight, body: "_TeedBody", sha256: bytes) -> None:
+        """Let clients have the content, now that its hash is known, unless that is hidden; it is stored in any case."""
+        tee = body.tee
+        if tee is None:
+            return
+        if await self.table.is_content_hidden(sha256):
+            log.info("fetched_content_is_hidden", server_name=flight.mxc.server_name)
+            flight.hide(tee)
+            return
+        tee.size_bytes = body.size_bytes
+        tee.end()
+        flight.show(tee)
+
+
+class _TeedBody:
+    """A body whose bytes are shown to a tee as they are read."""
+
+    def __init__(self, content: RemoteContent, tee: Tee | None) -> None:
+        self.tee = tee
+        self.size_bytes = 0
+        self._content = content
+
+    async def read(self) -> bytes:
+        piece = await self._content.read()
+        self.size_bytes += len(piece)
+        if piece and self.tee is not None:
+            self.tee.add(piece)
+        return piece
+
+
+def _media_of(media: NewMedia) -> Media:
+    """Say what the row is going to be."""
+    return Media(
+        mxc=media.mxc,
+        state=MediaState.READY,
+        remote=True,
+        content_type=media.content_type,
+        upload_name=media.upload_name,
+        created_ts=media.created_ts or 0,
+        revision=1,
+        authenticated=media.authenticated,
+        hidden=False,
+        blob=None,
+    )

@@ -1,0 +1,221 @@
+"""Other servers' media: what is kept here, or else one fetch for everybody who asks.
+
+In one process, requests share a flight; across processes, a lease says who fetches, and the others wait until the
+media is stored or the fetch has failed. A process that dies holds a lease only for moments.
+"""
+
+import asyncio
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+import structlog
+
+from mediarepo.config.remote_media import RemoteMediaConfig
+from mediarepo.db.remote import PastFailure, RemoteTable
+from mediarepo.errors import LimitExceededError, MatrixError, NotFoundError, RemoteUnavailableError
+from mediarepo.model.fetching import FetchError, FetchReason
+from mediarepo.model.media import Media, MediaState
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.sinks import Sink
+from mediarepo.model.spans import Span
+from mediarepo.services.downloads import Asking, Downloads
+from mediarepo.services.fetching import Fetching
+from mediarepo.services.flights import Flight
+from mediarepo.services.holding import Holding
+from mediarepo.services.remote_refusals import refusal_of
+from mediarepo.services.slots import Slots
+from mediarepo.services.tee import Tee
+
+log = structlog.get_logger(__name__)
+
+_LOOK_S = 1.0
+"""How often a waiting process looks whether the fetching one has died, of which nobody brings news."""
+
+
+class RemoteMedia:
+    """Finds media wherever they come from, fetching those of other servers when they are not kept here."""
+
+    def __init__(
+        self,
+        config: RemoteMediaConfig,
+        *,
+        downloads: Downloads,
+        fetching: Fetching,
+        table: RemoteTable,
+        holding: Holding,
+        on_fetch: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._downloads = downloads
+        self._fetching = fetching
+        self._table = table
+        self._holding = holding
+        self._on_fetch = on_fetch
+        self._slots = Slots(limit=config.max_fetches, limit_per_server=config.max_fetches_per_server)
+        self._denied = re.compile("|".join(fnmatch.translate(glob.lower()) for glob in config.deny_server_names))
+        self._flights: dict[Mxc, tuple[Flight, asyncio.Task[None]]] = {}
+        self._waiting = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [task for _, task in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def find(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Media | Tee:
+        """Find media, fetching them if need be; with `teed`, content that is still arriving will do."""
+        self._check_denied(mxc)
+        media = await self._downloads.media.get(mxc)
+        if not self._to_be_fetched(mxc, media, asking):
+            return await self._downloads.judge(mxc, media, asking)
+        tee = await self._fetched(mxc, asking, teed=teed)
+        return tee if tee is not None else await self._downloads.find(mxc, asking)
+
+    async def find_stored(self, mxc: Mxc, asking: Asking) -> Media:
+        """Find media whose content is stored, fetching them if need be."""
+        await self.ensure(mxc, await self._downloads.media.get(mxc), asking)
+        return await self._downloads.find(mxc, asking)
+
+    async def ensure(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
+        """Fetch media if they are another server's and not kept here; False when there was nothing to do."""
+        self._check_denied(mxc)
+        if not self._to_be_fetched(mxc, media, asking):
+            return False
+        await self._fetched(mxc, asking, teed=False)
+        return True
+
+    def _check_denied(self, mxc: Mxc) -> None:
+        if self._config.deny_server_names and self._denied.fullmatch(mxc.server_name.lower()):
+            raise NotFoundError("media not found")
+
+    def _to_be_fetched(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
+        """Only for users, never for strangers; never from ourselves, under whichever name."""
+        if asking.legacy or not asking.allow_remote or asking.tenant is None:
+            return False
+        if self._downloads.tenants.is_ours(mxc.server_name):
+            return False
+        return media is None or (media.remote and media.state is MediaState.MISSING and not media.hidden)
+
+    async def _fetched(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
+        """Wait until media are stored, or (with `teed`) begin to arrive."""
+        if self._waiting >= self._config.max_waiting:
+            raise LimitExceededError("too many requests wait for other servers' media", retry_after_s=5)
+        self._waiting += 1
+        try:
+            return await self._joined(mxc, asking, teed=teed)
+        except FetchError as exc:
+            raise refusal_of(exc) from exc
+        finally:
+            self._waiting -= 1
+
+    async def _joined(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
+        """Take part in a flight; in another one while content is still to follow and the asker will wait for it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + asking.wait_ms / 1000
+        while True:
+            flight, task = self._flight(mxc, asking)
+            try:
+                if teed and await flight.shown_before(task):
+                    return flight.tee
+                await asyncio.shield(task)
+            except FetchError as exc:
+                remaining_s = until - loop.time()
+                if exc.reason is not FetchReason.NOT_YET_UPLOADED or remaining_s < _LOOK_S:
+                    raise
+                await asyncio.sleep(_LOOK_S)
+                asking = replace(asking, wait_ms=int((remaining_s - _LOOK_S) * 1000))
+            else:
+                return None
+
+    def _flight(self, mxc: Mxc, asking: Asking) -> tuple[Flight, "asyncio.Task[None]"]:
+        if mxc not in self._flights:
+            flight = Flight(mxc, self._send_rest)
+            task = asyncio.create_task(self._fly(flight, asking), name="fetch")
+            self._flights[mxc] = flight, task
+            task.add_done_callback(lambda done: self._landed(flight, done))
+        return self._flights[mxc]
+
+    def _landed(self, flight: Flight, task: "asyncio.Task[None]") -> None:
+        del self._flights[flight.mxc]
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        flight.land(failure)
+        if failure is not None and not isinstance(failure, FetchError | MatrixError | asyncio.CancelledError):
+            log.error("fetch_failed_unexpectedly", server_name=flight.mxc.server_name, exc_info=failure)
+
+    async def _fly(self, flight: Flight, asking: Asking) -> None:
+        """Fetch, or wait for whoever does; FetchError or MatrixError when nobody can."""
+        loop = asyncio.get_running_loop()
+        began, until = loop.time(), loop.time() + self._config.total_timeout_ms / 1000
+        with self._downloads.arrivals.watching(flight.mxc) as watch:
+            while loop.time() < until:
+                if await self._tried(flight, asking, waited_ms=(loop.time() - began) * 1000):
+                    return
+                await watch.wait(_LOOK_S)
+        raise FetchError(FetchReason.TOO_SLOW, "another process did not finish in time")
+
+    async def _tried(self, flight: Flight, asking: Asking, *, waited_ms: float) -> bool:
+        """Fetch unless somebody else does; True once the media are stored."""
+        async with self._holding.trying(f"fetch {flight.mxc}") as lease:
+            media = await self._downloads.media.get(flight.mxc)
+            if not self._to_be_fetched(flight.mxc, media, asking):
+                return True
+            await self._check_past(flight, waited_ms)
+            if lease is None:
+                return False
+            try:
+                async with (
+                    asyncio.timeout(self._config.total_timeout_ms / 1000),
+                    self._slots.of(flight.mxc.server_name),
+                ):
+                    await self._fetching.fetch(flight, asking, lease, again=media is not None)
+            except TimeoutError as exc:
+                await self._note(flight.mxc, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
+            except FetchError as exc:
+                await self._note(flight.mxc, exc, exc)
+        self._on_fetch("stored")
+        return True
+
+    async def _note(self, mxc: Mxc, error: FetchError, cause: BaseException) -> None:
+        log.warning("not_fetched", server_name=mxc.server_name, reason=error.reason, detail=error.message)
+        self._on_fetch(error.reason)
+        await self._table.note_failure(mxc, error.reason, error.message)
+        raise error from (cause if cause is not error else error.__cause__)
+
+    async def _check_past(self, flight: Flight, waited_ms: float) -> None:
+        """Refuse what has just failed, here or in another process, and servers that are left alone."""
+        server_name = flight.mxc.server_name
+        if await self._table.is_server_hidden(server_name):
+            raise NotFoundError("media not found")
+        failure = await self._table.failure(flight.mxc)
+        if failure is not None and failure.age_ms <= max(waited_ms, self._memory_ms(failure)):
+            raise FetchError(failure.reason, failure.message)
+        backoff = await self._table.backoff(server_name)
+        flight.known_backoff = backoff is not None
+        if backoff is not None and backoff.remaining_ms > 0:
+            log.info("server_left_alone", server_name=server_name, reason=backoff.reason)
+            raise RemoteUnavailableError(
+                f"{server_name} could not be reached just now", retry_after_s=-(-backoff.remaining_ms // 1000)
+            )
+
+    def _memory_ms(self, failure: PastFailure) -> int:
+        match failure.reason:
+            case FetchReason.NOT_FOUND | FetchReason.TOO_LARGE:
+                return self._config.remember_not_found_ms
+            case FetchReason.NOT_YET_UPLOADED:
+                return 0
+            case _:
+                return self._config.remember_failure_ms
+
+    async def _send_rest(self, mxc: Mxc, offset: int, sink: Sink) -> None:
+        media = await self._downloads.media.get(mxc)
+        if media is None or media.hidden or media.blob is None:
+            raise NotFoundError("media not found")
+        if offset < media.blob.size_bytes:
+            async with self._downloads.open(media, Span(offset, media.blob.size_bytes - offset)) as stored:
+                await stored.send_to(sink)

@@ -1,0 +1,116 @@
+"""Content that is passed on to clients while it is being stored.
+
+Storing sets the pace, never a client: bytes stay in memory for a moment, and whoever falls behind gets the rest from
+S3 once it is stored.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from mediarepo.errors import MatrixError
+from mediarepo.model.media import Media
+from mediarepo.model.sinks import Sink
+
+Rest = Callable[[int, Sink], Awaitable[None]]
+"""Sends what is left from an offset on, from S3, once everything is stored."""
+
+
+class Tee:
+    """Bytes on their way, for any number of readers; `window_bytes` is what is kept of them, None: everything.
+
+    `media` is what the row is going to be; `size_bytes` is None while the length is not known for certain.
+    """
+
+    def __init__(self, media: Media, *, size_bytes: int | None, window_bytes: int | None, rest: Rest) -> None:
+        self.media = media
+        self.size_bytes = size_bytes
+        self._window_bytes = window_bytes
+        self._rest = rest
+        self._pieces: deque[bytes] = deque()
+        self._start = 0
+        self._end = 0
+        self._ended = False
+        self._failure: MatrixError | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def from_start(self) -> bool:
+        """Whether somebody who begins to read now still gets the first byte from memory."""
+        return self._start == 0 and self._failure is None
+
+    def add(self, piece: bytes) -> None:
+        """Take the next bytes; the oldest leave when the window is full."""
+        self._pieces.append(piece)
+        self._end += len(piece)
+        if self._window_bytes is not None:
+            while len(self._pieces) > 1 and self._end - self._start > self._window_bytes:
+                self._start += len(self._pieces.popleft())
+        self._tell()
+
+    def end(self) -> None:
+        """Say that these were all bytes, and that readers may have them."""
+        self._ended = True
+        self._tell()
+
+    def fail(self, failure: MatrixError) -> None:
+        """Say that the rest is never going to come."""
+        if not self._ended:
+            self._failure = failure
+            self._tell()
+
+    def drop(self) -> None:
+        """Free the memory; readers get the rest from S3."""
+        self._pieces.clear()
+        self._start = self._end
+        self._tell()
+
+    async def send_to(self, sink: Sink) -> None:
+        """Push every byte; raises what ended the fetch, or the sink's own errors."""
+        offset = 0
+        while True:
+            if offset < self._start:
+                await self._rest(offset, sink)
+                return
+            changed = self._changed
+            if offset < self._end:
+                for piece in self._from(offset):
+                    await sink.write(piece)
+                    offset += len(piece)
+            elif self._failure is not None:
+                raise self._failure.with_traceback(None)
+            elif self._ended:
+                return
+            else:
+                await changed.wait()
+
+    def _from(self, offset: int) -> list[bytes]:
+        """Pick the pieces from an offset on; readers always stand where a piece begins."""
+        found, position = [], self._start
+        for piece in self._pieces:
+            if position >= offset:
+                found.append(piece)
+            position += len(piece)
+        return found
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class TeeBudget:
+    """Memory for all tees together; who gets none is not teed."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._free = limit_bytes
+
+    def take(self, size_bytes: int) -> bool:
+        """Take memory, if there is enough."""
+        if size_bytes > self._free:
+            return False
+        self._free -= size_bytes
+        return True
+
+    def give(self, size_bytes: int) -> None:
+        """Give memory back."""
+        self._free += size_bytes
