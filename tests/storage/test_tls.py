@@ -1,5 +1,4 @@
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,6 @@ from mediarepo.config.stores import StoreConfig
 from mediarepo.storage.errors import StoreMisconfiguredError
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate that nobody trusts, with its key in the same file."""
-    path = tmp_path_factory.mktemp("tls") / "s3.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=s3"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command.split(), *names, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
-    return path
 
 
 @pytest.fixture
