@@ -17,6 +17,10 @@ class MissingTokenError(MatrixError):
     """No access token came with a request that needs one."""
 
 
+class UnauthorizedError(MatrixError):
+    """Another server's request is not signed as it should be (server-server API, request authentication)."""
+
+
 class UnknownTokenError(MatrixError):
     """The homeserver does not know the access token."""
 

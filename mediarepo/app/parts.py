@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from mediarepo.app.federating import open_fetcher
+from mediarepo.app.federating import open_federating
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
 from mediarepo.app.joining import (
     join_downloads,
@@ -65,8 +65,9 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         listening = Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset)
         await stack.enter_async_context(listening)
         downloads = join_downloads(foundation, tenants, access_times, arrivals)
-        fetcher = await stack.enter_async_context(open_fetcher(settings))
-        remote_media = await stack.enter_async_context(join_remote_media(foundation, downloads, memory, fetcher))
+        federating = await stack.enter_async_context(open_federating(settings))
+        remote_media = join_remote_media(foundation, downloads, memory, federating.media)
+        await stack.enter_async_context(remote_media)
         whoami = await stack.enter_async_context(Whoami(settings.identity))
         repository = Repository(
             foundation=foundation,

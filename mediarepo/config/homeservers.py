@@ -75,6 +75,8 @@ class HomeserverConfig(Section):
     """Where its client-server API answers, to ask whose token it is; none: only the application services below."""
     ca_file: str | None = None
     """Certificate authorities to trust for that address, in PEM; none: the system's."""
+    signing_key_file: str | None = None
+    """Key for requests to other servers: Synapse's signing.key, Dendrite's matrix_key.pem, or one of our own."""
     freeze_legacy: bool = True
     """Media uploaded while this is on is not served on the unauthenticated legacy paths."""
     appservices: list[AppserviceConfig] = []

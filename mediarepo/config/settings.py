@@ -9,6 +9,7 @@ from mediarepo.config.database import DatabaseConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.config.listening import ListenConfig
 from mediarepo.config.logs import LogConfig
+from mediarepo.config.outbound import OutboundConfig
 from mediarepo.config.remote_media import RemoteMediaConfig
 from mediarepo.config.stores import StoreConfig
 from mediarepo.config.sweeps import AccessConfig, SweepConfig
@@ -68,6 +69,8 @@ class Settings(Section):
     """Limits of uploads."""
     downloads: DownloadsConfig = DownloadsConfig()
     """How downloads are answered."""
+    outbound: OutboundConfig = OutboundConfig()
+    """Whom we connect to."""
     remote_media: RemoteMediaConfig = RemoteMediaConfig()
     """How other servers' media are fetched."""
     thumbnails: ThumbnailsConfig = ThumbnailsConfig()

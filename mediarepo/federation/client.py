@@ -1,0 +1,56 @@
+"""GET from other servers, wherever their name leads."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from mediarepo.federation.discovery import Discovery
+from mediarepo.outbound.client import Answer, Outbound
+from mediarepo.outbound.errors import OutboundError, OutboundReason
+from mediarepo.outbound.targets import Patience
+
+_NEXT_MAY_DO = {
+    OutboundReason.UNREACHABLE,
+    OutboundReason.NAME_NOT_FOUND,
+    OutboundReason.FORBIDDEN_ADDRESS,
+    OutboundReason.TLS_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationClient:
+    """Asks servers by name."""
+
+    discovery: Discovery
+    outbound: Outbound
+
+    @asynccontextmanager
+    async def open(
+        self, server_name: str, request_target: str, *, headers: Mapping[str, str], patience: Patience
+    ) -> AsyncIterator[Answer]:
+        """GET a request target, at the first of the server's places that can be connected to.
+
+        OutboundError when none can; then it is the last one's.
+        """
+        async with AsyncExitStack() as stack:
+            yield await self._first(stack, server_name, request_target, headers, patience)
+
+    async def _first(
+        self,
+        stack: AsyncExitStack,
+        server_name: str,
+        request_target: str,
+        headers: Mapping[str, str],
+        patience: Patience,
+    ) -> Answer:
+        failure = OutboundError(OutboundReason.NAME_NOT_FOUND, f"{server_name} answers nowhere")
+        for target in await self.discovery.targets(server_name):
+            try:
+                return await stack.enter_async_context(
+                    self.outbound.ask(target, request_target, headers=headers, patience=patience)
+                )
+            except OutboundError as exc:
+                if exc.reason not in _NEXT_MAY_DO:
+                    raise
+                failure = exc
+        raise failure

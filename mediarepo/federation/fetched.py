@@ -1,0 +1,49 @@
+"""Content that another server sends, in either of the two forms it comes in."""
+
+import re
+
+from mediarepo.federation.disposition import parse_upload_name
+from mediarepo.federation.fetch_failures import translated
+from mediarepo.federation.multipart import MixedBody, PartHeaders
+from mediarepo.outbound.client import Answer
+
+_DEFAULT_TYPE = "application/octet-stream"
+_CONTENT_TYPE = re.compile(r"[\x20-\x7e\t]{1,255}", re.ASCII)
+
+
+class PlainContent:
+    """A body that is the content itself (legacy endpoint, or where a redirect led to)."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.content_type = _content_type(answer.headers.get("Content-Type"))
+        self.upload_name = parse_upload_name(answer.headers.get("Content-Disposition"))
+        self.size_bytes = answer.declared_bytes
+        self.at_most_bytes = answer.declared_bytes
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the end."""
+        with translated():
+            return await self._answer.read()
+
+
+class MixedContent:
+    """The file's part of a multipart/mixed body; how long it is shows only at its end, unless the part says so."""
+
+    def __init__(self, answer: Answer, body: MixedBody, part: PartHeaders) -> None:
+        self._body = body
+        self.content_type = _content_type(part.content_type)
+        self.upload_name = parse_upload_name(part.content_disposition)
+        self.size_bytes = part.size_bytes
+        self.at_most_bytes = answer.declared_bytes if part.size_bytes is None else part.size_bytes
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the end."""
+        with translated():
+            return await self._body.read()
+
+
+def _content_type(header: str | None) -> str:
+    """Take what another server declares, unless it cannot be passed on."""
+    text = (header or "").strip()
+    return text if _CONTENT_TYPE.fullmatch(text) else _DEFAULT_TYPE

@@ -1,0 +1,184 @@
+"""The multipart/mixed bodies in which servers hand media to one another (server-server API, "Content Repository").
+
+Written to the byte as the strictest readers need it; read as the loosest writers send it: some leave out the closing
+dashes, end lines with LF alone, quote the boundary, or send no headers.
+"""
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Protocol
+
+_MAX_HEAD_BYTES = 16 * 1024
+_MAX_JSON_BYTES = 64 * 1024
+_MAX_PREAMBLE_BYTES = 16 * 1024
+_MAX_BOUNDARY_CHARS = 200
+
+
+class MultipartError(ValueError):
+    """The body is not two parts, metadata and file, with the boundary that was announced."""
+
+
+class Source(Protocol):
+    """Gives a body's bytes."""
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartHeaders:
+    """What the file's part says of it; `location` is where else the file is, `size_bytes` its declared length."""
+
+    content_type: str | None = None
+    content_disposition: str | None = None
+    location: str | None = None
+    size_bytes: int | None = None
+
+
+def new_boundary() -> str:
+    """Make a boundary that no file contains: 32 random hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def mixed_head(boundary: str, content_type: str, content_disposition: str) -> bytes:
+    """Write everything before the file's bytes; some readers need it in one piece, and the type before the name."""
+    return (
+        f"\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}"
+        f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Disposition: {content_disposition}\r\n\r\n"
+    ).encode("utf-8", "replace")
+
+
+def mixed_tail(boundary: str) -> bytes:
+    """Write what follows the file's bytes."""
+    return f"\r\n--{boundary}--\r\n".encode()
+
+
+def mixed_redirect(boundary: str, url: str) -> bytes:
+    """Write a whole body that says where the file is; the URL must be absolute, and its header the only one."""
+    return (
+        f"\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}"
+        f"\r\n--{boundary}\r\nLocation: {url}\r\n\r\n\r\n--{boundary}--\r\n"
+    ).encode()
+
+
+def parse_boundary(content_type: str) -> str:
+    """Find the boundary in a Content-Type header."""
+    kind, _, parameters = content_type.partition(";")
+    if kind.strip().lower() != "multipart/mixed":
+        raise MultipartError("the answer is not multipart/mixed")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "boundary":
+            boundary = value.strip().strip('"')
+            if boundary and len(boundary) <= _MAX_BOUNDARY_CHARS and boundary.isascii() and boundary.isprintable():
+                return boundary
+    raise MultipartError("the answer names no usable boundary")
+
+
+class MixedBody:
+    """Reads the two parts as they arrive: `begin` once, then `read` until it gives nothing."""
+
+    def __init__(self, source: Source, boundary: str) -> None:
+        self._source = source
+        self._dashes = b"--" + boundary.encode("ascii")
+        self._delimiter = b"\r\n" + self._dashes
+        self._buffer = b""
+        self._exhausted = False
+        self._ended = False
+
+    async def begin(self) -> PartHeaders:
+        """Read up to the file's first byte."""
+        await self._skip_preamble()
+        await self._headers()
+        await self._skip_json()
+        return _part_headers(await self._headers())
+
+    async def read(self) -> bytes:
+        """Read the file's next bytes; empty at its end. MultipartError when the body ends without a delimiter."""
+        while not self._ended:
+            at = self._buffer.find(self._delimiter)
+            if at >= 0:
+                self._ended = True
+                data, self._buffer = self._buffer[:at], b""
+                return data
+            sure = _before_possible(self._buffer, self._delimiter)
+            if sure:
+                data, self._buffer = self._buffer[:sure], self._buffer[sure:]
+                return data
+            if not await self._more():
+                raise MultipartError("the body ends within the file")
+        return b""
+
+    async def _skip_preamble(self) -> None:
+        """Go to the end of the first boundary, which stands at the beginning of a line or of the body."""
+        self._buffer = b"\r\n"
+        await self._skip_past(b"\n" + self._dashes, _MAX_PREAMBLE_BYTES)
+
+    async def _skip_json(self) -> None:
+        """Read the metadata and check that they are JSON; there is nothing in them yet."""
+        text = await self._skip_past(b"\n" + self._dashes, _MAX_JSON_BYTES)
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise MultipartError("the metadata are not JSON") from exc
+
+    async def _skip_past(self, mark: bytes, limit: int) -> bytes:
+        searched = 0
+        while (at := self._buffer.find(mark, max(0, searched - len(mark)))) < 0:
+            searched = len(self._buffer)
+            if searched > limit:
+                raise MultipartError("too much comes before a boundary")
+            if not await self._more():
+                raise MultipartError("the body ends before its second part")
+        before, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
+        return before
+
+    async def _headers(self) -> dict[str, str]:
+        """Read the rest of a boundary's line, and header lines up to an empty one."""
+        headers: dict[str, str] = {}
+        rest, used = await self._line(), 0
+        if rest.startswith(b"--"):
+            raise MultipartError("the body has fewer than two parts")
+        while line := await self._line():
+            used += len(line)
+            if used > _MAX_HEAD_BYTES:
+                raise MultipartError("a part's headers are too long")
+            name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
+            if colon:
+                headers[name.strip().lower()] = value.strip()
+        return headers
+
+    async def _line(self) -> bytes:
+        while (at := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > _MAX_HEAD_BYTES:
+                raise MultipartError("a part's headers are too long")
+            if not await self._more():
+                raise MultipartError("the body ends within a part's headers")
+        line, self._buffer = self._buffer[:at], self._buffer[at + 1 :]
+        return line.removesuffix(b"\r")
+
+    async def _more(self) -> bool:
+        piece = b"" if self._exhausted else await self._source.read()
+        self._exhausted = not piece
+        self._buffer += piece
+        return bool(piece)
+
+
+def _before_possible(buffer: bytes, delimiter: bytes) -> int:
+    """Count the bytes that no delimiter can begin in, whatever follows."""
+    for kept in range(min(len(delimiter) - 1, len(buffer)), 0, -1):
+        if buffer.endswith(delimiter[:kept]):
+            return len(buffer) - kept
+    return len(buffer)
+
+
+def _part_headers(headers: dict[str, str]) -> PartHeaders:
+    length = headers.get("content-length", "")
+    return PartHeaders(
+        content_type=headers.get("content-type"),
+        content_disposition=headers.get("content-disposition"),
+        location=headers.get("location"),
+        size_bytes=int(length) if length.isascii() and length.isdecimal() and len(length) < 16 else None,  # noqa: PLR2004 - petabytes are no media
+    )

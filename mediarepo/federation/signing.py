@@ -1,0 +1,75 @@
+"""Ed25519 signatures, as servers make and check them (Matrix appendices, "Signing JSON")."""
+
+import base64
+import binascii
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+COMPROMISED = frozenset({base64.b64decode("l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og=")})
+"""Public keys whose secret half is published (ELEMENTSEC-2025-1670): whoever holds it proves nothing."""
+
+KEY_BYTES = 32
+_SIGNATURE_BYTES = 64
+_KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]{1,255}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key of our own: `key_id` as in "ed25519:a_AbCd", and its 32-byte seed."""
+
+    key_id: str
+    seed: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not _KEY_ID.fullmatch(self.key_id):
+            raise ValueError("a key id looks like ed25519:a_AbCd")
+        if len(self.seed) != KEY_BYTES:
+            raise ValueError(f"an ed25519 key has a seed of {KEY_BYTES} bytes")
+        if self.public_key in COMPROMISED:
+            raise ValueError("this key's secret is known to the public: make another one")
+
+    @property
+    def public_key(self) -> bytes:
+        """The half that others check signatures with, 32 bytes."""
+        return Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> str:
+        """Sign bytes; gives unpadded base64."""
+        return encode_base64(Ed25519PrivateKey.from_private_bytes(self.seed).sign(message))
+
+
+def new_signing_key(version: str | None = None) -> SigningKey:
+    """Make a key at random; without a version its id is random too."""
+    return SigningKey(f"ed25519:{version or f'media_{secrets.token_hex(3)}'}", secrets.token_bytes(KEY_BYTES))
+
+
+def verify(public_key: bytes, message: bytes, signature_b64: str) -> bool:
+    """Say whether a signature is good; whatever cannot be understood is not, nor is anything by a published key."""
+    if public_key in COMPROMISED or len(public_key) != KEY_BYTES:
+        return False
+    try:
+        signature = decode_base64(signature_b64)
+        if len(signature) != _SIGNATURE_BYTES:
+            return False
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def encode_base64(data: bytes) -> str:
+    """Write unpadded base64."""
+    return base64.b64encode(data).decode("ascii").rstrip("=")
+
+
+def decode_base64(text: str) -> bytes:
+    """Read base64, padded or not; ValueError when it is neither."""
+    text = text.rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise ValueError("not base64") from exc

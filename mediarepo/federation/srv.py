@@ -1,0 +1,46 @@
+"""SRV records, by which a server name points to hosts and ports (RFC 2782)."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import dns.asyncresolver
+import dns.exception
+import dns.rdatatype
+import dns.resolver
+
+_LIFETIME_S = 8.0
+_MAX_RECORDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SrvRecord:
+    """One target of a service; `host` is without a trailing dot and empty when there is expressly no service."""
+
+    host: str
+    port: int
+    priority: int
+    weight: int
+
+
+SrvLookup = Callable[[str], Awaitable[Sequence[SrvRecord]]]
+"""Gives the records of a name such as _matrix-fed._tcp.example.org; none when there are none. OSError on failure."""
+
+
+async def lookup_srv(name: str) -> Sequence[SrvRecord]:
+    """Ask DNS, at the system's servers."""
+    try:
+        answer = await dns.asyncresolver.resolve(name, dns.rdatatype.SRV, lifetime=_LIFETIME_S, search=False)
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        return []
+    except dns.resolver.NoResolverConfiguration:
+        return []
+    except dns.exception.DNSException as exc:
+        raise OSError(f"SRV records of {name} cannot be looked up: {exc}") from exc
+    return [SrvRecord(str(one.target).rstrip("."), one.port, one.priority, one.weight) for one in answer]
+
+
+def in_order(records: Sequence[SrvRecord]) -> list[SrvRecord]:
+    """Put records into the order in which to try them: by priority, heavier ones rather first."""
+    ordered = sorted(records, key=lambda one: (one.priority, -(random.random() ** (1 / (one.weight + 0.01)))))  # noqa: S311 - spreads load, keeps no secret
+    return ordered[:_MAX_RECORDS]

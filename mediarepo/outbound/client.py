@@ -1,0 +1,134 @@
+"""GET from other people's servers: each address checked, each wait and each answer bounded, no proxy, no cookies."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+from urllib.parse import urljoin
+
+import aiohttp
+from yarl import URL
+
+from mediarepo.config.outbound import OutboundConfig
+from mediarepo.outbound.addresses import AddressRules
+from mediarepo.outbound.answers import Answer
+from mediarepo.outbound.errors import OutboundError, OutboundReason
+from mediarepo.outbound.failures import explained
+from mediarepo.outbound.resolving import GuardedResolver, Lookup, SystemLookup
+from mediarepo.outbound.targets import Patience, Target
+from mediarepo.outbound.urls import parse_url
+
+__all__ = ["Answer", "Outbound"]
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_MAX_LINE_BYTES = 16 * 1024
+_HTTPS_ONLY = frozenset({"https"})
+
+
+class Outbound:
+    """The one door; everything that is not configured by address is asked through it."""
+
+    def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
+        self._config = config
+        self._own_lookup = SystemLookup() if lookup is None else None
+        rules = AddressRules(allow=config.allow_networks, deny=config.deny_networks)
+        self._resolver = GuardedResolver(
+            rules, lookup or self._own_lookup or SystemLookup(), config.resolve_timeout_ms / 1000
+        )
+        self._tls = ssl.create_default_context(cafile=config.ca_file)
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            resolver=self._resolver,
+            use_dns_cache=False,
+            limit=self._config.max_connections,
+            ssl=self._tls,
+            happy_eyeballs_delay=0.25,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            trust_env=False,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            read_bufsize=64 * 1024,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+        if self._own_lookup is not None:
+            self._own_lookup.close()
+
+    @asynccontextmanager
+    async def ask(
+        self, target: Target, request_target: str, *, headers: Mapping[str, str], patience: Patience
+    ) -> AsyncIterator[Answer]:
+        """GET a request target, sent byte for byte as given, over TLS; redirects are answers like others."""
+        self._resolver.check_literal(target.host)
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        url = URL(f"https://{host}:{target.port}{request_target}", encoded=True)
+        sent = {"Host": target.host_header, **headers}
+        until = _loop_time() + patience.total_ms / 1000
+        async with AsyncExitStack() as stack:
+            yield await self._sent(stack, url, sent, patience, until, tls_name=target.tls_name)
+
+    @asynccontextmanager
+    async def get(
+        self, url: str, *, headers: Mapping[str, str], patience: Patience, schemes: frozenset[str] = _HTTPS_ONLY
+    ) -> AsyncIterator[Answer]:
+        """GET a URL, following redirects; each is judged like the first, and no header goes to another host."""
+        until = _loop_time() + patience.total_ms / 1000
+        first_host = parse_url(url).host
+        for _ in range(self._config.max_redirects + 1):
+            parsed = parse_url(url)
+            if parsed.scheme not in schemes:
+                raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} is not asked over {parsed.scheme}")
+            self._resolver.check_literal(parsed.host)
+            sent = headers if parsed.host == first_host else {}
+            async with AsyncExitStack() as stack:
+                answer = await self._sent(stack, parsed.url, sent, patience, until, tls_name=None)
+                location = answer.headers.get("Location")
+                if answer.status not in _REDIRECTS or location is None:
+                    yield answer
+                    return
+                url = urljoin(url, location)
+        raise OutboundError(OutboundReason.TOO_MANY_REDIRECTS, f"{first_host} redirects too often")
+
+    async def _sent(
+        self,
+        stack: AsyncExitStack,
+        url: URL,
+        headers: Mapping[str, str],
+        patience: Patience,
+        until: float,
+        *,
+        tls_name: str | None,
+    ) -> Answer:
+        if self._session is None:
+            raise RuntimeError("the door is not open")
+        host = url.host or ""
+        head_until = min(until, _loop_time() + (patience.connect_ms + patience.headers_ms) / 1000)
+        request = self._session.get(
+            url,
+            headers={"Accept-Encoding": "identity", "User-Agent": "mediarepo", **headers},
+            allow_redirects=False,
+            server_hostname=tls_name,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience.connect_ms / 1000),
+        )
+        with explained(host):
+            async with asyncio.timeout_at(head_until):
+                response = await stack.enter_async_context(request)
+        if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+            raise OutboundError(OutboundReason.ENCODED, f"{host} sends a Content-Encoding that nobody asked for")
+        stack.callback(response.close)
+        return Answer(response, host, patience=patience, until=until)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,96 @@
+"""From names to addresses that may be connected to; aiohttp connects to nothing else."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from mediarepo.outbound.addresses import AddressRules
+from mediarepo.outbound.errors import OutboundError, OutboundReason
+from mediarepo.outbound.urls import address_of, check_host
+
+Lookup = Callable[[str], Awaitable[Sequence[str]]]
+"""Gives a name's addresses as text; OSError when it has none."""
+
+_THREADS = 16
+_MAX_ADDRESSES = 16
+
+
+class SystemLookup:
+    """Asks the system's resolver, in threads of its own, so that a slow name holds up no other work."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup")
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        """Look a name up in DNS and in the hosts file."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, _getaddrinfo, host)
+        return list(dict.fromkeys(found))
+
+    def close(self) -> None:
+        """End the threads, without waiting for lookups that hang."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _getaddrinfo(host: str) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names for aiohttp, leaving out every address that must not be connected to."""
+
+    def __init__(self, rules: AddressRules, lookup: Lookup, timeout_s: float) -> None:
+        self._rules = rules
+        self._lookup = lookup
+        self._timeout_s = timeout_s
+
+    def check_literal(self, host: str) -> None:
+        """Refuse an IP address that must not be connected to; names are judged when they are resolved."""
+        address = address_of(host)
+        if address is None:
+            check_host(host)
+        elif not self._rules.permits(address):
+            raise OutboundError(OutboundReason.FORBIDDEN_ADDRESS, f"{host} is an address that is not connected to")
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - both are tried
+    ) -> list[ResolveResult]:
+        """Find a name's addresses; OutboundError when it has none that may be connected to."""
+        permitted = [address for address in await self._addresses(host) if self._rules.permits(address)]
+        if not permitted:
+            raise OutboundError(
+                OutboundReason.FORBIDDEN_ADDRESS, f"{host} has only addresses that are not connected to"
+            )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address),
+                port=port,
+                family=socket.AF_INET6 if address.version == 6 else socket.AF_INET,  # noqa: PLR2004 - the protocol's number
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in permitted[:_MAX_ADDRESSES]
+        ]
+
+    async def _addresses(self, host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._lookup(host)
+        except TimeoutError as exc:
+            raise OutboundError(OutboundReason.TOO_SLOW, f"looking up {host} took too long") from exc
+        except (OSError, UnicodeError) as exc:
+            raise OutboundError(OutboundReason.NAME_NOT_FOUND, f"{host} cannot be resolved: {exc}") from exc
+        if not found:
+            raise OutboundError(OutboundReason.NAME_NOT_FOUND, f"{host} has no address")
+        return [ipaddress.ip_address(text) for text in found]
+
+    async def close(self) -> None:
+        """Have nothing to close."""
