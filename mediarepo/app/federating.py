@@ -5,15 +5,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediarepo.app.foundation import elapsed_ms
+from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms
 from mediarepo.config.settings import Settings
+from mediarepo.db.server_keys import ServerKeyTable
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Discovery
 from mediarepo.federation.key_files import read_keys
 from mediarepo.federation.media_client import MediaClient
+from mediarepo.federation.server_keys import ServerKeys
 from mediarepo.federation.signing import SigningKey
 from mediarepo.federation.srv import SrvLookup, lookup_srv
 from mediarepo.federation.well_known import Delegation, WellKnown
+from mediarepo.model.server_keys import KeysOfServer
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.outbound.client import Outbound
 
@@ -25,26 +28,36 @@ class Federating:
     client: FederationClient
     media: MediaClient
     keys: Mapping[str, SigningKey]
+    server_keys: ServerKeys
 
 
 @asynccontextmanager
-async def open_federating(settings: Settings, *, lookup: SrvLookup = lookup_srv) -> AsyncIterator[Federating]:
+async def open_federating(foundation: Foundation, *, lookup: SrvLookup = lookup_srv) -> AsyncIterator[Federating]:
     """Read our keys, and open the door to other servers."""
+    settings = foundation.settings
     async with AsyncExitStack() as stack:
-        keys = read_signing_keys(settings)
+        own_keys = read_signing_keys(settings)
+        keys = {server_name: of_server[0] for server_name, of_server in own_keys.items()}
         outbound = await stack.enter_async_context(Outbound(settings.outbound))
         flights = await stack.enter_async_context(SingleFlight[Delegation]())
         well_known = WellKnown(outbound, flights, clock_s=_clock_s)
         discovery = Discovery(well_known, clock_s=_clock_s, lookup=lookup)
         client = FederationClient(discovery=discovery, outbound=outbound)
         media = MediaClient(config=settings.remote_media, client=client, outbound=outbound, keys=keys)
-        yield Federating(client=client, media=media, keys=keys)
+        server_keys = ServerKeys(
+            client,
+            ServerKeyTable(foundation.database),
+            await stack.enter_async_context(SingleFlight[KeysOfServer]()),
+            known={name: {key.key_id: key.public_key for key in of_server} for name, of_server in own_keys.items()},
+            now_ms=now_ms,
+        )
+        yield Federating(client=client, media=media, keys=keys, server_keys=server_keys)
 
 
-def read_signing_keys(settings: Settings) -> dict[str, SigningKey]:
-    """Read the key of each homeserver that has one; of several in a file the first signs."""
+def read_signing_keys(settings: Settings) -> dict[str, list[SigningKey]]:
+    """Read the keys of each homeserver that has some; the first one signs. KeyFileError when a file cannot be used."""
     return {
-        homeserver.server_name: read_keys(Path(homeserver.signing_key_file))[0]
+        homeserver.server_name: read_keys(Path(homeserver.signing_key_file))
         for homeserver in settings.homeservers
         if homeserver.signing_key_file is not None
     }

@@ -18,6 +18,7 @@ from mediarepo.app.joining import (
 from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
 from mediarepo.db.listening import Listening
+from mediarepo.federation.verification import Verification
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.whoami import Whoami
@@ -48,6 +49,7 @@ class Repository:
     pending: PendingUploads
     downloads: Downloads
     remote_media: RemoteMedia
+    verification: Verification
     thumbnails: Thumbnails
     sweeps: Sweeps
     access_times: AccessTimes
@@ -65,7 +67,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         listening = Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset)
         await stack.enter_async_context(listening)
         downloads = join_downloads(foundation, tenants, access_times, arrivals)
-        federating = await stack.enter_async_context(open_federating(settings))
+        federating = await stack.enter_async_context(open_federating(foundation))
         remote_media = join_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
         whoami = await stack.enter_async_context(Whoami(settings.identity))
@@ -78,6 +80,9 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             pending=join_pending(foundation),
             downloads=downloads,
             remote_media=remote_media,
+            verification=Verification(
+                settings.federation, federating.server_keys, lambda name: tenants.by_server_name(name) is not None
+            ),
             thumbnails=await join_thumbnails(foundation, downloads, remote_media, stack),
             sweeps=join_sweeps(foundation),
             access_times=access_times,

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from mediarepo.config.base import Section
 from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.federation import FederationConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.config.listening import ListenConfig
 from mediarepo.config.logs import LogConfig
@@ -69,6 +70,8 @@ class Settings(Section):
     """Limits of uploads."""
     downloads: DownloadsConfig = DownloadsConfig()
     """How downloads are answered."""
+    federation: FederationConfig = FederationConfig()
+    """How other servers' requests are answered."""
     outbound: OutboundConfig = OutboundConfig()
     """Whom we connect to."""
     remote_media: RemoteMediaConfig = RemoteMediaConfig()

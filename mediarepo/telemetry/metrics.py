@@ -13,12 +13,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._requests = Counter(
-            "mediarepo_requests",
-            "Requests answered.",
-            ["endpoint", "method", "status"],
-            registry=self.registry,
-        )
+        self._requests = self._counter("requests", "Requests answered.", "endpoint", "method", "status")
         self._seconds = Histogram(
             "mediarepo_request_seconds",
             "Time to answer, bodies included.",
@@ -26,27 +21,22 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._s3_requests = Counter(
-            "mediarepo_s3_requests", "Requests to S3.", ["store", "operation", "outcome"], registry=self.registry
+        self._s3_requests = self._counter("s3_requests", "Requests to S3.", "store", "operation", "outcome")
+        self.objects_missing = self._counter("objects_missing", "Objects that S3 had lost when they were asked for.")
+        self.upload_memory_bytes = self._gauge("upload_memory_bytes", "Memory reserved for the buffers of uploads.")
+        self.deletions_waiting = self._gauge("deletions_waiting", "Objects that wait for their deletion from S3.")
+        self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
+        self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
+        self.fetches = self._counter("fetches", "Fetches of other servers' media, by outcome.", "outcome")
+        self.outages_told_as_not_found = self._counter(
+            "outages_told_as_not_found", "Requests of other servers answered with 404 because of an outage of ours."
         )
-        self.objects_missing = Counter(
-            "mediarepo_objects_missing", "Objects that S3 had lost when they were asked for.", registry=self.registry
-        )
-        self.upload_memory_bytes = Gauge(
-            "mediarepo_upload_memory_bytes", "Memory reserved for the buffers of uploads.", registry=self.registry
-        )
-        self.deletions_waiting = Gauge(
-            "mediarepo_deletions_waiting", "Objects that wait for their deletion from S3.", registry=self.registry
-        )
-        self.sweeps_stopped = Counter(
-            "mediarepo_sweeps_stopped", "Sweeps that refused to remove anything.", ["store"], registry=self.registry
-        )
-        self.fetches = Counter(
-            "mediarepo_fetches", "Fetches of other servers' media, by outcome.", ["outcome"], registry=self.registry
-        )
-        self.thumbnails = Counter(
-            "mediarepo_thumbnail_jobs", "Render jobs, by outcome.", ["outcome"], registry=self.registry
-        )
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"mediarepo_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(f"mediarepo_{name}", meaning, registry=self.registry)
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""

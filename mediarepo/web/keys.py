@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from mediarepo.config.settings import Settings
+from mediarepo.federation.verification import Verification
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.downloads import Downloads
@@ -23,6 +24,7 @@ DOWNLOADS = web.AppKey("downloads", Downloads)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
 PENDING = web.AppKey("pending", PendingUploads)
 REMOTE_MEDIA = web.AppKey("remote_media", RemoteMedia)
+VERIFICATION = web.AppKey("verification", Verification)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)

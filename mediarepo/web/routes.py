@@ -7,9 +7,11 @@ from mediarepo.web.client.create import create, upload_to
 from mediarepo.web.client.download import download, legacy_download
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
 from mediarepo.web.client.upload import upload
+from mediarepo.web.federation import media as federation
 from mediarepo.web.ops.health import live, metrics, ready
 from mediarepo.web.wire.bodies import expect_later
 
+_FEDERATION = ("/_matrix/federation/v1/media", "/_matrix/federation/unstable/org.matrix.msc3916.v2/media")
 _CLIENT = "/_matrix/client/v1/media"
 _LEGACY = "/_matrix/media/{version:v3|r0|v1}"
 _MEDIA = "{server_name:[^/]*}/{media_id:[^/]*}"
@@ -29,6 +31,13 @@ def add_matrix_routes(app: web.Application) -> None:
     app.router.add_get(f"{_LEGACY}/download/{_NAMED}", legacy_download)
     app.router.add_get(f"{_LEGACY}/thumbnail/{_MEDIA}", legacy_thumbnail)
     app.router.add_get(f"{_LEGACY}/config", media_config)
+
+
+def add_federation_routes(app: web.Application) -> None:
+    """Answer what other servers ask for."""
+    for base in _FEDERATION:
+        app.router.add_get(f"{base}/download/{{media_id:[^/]*}}", federation.download)
+        app.router.add_get(f"{base}/thumbnail/{{media_id:[^/]*}}", federation.thumbnail)
 
 
 def add_operator_routes(app: web.Application) -> None:

@@ -36,7 +36,7 @@ async def _send(request: web.Request, query: Query, asking: Asking) -> web.Strea
         return web.Response(status=304, headers=headers)
     content_type = found.thumbnail.content_type
     headers["Content-Type"] = content_type
-    headers["Content-Disposition"] = f"inline; filename=thumbnail.{_EXTENSIONS.get(content_type, 'bin')}"
+    headers["Content-Disposition"] = thumbnail_disposition(content_type)
     if request.method == "HEAD":
         headers["Content-Length"] = str(found.thumbnail.size_bytes)
         return web.Response(headers=headers)
@@ -48,3 +48,8 @@ async def _send(request: web.Request, query: Query, asking: Asking) -> web.Strea
         headers=headers,
         idle_timeout_ms=config.idle_timeout_ms,
     )
+
+
+def thumbnail_disposition(content_type: str) -> str:
+    """Name a thumbnail after its kind."""
+    return f"inline; filename=thumbnail.{_EXTENSIONS.get(content_type, 'bin')}"

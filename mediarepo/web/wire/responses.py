@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -43,15 +44,29 @@ class Arriving(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands before and after the bytes in a body; the head leaves together with the first of them."""
+
+    head: bytes = b""
+    tail: bytes = b""
+
+
+NO_FRAME = Frame()
+
+
 class ResponseSink:
     """Takes bytes for a client; a client that takes none for too long is let go."""
 
-    def __init__(self, response: web.StreamResponse, idle_timeout_ms: int) -> None:
+    def __init__(self, response: web.StreamResponse, idle_timeout_ms: int, head: bytes = b"") -> None:
         self._response = response
+        self._head = head
         self._idle_timeout_s = idle_timeout_ms / 1000
 
     async def write(self, data: bytes) -> None:
         """Write and wait until the client's buffer has room."""
+        if self._head:
+            data, self._head = self._head + data, b""
         try:
             async with asyncio.timeout(self._idle_timeout_s):
                 await self._response.write(data)
@@ -73,6 +88,7 @@ async def send_bytes(
     status: int,
     headers: Mapping[str, str],
     idle_timeout_ms: int,
+    frame: Frame = NO_FRAME,
 ) -> web.StreamResponse:
     """Send stored bytes; S3 has answered, and with the right length, before any header leaves."""
     async with opened as stored:
@@ -80,12 +96,18 @@ async def send_bytes(
             log.error("object_has_wrong_size", expected=size_bytes, found=stored.size_bytes)
             raise UnavailableError("the stored object does not have the size it should have")
         if size_bytes <= _WHOLE_BYTES:
-            return web.Response(body=await stored.read(), status=status, headers=headers)
+            body = await stored.read()
+            return web.Response(
+                body=body if frame is NO_FRAME else frame.head + body + frame.tail, status=status, headers=headers
+            )
         response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = size_bytes
+        response.content_length = len(frame.head) + size_bytes + len(frame.tail)
         await response.prepare(request)
         try:
-            await stored.send_to(ResponseSink(response, idle_timeout_ms))
+            sink = ResponseSink(response, idle_timeout_ms, head=frame.head)
+            await stored.send_to(sink)
+            if frame.tail:
+                await sink.write(frame.tail)
         except ConnectionAbortedError as exc:
             _break_off(request, exc)
         except MatrixError as exc:

@@ -1,0 +1,176 @@
+"""Other servers' keys, fetched from themselves (server-server API, "Retrieving server keys")."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+import structlog
+
+from mediarepo.errors import MatrixError
+from mediarepo.federation.client import FederationClient
+from mediarepo.federation.published_keys import parse_published_keys
+from mediarepo.model.server_keys import KeysOfServer
+from mediarepo.model.single_flight import SingleFlight
+from mediarepo.outbound.errors import OutboundError, OutboundReason
+from mediarepo.outbound.targets import Patience
+
+log = structlog.get_logger(__name__)
+
+_PATH = "/_matrix/key/v2/server"
+_MAX_BYTES = 64 * 1024
+_OK = 200
+_PATIENCE = Patience(connect_ms=5_000, headers_ms=8_000, idle_ms=5_000, total_ms=15_000)
+_WEEK_MS = 7 * 24 * 3_600_000
+_AGAIN_MS = 60_000
+"""A server is not asked again before, be it for a key it did not have or because it did not answer."""
+_MAX_ENTRIES = 10_000
+_MAX_FETCHES = 32
+
+
+Entry = TypeVar("Entry")
+
+
+class KeyProblem(StrEnum):
+    """Why a key could not be had."""
+
+    BLOCKED = "key_fetch_blocked"
+    UNREACHABLE = "key_fetch_unreachable"
+    TOO_SLOW = "key_fetch_too_slow"
+    NOT_UNDERSTOOD = "key_answer_not_understood"
+    UNKNOWN_KEY = "unknown_key"
+    EXPIRED = "expired_key"
+    BUSY = "too_many_key_fetches"
+
+
+class ServerKeyError(Exception):
+    """Another server's key could not be had; the message is for the operator."""
+
+    def __init__(self, problem: KeyProblem, message: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.message = message
+
+
+class KeptKeys(Protocol):
+    """Keeps keys for all processes."""
+
+    async def get(self, server_name: str) -> KeysOfServer | None:
+        """Read what is kept of a server."""
+        ...
+
+    async def keep(self, server_name: str, keys: KeysOfServer) -> None:
+        """Keep what a server published."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: ServerKeyError
+    until_ms: int
+
+
+class ServerKeys:
+    """Finds keys; `known` are those of our own homeservers, used without asking anybody."""
+
+    def __init__(
+        self,
+        client: FederationClient,
+        kept: KeptKeys,
+        flights: SingleFlight[KeysOfServer],
+        *,
+        known: Mapping[str, Mapping[str, bytes]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._client = client
+        self._kept = kept
+        self._flights = flights
+        self._known = known
+        self._now_ms = now_ms
+        self._keys: OrderedDict[str, KeysOfServer] = OrderedDict()
+        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._fetches = asyncio.Semaphore(_MAX_FETCHES)
+
+    async def find(self, server_name: str, key_id: str) -> bytes:
+        """Find a key that is good now, 32 bytes; ServerKeyError when there is none."""
+        own = self._known.get(server_name, {}).get(key_id)
+        if own is not None:
+            return own
+        keys = self._keys.get(server_name)
+        if not self._serve(keys, key_id):
+            keys = await self._from_database(server_name) or keys
+        if keys is None or (not self._serve(keys, key_id) and keys.fetched_ts + _AGAIN_MS <= self._now_ms()):
+            keys = await self._flights.run(server_name, lambda: self._fetched(server_name))
+        if key_id not in keys.verify_keys:
+            raise ServerKeyError(KeyProblem.UNKNOWN_KEY, f"{server_name} publishes no key {key_id}")
+        if not self._is_good(keys):
+            raise ServerKeyError(KeyProblem.EXPIRED, f"the keys of {server_name} are no longer good")
+        return keys.verify_keys[key_id]
+
+    def _serve(self, keys: KeysOfServer | None, key_id: str) -> bool:
+        return keys is not None and key_id in keys.verify_keys and self._is_good(keys)
+
+    def _is_good(self, keys: KeysOfServer) -> bool:
+        return min(keys.valid_until_ts, keys.fetched_ts + _WEEK_MS) >= self._now_ms()
+
+    async def _from_database(self, server_name: str) -> KeysOfServer | None:
+        try:
+            keys = await self._kept.get(server_name)
+        except MatrixError as exc:
+            log.warning("keys_not_read", reason=exc.message)
+            return None
+        if keys is not None:
+            _remember(self._keys, server_name, keys)
+        return keys
+
+    async def _fetched(self, server_name: str) -> KeysOfServer:
+        """Ask a server for its keys, unless it failed just now."""
+        failure = self._failures.get(server_name)
+        if failure is not None and failure.until_ms > self._now_ms():
+            raise failure.error.with_traceback(None)
+        if self._fetches.locked():
+            raise ServerKeyError(KeyProblem.BUSY, "too many servers' keys are being fetched")
+        try:
+            async with self._fetches:
+                keys = await self._ask(server_name)
+        except ServerKeyError as exc:
+            _remember(self._failures, server_name, _Failure(exc, self._now_ms() + _AGAIN_MS))
+            raise
+        self._failures.pop(server_name, None)
+        _remember(self._keys, server_name, keys)
+        try:
+            await self._kept.keep(server_name, keys)
+        except MatrixError as exc:
+            log.warning("keys_not_kept", reason=exc.message)
+        return keys
+
+    async def _ask(self, server_name: str) -> KeysOfServer:
+        try:
+            async with self._client.open(server_name, _PATH, headers={}, patience=_PATIENCE) as answer:
+                if answer.status != _OK:
+                    raise ServerKeyError(KeyProblem.UNREACHABLE, f"{server_name} answers {answer.status} for its keys")
+                published = await answer.read_json(_MAX_BYTES)
+            return parse_published_keys(server_name, published, fetched_ts=self._now_ms())
+        except OutboundError as exc:
+            raise ServerKeyError(_PROBLEMS.get(exc.reason, KeyProblem.UNREACHABLE), str(exc)) from exc
+        except ValueError as exc:
+            raise ServerKeyError(KeyProblem.NOT_UNDERSTOOD, f"{server_name}: {exc}") from exc
+
+
+_PROBLEMS = {
+    OutboundReason.FORBIDDEN_ADDRESS: KeyProblem.BLOCKED,
+    OutboundReason.BAD_URL: KeyProblem.BLOCKED,
+    OutboundReason.TOO_SLOW: KeyProblem.TOO_SLOW,
+    OutboundReason.TOO_LARGE: KeyProblem.NOT_UNDERSTOOD,
+    OutboundReason.NOT_JSON: KeyProblem.NOT_UNDERSTOOD,
+    OutboundReason.ENCODED: KeyProblem.NOT_UNDERSTOOD,
+}
+
+
+def _remember(entries: OrderedDict[str, Entry], name: str, entry: Entry) -> None:
+    entries[name] = entry
+    entries.move_to_end(name)
+    while len(entries) > _MAX_ENTRIES:
+        entries.popitem(last=False)

@@ -1,0 +1,108 @@
+"""GET of our media by other servers (server-server API, "Content Repository")."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from aiohttp import web
+
+from mediarepo.errors import UnauthorizedError
+from mediarepo.federation.multipart import mixed_head, mixed_tail, new_boundary
+from mediarepo.model.media import Media
+from mediarepo.model.mxc import Mxc, parse_media_id
+from mediarepo.services.downloads import Asking
+from mediarepo.web.auth import find_tenant
+from mediarepo.web.client.download import cache_headers
+from mediarepo.web.client.thumbnail import thumbnail_disposition
+from mediarepo.web.federation.outages import never_shunned
+from mediarepo.web.keys import DOWNLOADS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
+from mediarepo.web.params import Query, path_segments, thumbnail_spec
+from mediarepo.web.wire.conditions import is_not_modified, media_etag, thumbnail_etag
+from mediarepo.web.wire.disposition import content_disposition
+from mediarepo.web.wire.responses import Bytes, Frame, send_bytes
+
+_MAX_DISPOSITION_CHARS = 900
+"""The head should arrive in one piece, of at most about 1400 bytes: Synapse loses what it has to put together."""
+_SHORT_NAME_CHARS = 60
+
+
+@never_shunned
+async def download(request: web.Request) -> web.StreamResponse:
+    """Send media of ours to another server."""
+    mxc, asking = await _asked(request)
+    downloads = request.app[DOWNLOADS]
+    media = await downloads.find(mxc, asking)
+    etag = media_etag(media)
+    disposition = content_disposition(media.content_type, media.upload_name)
+    if len(disposition) > _MAX_DISPOSITION_CHARS and media.upload_name is not None:
+        disposition = content_disposition(media.content_type, media.upload_name[-_SHORT_NAME_CHARS:])
+    size_bytes = media.blob.size_bytes if media.blob is not None else 0
+    return await _send(
+        request, media, etag, media.content_type, disposition, partial(downloads.open, media), size_bytes
+    )
+
+
+@never_shunned
+async def thumbnail(request: web.Request) -> web.StreamResponse:
+    """Send a thumbnail of media of ours to another server: the same bytes that clients get."""
+    mxc, asking = await _asked(request)
+    thumbnails = request.app[THUMBNAILS]
+    found = await thumbnails.find(mxc, thumbnail_spec(Query(request)), asking)
+    return await _send(
+        request,
+        found.media,
+        thumbnail_etag(found.media, found.thumbnail.spec),
+        found.thumbnail.content_type,
+        thumbnail_disposition(found.thumbnail.content_type),
+        partial(thumbnails.open, found),
+        found.thumbnail.size_bytes,
+    )
+
+
+async def _asked(request: web.Request) -> tuple[Mxc, Asking]:
+    """Read what is asked for, by a server that has proven who it is."""
+    host = find_tenant(request)
+    verified = await request.app[VERIFICATION].check(
+        request.headers.getall("Authorization", []),
+        method=request.method,
+        request_target=request.raw_path,
+        host_server_name=None if host is None else host.server_name,
+    )
+    tenant = request.app[TENANTS].by_server_name(verified.destination)
+    if tenant is None:
+        raise UnauthorizedError("the request is not for this server")
+    (media_id,) = path_segments(request, 1)
+    wait_ms = Query(request).wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
+    return Mxc(tenant.server_name, parse_media_id(media_id)), Asking(tenant=tenant, wait_ms=wait_ms, allow_remote=False)
+
+
+async def _send(
+    request: web.Request,
+    media: Media,
+    etag: str,
+    content_type: str,
+    disposition: str,
+    open_bytes: Callable[[], AbstractAsyncContextManager[Bytes]],
+    size_bytes: int,
+) -> web.StreamResponse:
+    """Send the two parts: metadata, of which there are none yet, and the file."""
+    config = request.app[SETTINGS].downloads
+    headers = cache_headers(etag, media, config.max_age_s)
+    if is_not_modified(request.headers, etag=etag, modified_ts=media.created_ts):
+        return web.Response(status=304, headers=headers)
+    boundary = new_boundary()
+    frame = Frame(mixed_head(boundary, content_type, disposition), mixed_tail(boundary))
+    headers["Content-Type"] = f"multipart/mixed; boundary={boundary}"
+    headers["Content-Disposition"] = disposition
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(len(frame.head) + size_bytes + len(frame.tail))
+        return web.Response(headers=headers)
+    return await send_bytes(
+        request,
+        open_bytes(),
+        size_bytes=size_bytes,
+        status=200,
+        headers=headers,
+        idle_timeout_ms=config.idle_timeout_ms,
+        frame=frame,
+    )
