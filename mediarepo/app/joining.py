@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.uploads import UploadsConfig
 from mediarepo.db.deleting import Deleting
+from mediarepo.db.healing import Healing
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
 from mediarepo.db.outbox import Outbox
@@ -48,7 +49,7 @@ def join_sweeps(foundation: Foundation) -> Sweeps:
         stores=stores,
         sweeping=sweeping,
         intents=Intents(database),
-        markers=Markers(sweeping=sweeping),
+        markers=Markers(sweeping=sweeping, healing=Healing(database)),
         outbox=OutboxWorker(
             outbox=Outbox(database), stores=stores, on_backlog=foundation.metrics.deletions_waiting.set
         ),
@@ -89,7 +90,7 @@ def join_downloads(
         media=MediaTable(foundation.database),
         stores=foundation.stores,
         tenants=tenants,
-        markers=Markers(sweeping=Sweeping(foundation.database)),
+        markers=Markers(sweeping=Sweeping(foundation.database), healing=Healing(foundation.database)),
         access_times=access_times,
         arrivals=arrivals,
         on_missing=foundation.metrics.objects_missing.inc,

@@ -93,9 +93,9 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
 
 
 async def _claim_prefixes(repository: Repository) -> None:
-    """Mark the prefixes as ours, so that an object missing there can be believed."""
-    stores = repository.foundation.stores.by_name.values()
-    await repository.sweeps.markers.claim_all(stores)
+    """Mark the prefixes as ours, so that an object missing there can be believed; store nothing in others."""
+    stores = repository.foundation.stores
+    stores.close(await repository.sweeps.markers.claim_all(stores.by_name.values()))
 
 
 def _jobs(repository: Repository) -> list[Job]:

@@ -88,6 +88,26 @@ async def _sweep(settings: Settings) -> None:
 
 
 @cli.command()
+def claim(
+    store: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
+    config: ConfigFile = _DEFAULT_CONFIG,
+) -> None:
+    """Accept a bucket or prefix that everything was moved to on purpose, and find missing media again there."""
+    settings = _settings(config)
+    set_up_logs(settings.log)
+    if store not in settings.stores:
+        typer.echo(f"there is no store {store!r} under stores", err=True)
+        raise typer.Exit(2)
+    run(_claim(settings, store))
+
+
+async def _claim(settings: Settings, name: str) -> None:
+    async with open_foundation(settings) as foundation:
+        report = await join_sweeps(foundation).take_over(foundation.stores.by_name[name])
+    typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
+
+
+@cli.command()
 def dev(
     data_dir: Annotated[
         Path, typer.Option(envvar="MEDIAREPO_DATA", help="Where the embedded servers keep their data.")

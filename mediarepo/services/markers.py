@@ -1,4 +1,8 @@
-"""Whose is a prefix? An object in it carries the installation's id."""
+"""Whose is a prefix? An object in it carries the installation's id.
+
+A prefix without a marker becomes ours only while the database knows of no objects there, or when most of the oldest
+ones are found: else it is a wrong bucket, and nothing that is missing in it can be believed to be lost.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,6 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from mediarepo.db.healing import Healing, KnownObject
 from mediarepo.db.sweeping import Sweeping
 from mediarepo.errors import MatrixError
 from mediarepo.storage.errors import ObjectMissingError, StorageError
@@ -15,6 +20,12 @@ log = structlog.get_logger(__name__)
 
 _CLAIM_TIMEOUT_S = 5
 _MAX_MARKER_BYTES = 4096
+_SAMPLE = 20
+
+NOT_OURS = (
+    "this bucket and prefix are another installation's, or not those that the database was used with; correct the "
+    "configuration, or run `mediarepo claim STORE` if everything was moved here on purpose"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +33,15 @@ class Markers:
     """Writes and checks the installation's marker in each store."""
 
     sweeping: Sweeping
+    healing: Healing
     claimed: set[str] = field(default_factory=set)
 
-    async def claim_all(self, stores: Iterable[Store]) -> None:
-        """Claim the stores that were not claimed yet; what cannot be reached is left for the next time."""
+    async def claim_all(self, stores: Iterable[Store]) -> set[str]:
+        """Claim the stores that were not claimed yet, and name those that are not ours.
+
+        What cannot be reached is left for the next time.
+        """
+        foreign = set()
         for store in stores:
             if store.name in self.claimed:
                 continue
@@ -38,7 +54,9 @@ class Markers:
             if ours:
                 self.claimed.add(store.name)
             else:
-                log.error("prefix_of_another_installation", store=store.name, marker=marker_key(store))
+                foreign.add(store.name)
+                log.error("bucket_is_not_ours", store=store.name, marker=marker_key(store), help=NOT_OURS)
+        return foreign
 
     async def is_ours(self, store: Store) -> bool:
         """Say whether the store's prefix carries our own marker."""
@@ -53,13 +71,31 @@ class Markers:
         return text.decode("utf-8", "replace").strip()
 
     async def claim(self, store: Store) -> bool:
-        """Put our marker where there is none; False when the prefix belongs to another installation."""
+        """Put our marker where there is none; False when the prefix is another installation's, or the wrong one."""
         owner = await self.owner(store)
         if owner is None:
-            text = f"{await self.sweeping.installation_id()}\n".encode()
-            await store.put(marker_key(store), [text], size_bytes=len(text), metadata={})
-            return await self.is_ours(store)
+            return await self._looks_right(store) and await self.mark(store)
         return owner == str(await self.sweeping.installation_id())
+
+    async def mark(self, store: Store) -> bool:
+        """Put our marker, whatever is there; False when somebody else did so at the same time."""
+        text = f"{await self.sweeping.installation_id()}\n".encode()
+        await store.put(marker_key(store), [text], size_bytes=len(text), metadata={})
+        return await self.is_ours(store)
+
+    async def _looks_right(self, store: Store) -> bool:
+        """Say whether most of the oldest objects are there; a store that should hold none looks right."""
+        oldest = await self.healing.oldest(store.name, _SAMPLE)
+        there = [one for one in oldest if await is_there(store, one)]
+        return not oldest or 2 * len(there) > len(oldest)
+
+
+async def is_there(store: Store, known: KnownObject) -> bool:
+    """Say whether a store holds an object, in its right size."""
+    async for found in store.list(known.object_key):
+        if found.key == known.object_key:
+            return found.size_bytes == known.size_bytes
+    return False
 
 
 def marker_key(store: Store) -> str:

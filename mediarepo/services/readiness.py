@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mediarepo.db.connections import Database
 from mediarepo.db.errors import DatabaseUnavailableError
 from mediarepo.errors import MatrixError
+from mediarepo.services.markers import NOT_OURS
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import Store
@@ -38,6 +39,8 @@ class Readiness:
         return None
 
     async def _store(self, store: Store) -> str | None:
+        if store.name in self.stores.closed:
+            return NOT_OURS
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await store.check()

@@ -9,7 +9,7 @@ from mediarepo.config.sweeps import SweepConfig
 from mediarepo.db.sweeping import Intents, Sweeping
 from mediarepo.model.keys import hour_of, parse_key_ts
 from mediarepo.model.media import StoreClass
-from mediarepo.services.markers import Markers
+from mediarepo.services.markers import NOT_OURS, Markers, is_there
 from mediarepo.services.outbox import OutboxWorker
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
@@ -29,6 +29,7 @@ class SweepReport:
     unknown: int = 0
     multiparts: int = 0
     stopped: str | None = None
+    found_again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,8 @@ class Sweeps:
 
     async def _sweep_store(self, store: Store) -> SweepReport:
         if not await self.markers.claim(store):
-            return SweepReport(store.name, stopped="the prefix carries another installation's marker")
+            return SweepReport(store.name, stopped=NOT_OURS)
+        found_again = await self._heal(store)
         horizon_ms = await self.sweeping.now_ms() - self.config.grace_ms
         listed, unknown = 0, list[str]()
         async for page in _pages(self._old_keys(store, horizon_ms)):
@@ -69,7 +71,24 @@ class Sweeps:
         for start in range(0, len(unknown), _PAGE):
             await self.sweeping.condemn(store.name, unknown[start : start + _PAGE])
         multiparts = await self._sweep_multiparts(store, horizon_ms)
-        return SweepReport(store.name, listed, len(unknown), multiparts)
+        return SweepReport(store.name, listed, len(unknown), multiparts, found_again=found_again)
+
+    async def take_over(self, store: Store) -> SweepReport:
+        """Mark a store as ours because the operator says so, and take back what was missing."""
+        await self.markers.mark(store)
+        return SweepReport(store.name, found_again=await self._heal(store))
+
+    async def _heal(self, store: Store) -> int:
+        """Take back that objects were missing which are there again; gives their number."""
+        healing, after_id, count = self.markers.healing, 0, 0
+        while missing := await healing.missing(store.name, after_id, _PAGE):
+            after_id = missing[-1].blob_id
+            for one in missing:
+                if await is_there(store, one):
+                    log.info("found_again", store=store.name, object_key=one.object_key)
+                    await healing.found_again(one.blob_id)
+                    count += 1
+        return count
 
     async def _old_keys(self, store: Store, horizon_ms: int) -> AsyncIterator[str]:
         """List keys made before the horizon, opening only the folders of hours that can hold such."""

@@ -1,0 +1,75 @@
+"""Blobs whose objects were missing, and what is known of a store's oldest objects."""
+
+from dataclasses import dataclass
+
+from mediarepo.db.connections import Connection, Database
+from mediarepo.db.deleting import let_go
+
+
+@dataclass(frozen=True, slots=True)
+class KnownObject:
+    """An object that a row promises."""
+
+    blob_id: int
+    object_key: str
+    size_bytes: int
+
+
+class Healing:
+    """Reads which objects should be there, and takes back that some were not."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def oldest(self, store: str, limit: int) -> list[KnownObject]:
+        """Read the objects that a store has held for longest, those known to be missing aside."""
+        return await self._read(
+            """SELECT blob_id, object_key, size_bytes FROM blob
+               WHERE store = $1 AND ownership = 'owned' AND missing_ts IS NULL ORDER BY blob_id LIMIT $2""",
+            store,
+            limit,
+        )
+
+    async def missing(self, store: str, after_id: int, limit: int) -> list[KnownObject]:
+        """Read missing objects in the order of their ids."""
+        return await self._read(
+            """SELECT blob_id, object_key, size_bytes FROM blob
+               WHERE store = $1 AND missing_ts IS NOT NULL AND blob_id > $3 ORDER BY blob_id LIMIT $2""",
+            store,
+            limit,
+            after_id,
+        )
+
+    async def _read(self, query: str, *arguments: object) -> list[KnownObject]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(query, *arguments)
+        return [KnownObject(row["blob_id"], row["object_key"], row["size_bytes"]) for row in rows]
+
+    async def found_again(self, blob_id: int) -> None:
+        """Give the media of a blob that was missing their content back.
+
+        If the same content was stored anew meanwhile, they refer to that, and the old object goes.
+        """
+        async with self._database.transaction() as connection:
+            twin_id = await self._twin(connection, blob_id)
+            if twin_id is None:
+                await connection.execute("UPDATE blob SET missing_ts = NULL WHERE blob_id = $1", blob_id)
+            await connection.execute(
+                "UPDATE media SET state = 'ready', blob_id = $2 WHERE blob_id = $1 AND state IN ('missing', 'ready')",
+                blob_id,
+                blob_id if twin_id is None else twin_id,
+            )
+            if twin_id is not None:
+                await let_go(connection, blob_id)
+
+    @staticmethod
+    async def _twin(connection: Connection, blob_id: int) -> int | None:
+        twin_id: int | None = await connection.fetchval(
+            """SELECT twin.blob_id FROM blob JOIN blob twin USING (store, sha256)
+               WHERE blob.blob_id = $1 AND twin.blob_id <> $1 AND twin.ownership = 'owned'
+                   AND twin.sha256_state = 'verified' AND twin.missing_ts IS NULL AND twin.parent_blob_id IS NULL
+                   AND blob.parent_blob_id IS NULL
+               FOR KEY SHARE OF twin""",
+            blob_id,
+        )
+        return twin_id
