@@ -22,7 +22,9 @@ class RemoteMediaConfig(Section):
     """How long it may pause within its answer, in ms."""
     total_timeout_ms: int = Field(default=600_000, ge=1_000)
     """How long one fetch may take as a whole, in ms."""
-    max_fetches: int = Field(default=32, ge=1)
+    min_bytes_per_s: int = Field(default=1024, ge=0)
+    """The slowest pace that a fetch may keep after its first half minute, on average."""
+    max_fetches: int = Field(default=100, ge=1)
     """Fetches at a time, a process; further ones wait."""
     max_fetches_per_server: int = Field(default=8, ge=1)
     """Fetches from one server at a time, a process."""

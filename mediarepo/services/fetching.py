@@ -1,5 +1,6 @@
 """One fetch of another server's media: from its first byte to the row, passed on to clients meanwhile."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from mediarepo.services.uploads import Uploads
 log = structlog.get_logger(__name__)
 
 _WINDOW_BYTES = 1024 * 1024
+_FIRST_S = 30
 _UNREACHED = {
     FetchReason.FORBIDDEN_ADDRESS,
     FetchReason.NOT_DISCOVERED,
@@ -79,7 +81,8 @@ class Fetching:
             created_ts=self.now_ms(),
             lease=lease,
         )
-        body = _TeedBody(content, None if again else self._tee(flight, media, content))
+        tee = None if again else self._tee(flight, media, content)
+        body = _TeedBody(content, tee, self.config.min_bytes_per_s)
         try:
             await self.uploads.store(
                 media,
@@ -130,10 +133,12 @@ class Fetching:
 
 
 class _TeedBody:
-    """A body whose bytes are shown to a tee as they are read."""
+    """A body whose bytes are shown to a tee as they are read; one that trickles is given up."""
 
-    def __init__(self, content: RemoteContent, tee: Tee | None) -> None:
+    def __init__(self, content: RemoteContent, tee: Tee | None, min_bytes_per_s: int) -> None:
         self.tee = tee
+        self._min_bytes_per_s = min_bytes_per_s
+        self._began = asyncio.get_running_loop().time()
         self.size_bytes = 0
         self._content = content
 
@@ -142,6 +147,9 @@ class _TeedBody:
         self.size_bytes += len(piece)
         if piece and self.tee is not None:
             self.tee.add(piece)
+        seconds = asyncio.get_running_loop().time() - self._began
+        if seconds > _FIRST_S and self.size_bytes < seconds * self._min_bytes_per_s:
+            raise FetchError(FetchReason.TOO_SLOW, "the content trickles")
         return piece
 
 
