@@ -46,7 +46,7 @@ class StoreConfig(Section):
     request_timeout_ms: int = Field(default=120_000, ge=1)
     """How long anything but the body of a download may take as a whole, waiting for a connection included, in ms."""
     max_connections: int = Field(default=100, ge=1)
-    """How many connections for bytes are open at once; further requests wait."""
+    """How many connections are open at once for downloads, and as many for uploads; further requests wait."""
     content_md5: bool = False
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE

@@ -93,6 +93,17 @@ class Downloads:
             raise NotFoundError("media not found")
         return self.open_blob(media.blob, span)
 
+    async def presign(self, media: Media, *, lifetime_s: int, content_disposition: str) -> str:
+        """Make a URL at which S3 itself gives out media's bytes."""
+        if media.blob is None:
+            raise NotFoundError("media not found")
+        return await self.stores.named(media.blob.store).presign(
+            media.blob.object_key,
+            lifetime_s=lifetime_s,
+            content_type=media.content_type,
+            content_disposition=content_disposition,
+        )
+
     def open_blob(self, blob: Blob, span: Span | None = None) -> "OpeningBlob":
         """Open a blob's bytes; when S3 has lost them, its media are marked missing."""
         return OpeningBlob(self.stores.named(blob.store).open(blob.object_key, span), blob, self.note_missing)

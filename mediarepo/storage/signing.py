@@ -57,14 +57,24 @@ class Signer:
         names in lower case and ascending order, values trimmed, host and x-amz-date among them; `date` is `amz_date`.
         """
         names = ";".join([name for name, _ in headers])
+        signature = self.signature(method, path, query, headers=headers, payload_hash=payload_hash, date=date)
+        key_id = self.credentials.access_key_id
+        return f"{_ALGORITHM} Credential={key_id}/{self.scope(date)}, SignedHeaders={names}, Signature={signature}"
+
+    def scope(self, date: str) -> str:
+        """Name the day, region and service that a signature is good for."""
+        return date[:8] + self._scope_end
+
+    def signature(
+        self, method: str, path: str, query: str, *, headers: Sequence[tuple[str, str]], payload_hash: str, date: str
+    ) -> str:
+        """Sign a request, described as for `authorization`; gives hexadecimal digits."""
+        names = ";".join([name for name, _ in headers])
         lines = "".join([f"{name}:{value}\n" for name, value in headers])
         request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload_hash}"
-        day = date[:8]
-        scope = day + self._scope_end
-        to_sign = f"{_ALGORITHM}\n{date}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        signature = hmac.digest(self._key_of(day), to_sign.encode(), "sha256").hex()
-        key_id = self.credentials.access_key_id
-        return f"{_ALGORITHM} Credential={key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        to_sign = f"{_ALGORITHM}\n{date}\n{self.scope(date)}\n{digest}"
+        return hmac.digest(self._key_of(date[:8]), to_sign.encode(), "sha256").hex()
 
     def _key_of(self, day: str) -> bytes:
         if day == self._day:

@@ -16,6 +16,7 @@ from mediarepo.storage.credentials import CredentialSource
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
 from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.objects import StoredObject
+from mediarepo.storage.presigning import presigned_query
 from mediarepo.storage.refusals import parse_refusal
 from mediarepo.storage.signing import UNSIGNED_PAYLOAD, Signer, amz_date, canonical_query, quote_key
 
@@ -39,10 +40,6 @@ class Wire:
 
     async def __aenter__(self) -> Self:
         config = self._config
-        connector = aiohttp.TCPConnector(
-            limit=config.max_connections,
-            ssl=_trust(config) if config.endpoint_url.startswith("https:") else False,
-        )
         self._patient = aiohttp.ClientTimeout(
             total=None,
             connect=config.request_timeout_ms / 1000,
@@ -54,7 +51,17 @@ class Wire:
             sock_connect=config.connect_timeout_ms / 1000,
             sock_read=config.read_timeout_ms / 1000,
         )
-        self._session = await self._stack.enter_async_context(
+        # clients who take their time with downloads must not hold up uploads: each has connections of its own
+        self._reading, self._writing = await self._session(), await self._session()
+        return self
+
+    async def _session(self) -> aiohttp.ClientSession:
+        config = self._config
+        connector = aiohttp.TCPConnector(
+            limit=config.max_connections,
+            ssl=_trust(config) if config.endpoint_url.startswith("https:") else False,
+        )
+        return await self._stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -64,7 +71,6 @@ class Wire:
                 trust_env=False,
             )
         )
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -144,23 +150,40 @@ class Wire:
         headers.update(unsigned or {})
         url = URL(f"{self._base}{path}?{query}" if query else f"{self._base}{path}", encoded=True)
         try:
-            return await self._session.request(
-                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
-            )
+            session = self._reading if method == "GET" else self._writing
+            return await session.request(method, url, headers=headers, data=body, timeout=limits, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as exc:
             raise error_of_failure(exc, self._place) from exc
 
-    async def _headers(self, method: str, path: str, query: str, signed: Mapping[str, str]) -> dict[str, str]:
+    async def presign(self, object_key: str, *, lifetime_s: int, overrides: Mapping[str, str]) -> str:
+        """Make a URL at which S3 gives an object to whoever has it, with other response headers than the object's."""
+        path = self._base_path + quote_key(object_key)
+        query = presigned_query(
+            await self._current_signer(),
+            path=path,
+            host=self._host,
+            lifetime_s=lifetime_s,
+            date=amz_date(int(time.time())),
+            overrides=overrides,
+        )
+        return f"{self._base}{path}?{query}"
+
+    async def _current_signer(self) -> Signer:
         credentials = await self._credentials.current()
         if self._signer is None or self._signer.credentials is not credentials:
             self._signer = Signer(credentials, self._config.region)
+        return self._signer
+
+    async def _headers(self, method: str, path: str, query: str, signed: Mapping[str, str]) -> dict[str, str]:
+        signer = await self._current_signer()
+        credentials = signer.credentials
         date = amz_date(int(time.time()))
         headers = [("host", self._host), ("x-amz-content-sha256", UNSIGNED_PAYLOAD), ("x-amz-date", date)]
         if credentials.session_token is not None:
             headers.append(("x-amz-security-token", credentials.session_token))
         if signed:
             headers = sorted([*headers, *signed.items()])
-        authorization = self._signer.authorization(
+        authorization = signer.authorization(
             method, path, query, headers=headers, payload_hash=UNSIGNED_PAYLOAD, date=date
         )
         sent = dict(headers)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
@@ -335,6 +336,25 @@ async def test_several_headers_are_good_when_one_is_and_all_agree(ours: Installa
     assert await ask(unknown, good) == 200
     assert await ask(good, stranger) == 401
     assert await ask(*[good] * 6) == 401
+
+
+async def test_downloads_may_be_handed_over_to_s3(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer
+) -> None:
+    async with installed(settings_for(postgres, s3, **overrides(certificate, redirect_downloads=True))) as own:
+        media_id = await own.upload(b"from the store itself", query="?filename=a%20b.png")
+        answer = await peer.get(own, download(media_id))
+        headers, body = await file_of(answer)
+        assert headers.location is not None
+        async with own.session.get(URL(headers.location, encoded=True)) as given:
+            received = await given.read()
+        async with own.session.get(URL(headers.location.replace("a%2520b", "c"), encoded=True)) as forged:
+            refused = forged.status
+
+    assert (answer.headers["Cache-Control"], body) == ("no-store", b"")
+    assert (given.status, received, given.headers["Content-Type"]) == (200, b"from the store itself", "image/png")
+    assert given.headers["Content-Disposition"] == "inline; filename*=utf-8''a%20b.png"
+    assert refused == 403
 
 
 async def test_servers_can_be_denied(postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer) -> None:

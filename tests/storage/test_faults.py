@@ -139,7 +139,7 @@ async def test_a_request_that_finds_no_free_connection_gives_up(config: Callable
 
 async def test_a_cancelled_upload_leaves_no_connection_behind(store: Store) -> None:
     task = asyncio.create_task(put(store, b"x" * 30_000_000))
-    connector = store._wire._session.connector
+    connector = store._wire._writing.connector
     assert connector is not None
     while not connector._acquired:
         await asyncio.sleep(0)
@@ -182,7 +182,7 @@ async def test_a_cancelled_download_leaves_no_connection_behind(store: Store) ->
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    connector = store._wire._session.connector
+    connector = store._wire._reading.connector
     assert connector is not None
     assert not connector._acquired
     assert not any(connector._conns.values())
@@ -210,3 +210,12 @@ async def test_a_listing_that_repeats_itself_is_ended(faulty_store: Store, fault
     for _ in range(2):
         with pytest.raises(StorageError):
             assert [found async for found in faulty_store.list(faulty_store.prefix)] == []
+
+
+async def test_downloads_that_nobody_takes_do_not_hold_up_uploads(config: Callable[..., StoreConfig]) -> None:
+    async with Store("main", config(max_connections=2)) as store:
+        key = await put(store, b"x" * 3_000_000)
+        async with store.open(key), store.open(key):
+            await store.put(f"{store.prefix}/other", [b"abc"], size_bytes=3, metadata={})
+
+        assert await store.read(f"{store.prefix}/other", max_bytes=3) == b"abc"

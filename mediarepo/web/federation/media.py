@@ -7,7 +7,7 @@ from functools import partial
 from aiohttp import web
 
 from mediarepo.errors import UnauthorizedError
-from mediarepo.federation.multipart import mixed_head, mixed_tail, new_boundary
+from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tail, new_boundary
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
 from mediarepo.services.downloads import Asking
@@ -36,10 +36,21 @@ async def download(request: web.Request) -> web.StreamResponse:
     disposition = content_disposition(media.content_type, media.upload_name)
     if len(disposition) > _MAX_DISPOSITION_CHARS and media.upload_name is not None:
         disposition = content_disposition(media.content_type, media.upload_name[-_SHORT_NAME_CHARS:])
+    if request.app[SETTINGS].federation.redirect_downloads and request.method == "GET":
+        return await _send_location(request, media, disposition)
     size_bytes = media.blob.size_bytes if media.blob is not None else 0
     return await _send(
         request, media, etag, media.content_type, disposition, partial(downloads.open, media), size_bytes
     )
+
+
+async def _send_location(request: web.Request, media: Media, disposition: str) -> web.Response:
+    """Say where S3 gives the file out itself; the address is good for moments, so nobody may keep the answer."""
+    lifetime_s = request.app[SETTINGS].federation.redirect_lifetime_ms // 1000
+    url = await request.app[DOWNLOADS].presign(media, lifetime_s=lifetime_s, content_disposition=disposition)
+    boundary = new_boundary()
+    headers = {"Content-Type": f"multipart/mixed; boundary={boundary}", "Cache-Control": "no-store"}
+    return web.Response(body=mixed_redirect(boundary, url), headers=headers)
 
 
 @never_shunned
