@@ -58,6 +58,8 @@ class ThumbnailsConfig(Section):
     """Worker processes; 0: one for each core, at most four."""
     queue_limit: int = Field(default=200, ge=1)
     """How many jobs may wait for a worker before further ones are refused with 429."""
+    queue_timeout_ms: int = Field(default=30_000, ge=100)
+    """How long a job may wait for memory, and then for a worker, in ms, before it is refused with 429."""
     job_timeout_ms: int = Field(default=10_000, ge=100)
     """How long one job may take, in ms, before its worker is killed."""
     cpu_limit_s: int = Field(default=5, ge=1)

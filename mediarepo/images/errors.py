@@ -2,7 +2,9 @@
 
 from enum import StrEnum
 
-from mediarepo.errors import CannotThumbnailError
+from mediarepo.errors import CannotThumbnailError, LimitExceededError
+
+_RETRY_AFTER_S = 5
 
 
 class Reason(StrEnum):
@@ -24,3 +26,8 @@ class PictureError(CannotThumbnailError):
     def __init__(self, reason: Reason) -> None:
         super().__init__(f"cannot be thumbnailed: {reason}")
         self.reason = reason
+
+
+def too_busy() -> LimitExceededError:
+    """Refuse for now: too many jobs wait already, or this one has waited for too long."""
+    return LimitExceededError("too many thumbnails are being made; try again later", retry_after_s=_RETRY_AFTER_S)

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
-from mediarepo.errors import LimitExceededError
+from mediarepo.images.errors import too_busy
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
-_RETRY_AFTER_S = 5
+_Waiter = tuple[int, asyncio.Future[None]]
 
 
 class Source:
@@ -43,11 +43,12 @@ class SourceBudget:
     def __init__(self, config: ThumbnailsConfig) -> None:
         self._free = config.memory_budget_bytes
         self._queue_limit = config.queue_limit
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._queue_timeout_s = config.queue_timeout_ms / 1000
+        self._waiters: deque[_Waiter] = deque()
 
     @asynccontextmanager
     async def reserve(self, size_bytes: int) -> AsyncIterator[Source]:
-        """Wait for room and give an empty source; LimitExceededError when too many wait already."""
+        """Wait for room and give an empty source; LimitExceededError when too many wait already, or for too long."""
         await self._take(size_bytes)
         try:
             source = Source(size_bytes)
@@ -63,28 +64,36 @@ class SourceBudget:
             self._free -= size_bytes
             return
         if len(self._waiters) >= self._queue_limit:
-            raise LimitExceededError(
-                "too many thumbnails are being made; try again later", retry_after_s=_RETRY_AFTER_S
-            )
-        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (size_bytes, granted)
+            raise too_busy()
+        waiter = (size_bytes, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
-            await granted
+            async with asyncio.timeout(self._queue_timeout_s):
+                await waiter[1]
+        except TimeoutError as exc:
+            self._withdraw(waiter)
+            raise too_busy() from exc
         except BaseException:
-            if granted.done() and not granted.cancelled():
-                self._give(size_bytes)
-            else:
-                self._waiters.remove(waiter)
-                self._serve()
+            self._withdraw(waiter)
             raise
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        size_bytes, granted = waiter
+        if granted.done() and not granted.cancelled():
+            self._give(size_bytes)
+            return
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        self._serve()
 
     def _give(self, size_bytes: int) -> None:
         self._free += size_bytes
         self._serve()
 
     def _serve(self) -> None:
-        while self._waiters and self._waiters[0][0] <= self._free:
+        """Serve in order; who was cancelled and has not noticed yet is passed over."""
+        while self._waiters and (self._waiters[0][0] <= self._free or self._waiters[0][1].done()):
             size_bytes, granted = self._waiters.popleft()
-            self._free -= size_bytes
-            granted.set_result(None)
+            if not granted.done():
+                self._free -= size_bytes
+                granted.set_result(None)

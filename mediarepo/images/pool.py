@@ -9,14 +9,12 @@ from typing import Self
 import structlog
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
-from mediarepo.errors import LimitExceededError
+from mediarepo.images.errors import too_busy
 from mediarepo.images.memory import Source
 from mediarepo.images.processes import Worker
 from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailSpec
 
 log = structlog.get_logger(__name__)
-
-_RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +48,24 @@ class WorkerPool:
         return [worker.pid for worker in (*self._idle, *self._busy)]
 
     async def render(self, source: Source, specs: Sequence[ThumbnailSpec]) -> Rendered:
-        """Make thumbnails of a source; LimitExceededError when too many jobs wait already."""
-        if self._waiting >= self._config.queue_limit:
-            raise LimitExceededError(
-                "too many thumbnails are being made; try again later", retry_after_s=_RETRY_AFTER_S
-            )
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
+        """Make thumbnails of a source; LimitExceededError when too many jobs wait already, or this one for too long."""
+        await self._wait_for_turn()
         try:
             return await self._render(source, specs)
         finally:
             self._free.release()
+
+    async def _wait_for_turn(self) -> None:
+        if self._waiting >= self._config.queue_limit:
+            raise too_busy()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._config.queue_timeout_ms / 1000):
+                await self._free.acquire()
+        except TimeoutError as exc:
+            raise too_busy() from exc
+        finally:
+            self._waiting -= 1
 
     async def _render(self, source: Source, specs: Sequence[ThumbnailSpec]) -> Rendered:
         source.seal()

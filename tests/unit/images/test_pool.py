@@ -158,6 +158,19 @@ async def test_too_many_jobs_are_refused_for_now() -> None:
         assert (await waiting).thumbnails
 
 
+async def test_a_job_that_has_waited_too_long_is_refused_for_now() -> None:
+    studio = Studio(workers=1, queue_timeout_ms=100)
+    async with studio.pool:
+        pid, job = await stopped_worker(studio)
+
+        with pytest.raises(LimitExceededError) as refused:
+            await studio.render(GOOD)
+        assert refused.value.retry_after_s
+        os.kill(pid, signal.SIGCONT)
+        assert (await job).thumbnails
+        assert (await studio.render(GOOD)).thumbnails
+
+
 async def test_leaving_the_pool_leaves_nobody_behind() -> None:
     studio = Studio()
     async with studio.pool:
@@ -197,6 +210,40 @@ async def test_sources_wait_for_memory_in_order_and_give_it_back() -> None:
     await asyncio.gather(*tasks)
 
     assert order == ["large", "small"]
+
+
+async def test_a_source_that_has_waited_too_long_is_refused_and_holds_up_nobody() -> None:
+    budget = SourceBudget(ThumbnailsConfig(memory_budget_bytes=100, max_source_bytes=100, queue_timeout_ms=100))
+
+    async def use(size: int) -> int:
+        async with budget.reserve(size):
+            return size
+
+    async with budget.reserve(60):
+        large = asyncio.create_task(use(100))
+        await asyncio.sleep(0.05)
+        small = asyncio.create_task(use(10))
+        with pytest.raises(LimitExceededError):
+            await large
+        assert await small == 10
+    assert await use(100) == 100
+
+
+async def test_memory_freed_while_a_waiting_job_is_being_given_up_goes_to_the_next() -> None:
+    budget, leave = SourceBudget(ThumbnailsConfig(memory_budget_bytes=10, max_source_bytes=10)), asyncio.Event()
+
+    async def use() -> None:
+        async with budget.reserve(10):
+            await leave.wait()
+
+    holding, given_up, next_one = [asyncio.create_task(use()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    leave.set()
+    given_up.cancel()
+    results = await asyncio.gather(holding, given_up, next_one, return_exceptions=True)
+
+    assert [type(result) for result in results] == [type(None), asyncio.CancelledError, type(None)]
+    assert budget._free == 10
 
 
 async def test_a_source_takes_no_more_than_was_reserved() -> None:
