@@ -45,6 +45,8 @@ class Synapse:
     folder: Path
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
+    server_name: str = SERVER_NAME
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -58,7 +60,7 @@ class Synapse:
             "hs_token": "unused",
             "sender_localpart": "bridge",
             "rate_limited": False,
-            "namespaces": {"users": [{"regex": f"@_bridge_.*:{SERVER_NAME}", "exclusive": True}]},
+            "namespaces": {"users": [{"regex": f"@_bridge_.*:{self.server_name}", "exclusive": True}]},
         }
         (self.folder / "bridge.yaml").write_text(json.dumps(registration))
         handler = {"class": "logging.StreamHandler"}
@@ -66,7 +68,7 @@ class Synapse:
         (self.folder / "logs.yaml").write_text(json.dumps(logs))
         resources = [{"names": ["client", "federation"], "compress": False}]
         document = {
-            "server_name": SERVER_NAME,
+            "server_name": self.server_name,
             "enable_media_repo": False,
             "listeners": [
                 {
@@ -93,6 +95,7 @@ class Synapse:
             "rc_registration": PATIENT,
             "rc_login": {"address": PATIENT, "account": PATIENT, "failed_attempts": PATIENT},
             "rc_message": PATIENT,
+            **self.changes,
         }
         (self.folder / "homeserver.yaml").write_text(json.dumps(document))
 
@@ -145,10 +148,10 @@ def password_of(name: str) -> str:
 
 
 @asynccontextmanager
-async def running_synapse(cache: Path, folder: Path) -> AsyncIterator[Synapse]:
+async def running_synapse(cache: Path, folder: Path, **arguments: Any) -> AsyncIterator[Synapse]:
     """Run a homeserver with no users yet."""
     python = await asyncio.to_thread(make_environment, cache)
-    synapse = Synapse(python, folder)
+    synapse = Synapse(python, folder, **arguments)
     synapse.configure()
     try:
         await synapse.start()
