@@ -15,6 +15,8 @@ from mediarepo.storage.store import Store
 log = structlog.get_logger(__name__)
 
 _BATCH = 1000
+_OUTAGE = 3
+"""So many aborts in a row that the store cannot serve are no longer one upload's fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +48,33 @@ class OutboxWorker:
         return gone
 
     async def _delete(self, store: Store, deletions: list[QueuedDeletion]) -> int:
+        """Delete what lies in the store; what fails is noted, and holds up nothing else."""
+        inside = [deletion for deletion in deletions if store.holds(deletion.object_key)]
         for deletion in deletions:
-            if deletion.upload_id is not None:
+            if not store.holds(deletion.object_key):
+                await self.outbox.note_failure(deletion, f"outside of the store's prefix {store.prefix}/")
+        gone = await self._remove(store, [deletion for deletion in inside if deletion.upload_id is None])
+        return gone + await self._remove(store, await self._aborted(store, inside))
+
+    async def _aborted(self, store: Store, deletions: list[QueuedDeletion]) -> list[QueuedDeletion]:
+        """Abort multipart uploads one by one; gives those whose object may go, and leaves the rest in an outage."""
+        aborted, outages = list[QueuedDeletion](), 0
+        for deletion in deletions:
+            if deletion.upload_id is None:
+                continue
+            try:
                 await store.abort_multipart(deletion.object_key, deletion.upload_id)
+            except StorageError as exc:
+                await self.outbox.note_failure(deletion, str(exc))
+                outages = outages + 1 if isinstance(exc, UnavailableError) else 0
+                if outages == _OUTAGE:
+                    break
+                continue
+            outages = 0
+            aborted.append(deletion)
+        return aborted
+
+    async def _remove(self, store: Store, deletions: list[QueuedDeletion]) -> int:
         failed = await store.delete([deletion.object_key for deletion in deletions])
         for deletion in deletions:
             if deletion.object_key in failed:

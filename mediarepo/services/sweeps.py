@@ -12,6 +12,7 @@ from mediarepo.model.media import StoreClass
 from mediarepo.services.markers import NOT_OURS, Markers, is_there
 from mediarepo.services.outbox import OutboxWorker
 from mediarepo.services.stores import Stores
+from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,7 @@ class Sweeps:
     async def sweep(self) -> list[SweepReport]:
         """Sweep every store, then carry out the deletions."""
         await self.intents.condemn_stale(self.config.grace_ms)
-        reports = [await self._sweep_store(store) for store in self.stores.by_name.values()]
+        reports = [await self._sweep_or_say_why_not(store) for store in self.stores.by_name.values()]
         for report in reports:
             if report.stopped:
                 self.on_stopped(report.store)
@@ -55,6 +56,13 @@ class Sweeps:
             level("swept", store=report.store, listed=report.listed, unknown=report.unknown, stopped=report.stopped)
         await self.outbox.drain()
         return reports
+
+    async def _sweep_or_say_why_not(self, store: Store) -> SweepReport:
+        """Sweep a store; one that cannot be reached holds up no other."""
+        try:
+            return await self._sweep_store(store)
+        except StorageError as exc:
+            return SweepReport(store.name, stopped=str(exc))
 
     async def _sweep_store(self, store: Store) -> SweepReport:
         if not await self.markers.claim(store):

@@ -199,6 +199,10 @@ class Store:
                 raise StorageError(f"{self._config.endpoint_url} does not go on with its listing")
             token = following
 
+    def holds(self, object_key: str) -> bool:
+        """Say whether a key lies within the store's prefix, and so may be changed at all."""
+        return object_key.startswith(f"{self.prefix}/")
+
     def _check_ours(self, object_key: str) -> None:
-        if not object_key.startswith(f"{self.prefix}/"):
+        if not self.holds(object_key):
             raise ValueError(f"{object_key} is outside of the store's prefix {self.prefix}/")
