@@ -14,9 +14,10 @@ from bench.load import has_wrk
 from bench.measure import NGINX, OURS, S3, Result, measure
 from bench.objects import Bucket, prepare
 from bench.processes import children, pss_mb
-from bench.report import bars, table
+from bench.report import bars, table, wait_bars
 from bench.servers import Running
 from bench.thumbnails import thumbnail_cost
+from bench.waiting import measure_waits
 from mediarepo.embedded.services import EmbeddedServices
 
 
@@ -68,8 +69,11 @@ async def run(choices: Choices) -> None:
             )
         _say(*_logged(folder / "serve.log"))
         serve_mb = pss_mb(ours.pid)
+        _say("measuring waits ...")
+        waits = await measure_waits(services, folder, token)
         workers_mb = [pss_mb(pid) for pid in children(ours.pid)]
     await _report(results, serve_mb, workers_mb)
+    _say("", str(waits), *(str(bar) for bar in wait_bars(waits)))
 
 
 async def _report(results: Sequence[Result], serve_mb: float, workers_mb: Sequence[float]) -> None:

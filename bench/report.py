@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from bench.measure import NGINX, OURS, Result
+from bench.waiting import Waits
 
 _HEADS = ("case", "server", "req/s", "MB/s", "CPU ms/req", "rate : nginx", "CPU : nginx", "PSS MB", "errors")
 _MAX_DOWNLOAD_CPU_MS = 0.35
 _MIN_RATE_RATIO = 0.6
 _MAX_PSS_MB = 120
 _MAX_THUMBNAIL_CPU_MS = 100
+_MAX_FIRST_BYTE_MS = 30
+_MAX_NEWS_MS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,19 @@ def bars(results: Sequence[Result], *, pss_mb: float, thumbnail_cpu_ms: float) -
     """Judge the figures."""
     by_name = {result.case.name: result for result in results}
     return [*_download_bars(by_name), *_other_bars(pss_mb, thumbnail_cpu_ms)]
+
+
+def wait_bars(waits: Waits) -> list[Bar]:
+    """Judge what clients wait for others, by the median: one hiccup of the machine is none of ours."""
+    first_ms, news_ms = median(waits.first_byte_ms), median(waits.news_ms)
+    return [
+        Bar(
+            f"first byte within {_MAX_FIRST_BYTE_MS} ms of the origin's",
+            f"{first_ms:.1f} ms",
+            first_ms <= _MAX_FIRST_BYTE_MS,
+        ),
+        Bar(f"news of an upload within {_MAX_NEWS_MS} ms", f"{news_ms:.1f} ms", news_ms <= _MAX_NEWS_MS),
+    ]
 
 
 def _download_bars(by_name: Mapping[str, Result]) -> Iterator[Bar]:

@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -66,14 +67,18 @@ class Running:
     pid: int
 
 
-def settings_of(services: EmbeddedServices, token: str, address: str) -> dict[str, Any]:
+def settings_of(
+    services: EmbeddedServices, token: str, address: str, *, signing_key_file: str | None = None, **changes: object
+) -> dict[str, Any]:
     """Write a configuration with one homeserver, one application service and every other setting as it comes."""
     s3 = services.s3
     appservice = {"id": "bench", "as_token": token, "sender": f"@bench:{SERVER_NAME}"}
     return {
         "listen": {"addresses": [address], "shutdown_timeout_ms": 5_000},
         "database": {"url": services.postgres.dsn},
-        "homeservers": [{"server_name": SERVER_NAME, "appservices": [appservice]}],
+        "homeservers": [
+            {"server_name": SERVER_NAME, "appservices": [appservice], "signing_key_file": signing_key_file}
+        ],
         "stores": {
             "main": {
                 "endpoint_url": s3.endpoint_url,
@@ -84,16 +89,24 @@ def settings_of(services: EmbeddedServices, token: str, address: str) -> dict[st
             }
         },
         "log": {"level": "warning"},
+        **changes,
     }
 
 
 @asynccontextmanager
 async def mediarepo(
-    services: EmbeddedServices, folder: Path, token: str, *, uvloop: bool = True
+    services: EmbeddedServices,
+    folder: Path,
+    token: str,
+    *,
+    uvloop: bool = True,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Running]:
     """Run `mediarepo serve` as a process of its own."""
     config, address = folder / "config.yaml", _free_address()
-    config.write_text(json.dumps(settings_of(services, token, address)), encoding="ascii")  # JSON is YAML too
+    config.write_text(
+        json.dumps(settings_of(services, token, address, **changes)), encoding="ascii"
+    )  # JSON is YAML too
     command = [sys.executable, "-c", _WITH_UVLOOP if uvloop else _WITHOUT_UVLOOP]
     subprocess.run([*command, "migrate", "--config", str(config)], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, ASYNC221 - ourselves, before anything runs
     with _process([*command, "serve", "--config", str(config)], folder / "serve.log") as process:
