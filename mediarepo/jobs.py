@@ -55,6 +55,6 @@ async def _once(job: Job) -> None:
     try:
         await job.run()
     except MatrixError as exc:
-        log.warning("job_postponed", job=job.name, reason=exc.message)
+        log.warning("job_postponed", job=job.name, reason=str(exc))
     except Exception:
         log.exception("job_failed", job=job.name)

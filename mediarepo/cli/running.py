@@ -10,7 +10,6 @@ import typer
 
 from mediarepo.embedded.errors import EmbeddedError
 from mediarepo.errors import MatrixError
-from mediarepo.storage.errors import StorageError
 from mediarepo.web.server import ListenError
 
 
@@ -32,7 +31,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     except (ListenError, EmbeddedError) as exc:
         typer.echo(f"mediarepo: {exc}", err=True)
         raise typer.Exit(1) from exc
-    except (MatrixError, StorageError, OSError) as exc:
+    except (MatrixError, OSError) as exc:
         cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
         typer.echo(f"mediarepo: {exc}{cause}", err=True)
         raise typer.Exit(1) from exc

@@ -20,7 +20,7 @@ from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.services.parts import Part, PartReader
 from mediarepo.services.stores import Stores
-from mediarepo.storage.errors import StorageError
+from mediarepo.storage.errors import UploadGoneError
 from mediarepo.storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -93,6 +93,9 @@ class LargeUploads:
         try:
             await self._beat(multipart)
             yield multipart
+        except UploadGoneError as exc:
+            await self._clean_up(multipart)
+            raise _given_up() from exc
         except BaseException:
             await self._clean_up(multipart)
             raise
@@ -126,7 +129,7 @@ class LargeUploads:
 
     async def _beat(self, multipart: _Multipart) -> None:
         if not await self.intents.beat(multipart.store.name, multipart.object_key, multipart.upload_id):
-            raise StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
+            raise _given_up()
         multipart.beaten_ms = self.now_ms()
 
     async def _clean_up(self, multipart: _Multipart) -> None:
@@ -135,7 +138,7 @@ class LargeUploads:
         try:
             async with asyncio.timeout(_CLEANUP_TIMEOUT_S):
                 await asyncio.shield(aborting)
-        except (MatrixError, StorageError, TimeoutError) as exc:
+        except (MatrixError, TimeoutError) as exc:
             log.warning("multipart_left_to_sweep", object_key=multipart.object_key, reason=str(exc))
         finally:
             aborting.cancel()
@@ -143,6 +146,11 @@ class LargeUploads:
     async def _abort(self, multipart: _Multipart) -> None:
         await multipart.store.abort_multipart(multipart.object_key, multipart.upload_id)
         await self.intents.end(multipart.store.name, multipart.object_key)
+
+
+def _given_up() -> StaleKeyError:
+    """Refuse what the sweep has claimed meanwhile."""
+    return StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
 
 
 async def _settle(sending: asyncio.Task[None] | None) -> None:

@@ -13,7 +13,7 @@ import structlog
 from mediarepo.db.healing import Healing, KnownObject
 from mediarepo.db.sweeping import Sweeping
 from mediarepo.errors import MatrixError
-from mediarepo.storage.errors import ObjectMissingError, StorageError
+from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class Markers:
             try:
                 async with asyncio.timeout(_CLAIM_TIMEOUT_S):
                     ours = await self.claim(store)
-            except (MatrixError, StorageError, TimeoutError) as exc:
+            except (MatrixError, TimeoutError) as exc:
                 log.warning("prefix_not_claimed", store=store.name, reason=str(exc))
                 continue
             if ours:

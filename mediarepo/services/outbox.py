@@ -9,7 +9,7 @@ import structlog
 from mediarepo.db.outbox import Outbox, QueuedDeletion
 from mediarepo.errors import UnavailableError
 from mediarepo.services.stores import Stores
-from mediarepo.storage.errors import StorageError
+from mediarepo.storage.errors import StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class OutboxWorker:
         for name, deletions in by_store.items():
             try:
                 gone += await self._delete(self.stores.named(name), deletions)
-            except (StorageError, UnavailableError) as exc:
+            except UnavailableError as exc:
                 log.warning("deletions_postponed", store=name, count=len(deletions), reason=str(exc))
         return gone
 
@@ -66,7 +66,7 @@ class OutboxWorker:
                 await store.abort_multipart(deletion.object_key, deletion.upload_id)
             except StorageError as exc:
                 await self.outbox.note_failure(deletion, str(exc))
-                outages = outages + 1 if isinstance(exc, UnavailableError) else 0
+                outages = outages + 1 if isinstance(exc, StorageUnavailableError) else 0
                 if outages == _OUTAGE:
                     break
                 continue

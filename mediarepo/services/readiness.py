@@ -8,7 +8,6 @@ from mediarepo.db.errors import DatabaseUnavailableError
 from mediarepo.errors import MatrixError
 from mediarepo.services.markers import NOT_OURS
 from mediarepo.services.stores import Stores
-from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import Store
 
 _TIMEOUT_S = 5
@@ -46,6 +45,6 @@ class Readiness:
                 await store.check()
         except TimeoutError:
             return "no answer in time"
-        except (StorageError, MatrixError) as exc:
+        except MatrixError as exc:
             return str(exc)
         return None

@@ -3,8 +3,18 @@
 from mediarepo.errors import UnavailableError
 
 
-class StorageError(Exception):
-    """S3 answered something that no retry mends; the message is for the operator."""
+class StorageError(UnavailableError):
+    """S3 answered something that no retry mends: `message` is for clients, `hint` (and str()) for the operator.
+
+    To clients every one of these is an outage, for none is the doing of those who ask.
+    """
+
+    def __init__(self, hint: str, *, retry_after_s: int = 60) -> None:
+        super().__init__("The media storage cannot be reached just now", retry_after_s=retry_after_s)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.hint
 
 
 class ObjectMissingError(StorageError):
@@ -15,21 +25,21 @@ class ObjectMissingError(StorageError):
         self.object_key = object_key
 
 
+class UploadGoneError(StorageError):
+    """There is no such multipart upload any more: completed, or aborted by somebody else."""
+
+
 class StoreMisconfiguredError(StorageError):
     """The store cannot work as it is configured; the message tells the operator why."""
 
 
-class StorageUnavailableError(StorageError, UnavailableError):
-    """S3 cannot serve just now: `message` is for clients, `hint` (and str()) for the operator.
+class StorageUnavailableError(StorageError):
+    """S3 cannot serve just now.
 
     `transient` marks what a second try may mend at once, `timed_out` what was silent for too long.
     """
 
     def __init__(self, hint: str, *, retry_after_s: int = 5, transient: bool = False, timed_out: bool = False) -> None:
-        super().__init__("The media storage cannot be reached just now", retry_after_s=retry_after_s)
-        self.hint = hint
+        super().__init__(hint, retry_after_s=retry_after_s)
         self.transient = transient
         self.timed_out = timed_out
-
-    def __str__(self) -> str:
-        return self.hint

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
+from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError, UploadGoneError
 from mediarepo.storage.refusals import Refusal
 
 OnRequest = Callable[[str, str], None]
@@ -174,7 +174,7 @@ def error_of_refusal(refusal: Refusal, place: Place, *, object_key: str | None =
     words = explain_refusal(refusal, place)
     if refusal.is_outage:
         return StorageUnavailableError(words, transient=refusal.is_transient)
-    return StorageError(words)
+    return UploadGoneError(words) if refusal.code == "NoSuchUpload" else StorageError(words)
 
 
 def error_of_failure(exc: BaseException, place: Place) -> StorageUnavailableError:

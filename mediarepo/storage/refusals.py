@@ -16,11 +16,12 @@ _TRANSIENT_CODES = frozenset(
     }
 )
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
-_UNAUTHORISED = frozenset({401, 403})
+_UNAVAILABLE_STATUSES = frozenset({401, 403, 507})
 _UNAVAILABLE_CODES = frozenset(
     {
         "AuthorizationHeaderMalformed",
         "ExpiredToken",
+        "InsufficientStorage",
         "InvalidRegionName",
         "NoSuchBucket",
         "PermanentRedirect",
@@ -54,7 +55,7 @@ class Refusal:
         """Whether the store as a whole cannot serve, whatever is asked of it."""
         if self.is_transient or not self.code or self.code in _UNAVAILABLE_CODES:
             return True
-        return self.status in _UNAUTHORISED or 300 <= self.status < 400  # noqa: PLR2004 - redirections
+        return self.status in _UNAVAILABLE_STATUSES or 300 <= self.status < 400  # noqa: PLR2004 - redirections
 
 
 def parse_refusal(status: int, body: bytes) -> Refusal:

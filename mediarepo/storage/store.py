@@ -10,7 +10,7 @@ from mediarepo.model.spans import Span
 from mediarepo.storage.bodies import encode_metadata, metadata_headers
 from mediarepo.storage.control import Answer, Control
 from mediarepo.storage.credentials import find_credentials
-from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
+from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UploadGoneError
 from mediarepo.storage.explain import OnRequest, Place
 from mediarepo.storage.objects import Opening
 from mediarepo.storage.retrying import Retrying, is_lost_answer
@@ -135,7 +135,9 @@ class Store:
         Whatever was answered, or lost on its way: the object's size decides, as no other upload has its key.
         """
         self._check_ours(object_key)
-        failure = StorageError(f"the multipart upload of {object_key} is gone, and its object is not there")
+        failure: StorageError = UploadGoneError(
+            f"the multipart upload of {object_key} is gone, and its object is not there"
+        )
         try:
             if await self._retrying.call_while(is_lost_answer, self._control.complete, object_key, upload_id, etags):
                 return

@@ -79,7 +79,7 @@ def _refuse(request: web.Request, error: MatrixError) -> web.Response:
     status = refusal_for(error).status
     if status >= _SERVER_ERRORS:
         log.warning(
-            "request_failed", endpoint=endpoint_name(request), status=status, reason=error.message, cause=_cause(error)
+            "request_failed", endpoint=endpoint_name(request), status=status, reason=str(error), cause=_cause(error)
         )
     response = json_response(refusal_body(error), status=status, headers=refusal_headers(error))
     if request.can_read_body and not request.content.at_eof():

@@ -94,7 +94,7 @@ async def send_bytes(
     async with opened as stored:
         if stored.size_bytes != size_bytes:
             log.error("object_has_wrong_size", expected=size_bytes, found=stored.size_bytes)
-            raise UnavailableError("the stored object does not have the size it should have")
+            raise UnavailableError("the stored object does not have the size it should have", retry_after_s=60)
         if size_bytes <= _WHOLE_BYTES:
             body = await stored.read()
             return web.Response(

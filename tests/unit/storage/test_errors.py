@@ -1,7 +1,7 @@
 import pytest
 
 from mediarepo.errors import UnavailableError
-from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
+from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError, UploadGoneError
 from mediarepo.storage.explain import Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.refusals import Refusal
 
@@ -27,6 +27,8 @@ def test_only_no_such_key_about_an_object_means_missing() -> None:
         Refusal(status=500, code="InternalError"),
         Refusal(status=503, code="SlowDown"),
         Refusal(status=502),
+        Refusal(status=507),
+        Refusal(status=507, code="InsufficientStorage"),
     ],
 )
 def test_an_outage_never_looks_like_missing(refusal: Refusal) -> None:
@@ -59,14 +61,25 @@ def test_a_refusal_that_no_retry_mends_is_a_storage_error() -> None:
     assert outcome_of(error) == "refused"
 
 
+def test_an_upload_that_is_gone_is_told_from_other_refusals() -> None:
+    assert isinstance(error_of_refusal(Refusal(status=404, code="NoSuchUpload"), PLACE), UploadGoneError)
+    assert not isinstance(error_of_refusal(Refusal(status=400, code="InvalidPart"), PLACE), UploadGoneError)
+
+
 def test_silence_is_told_from_a_closed_connection() -> None:
     silent, closed = error_of_failure(TimeoutError(), PLACE), error_of_failure(ConnectionResetError(), PLACE)
     assert (silent.timed_out, silent.transient) == (True, False)
     assert (closed.timed_out, closed.transient) == (False, True)
 
 
-def test_clients_are_told_nothing_of_the_store() -> None:
-    error = error_of_failure(ConnectionRefusedError(), PLACE)
+@pytest.mark.parametrize(
+    "error",
+    [
+        error_of_failure(ConnectionRefusedError(), PLACE),
+        error_of_refusal(Refusal(status=400, code="EntityTooLarge", message="at s3.example.org"), PLACE),
+    ],
+)
+def test_clients_are_told_nothing_of_the_store(error: StorageError) -> None:
     assert isinstance(error, UnavailableError)
     assert "example.org" not in error.message
     assert "example.org" in str(error)
