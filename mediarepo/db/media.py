@@ -34,6 +34,7 @@ FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
         AND t.width = $3 AND t.height = $4 AND t.method = $5 AND t.animated = $6
     LEFT JOIN blob p ON p.blob_id = t.blob_id AND p.missing_ts IS NULL
     LEFT JOIN thumbnail_failure f ON f.source_blob_id = m.blob_id AND f.animated = $6
+        AND (f.retry_ts IS NULL OR f.retry_ts > {NOW_MS})
 WHERE m.server_name = $1 AND m.media_id = $2
 """  # noqa: S608 - static text
 

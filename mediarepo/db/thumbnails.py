@@ -13,6 +13,17 @@ _INSERT = """
 INSERT INTO thumbnail (source_blob_id, width, height, method, animated, blob_id, byte_offset, size_bytes, content_type)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
 """
+_MOMENTARY_FAILURES = 3
+_DAY_MS = 86_400_000
+_NOTE_FAILURE = f"""
+INSERT INTO thumbnail_failure AS f (source_blob_id, animated, reason, created_ts, retry_ts)
+(SELECT blob_id, $2, $3, {NOW_MS}, CASE WHEN $4 THEN {NOW_MS} END FROM blob WHERE blob_id = $1 FOR KEY SHARE)
+ON CONFLICT (source_blob_id, animated) DO UPDATE
+SET reason = EXCLUDED.reason, attempts = f.attempts + 1,
+    retry_ts = EXCLUDED.retry_ts + CASE WHEN f.attempts + 1 < {_MOMENTARY_FAILURES} THEN 0 ELSE {_DAY_MS} END
+WHERE f.retry_ts IS NOT NULL
+RETURNING coalesce(retry_ts > {NOW_MS}, true)
+"""  # noqa: S608 - static text
 
 
 class ThumbnailTable:
@@ -44,6 +55,9 @@ class ThumbnailTable:
         self, connection: Connection, source: Blob, made: Sequence[RenderedThumbnail], pack: NewObject | None
     ) -> None:
         pack_id = None if pack is None else await insert_blob(connection, pack, parent_blob_id=source.blob_id)
+        await connection.execute(
+            "DELETE FROM thumbnail_failure WHERE source_blob_id = $1 AND retry_ts IS NOT NULL", source.blob_id
+        )
         new = 0
         for one in sorted(made, key=lambda thumbnail: thumbnail.spec):
             blob_id = source.blob_id if one.own_bytes else pack_id
@@ -56,17 +70,14 @@ class ThumbnailTable:
             await connection.execute("DELETE FROM blob WHERE blob_id = $1", pack_id)
             await queue_deletion(connection, pack.store, pack.object_key)
 
-    async def note_failure(self, source: Blob, reason: str, *, animated: bool) -> None:
-        """Remember that content cannot be thumbnailed."""
+    async def note_failure(self, source: Blob, reason: str, *, animated: bool, momentary: bool) -> bool:
+        """Remember that content cannot be thumbnailed; False when it may be tried again at once.
+
+        A momentary failure is remembered when it is the third, and then for a day.
+        """
         async with self._database.connection() as connection:
-            await connection.execute(
-                f"""INSERT INTO thumbnail_failure (source_blob_id, animated, reason, created_ts)
-                    SELECT blob_id, $2, $3, {NOW_MS} FROM blob WHERE blob_id = $1
-                    ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
-                source.blob_id,
-                animated,
-                reason,
-            )
+            remembered = await connection.fetchval(_NOTE_FAILURE, source.blob_id, animated, reason, momentary)
+        return remembered is not False
 
     async def count(self, source: Blob) -> int:
         """Count the thumbnails kept of one source."""

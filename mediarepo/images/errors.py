@@ -8,7 +8,7 @@ _RETRY_AFTER_S = 5
 
 
 class Reason(StrEnum):
-    """What is remembered of a failure; all of them are properties of the file, not of the moment."""
+    """What is remembered of a failure: nearly all are properties of the file."""
 
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_MANY_PIXELS = "too_many_pixels"
@@ -16,12 +16,18 @@ class Reason(StrEnum):
     CORRUPT = "corrupt"
     OUT_OF_MEMORY = "out_of_memory"
     OUTPUT_TOO_LARGE = "output_too_large"
+    TOO_MUCH_WORK = "too_much_work"
     TIMED_OUT = "timed_out"
     WORKER_DIED = "worker_died"
 
+    @property
+    def is_momentary(self) -> bool:
+        """Whether the moment may be to blame: a machine that is too busy, or somebody who ended the worker."""
+        return self in {Reason.TIMED_OUT, Reason.WORKER_DIED}
+
 
 class PictureError(CannotThumbnailError):
-    """The file itself cannot be thumbnailed, now or later."""
+    """The file cannot be thumbnailed; `reason` says whether only now."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(f"cannot be thumbnailed: {reason}")

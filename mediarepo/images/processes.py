@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,12 +82,17 @@ class Worker:
         except ConnectionError:
             answer = None
         if answer is None:
-            raise PictureError(Reason.WORKER_DIED)
+            raise PictureError(await self._cause_of_death())
         self.has_answered = True
         if "refused" in answer:
             log.debug("picture_refused", **answer)
             raise PictureError(Reason(answer["refused"]))
         return [_thumbnail(made) for made in answer["made"]]
+
+    async def _cause_of_death(self) -> Reason:
+        """Judge by the signal: the processor time that ran out is the file's doing, any other death may not be."""
+        await self.end()
+        return Reason.TOO_MUCH_WORK if self._process.returncode == -signal.SIGXCPU else Reason.WORKER_DIED
 
     def should_retire(self) -> bool:
         """Say whether the worker is dead, has done its share, or has grown too large."""

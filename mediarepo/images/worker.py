@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -30,6 +31,8 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     parent, settings = int(sys.argv[2]), json.loads(sys.argv[3])
     die_with_parent(parent)
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes at a stop; the server says when we end
+        signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     limits = Limits(**settings["limits"])
     warm_up(heic=limits.heic)

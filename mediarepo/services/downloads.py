@@ -15,12 +15,15 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
-from mediarepo.services.markers import Markers
+from mediarepo.services.markers import NOT_OURS, Markers
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.objects import Opening, StoredObject
 
 log = structlog.get_logger(__name__)
+
+OnMissing = Callable[[Blob], Awaitable[None]]
+"""Told of a blob that S3 no longer has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,19 +107,27 @@ class Downloads:
             content_disposition=content_disposition,
         )
 
-    def open_blob(self, blob: Blob, span: Span | None = None) -> "OpeningBlob":
-        """Open a blob's bytes; when S3 has lost them, its media are marked missing."""
-        return OpeningBlob(self.stores.named(blob.store).open(blob.object_key, span), blob, self.note_missing)
+    def open_blob(self, blob: Blob, span: Span | None = None, *, on_missing: OnMissing | None = None) -> "OpeningBlob":
+        """Open a blob's bytes; ContentLostError when S3 has lost them: then its media are marked missing.
+
+        `on_missing` is done instead of that.
+        """
+        opening = self.stores.named(blob.store).open(blob.object_key, span)
+        return OpeningBlob(opening, blob, on_missing or self.note_missing)
 
     async def note_missing(self, blob: Blob) -> None:
         """Mark media missing, but only once it is certain that this is the right bucket at all."""
-        store = self.stores.named(blob.store)
-        if not await self.markers.is_ours(store):
-            log.error("bucket_is_not_ours", store=store.name, object_key=blob.object_key)
-            raise UnavailableError("storage cannot be reached just now", retry_after_s=60)
+        await self.check_bucket(blob)
         log.error("object_missing", store=blob.store, object_key=blob.object_key, blob_id=blob.blob_id)
         self.on_missing()
         await self.media.mark_missing(blob)
+
+    async def check_bucket(self, blob: Blob) -> None:
+        """Refuse with UnavailableError when a blob's bucket is not ours: nothing missing there is lost."""
+        store = self.stores.named(blob.store)
+        if not await self.markers.is_ours(store):
+            log.error("bucket_is_not_ours", store=store.name, object_key=blob.object_key, help=NOT_OURS)
+            raise UnavailableError("storage cannot be reached just now", retry_after_s=60)
 
 
 class OpeningBlob:
@@ -124,7 +135,7 @@ class OpeningBlob:
 
     __slots__ = ("_blob", "_on_missing", "_opening")
 
-    def __init__(self, opening: Opening, blob: Blob, on_missing: Callable[[Blob], Awaitable[None]]) -> None:
+    def __init__(self, opening: Opening, blob: Blob, on_missing: OnMissing) -> None:
         self._opening = opening
         self._blob = blob
         self._on_missing = on_missing

@@ -7,7 +7,8 @@ import structlog
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.db.thumbnails import ThumbnailTable
-from mediarepo.errors import CannotThumbnailError, NotFoundError, TooLargeError
+from mediarepo.errors import NotFoundError, TooLargeError, UnavailableError
+from mediarepo.images.errors import PictureError
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import Rendered, WorkerPool
 from mediarepo.model.keys import new_object_key
@@ -46,19 +47,29 @@ class Rendering:
     async def _render(self, source: Blob, specs: Sequence[ThumbnailSpec], *, animated: bool) -> None:
         try:
             rendered = await self._rendered(source, specs)
-        except CannotThumbnailError as exc:
-            self.on_job("refused")
-            log.info("cannot_thumbnail", blob_id=source.blob_id, reason=exc.message)
-            await self.table.note_failure(source, exc.message, animated=animated)
+        except PictureError as exc:
+            await self._note_failure(source, exc, animated=animated)
             raise
         pack = await self._store_pack(rendered)
         if not await self.table.store(source, rendered.thumbnails, pack):
             raise NotFoundError("media not found")
         self.on_job("made")
 
+    async def _note_failure(self, source: Blob, error: PictureError, *, animated: bool) -> None:
+        """Remember what is the file's fault; for what may be the moment's, ask to try again."""
+        momentary = error.reason.is_momentary
+        remembered = await self.table.note_failure(source, error.message, animated=animated, momentary=momentary)
+        self.on_job("refused" if remembered else "failed")
+        log.info("cannot_thumbnail", blob_id=source.blob_id, reason=error.message, remembered=remembered)
+        if not remembered:
+            raise UnavailableError("the thumbnail could not be made just now", retry_after_s=5) from error
+
     async def _rendered(self, source: Blob, specs: Sequence[ThumbnailSpec]) -> Rendered:
         async with self.sources.reserve(source.size_bytes) as memory:
             async with self.downloads.open_blob(source) as stored:
+                if stored.size_bytes != source.size_bytes:
+                    log.error("object_has_wrong_size", expected=source.size_bytes, found=stored.size_bytes)
+                    raise UnavailableError("the stored object does not have the size it should have", retry_after_s=60)
                 await stored.send_to(memory)
             return await self.pool.render(memory, specs)
 

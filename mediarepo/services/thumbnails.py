@@ -1,7 +1,5 @@
 """From an mxc address to a thumbnail: kept, made now, or refused for good."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -11,16 +9,14 @@ from mediarepo.db.deleting import Deleting
 from mediarepo.db.media import MediaAndThumbnail, MediaTable
 from mediarepo.db.thumbnails import ThumbnailTable
 from mediarepo.errors import CannotThumbnailError, ContentLostError, NotFoundError
-from mediarepo.model.media import Media, MediaState, Thumbnail
+from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.model.thumbnails import ThumbnailSpec
-from mediarepo.services.downloads import Asking, Downloads
+from mediarepo.services.downloads import Asking, Downloads, OpeningBlob
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering
 from mediarepo.services.thumbnail_sizes import configured_spec
-from mediarepo.storage.errors import ObjectMissingError
-from mediarepo.storage.objects import StoredObject
 
 log = structlog.get_logger(__name__)
 
@@ -64,19 +60,21 @@ class Thumbnails:
         media = self.downloads.permit(None if found is None else found.media, asking)
         if self.config.dynamic_sizes and asked != spec:
             spec, found = await self._dynamic(media, asked, spec, found)
-        if found is not None and found.failure is not None:
-            raise CannotThumbnailError(found.failure)
         if found is not None and found.thumbnail is not None:
             return FoundThumbnail(media, found.thumbnail)
+        if found is not None and found.failure is not None:
+            raise CannotThumbnailError(found.failure)
         return await self._made(media, spec)
 
     async def _dynamic(
         self, media: Media, asked: ThumbnailSpec, fallback: ThumbnailSpec, found: MediaAndThumbnail | None
     ) -> tuple[ThumbnailSpec, MediaAndThumbnail | None]:
-        """Prefer exactly what was asked, as long as the media has few enough sizes."""
+        """Prefer exactly what was asked, as long as the media has few enough sizes and its content can be rendered."""
         exact = await self.media.get_with_thumbnail(media.mxc, asked)
         if exact is not None and exact.thumbnail is not None:
             return asked, exact
+        if exact is not None and exact.failure is not None:
+            return fallback, found
         if media.blob is not None and await self.table.count(media.blob) >= self.config.dynamic_sizes_per_media:
             return fallback, found
         return asked, exact
@@ -90,24 +88,15 @@ class Thumbnails:
             raise NotFoundError("media not found")
         return FoundThumbnail(media, found.thumbnail)
 
-    @asynccontextmanager
-    async def open(self, found: FoundThumbnail) -> AsyncIterator[StoredObject]:
-        """Open a thumbnail's bytes; a pack that S3 has lost is made again, once."""
-        async with AsyncExitStack() as stack:
-            try:
-                stored = await stack.enter_async_context(self._opened(found))
-            except ObjectMissingError:
-                stored = await stack.enter_async_context(self._opened(await self._made_again(found)))
-            yield stored
-
-    def _opened(self, found: FoundThumbnail) -> AbstractAsyncContextManager[StoredObject]:
+    def open(self, found: FoundThumbnail) -> OpeningBlob:
+        """Open a thumbnail's bytes; ContentLostError when S3 has lost them: find it anew, and it is made again."""
         thumbnail = found.thumbnail
         if thumbnail.blob == found.media.blob:
             return self.downloads.open_blob(thumbnail.blob)
         span = Span(thumbnail.offset, thumbnail.size_bytes)
-        return self.downloads.stores.named(thumbnail.blob.store).open(thumbnail.blob.object_key, span)
+        return self.downloads.open_blob(thumbnail.blob, span, on_missing=self._forget_pack)
 
-    async def _made_again(self, found: FoundThumbnail) -> FoundThumbnail:
-        log.error("thumbnails_missing", object_key=found.thumbnail.blob.object_key)
-        await self.deleting.delete_pack(found.thumbnail.blob.blob_id)
-        return await self._made(found.media, found.thumbnail.spec)
+    async def _forget_pack(self, pack: Blob) -> None:
+        await self.downloads.check_bucket(pack)
+        log.error("thumbnails_missing", store=pack.store, object_key=pack.object_key)
+        await self.deleting.delete_pack(pack.blob_id)

@@ -46,11 +46,15 @@ CREATE TABLE server_backoff (
 -- How many media a user has announced and not uploaded yet.
 CREATE INDEX media_pending_of ON media (uploaded_by, expires_ts) WHERE state = 'pending';
 
+-- When content is tried again whose failure may have been the moment's fault; NULL: never, the file is to blame.
+ALTER TABLE thumbnail_failure ADD COLUMN attempts integer NOT NULL DEFAULT 1, ADD COLUMN retry_ts bigint;
+
 UPDATE schema_meta SET version = 2;
 """
 
 DOWNGRADE = """
 UPDATE schema_meta SET version = 1;
+ALTER TABLE thumbnail_failure DROP COLUMN attempts, DROP COLUMN retry_ts;
 DROP INDEX media_pending_of;
 DROP TABLE server_backoff, remote_failure, server_keys, lease;
 """

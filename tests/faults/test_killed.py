@@ -1,6 +1,7 @@
 """kill -9 in the middle of it all."""
 
 import asyncio
+import os
 import hashlib
 import secrets
 import signal
@@ -142,4 +143,29 @@ async def test_a_signal_lets_running_requests_finish(
         go_on.set()
 
         assert await uploading
+        assert await server.process.wait() == 0
+
+
+async def test_a_signal_to_the_workers_too_lets_a_thumbnail_be_finished(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path
+) -> None:
+    async with serving(document_for(postgres, s3, listen={"shutdown_timeout_ms": 20_000}), tmp_path) as server:
+        thumbnail = f"{server.url}/_matrix/client/v1/media/thumbnail/{SERVER_NAME}/"
+
+        async def ask(size: int) -> int:
+            url = f"{thumbnail}{await server.upload(jpeg(size, size))}?width=32&height=32"
+            async with server.session.get(url, headers=server.headers) as answer:
+                return answer.status
+
+        assert await ask(300) == 200
+        (worker,) = server.pids()[1:]
+        os.kill(worker, signal.SIGSTOP)
+        asking = asyncio.create_task(ask(301))
+        await asyncio.sleep(0.5)
+        for pid in (worker, server.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        os.kill(worker, signal.SIGCONT)
+
+        assert await asking == 200
         assert await server.process.wait() == 0

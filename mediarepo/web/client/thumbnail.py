@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from mediarepo.errors import ContentLostError
 from mediarepo.services.downloads import Asking
 from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.client.download import asking_of, cache_headers, legacy_tenant
@@ -27,6 +28,13 @@ async def legacy_thumbnail(request: web.Request) -> web.StreamResponse:
 
 
 async def _send(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:
+    try:
+        return await _send_kept(request, query, asking)
+    except ContentLostError:
+        return await _send_kept(request, query, asking)
+
+
+async def _send_kept(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:
     mxc, _ = media_path(request)
     thumbnails, config = request.app[THUMBNAILS], request.app[SETTINGS].downloads
     found = await thumbnails.find(mxc, thumbnail_spec(query), asking)

@@ -6,7 +6,7 @@ from functools import partial
 
 from aiohttp import web
 
-from mediarepo.errors import UnauthorizedError
+from mediarepo.errors import ContentLostError, UnauthorizedError
 from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tail, new_boundary
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
@@ -57,6 +57,13 @@ async def _send_location(request: web.Request, media: Media, disposition: str) -
 async def thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail of media of ours to another server: the same bytes that clients get."""
     mxc, asking = await _asked(request)
+    try:
+        return await _send_thumbnail(request, mxc, asking)
+    except ContentLostError:
+        return await _send_thumbnail(request, mxc, asking)
+
+
+async def _send_thumbnail(request: web.Request, mxc: Mxc, asking: Asking) -> web.StreamResponse:
     thumbnails = request.app[THUMBNAILS]
     found = await thumbnails.find(mxc, thumbnail_spec(Query(request)), asking)
     return await _send(

@@ -95,9 +95,30 @@ async def test_a_worker_that_dies_costs_its_own_job_only(studio: Studio) -> None
     with pytest.raises(PictureError) as refused:
         await job
     assert refused.value.reason == "worker_died"
+    assert refused.value.reason.is_momentary
     assert other.thumbnails
     assert (await studio.render(GOOD)).thumbnails
     assert not exists(pid)
+
+
+async def test_a_worker_leaves_it_to_the_server_when_to_end(studio: Studio) -> None:
+    pid, job = await stopped_worker(studio)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        os.kill(pid, number)
+
+    assert (await job).thumbnails
+    assert studio.pool.pids == [pid]
+
+
+async def test_processor_time_that_runs_out_is_the_files_doing(studio: Studio) -> None:
+    pid, job = await stopped_worker(studio)
+    os.kill(pid, signal.SIGXCPU)
+    os.kill(pid, signal.SIGCONT)
+
+    with pytest.raises(PictureError) as refused:
+        await job
+    assert refused.value.reason == "too_much_work"
+    assert not refused.value.reason.is_momentary
 
 
 async def test_a_worker_that_crashes_is_replaced(studio: Studio) -> None:
