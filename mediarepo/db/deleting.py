@@ -2,6 +2,7 @@
 
 A blob's row is locked first and judged in a statement of its own, whose snapshot then sees every reference that was
 committed before the lock was granted; a publication that comes later finds the row gone and stores the content anew.
+Who locks media and their blob locks the media first, in the order of their ids.
 """
 
 from mediarepo.db.connections import Connection, Database
@@ -40,6 +41,11 @@ class Deleting:
         """Forget a thumbnail pack; its thumbnails' rows go with it."""
         async with self._database.transaction() as connection:
             await _delete_blob(connection, blob_id)
+
+
+async def lock_media_of(connection: Connection, blob_id: int) -> None:
+    """Lock all media of a blob, so that the blob itself may be locked or changed next."""
+    await connection.execute("SELECT FROM media WHERE blob_id = $1 ORDER BY server_name, media_id FOR UPDATE", blob_id)
 
 
 async def let_go(connection: Connection, blob_id: int) -> None:

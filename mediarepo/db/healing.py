@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mediarepo.db.connections import Connection, Database
-from mediarepo.db.deleting import let_go
+from mediarepo.db.deleting import let_go, lock_media_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Healing:
         If the same content was stored anew meanwhile, they refer to that, and the old object goes.
         """
         async with self._database.transaction() as connection:
+            await lock_media_of(connection, blob_id)
             twin_id = await self._twin(connection, blob_id)
             if twin_id is None:
                 await connection.execute("UPDATE blob SET missing_ts = NULL WHERE blob_id = $1", blob_id)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
+from mediarepo.db.deleting import lock_media_of
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.thumbnails import ThumbnailSpec
@@ -71,6 +72,7 @@ class MediaTable:
     async def mark_missing(self, blob: Blob) -> None:
         """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew."""
         async with self._database.transaction() as connection:
+            await lock_media_of(connection, blob.blob_id)
             await connection.execute(
                 """UPDATE blob SET missing_ts = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
                    WHERE blob_id = $1 AND missing_ts IS NULL""",

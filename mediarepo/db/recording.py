@@ -75,7 +75,7 @@ async def _record_remote(connection: Connection, media: NewMedia, blob_id: int) 
         return
     if before["lost"]:
         await _give_back(connection, media, blob_id, before["sha256"])
-    for unused_id in {blob_id, before["blob_id"]} - {None}:
+    for unused_id in sorted({blob_id, before["blob_id"]} - {None}):
         await let_go(connection, unused_id)
 
 

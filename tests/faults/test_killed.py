@@ -1,8 +1,8 @@
 """kill -9 in the middle of it all."""
 
 import asyncio
-import os
 import hashlib
+import os
 import secrets
 import signal
 from pathlib import Path

@@ -146,3 +146,20 @@ async def test_a_key_that_grew_too_old_is_not_published(own: Installation) -> No
 
     assert type(answer[0]).__name__ == "StaleKeyError"
     assert await own.value("SELECT count(*) FROM blob") == 0
+
+
+async def test_content_found_missing_while_its_media_are_deleted_blocks_nobody(own: Installation) -> None:
+    for _ in range(10):
+        data = secrets.token_bytes(30)
+        media_ids = [await own.upload(data) for _ in range(6)]
+        await own.store.delete(list(await own.object_keys()))
+        deleting = Deleting(own.repository.foundation.database)
+
+        answers, deleted = await asyncio.gather(
+            asyncio.gather(*(own.get(own.download_path(media_id)) for media_id in media_ids[:3])),
+            asyncio.gather(*(deleting.delete(Mxc(own.server_name, media_id)) for media_id in media_ids)),
+        )
+
+        assert {answer.status for answer in answers} == {404}
+        assert all(deleted)
+    assert await own.value("SELECT count(*) FROM blob") == 0
