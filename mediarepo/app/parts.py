@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from mediarepo.app.administering import Administration, join_administration
 from mediarepo.app.federating import open_federating
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
 from mediarepo.app.joining import (
@@ -19,6 +20,8 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
 from mediarepo.db.listening import Listening
 from mediarepo.federation.verification import Verification
+from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.whoami import Whoami
@@ -50,6 +53,7 @@ class Repository:
     downloads: Downloads
     remote_media: RemoteMedia
     verification: Verification
+    administration: Administration
     thumbnails: Thumbnails
     sweeps: Sweeps
     access_times: AccessTimes
@@ -70,11 +74,13 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         federating = await stack.enter_async_context(open_federating(foundation))
         remote_media = join_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
-        whoami = await stack.enter_async_context(Whoami(settings.identity))
+        calls = await stack.enter_async_context(HomeserverCalls(settings.identity))
+        identity = await stack.enter_async_context(Identity(settings.identity, Whoami(calls), elapsed_ms))
         repository = Repository(
             foundation=foundation,
             tenants=tenants,
-            identity=await stack.enter_async_context(Identity(settings.identity, whoami, elapsed_ms)),
+            identity=identity,
+            administration=join_administration(foundation, tenants, identity, HomeserverAdmins(calls)),
             memory=memory,
             uploads=join_uploads(foundation, memory, settings.uploads),
             pending=join_pending(foundation),
@@ -103,6 +109,11 @@ def _jobs(repository: Repository) -> list[Job]:
     jobs = [
         Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository)),
         Job(name="outbox", interval_ms=settings.sweep.outbox_interval_ms, run=repository.sweeps.outbox.drain),
+        Job(
+            name="trash",
+            interval_ms=settings.admin.trash_interval_ms,
+            run=repository.administration.deletion.empty_trash,
+        ),
         Job(name="pending", interval_ms=_EXPIRY_INTERVAL_MS, run=repository.pending.forget_expired),
         Job(
             name="access_times",

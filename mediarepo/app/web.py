@@ -8,7 +8,7 @@ from mediarepo.web import keys
 from mediarepo.web.draining import InFlight
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies
-from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes
+from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
 
 
 def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> web.Application:
@@ -27,11 +27,16 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.PENDING] = repository.pending
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.REMOTE_MEDIA] = repository.remote_media
+    app[keys.ADMINS] = repository.administration.admins
+    app[keys.RECORDS] = repository.administration.records
+    app[keys.QUARANTINE] = repository.administration.quarantine
+    app[keys.DELETION] = repository.administration.deletion
     app[keys.VERIFICATION] = repository.verification
     app[keys.THUMBNAILS] = repository.thumbnails
     if matrix:
         add_matrix_routes(app)
         add_federation_routes(app)
+        add_synapse_admin_routes(app)
     if operators:
         add_operator_routes(app)
     return app

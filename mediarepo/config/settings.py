@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from mediarepo.config.administration import AdminConfig
 from mediarepo.config.base import Section
 from mediarepo.config.database import DatabaseConfig
 from mediarepo.config.federation import FederationConfig
@@ -70,6 +71,8 @@ class Settings(Section):
     """Limits of uploads."""
     downloads: DownloadsConfig = DownloadsConfig()
     """How downloads are answered."""
+    admin: AdminConfig = AdminConfig()
+    """Who administers."""
     federation: FederationConfig = FederationConfig()
     """How other servers' requests are answered."""
     outbound: OutboundConfig = OutboundConfig()

@@ -14,6 +14,7 @@ class MediaState(StrEnum):
     PENDING = "pending"
     READY = "ready"
     MISSING = "missing"
+    TRASHED = "trashed"
     TOMBSTONE = "tombstone"
 
 

@@ -30,14 +30,15 @@ OnMissing = Callable[[Blob], Awaitable[None]]
 class Asking:
     """On which terms media is asked for.
 
-    At which homeserver, whether on the unauthenticated legacy paths, how long content that is to follow may take, and
-    whether another server may be asked.
+    At which homeserver, whether on the unauthenticated legacy paths, how long content that is to follow may take,
+    whether another server may be asked, and whether an admin wants to see what is hidden.
     """
 
     tenant: HomeserverConfig | None
     legacy: bool = False
     wait_ms: int = 0
     allow_remote: bool = True
+    see_hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ class Downloads:
 
     def permit(self, media: Media | None, asking: Asking) -> Media:
         """Let media through, or refuse it: absent, hidden and frozen media all look the same."""
-        if media is None or media.hidden:
+        if media is None or (media.hidden and not asking.see_hidden):
             raise NotFoundError("media not found")
         if media.state is MediaState.PENDING:
             raise NotYetUploadedError("the media has not been uploaded yet")

@@ -1,10 +1,13 @@
 """Whose request it is: the homeserver it is for, the token it carries, the user behind it."""
 
+import re
+
 from aiohttp import web
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import (
     GuestAccessForbiddenError,
+    InvalidParamError,
     MediaHostUnknownError,
     MissingTokenError,
     UnknownTokenError,
@@ -15,6 +18,7 @@ from mediarepo.web.params import Query
 
 _MAX_TOKEN_CHARS = 4096
 _MAX_ASSERTED_CHARS = 1024
+_UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def find_tenant(request: web.Request) -> HomeserverConfig | None:
@@ -32,7 +36,7 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
 
 async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
     """Identify the user, who may be a guest."""
-    token = _token(request, query)
+    token = bearer_token(request, query)
     if not token.isascii() or not token.isprintable() or len(token) > _MAX_TOKEN_CHARS:
         raise UnknownTokenError("the access token is not known")
     return await request.app[IDENTITY].identify(
@@ -51,7 +55,8 @@ async def user_required(request: web.Request, tenant: HomeserverConfig, query: Q
     return requester
 
 
-def _token(request: web.Request, query: Query) -> str:
+def bearer_token(request: web.Request, query: Query) -> str:
+    """Read the access token, from the header or, where that is allowed, from the query."""
     headers = request.headers.getall("Authorization", [])
     in_query = query.text("access_token") if request.app[SETTINGS].identity.query_token else None
     if len(headers) > 1:
@@ -70,4 +75,6 @@ def _asserted(query: Query, name: str) -> str | None:
     value = query.text(name)
     if value is not None and len(value) > _MAX_ASSERTED_CHARS:
         raise UnknownTokenError("the asserted identity is not known")
+    if value is not None and _UNSPEAKABLE.search(value):
+        raise InvalidParamError(f"Query parameter {name} may not contain control characters")
     return value

@@ -1,6 +1,8 @@
 """From raw text in a request to values that can be trusted."""
 
 import re
+from enum import StrEnum
+from typing import TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import web
@@ -17,6 +19,9 @@ _CONTENT_TYPE = re.compile(r"[\x20-\x7e\t]{1,255}", re.ASCII)
 _DEFAULT_WAIT_MS = 20_000
 _MAX_WAIT_DIGITS = 9
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Query:
@@ -51,6 +56,30 @@ class Query:
         if digits.startswith("-") or not digits.strip("0"):
             raise InvalidParamError(f"Query parameter {name} must be a positive integer")
         return _MAX_DIMENSION if len(digits.lstrip("0")) > 5 else min(int(digits), _MAX_DIMENSION)  # noqa: PLR2004
+
+    def count(self, name: str, *, default: int | None = None) -> int:
+        """Read an integer of at least 0; required when there is no default."""
+        text = self._fields.get(name)
+        if text is None:
+            if default is None:
+                raise MissingParamError(f"Missing required integer query parameter {name}")
+            return default
+        if not re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
+            raise InvalidParamError(f"Query parameter {name} must be an integer")
+        if text.startswith("-"):
+            raise InvalidParamError(f"Query parameter {name} must be a positive integer.")
+        return int(text)
+
+    def choice(self, name: str, choices: type[Choice]) -> Choice | None:
+        """Read one of some words."""
+        text = self._fields.get(name)
+        if text is None:
+            return None
+        try:
+            return choices(text)
+        except ValueError:
+            words = ", ".join(sorted(choices))
+            raise InvalidParamError(f"Query parameter {name} must be one of {words}") from None
 
     def wait_ms(self, *, at_most_ms: int) -> int:
         """Read how long `timeout_ms` lets the request wait for content, within what the operator allows."""

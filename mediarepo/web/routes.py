@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from mediarepo.web.admin import synapse_media, synapse_quarantine, synapse_users
 from mediarepo.web.client.config import media_config
 from mediarepo.web.client.create import create, upload_to
 from mediarepo.web.client.download import download, legacy_download
@@ -12,6 +13,7 @@ from mediarepo.web.ops.health import live, metrics, ready
 from mediarepo.web.wire.bodies import expect_later
 
 _FEDERATION = ("/_matrix/federation/v1/media", "/_matrix/federation/unstable/org.matrix.msc3916.v2/media")
+_ADMIN = "/_synapse/admin/v1"
 _CLIENT = "/_matrix/client/v1/media"
 _LEGACY = "/_matrix/media/{version:v3|r0|v1}"
 _MEDIA = "{server_name:[^/]*}/{media_id:[^/]*}"
@@ -38,6 +40,27 @@ def add_federation_routes(app: web.Application) -> None:
     for base in _FEDERATION:
         app.router.add_get(f"{base}/download/{{media_id:[^/]*}}", federation.download)
         app.router.add_get(f"{base}/thumbnail/{{media_id:[^/]*}}", federation.thumbnail)
+
+
+def add_synapse_admin_routes(app: web.Application) -> None:
+    """Answer what tools for Synapse's admins ask for."""
+    router = app.router
+    router.add_get(f"{_ADMIN}/media/quarantine_changes", synapse_quarantine.quarantine_changes)
+    router.add_get(f"{_ADMIN}/media/{_MEDIA}", synapse_media.media_info)
+    router.add_delete(f"{_ADMIN}/media/{_MEDIA}", synapse_media.delete_media)
+    router.add_post(f"{_ADMIN}/media/delete", synapse_media.delete_by_date_and_size)
+    router.add_post(f"{_ADMIN}/media/protect/{{media_id:[^/]*}}", synapse_quarantine.protect)
+    router.add_post(f"{_ADMIN}/media/unprotect/{{media_id:[^/]*}}", synapse_quarantine.unprotect)
+    router.add_post(f"{_ADMIN}/media/{{server_name:[^/]*}}/delete", synapse_media.delete_by_date_and_size)
+    router.add_post(f"{_ADMIN}/purge_media_cache", synapse_media.purge_remote)
+    router.add_post(f"{_ADMIN}/media/quarantine/{_MEDIA}", synapse_quarantine.quarantine)
+    router.add_post(f"{_ADMIN}/media/unquarantine/{_MEDIA}", synapse_quarantine.unquarantine)
+    router.add_post(f"{_ADMIN}/user/{{user_id:[^/]*}}/media/quarantine", synapse_quarantine.quarantine_user)
+    router.add_post(f"{_ADMIN}/room/{{room_id:[^/]*}}/media/quarantine", synapse_quarantine.quarantine_room)
+    router.add_post(f"{_ADMIN}/quarantine_media/{{room_id:[^/]*}}", synapse_quarantine.quarantine_room)
+    router.add_get(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse_users.list_user_media)
+    router.add_delete(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse_users.delete_user_media)
+    router.add_get(f"{_ADMIN}/statistics/users/media", synapse_users.user_statistics)
 
 
 def add_operator_routes(app: web.Application) -> None:

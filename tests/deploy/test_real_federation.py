@@ -67,7 +67,7 @@ async def world(
         yield World(anna, bert, carl, dora, *two)
 
 
-async def sees(reader: Homeserver, media: str, *, name: str) -> None:
+async def assert_sees(reader: Homeserver, media: str, *, name: str) -> None:
     """Check that a user gets a picture and its thumbnail."""
     downloaded, thumbnail = await reader.download(media), await reader.thumbnail(media)
 
@@ -84,23 +84,23 @@ async def fetches(installation: Installation) -> int:
 async def test_users_who_share_a_mediarepo_see_each_others_media_without_the_network(world: World) -> None:
     before = await fetches(world.shared)
 
-    await sees(world.bert, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
-    await sees(world.anna, await world.bert.upload(PICTURE, "image/jpeg", "b.jpg"), name="b.jpg")
+    await assert_sees(world.bert, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
+    await assert_sees(world.anna, await world.bert.upload(PICTURE, "image/jpeg", "b.jpg"), name="b.jpg")
 
     assert await fetches(world.shared) == before
 
 
 async def test_users_of_two_mediarepos_see_each_others_media(world: World) -> None:
-    await sees(world.carl, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
-    await sees(world.bert, await world.carl.upload(PICTURE, "image/jpeg", "c.jpg"), name="c.jpg")
+    await assert_sees(world.carl, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
+    await assert_sees(world.bert, await world.carl.upload(PICTURE, "image/jpeg", "c.jpg"), name="c.jpg")
 
     assert await fetches(world.other) > 0
 
 
 async def test_a_synapse_with_its_own_repository_sees_ours_and_we_see_its(world: World) -> None:
-    await sees(world.dora, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
-    await sees(world.anna, await world.dora.upload(PICTURE, "image/jpeg", "d.jpg"), name="d.jpg")
-    await sees(world.carl, await world.dora.upload(PICTURE, "image/jpeg", "e.jpg"), name="e.jpg")
+    await assert_sees(world.dora, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
+    await assert_sees(world.anna, await world.dora.upload(PICTURE, "image/jpeg", "d.jpg"), name="d.jpg")
+    await assert_sees(world.carl, await world.dora.upload(PICTURE, "image/jpeg", "e.jpg"), name="e.jpg")
 
 
 async def test_an_empty_file_of_ours_passes(world: World) -> None:
@@ -127,7 +127,7 @@ async def test_what_does_not_exist_is_404_and_nobody_is_shunned_for_it(world: Wo
     theirs = await world.anna.download(f"{world.dora.server_name}/nothing")
 
     assert (missing.status, theirs.status) == (404, 404)
-    await sees(world.dora, await world.anna.upload(PICTURE, "image/jpeg", "h.jpg"), name="h.jpg")
+    await assert_sees(world.dora, await world.anna.upload(PICTURE, "image/jpeg", "h.jpg"), name="h.jpg")
 
 
 async def test_announced_media_is_waited_for_across_servers(world: World) -> None:

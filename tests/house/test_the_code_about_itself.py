@@ -16,7 +16,7 @@ from mediarepo import errors
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
 from mediarepo.web.refusals import REFUSALS
-from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes
+from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "mediarepo").rglob("*.py"))
@@ -29,6 +29,7 @@ def routes() -> set[tuple[str, str]]:
     app = web.Application()
     add_matrix_routes(app)
     add_federation_routes(app)
+    add_synapse_admin_routes(app)
     add_operator_routes(app)
     found = set()
     for route in app.router.routes():

@@ -21,6 +21,9 @@ class FakeHomeserver:
     url: str = ""
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    admins: set[str] = field(default_factory=set)
+    rooms: dict[str, list[str]] = field(default_factory=dict)
+    avatars: dict[str, str] = field(default_factory=dict)
     calls: list[dict[str, str]] = field(default_factory=list)
     answer_instead: web.Response | None = None
     hold: asyncio.Event | None = None
@@ -62,6 +65,12 @@ class FakeHomeserver:
         app = web.Application()
         app.router.add_get(WHOAMI, self.whoami)
         app.router.add_get(VERSIONS, self.versions)
+        app.router.add_get("/_synapse/admin/v1/users/{user_id}/admin", self.is_admin)
+        app.router.add_get("/_synapse/admin/v2/users/{user_id}", self.user)
+        app.router.add_get("/_synapse/admin/v2/users", self.users)
+        app.router.add_get("/_synapse/admin/v1/room/{room_id}/media", self.room_media)
+        app.router.add_get("/_synapse/admin/v1/rooms", self.room_list)
+        app.router.add_get("/_synapse/admin/v1/rooms/{room_id}", self.room)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
@@ -76,6 +85,39 @@ class FakeHomeserver:
 
     async def versions(self, _: web.Request) -> web.Response:
         return web.json_response({"versions": ["v1.11", "v1.15"]})
+
+    def _is_admins(self, request: web.Request) -> bool:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self.tokens.get(token, {}).get("user_id") in self.admins
+
+    def _for_admins(self, request: web.Request, body: dict[str, Any], status: int = 200) -> web.Response:
+        if not self._is_admins(request):
+            return web.json_response({"errcode": "M_FORBIDDEN", "error": "You are not a server admin"}, status=403)
+        return web.json_response(body, status=status)
+
+    async def is_admin(self, request: web.Request) -> web.Response:
+        return self._for_admins(request, {"admin": request.match_info["user_id"] in self.admins})
+
+    async def user(self, request: web.Request) -> web.Response:
+        known = request.match_info["user_id"] in {one["user_id"] for one in self.tokens.values()}
+        return self._for_admins(request, {"name": "x"} if known else {"errcode": "M_NOT_FOUND"}, 200 if known else 404)
+
+    async def users(self, request: web.Request) -> web.Response:
+        """List users two at a time."""
+        start, names = int(request.query.get("from", 0)), sorted(self.avatars)
+        page = [{"name": name, "avatar_url": self.avatars[name]} for name in names[start : start + 2]]
+        more = {"next_token": str(start + 2)} if start + 2 < len(names) else {}
+        return self._for_admins(request, {"users": page, "total": len(names), **more})
+
+    async def room_media(self, request: web.Request) -> web.Response:
+        uris = self.rooms.get(request.match_info["room_id"], [])
+        return self._for_admins(request, {"local": uris[:1], "remote": uris[1:]})
+
+    async def room_list(self, request: web.Request) -> web.Response:
+        return self._for_admins(request, {"rooms": [{"room_id": name} for name in self.rooms]})
+
+    async def room(self, request: web.Request) -> web.Response:
+        return self._for_admins(request, {"avatar": self.avatars.get(request.match_info["room_id"])})
 
     async def whoami(self, request: web.Request) -> web.Response:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")

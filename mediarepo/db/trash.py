@@ -1,0 +1,114 @@
+"""Deletion that can be undone for a while: media first become invisible, later let go of their content."""
+
+from collections.abc import Sequence
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database
+from mediarepo.db.deleting import let_go
+from mediarepo.db.records import FROM, QUARANTINED_BY
+from mediarepo.model.mxc import Mxc
+
+_IDLE = f"coalesce(a.last_access_ts, m.created_ts) < $1 AND {QUARANTINED_BY} IS NULL AND m.held_by IS NULL"
+
+
+class TrashTable:
+    """Moves media into the trash, out of it, and out of the world."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, mxcs: Sequence[Mxc]) -> list[Mxc]:
+        """Hide media until the trash is emptied; gives those that were put there, legal holds aside."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""UPDATE media SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL
+                    WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+                        AND state IN ('pending', 'ready', 'missing') AND held_by IS NULL
+                    RETURNING server_name, media_id""",  # noqa: S608 - static text
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
+            )
+        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+
+    async def take_back(self, mxc: Mxc) -> bool:
+        """Restore media that are in the trash; False when they are not."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                """UPDATE media SET trashed_ts = NULL, state = CASE WHEN blob_id IS NULL THEN 'missing' ELSE 'ready' END
+                   WHERE server_name = $1 AND media_id = $2 AND state = 'trashed'""",
+                mxc.server_name,
+                mxc.media_id,
+            )
+        return bool(tag == "UPDATE 1")
+
+    async def empty(self, age_ms: int, limit: int) -> int:
+        """Let go of what has been in the trash for so long; gives how many media that were."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"""SELECT server_name, media_id, blob_id FROM media
+                    WHERE state = 'trashed' AND trashed_ts <= {NOW_MS} - $1::bigint AND held_by IS NULL
+                    ORDER BY trashed_ts LIMIT $2 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
+                age_ms,
+                limit,
+            )
+            names = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
+            await connection.execute(
+                """UPDATE media SET state = 'tombstone', trashed_ts = NULL, blob_id = NULL, revision = revision + 1
+                   WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
+                *names,
+            )
+            await _let_all_go(connection, [row["blob_id"] for row in rows])
+        return len(rows)
+
+    async def idle_local(self, server_name: str, before_ts: int, size_over: int, limit: int) -> list[Mxc]:
+        """Name local media not asked for since, larger than so many bytes, and neither hidden, protected nor held."""
+        return await self._names(
+            f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.server_name = $2 AND NOT m.remote
+                    AND NOT m.protected AND coalesce(b.size_bytes, 0) > $3 AND m.state IN ('ready', 'missing')
+                ORDER BY m.media_id LIMIT $4""",
+            before_ts,
+            server_name,
+            size_over,
+            limit,
+        )
+
+    async def _names(self, query: str, *arguments: object) -> list[Mxc]:
+        async with self._database.connection() as connection:
+            return [Mxc(row["server_name"], row["media_id"]) for row in await connection.fetch(query, *arguments)]
+
+    async def forget_idle_remote(self, before_ts: int, limit: int) -> int:
+        """Forget other servers' media not asked for since, so that they are fetched anew when asked for again."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}
+                    WHERE {_IDLE} AND m.remote AND m.state IN ('ready', 'missing')
+                    LIMIT $2 FOR UPDATE OF m SKIP LOCKED""",
+                before_ts,
+                limit,
+            )
+            await connection.execute(
+                "DELETE FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+                [row["server_name"] for row in rows],
+                [row["media_id"] for row in rows],
+            )
+            await _let_all_go(connection, [row["blob_id"] for row in rows])
+        return len(rows)
+
+    async def hold(self, mxc: Mxc, *, by: str | None, reason: str | None) -> bool:
+        """Keep media from being deleted by anybody, or no longer (`by` None); False when there are none."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                """UPDATE media SET held_by = $3, hold_reason = $4
+                   WHERE server_name = $1 AND media_id = $2 AND state <> 'tombstone'""",
+                mxc.server_name,
+                mxc.media_id,
+                by,
+                reason,
+            )
+        return bool(tag == "UPDATE 1")
+
+
+async def _let_all_go(connection: Connection, blob_ids: Sequence[int | None]) -> None:
+    """Let go of blobs in the order of their ids, so that two who do so never wait for each other."""
+    for blob_id in sorted({blob_id for blob_id in blob_ids if blob_id is not None}):
+        await let_go(connection, blob_id)

@@ -1,0 +1,76 @@
+"""What a homeserver says of its admins, users and rooms (Synapse's admin API, asked with the admin's own token)."""
+
+from typing import Any
+from urllib.parse import quote
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.errors import HomeserverUnavailableError, NotFoundError
+from mediarepo.homeserver.calls import HomeserverCalls, no_verdict
+
+_OK, _NOT_FOUND = 200, 404
+_MAX_BYTES = 16 * 1024 * 1024
+_PAGE = 500
+_MAX_PAGES = 2_000
+
+
+class HomeserverAdmins:
+    """Asks what only the homeserver knows."""
+
+    def __init__(self, calls: HomeserverCalls) -> None:
+        self._calls = calls
+
+    async def is_admin(self, homeserver: HomeserverConfig, token: str, user_id: str) -> bool:
+        """Say whether the token's user is an admin there; servers that have no such notion have no such admins."""
+        if homeserver.client_api_url is None:
+            return False
+        path = f"/_synapse/admin/v1/users/{quote(user_id, safe='')}/admin"
+        try:
+            status, answer = await self._calls.get(homeserver, path, token)
+        except HomeserverUnavailableError as exc:
+            if exc.__cause__ is not None:
+                raise
+            return False
+        return status == _OK and answer.get("admin") is True
+
+    async def user_exists(self, homeserver: HomeserverConfig, token: str, user_id: str) -> bool:
+        """Say whether there is such a user."""
+        status, _ = await self._calls.get(homeserver, f"/_synapse/admin/v2/users/{quote(user_id, safe='')}", token)
+        if status not in {_OK, _NOT_FOUND}:
+            raise no_verdict(homeserver, f"status {status} for a user")
+        return status == _OK
+
+    async def room_media(self, homeserver: HomeserverConfig, token: str, room_id: str) -> list[str]:
+        """List the mxc:// addresses that a room's events mention."""
+        path = f"/_synapse/admin/v1/room/{quote(room_id, safe='')}/media"
+        status, answer = await self._calls.get(homeserver, path, token, max_bytes=_MAX_BYTES)
+        if status == _NOT_FOUND:
+            raise NotFoundError("Room not found")
+        if status != _OK:
+            raise no_verdict(homeserver, f"status {status} for a room's media")
+        return [uri for name in ("local", "remote") for uri in answer.get(name, []) if isinstance(uri, str)]
+
+    async def avatars(self, homeserver: HomeserverConfig, token: str) -> set[str]:
+        """Collect the mxc:// addresses of all users' and rooms' avatars."""
+        users = await self._list(homeserver, token, "/_synapse/admin/v2/users", "users", {"deactivated": "true"})
+        found = {user.get("avatar_url") for user in users}
+        for room in await self._list(homeserver, token, "/_synapse/admin/v1/rooms", "rooms", {}):
+            path = f"/_synapse/admin/v1/rooms/{quote(str(room.get('room_id')), safe='')}"
+            status, details = await self._calls.get(homeserver, path, token)
+            if status == _OK:
+                found.add(details.get("avatar"))
+        return {uri for uri in found if isinstance(uri, str)}
+
+    async def _list(
+        self, homeserver: HomeserverConfig, token: str, path: str, name: str, fixed: dict[str, str]
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for _ in range(_MAX_PAGES):
+            parameters = {"limit": str(_PAGE), "from": str(len(found)), **fixed}
+            status, answer = await self._calls.get(homeserver, path, token, parameters=parameters, max_bytes=_MAX_BYTES)
+            page = answer.get(name)
+            if status != _OK or not isinstance(page, list):
+                raise no_verdict(homeserver, f"status {status} for its {name}")
+            found += page
+            if not page or (answer.get("next_token") is None and answer.get("next_batch") is None):
+                break
+        return found

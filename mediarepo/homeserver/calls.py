@@ -1,0 +1,96 @@
+"""Requests to the configured homeservers; their addresses are the operator's own, hence trusted."""
+
+import json
+import ssl
+from collections.abc import Mapping
+from typing import Any, Self
+
+import aiohttp
+import structlog
+
+from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
+from mediarepo.errors import HomeserverUnavailableError
+
+log = structlog.get_logger(__name__)
+
+_MAX_ANSWER_BYTES = 64 * 1024
+_CONNECTIONS = 100
+RETRY_AFTER_S = 5
+
+
+class HomeserverCalls:
+    """One client for all of them."""
+
+    def __init__(self, config: IdentityConfig) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=config.timeout_ms / 1000)
+        self._session: aiohttp.ClientSession | None = None
+        self._tls: dict[str, ssl.SSLContext] = {}
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(
+        self,
+        homeserver: HomeserverConfig,
+        path: str,
+        token: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        max_bytes: int = _MAX_ANSWER_BYTES,
+    ) -> tuple[int, dict[str, Any]]:
+        """GET a JSON object with a user's token; HomeserverUnavailableError when there is no answer of that kind."""
+        if self._session is None or homeserver.client_api_url is None:
+            raise no_verdict(homeserver, "no client_api_url is configured")
+        try:
+            async with self._session.get(
+                f"{homeserver.client_api_url}{path}",
+                params=dict(parameters or {}),
+                headers={"Authorization": f"Bearer {token}"},
+                allow_redirects=False,
+                ssl=self._tls_for(homeserver),
+            ) as response:
+                return response.status, await _answer(homeserver, response, max_bytes)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            log.warning("homeserver_unreachable", server_name=homeserver.server_name, reason=repr(exc))
+            raise HomeserverUnavailableError(
+                f"the homeserver {homeserver.server_name} cannot be reached to check the access token",
+                retry_after_s=RETRY_AFTER_S,
+            ) from exc
+
+    def _tls_for(self, homeserver: HomeserverConfig) -> ssl.SSLContext | bool:
+        if homeserver.ca_file is None:
+            return True
+        if homeserver.ca_file not in self._tls:
+            self._tls[homeserver.ca_file] = ssl.create_default_context(cafile=homeserver.ca_file)
+        return self._tls[homeserver.ca_file]
+
+
+async def _answer(homeserver: HomeserverConfig, response: aiohttp.ClientResponse, max_bytes: int) -> dict[str, Any]:
+    """Read a bounded JSON object; anything else is an outage, whatever its status."""
+    text = bytearray()
+    async for piece in response.content.iter_any():
+        text += piece
+        if len(text) > max_bytes:
+            raise no_verdict(homeserver, "too long an answer")
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise no_verdict(homeserver, f"status {response.status}, no JSON object")
+    return answer
+
+
+def no_verdict(homeserver: HomeserverConfig, reason: str) -> HomeserverUnavailableError:
+    """Say that the homeserver gave no answer that can be understood."""
+    log.warning("homeserver_answers_nonsense", server_name=homeserver.server_name, reason=reason)
+    return HomeserverUnavailableError(
+        f"the homeserver {homeserver.server_name} did not say whose access token this is",
+        retry_after_s=RETRY_AFTER_S,
+    )

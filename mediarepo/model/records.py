@@ -1,0 +1,76 @@
+"""Media as an admin sees them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mediarepo.model.media import MediaState
+from mediarepo.model.mxc import Mxc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaRecord:
+    """Everything that is known of media; `sha256` in hexadecimal digits."""
+
+    mxc: Mxc
+    state: MediaState
+    remote: bool
+    content_type: str
+    upload_name: str | None
+    uploaded_by: str | None
+    created_ts: int
+    last_access_ts: int | None
+    size_bytes: int | None
+    sha256: str | None
+    authenticated: bool
+    protected: bool
+    quarantined_by: str | None
+    held_by: str | None
+    trashed_ts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of a longer list; `total` counts the whole."""
+
+    records: list[MediaRecord]
+    total: int
+
+
+class RecordOrder(StrEnum):
+    """What lists of media can be put in order by."""
+
+    MEDIA_ID = "media_id"
+    UPLOAD_NAME = "upload_name"
+    CREATED_TS = "created_ts"
+    LAST_ACCESS_TS = "last_access_ts"
+    MEDIA_LENGTH = "media_length"
+    MEDIA_TYPE = "media_type"
+    QUARANTINED_BY = "quarantined_by"
+    SAFE_FROM_QUARANTINE = "safe_from_quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Media that were hidden, or shown again."""
+
+    change_id: int
+    mxc: Mxc
+    quarantined: bool
+
+
+class UserOrder(StrEnum):
+    """What the list of users can be put in order by."""
+
+    USER_ID = "user_id"
+    DISPLAYNAME = "displayname"
+    MEDIA_LENGTH = "media_length"
+    MEDIA_COUNT = "media_count"
+
+
+@dataclass(frozen=True, slots=True)
+class UserUsage:
+    """One user's uploads: their number, and their bytes together."""
+
+    user_id: str
+    media_count: int
+    media_length: int

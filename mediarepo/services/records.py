@@ -1,0 +1,81 @@
+"""What admins may know of media and users."""
+
+from dataclasses import dataclass
+
+from mediarepo.db.records import RecordTable
+from mediarepo.db.statistics import StatisticsTable
+from mediarepo.errors import BadRequestError, NotFoundError
+from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.model.media import MediaState
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.records import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
+from mediarepo.services.admins import Admin
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Which part of a list is asked for."""
+
+    start: int
+    limit: int
+    backwards: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """Reads media with all that is known of them, and who takes up how much."""
+
+    table: RecordTable
+    statistics: StatisticsTable
+    homeserver_admins: HomeserverAdmins
+
+    async def get(self, mxc: Mxc) -> MediaRecord:
+        """Read one; NotFoundError when it is unknown or has been deleted."""
+        record = await self.table.get(mxc)
+        if record is None or record.state is MediaState.TRASHED:
+            raise NotFoundError("Unknown media")
+        return record
+
+    async def of_user(self, user_id: str, admin: Admin, order: RecordOrder, stretch: Stretch) -> Page:
+        """Read a stretch of a user's uploads; the user must be one of the admin's homeserver."""
+        if not user_id.startswith("@") or user_id.partition(":")[2] != admin.homeserver.server_name:
+            raise BadRequestError("Can only look up local users")
+        page = await self.table.of_user(
+            user_id,
+            admin.homeserver.server_name,
+            order=order,
+            backwards=stretch.backwards,
+            start=stretch.start,
+            limit=stretch.limit,
+        )
+        if not page.total and not await self._exists(user_id, admin):
+            raise NotFoundError("Unknown user")
+        return page
+
+    async def _exists(self, user_id: str, admin: Admin) -> bool:
+        """Ask the homeserver, where it can be asked."""
+        if admin.token is None:
+            return True
+        return await self.homeserver_admins.user_exists(admin.homeserver, admin.token, user_id)
+
+    async def of_users(
+        self,
+        admin: Admin,
+        order: UserOrder,
+        stretch: Stretch,
+        *,
+        from_ts: int,
+        until_ts: int | None,
+        search_term: str | None,
+    ) -> tuple[list[UserUsage], int]:
+        """Read a stretch of what users take up, and how many they are."""
+        return await self.statistics.of_users(
+            admin.homeserver.server_name,
+            order=order,
+            backwards=stretch.backwards,
+            start=stretch.start,
+            limit=stretch.limit,
+            from_ts=from_ts,
+            until_ts=until_ts,
+            search_term=search_term,
+        )

@@ -1,0 +1,1 @@
+"""The endpoints that admins use."""
