@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from mediarepo.config.base import Section
 
 MIB = 1024 * 1024
+_MAX_PARTS = 10_000  # API reference: "Amazon S3 multipart upload limits"
 
 
 class UploadsConfig(Section):
@@ -39,4 +40,14 @@ class UploadsConfig(Section):
     def _budget_holds_parts(self) -> Self:
         if self.memory_budget_bytes < 4 * self.part_bytes:
             raise ValueError("memory_budget_bytes must hold at least four parts (4 * part_bytes)")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_can_be_counted(self) -> Self:
+        if self.max_bytes > _MAX_PARTS * self.part_bytes:
+            needed = -(-self.max_bytes // _MAX_PARTS)
+            raise ValueError(
+                f"max_bytes must not exceed {_MAX_PARTS} parts, as S3 takes no more: "
+                f"set part_bytes to at least {needed}, or max_bytes to at most {_MAX_PARTS * self.part_bytes}"
+            )
         return self

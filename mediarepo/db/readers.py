@@ -48,17 +48,15 @@ class Readers:
             connection.terminate()
 
     async def _take(self) -> BareConnection:
-        while not self._free:
-            await self._wait()
-        self._free -= 1
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_closed():
-                return connection
+        await self._enter()
         try:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
             return await self._connect()
         except BaseException:
-            self._freed()
+            self._leave()
             raise
 
     def _give_back(self, connection: BareConnection, *, healthy: bool) -> None:
@@ -66,9 +64,13 @@ class Readers:
             self._idle.append(connection)
         else:
             connection.terminate()
-        self._freed()
+        self._leave()
 
-    async def _wait(self) -> None:
+    async def _enter(self) -> None:
+        """Take a place, or wait in line until one is handed over."""
+        if self._free:
+            self._free -= 1
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
         try:
@@ -78,16 +80,14 @@ class Readers:
             if turn in self._waiters:
                 self._waiters.remove(turn)
             elif not turn.cancelled():
-                self._wake()
+                self._leave()
             raise
 
-    def _freed(self) -> None:
-        self._free += 1
-        self._wake()
-
-    def _wake(self) -> None:
+    def _leave(self) -> None:
+        """Hand the place to whoever has waited longest, so that no newcomer overtakes."""
         while self._waiters:
             turn = self._waiters.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
+        self._free += 1

@@ -65,7 +65,7 @@ class Account:
 
     def end(self) -> None:
         """Let the upload fail with TooSlowError."""
-        if self._reading is not None:
+        if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
             self._reading = None
 

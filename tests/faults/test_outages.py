@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
 
 from mediarepo.db.migrations import upgrade
@@ -109,6 +110,29 @@ async def test_connections_that_postgres_ended_are_replaced(postgres: EmbeddedPo
 
         assert (await own.get(own.download_path(media_id))).body == b"x"
         assert await own.upload(b"y")
+
+
+async def test_connections_that_postgres_ends_in_the_middle_are_an_outage(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3
+) -> None:
+    async with installed(settings_for(postgres, s3, database={"pool_size": 4})) as own:
+        statuses = set()
+        other = await asyncpg.connect(postgres.dsn)
+        for round_number in range(40):
+            uploads = [
+                asyncio.create_task(own.request("POST", "/_matrix/media/v3/upload", data=secrets.token_bytes(20)))
+                for _ in range(10)
+            ]
+            await asyncio.sleep(0.004 + 0.001 * (round_number % 10))
+            await other.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mediarepo'"
+            )
+            statuses |= {answer.status for answer in await asyncio.gather(*uploads)}
+        await other.close()
+
+        assert statuses <= {200, 503}
+        assert own.repository.memory.used == 0
+        assert await own.upload(b"afterwards")
 
 
 async def test_a_schema_for_newer_code_is_503_and_names_the_way_out(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:

@@ -1,7 +1,7 @@
 """A request's body, read piece by piece."""
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from mediarepo.errors import BadRequestError
 
@@ -17,7 +17,8 @@ class RequestBody:
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._asked_for = request.headers.get("Expect", "").lower() != "100-continue"
+        expects = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11
+        self._asked_for = not expects
 
     @property
     def declared_bytes(self) -> int | None:

@@ -35,6 +35,13 @@ INLINE_TYPES = frozenset(
 )
 """What a browser may show in place (client-server API, "Serving inline content")."""
 
+_MEDIA_TYPE = re.compile(
+    r"(TOKEN/TOKEN)(?:[ \t]*+;[ \t]*+(?:TOKEN=(?:TOKEN|\"[^\",\\]*+\"))?+)*+[ \t]*".replace(
+        "TOKEN", r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+    ),
+    re.ASCII,
+)
+"""One media type with its parameters; of a list, browsers may take the last."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _MAX_NAME_CHARS = 255
 _NOT_ENCODED = "!#$&+-.^_`|~"
@@ -42,7 +49,7 @@ _NOT_ENCODED = "!#$&+-.^_`|~"
 
 def content_disposition(content_type: str, file_name: str | None) -> str:
     """Write the header: a plain token when the name is one, `filename*` otherwise, and no name when there is none."""
-    kind = "inline" if content_type.partition(";")[0].strip().lower() in INLINE_TYPES else "attachment"
+    kind = "inline" if _essence(content_type) in INLINE_TYPES else "attachment"
     if not file_name:
         return kind
     name = file_name if len(file_name) <= _MAX_NAME_CHARS else _shortened(file_name)
@@ -50,6 +57,12 @@ def content_disposition(content_type: str, file_name: str | None) -> str:
         return f"{kind}; filename={name}"
     encoded = quote(name.encode("utf-8", "replace"), safe=_NOT_ENCODED)
     return f"{kind}; filename*=utf-8''{encoded}"
+
+
+def _essence(content_type: str) -> str:
+    """Read type and subtype; nothing when the value is not exactly one media type."""
+    match = _MEDIA_TYPE.fullmatch(content_type.strip())
+    return match[1].lower() if match is not None else ""
 
 
 def _shortened(name: str) -> str:

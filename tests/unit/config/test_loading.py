@@ -95,6 +95,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         (["homeservers", 0, "client_api_url"], "127.0.0.1:8008", "http://127.0.0.1:8008"),
         (["homeservers"], [{"server_name": "a.example"}], "no token can be judged"),
         (["uploads", "memory_budget_bytes"], 1000, "four parts"),
+        (["uploads", "max_bytes"], 100 * 2**30, "part_bytes to at least 10737419"),
         (["thumbnails", "max_source_bytes"], 10**12, "at least one file"),
         (["store_for", "remote"], "elsewhere", "no store named 'elsewhere'"),
         (["identity", "cache_ms"], 60_000, "less than or equal to 10000"),

@@ -170,3 +170,16 @@ async def test_an_upload_that_is_being_ended_is_not_ended_twice() -> None:
 
     assert {type(result) for result in results} == {TooSlowError}
     assert budget.used == 0
+
+
+async def test_an_upload_whose_time_is_just_running_out_is_left_to_that() -> None:
+    async def stall(account: Account) -> None:
+        async with account.reading():
+            assert account._reading is not None
+            account._reading._on_timeout()  # type: ignore[attr-defined]
+            account.end()
+            await asyncio.Event().wait()
+
+    async with made().account(None) as account:
+        with pytest.raises(TooSlowError):
+            await stall(account)

@@ -47,6 +47,27 @@ def test_everything_else_is_an_attachment(content_type: str) -> None:
     assert content_disposition(content_type, None) == "attachment"
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain;a=b, text/html",
+        "text/plain, text/html",
+        "text/plain;, text/html",
+        'text/plain;a="b, text/html"',
+        "text/plain;text/html",
+        "text/plain text/html",
+        "image/png;" + " ;" * 120 + "!",
+    ],
+)
+def test_what_is_not_exactly_one_media_type_is_an_attachment(content_type: str) -> None:
+    assert content_disposition(content_type, None) == "attachment"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain;", "text/plain ; ; a=b", 'text/plain;charset="utf-8"'])
+def test_loose_parameters_do_no_harm(content_type: str) -> None:
+    assert content_disposition(content_type, None) == "inline"
+
+
 def test_the_inline_list_is_the_specs() -> None:
     assert len(INLINE_TYPES) == 26
     assert not {"image/svg+xml", "text/html", "application/pdf", "text/xml"} & INLINE_TYPES
