@@ -270,6 +270,24 @@ async def test_expect_100_is_answered_with_100_when_the_body_is_welcome(shared: 
     assert (first.statuses, last.statuses) == ([100], [200])
 
 
+async def test_http_1_0_is_never_answered_with_100(shared: Installation) -> None:
+    upload = UPLOAD.replace("HTTP/1.1", "HTTP/1.0")
+    answer = await ask_raw(shared.url, f"{upload}{AUTH}Content-Length: 4\r\nExpect: 100-continue\r\n\r\nbody".encode())
+
+    assert answer.statuses == [200]
+
+
+@pytest.mark.parametrize("name", ["user_id", "device_id", "org.matrix.msc3202.device_id"])
+@pytest.mark.parametrize("characters", ["%00", "%0A", "%C2%85", "%7F"])
+async def test_control_characters_in_an_asserted_identity_are_refused(
+    shared: Installation, name: str, characters: str
+) -> None:
+    value = f"@_bridge_{characters}:{SERVER_NAME}"
+    answer = await shared.request("POST", f"/_matrix/media/v3/upload?{name}={value}", data=b"x")
+
+    assert (answer.status, answer.json["errcode"]) == (400, "M_INVALID_PARAM")
+
+
 async def test_an_unknown_expectation_is_ignored(shared: Installation) -> None:
     answer = await ask_raw(shared.url, f"{UPLOAD}{AUTH}Content-Length: 4\r\nExpect: tea\r\n\r\nbody".encode())
 

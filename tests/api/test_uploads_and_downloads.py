@@ -113,6 +113,16 @@ async def test_head_tells_what_get_would(shared: Installation) -> None:
         assert {name: head.headers[name] for name in same} == {name: whole.headers[name] for name in same}
 
 
+@pytest.mark.parametrize("byte_range", ["bytes=0-2", "bytes=5000-"])
+async def test_head_knows_no_ranges(shared: Installation, byte_range: str) -> None:
+    path = shared.download_path(await shared.upload(b"0123456789"))
+
+    head = await shared.request("HEAD", path, headers={"Range": byte_range})
+
+    assert (head.status, head.headers["Content-Length"]) == (200, "10")
+    assert "Content-Range" not in head.headers
+
+
 @pytest.mark.parametrize("large", [False, True])
 async def test_a_range_brings_just_those_bytes(shared: Installation, large: bool) -> None:
     data = secrets.token_bytes(9 * MIB if large else 1000)
