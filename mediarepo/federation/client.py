@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 
 from mediarepo.federation.discovery import Discovery
 from mediarepo.outbound.client import Answer, Outbound
@@ -14,6 +15,7 @@ _NEXT_MAY_DO = {
     OutboundReason.NAME_NOT_FOUND,
     OutboundReason.FORBIDDEN_ADDRESS,
     OutboundReason.TLS_FAILED,
+    OutboundReason.BAD_URL,
 }
 
 
@@ -30,7 +32,7 @@ class FederationClient:
     ) -> AsyncIterator[Answer]:
         """GET a request target, at the first of the server's places that can be connected to.
 
-        OutboundError when none can; then it is the last one's.
+        OutboundError when none can; then it is the last one's. All of them together have the time of one.
         """
         async with AsyncExitStack() as stack:
             yield await self._first(stack, server_name, request_target, headers, patience)
@@ -44,10 +46,13 @@ class FederationClient:
         patience: Patience,
     ) -> Answer:
         failure = OutboundError(OutboundReason.NAME_NOT_FOUND, f"{server_name} answers nowhere")
-        for target in await self.discovery.targets(server_name):
+        targets = await self.discovery.targets(server_name)
+        until_s = monotonic() + patience.total_ms / 1000
+        for target in targets:
+            left = replace(patience, total_ms=max(1, int((until_s - monotonic()) * 1000)))
             try:
                 return await stack.enter_async_context(
-                    self.outbound.ask(target, request_target, headers=headers, patience=patience)
+                    self.outbound.ask(target, request_target, headers=headers, patience=left)
                 )
             except OutboundError as exc:
                 if exc.reason not in _NEXT_MAY_DO:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from mediarepo.errors import InvalidParamError
 from mediarepo.federation.server_names import DEFAULT_PORT, ServerName, split_server_name
-from mediarepo.federation.srv import SrvLookup, SrvRecord, in_order, lookup_srv
+from mediarepo.federation.srv import SrvLookup, SrvRecord, good_s, in_order, lookup_srv
 from mediarepo.federation.well_known import WellKnown
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.targets import Target
 
 _SERVICES = ("_matrix-fed._tcp", "_matrix._tcp")
-_SRV_GOOD_S = 300.0
+_SRV_FAILED_S = 60.0
 _MAX_ENTRIES = 10_000
 
 
@@ -79,9 +79,11 @@ class Discovery:
             return records
         try:
             records = await self._lookup(name)
+            lifetime_s = good_s(records)
         except OSError as exc:
             steps.append(f"{exc}{'; the last known ones are believed' if records else ''}")
-        self._records[name] = records, self._clock_s() + _SRV_GOOD_S
+            lifetime_s = _SRV_FAILED_S
+        self._records[name] = records, self._clock_s() + lifetime_s
         self._records.move_to_end(name)
         while len(self._records) > _MAX_ENTRIES:
             self._records.popitem(last=False)

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.remote_media import RemoteMediaConfig
@@ -22,6 +22,7 @@ from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.mxc import Mxc
 from mediarepo.outbound.client import Answer, Outbound
 from mediarepo.outbound.targets import Patience
+from mediarepo.outbound.urls import joined
 
 _FEDERATION = "/_matrix/federation/v1/media/download"
 _LEGACY = ("/_matrix/media/v3/download", "/_matrix/media/r0/download")
@@ -88,7 +89,7 @@ class MediaClient:
         """Fetch from where another server points to; nobody's signature goes there."""
         if not location:
             raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server points nowhere")
-        url = urljoin(f"https://{asked.mxc.server_name}/", location)
+        url = joined(f"https://{asked.mxc.server_name}/", location)
         answer = await stack.enter_async_context(self.outbound.get(url, headers={}, patience=self._patience(0)))
         if answer.status != _OK:
             raise failure_of(answer.status, None, "where the other server points to")

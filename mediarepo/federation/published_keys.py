@@ -1,12 +1,13 @@
 """What a server publishes of its keys, checked (server-server API, "Publishing Keys")."""
 
+import re
 from collections.abc import Mapping
 
 from mediarepo.federation.canonical_json import canonical_json
 from mediarepo.federation.signing import COMPROMISED, KEY_BYTES, decode_base64, verify
 from mediarepo.model.server_keys import KeysOfServer
 
-_ALGORITHM = "ed25519:"
+_KEY_ID = re.compile(r"ed25519:[\x21-\x7e]{1,255}", re.ASCII)
 _MAX_KEYS = 50
 
 
@@ -35,7 +36,7 @@ def parse_published_keys(server_name: str, published: Mapping[str, object], *, f
 def _keys(published: object) -> dict[str, bytes]:
     keys = {}
     for key_id, entry in list(_texts(published).items())[:_MAX_KEYS]:
-        if not key_id.startswith(_ALGORITHM):
+        if not _KEY_ID.fullmatch(key_id):
             continue
         text = _texts(entry).get("key")
         key = decode_base64(text) if isinstance(text, str) else b""

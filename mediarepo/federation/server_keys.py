@@ -27,8 +27,9 @@ _WEEK_MS = 7 * 24 * 3_600_000
 _AGAIN_MS = 60_000
 """A server is not asked again before, be it for a key it did not have or because it did not answer."""
 _MAX_ENTRIES = 10_000
-_MAX_FETCHES = 32
-
+_MAX_FETCHES = 100
+_TOTAL_S = 40.0
+"""So long may finding a server and its answer take together."""
 
 Entry = TypeVar("Entry")
 
@@ -68,7 +69,8 @@ class KeptKeys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    error: ServerKeyError
+    problem: KeyProblem
+    message: str
     until_ms: int
 
 
@@ -129,14 +131,14 @@ class ServerKeys:
         """Ask a server for its keys, unless it failed just now."""
         failure = self._failures.get(server_name)
         if failure is not None and failure.until_ms > self._now_ms():
-            raise failure.error.with_traceback(None)
+            raise ServerKeyError(failure.problem, failure.message)
         if self._fetches.locked():
             raise ServerKeyError(KeyProblem.BUSY, "too many servers' keys are being fetched")
         try:
             async with self._fetches:
                 keys = await self._ask(server_name)
         except ServerKeyError as exc:
-            _remember(self._failures, server_name, _Failure(exc, self._now_ms() + _AGAIN_MS))
+            _remember(self._failures, server_name, _Failure(exc.problem, exc.message, self._now_ms() + _AGAIN_MS))
             raise
         self._failures.pop(server_name, None)
         _remember(self._keys, server_name, keys)
@@ -148,15 +150,21 @@ class ServerKeys:
 
     async def _ask(self, server_name: str) -> KeysOfServer:
         try:
-            async with self._client.open(server_name, _PATH, headers={}, patience=_PATIENCE) as answer:
-                if answer.status != _OK:
-                    raise ServerKeyError(KeyProblem.UNREACHABLE, f"{server_name} answers {answer.status} for its keys")
-                published = await answer.read_json(_MAX_BYTES)
+            async with asyncio.timeout(_TOTAL_S):
+                published = await self._published(server_name)
             return parse_published_keys(server_name, published, fetched_ts=self._now_ms())
         except OutboundError as exc:
             raise ServerKeyError(_PROBLEMS.get(exc.reason, KeyProblem.UNREACHABLE), str(exc)) from exc
+        except TimeoutError as exc:
+            raise ServerKeyError(KeyProblem.TOO_SLOW, f"{server_name} does not give its keys in time") from exc
         except ValueError as exc:
             raise ServerKeyError(KeyProblem.NOT_UNDERSTOOD, f"{server_name}: {exc}") from exc
+
+    async def _published(self, server_name: str) -> Mapping[str, object]:
+        async with self._client.open(server_name, _PATH, headers={}, patience=_PATIENCE) as answer:
+            if answer.status != _OK:
+                raise ServerKeyError(KeyProblem.UNREACHABLE, f"{server_name} answers {answer.status} for its keys")
+            return await answer.read_json(_MAX_BYTES)
 
 
 _PROBLEMS = {

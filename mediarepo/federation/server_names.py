@@ -1,5 +1,6 @@
 """Server names taken apart (Matrix appendices, "Server Name")."""
 
+import ipaddress
 from dataclasses import dataclass
 
 from mediarepo.errors import InvalidParamError
@@ -35,8 +36,16 @@ def split_server_name(text: str) -> ServerName:
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
+        _check_ipv6(host)
     else:
         host, _, port = text.partition(":")
     if port and not 1 <= int(port) <= _MAX_PORT:
         raise InvalidParamError("the server name has no valid port")
     return ServerName(text, host, int(port) if port else None)
+
+
+def _check_ipv6(host: str) -> None:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        raise InvalidParamError("the server name has brackets, but no IPv6 address in them") from None

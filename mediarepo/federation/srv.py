@@ -11,6 +11,7 @@ import dns.resolver
 
 _LIFETIME_S = 8.0
 _MAX_RECORDS = 10
+_SHORTEST_S, _LONGEST_S, _NONE_S = 60, 3_600, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class SrvRecord:
     port: int
     priority: int
     weight: int
+    ttl_s: int = 300
 
 
 SrvLookup = Callable[[str], Awaitable[Sequence[SrvRecord]]]
@@ -37,7 +39,15 @@ async def lookup_srv(name: str) -> Sequence[SrvRecord]:
         return []
     except dns.exception.DNSException as exc:
         raise OSError(f"SRV records of {name} cannot be looked up: {exc}") from exc
-    return [SrvRecord(str(one.target).rstrip("."), one.port, one.priority, one.weight) for one in answer]
+    ttl_s = 0 if answer.rrset is None else answer.rrset.ttl
+    return [SrvRecord(str(one.target).rstrip("."), one.port, one.priority, one.weight, ttl_s) for one in answer]
+
+
+def good_s(records: Sequence[SrvRecord]) -> float:
+    """Say how long an answer of DNS is kept: as long as it says itself, within a minute and an hour."""
+    if not records:
+        return _NONE_S
+    return min(max(min(one.ttl_s for one in records), _SHORTEST_S), _LONGEST_S)
 
 
 def in_order(records: Sequence[SrvRecord]) -> list[SrvRecord]:

@@ -35,9 +35,7 @@ _FORBIDDEN: Sequence[Network] = [
         "::1/128",  # loopback
         "100::/64",  # discard
         "100:0:0:1::/64",  # dummy
-        "2001:2::/48",  # benchmarks
-        "2001:10::/28",  # ORCHID
-        "2001:20::/28",  # ORCHIDv2
+        "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
         "2001:db8::/32",  # documentation
         "3fff::/20",  # documentation
         "5f00::/16",  # segment routing
@@ -52,6 +50,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 _ISATAP = (0x00005EFE, 0x02005EFE)
 _LOW_32 = 0xFFFFFFFF
 
@@ -91,14 +90,20 @@ def _hidden(address: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    if any(address in network for network in (_NAT64, _COMPATIBLE, _TRANSLATED)):
+    if address in _NAT64 or address in _TRANSLATED or (address in _COMPATIBLE and number > 1):
         yield ipaddress.IPv4Address(number & _LOW_32)
-    if address in _NAT64_LOCAL:  # RFC 8215 leaves the prefix length open: each place of RFC 6052 counts
-        yield ipaddress.IPv4Address(number & _LOW_32)
-        yield ipaddress.IPv4Address(((number >> 64) & 0xFFFF) << 16 | (number >> 40) & 0xFFFF)
-        yield ipaddress.IPv4Address(((number >> 64) & 0xFF) << 24 | (number >> 32) & 0xFFFFFF)
+    if address in _NAT64_LOCAL:
+        yield from (found for found in _translated_locally(number) if found not in _THIS_NETWORK)
     if (number >> 32) & _LOW_32 in _ISATAP:
         yield ipaddress.IPv4Address(number & _LOW_32)
+
+
+def _translated_locally(number: int) -> Iterator[ipaddress.IPv4Address]:
+    """Read an address at each place of RFC 6052, since RFC 8215 leaves the prefix length open; zeros fill the rest."""
+    yield ipaddress.IPv4Address(number & _LOW_32)
+    yield ipaddress.IPv4Address((number >> 24) & _LOW_32)
+    yield ipaddress.IPv4Address(((number >> 64) & 0xFF) << 24 | (number >> 32) & 0xFFFFFF)
+    yield ipaddress.IPv4Address(((number >> 64) & 0xFFFF) << 16 | (number >> 40) & 0xFFFF)
 
 
 def _is_public(address: Address) -> bool:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.targets import Patience
@@ -25,25 +26,40 @@ class Answer:
         self._idle_s = patience.idle_ms / 1000
         self._until = until
 
+    def check_encoding(self) -> None:
+        """Refuse a body that is not sent as it is: OutboundError."""
+        encodings = ",".join(self._response.headers.getall("Content-Encoding", []))
+        if any(one.strip().lower() not in {"", "identity"} for one in encodings.split(",")):
+            raise OutboundError(OutboundReason.ENCODED, f"{self._host} sends a Content-Encoding that nobody asked for")
+
     async def read(self) -> bytes:
         """Wait for the next bytes; empty at the end."""
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time()
+        if now >= self._until:  # bytes that are there already would be given without a look at the clock
+            raise self._too_slow()
         try:
-            async with asyncio.timeout_at(min(loop.time() + self._idle_s, self._until)):
+            async with asyncio.timeout_at(min(now + self._idle_s, self._until)):
                 return await self._response.content.readany()
         except TimeoutError as exc:
-            raise OutboundError(OutboundReason.TOO_SLOW, f"{self._host} sends its answer too slowly") from exc
-        except (aiohttp.ClientError, OSError) as exc:
+            raise self._too_slow() from exc
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
             raise OutboundError(OutboundReason.BROKEN_OFF, f"{self._host} broke off its answer") from exc
+
+    def _too_slow(self) -> OutboundError:
+        return OutboundError(OutboundReason.TOO_SLOW, f"{self._host} sends its answer too slowly")
 
     async def read_all(self, max_bytes: int) -> bytes:
         """Read the whole body; OutboundError when it is larger."""
+        self._check_size(self.declared_bytes or 0, max_bytes)
         text = bytearray()
         while piece := await self.read():
             text += piece
-            if len(text) > max_bytes:
-                raise OutboundError(OutboundReason.TOO_LARGE, f"{self._host} answers more than {max_bytes} bytes")
+            self._check_size(len(text), max_bytes)
         return bytes(text)
+
+    def _check_size(self, size_bytes: int, max_bytes: int) -> None:
+        if size_bytes > max_bytes:
+            raise OutboundError(OutboundReason.TOO_LARGE, f"{self._host} answers more than {max_bytes} bytes")
 
     async def read_json(self, max_bytes: int) -> dict[str, object]:
         """Read the whole body as a JSON object of bounded depth."""

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
-from urllib.parse import urljoin
 
 import aiohttp
 from yarl import URL
@@ -17,13 +16,15 @@ from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.failures import explained
 from mediarepo.outbound.resolving import GuardedResolver, Lookup, SystemLookup
 from mediarepo.outbound.targets import Patience, Target
-from mediarepo.outbound.urls import parse_url
+from mediarepo.outbound.urls import check_request_target, joined, parse_url
 
 __all__ = ["Answer", "Outbound"]
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_LINE_BYTES = 16 * 1024
 _HTTPS_ONLY = frozenset({"https"})
+_HARMLESS = {"accept", "accept-language", "user-agent"}
+"""Headers that any server may see."""
 
 
 class Outbound:
@@ -70,35 +71,43 @@ class Outbound:
         self, target: Target, request_target: str, *, headers: Mapping[str, str], patience: Patience
     ) -> AsyncIterator[Answer]:
         """GET a request target, sent byte for byte as given, over TLS; redirects are answers like others."""
+        check_request_target(request_target)
         self._resolver.check_literal(target.host)
         host = f"[{target.host}]" if ":" in target.host else target.host
         url = URL(f"https://{host}:{target.port}{request_target}", encoded=True)
-        sent = {"Host": target.host_header, **headers}
+        sent = {**headers, "Host": target.host_header}
         until = _loop_time() + patience.total_ms / 1000
         async with AsyncExitStack() as stack:
-            yield await self._sent(stack, url, sent, patience, until, tls_name=target.tls_name)
+            answer = await self._sent(stack, url, sent, patience, until, tls_name=target.tls_name)
+            answer.check_encoding()
+            yield answer
 
     @asynccontextmanager
     async def get(
         self, url: str, *, headers: Mapping[str, str], patience: Patience, schemes: frozenset[str] = _HTTPS_ONLY
     ) -> AsyncIterator[Answer]:
-        """GET a URL, following redirects; each is judged like the first, and no header goes to another host."""
+        """GET a URL, following redirects; each is judged like the first.
+
+        Once a redirect leads to another server, only harmless headers are sent, even if a further one leads back.
+        """
         until = _loop_time() + patience.total_ms / 1000
-        first_host = parse_url(url).host
+        first, sent = parse_url(url), headers
         for _ in range(self._config.max_redirects + 1):
             parsed = parse_url(url)
             if parsed.scheme not in schemes:
                 raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} is not asked over {parsed.scheme}")
             self._resolver.check_literal(parsed.host)
-            sent = headers if parsed.host == first_host else {}
+            if parsed.origin != first.origin:
+                sent = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
             async with AsyncExitStack() as stack:
                 answer = await self._sent(stack, parsed.url, sent, patience, until, tls_name=None)
                 location = answer.headers.get("Location")
                 if answer.status not in _REDIRECTS or location is None:
+                    answer.check_encoding()
                     yield answer
                     return
-                url = urljoin(url, location)
-        raise OutboundError(OutboundReason.TOO_MANY_REDIRECTS, f"{first_host} redirects too often")
+                url = joined(url, location)
+        raise OutboundError(OutboundReason.TOO_MANY_REDIRECTS, f"{first.host} redirects too often")
 
     async def _sent(
         self,
@@ -124,8 +133,6 @@ class Outbound:
         with explained(host):
             async with asyncio.timeout_at(head_until):
                 response = await stack.enter_async_context(request)
-        if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-            raise OutboundError(OutboundReason.ENCODED, f"{host} sends a Content-Encoding that nobody asked for")
         stack.callback(response.close)
         return Answer(response, host, patience=patience, until=until)
 

@@ -8,12 +8,16 @@ import aiohttp
 
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 
+_MAX_WORDS_CHARS = 100
+
 
 @contextmanager
 def explained(host: str) -> Iterator[None]:
     """Turn what can go wrong up to an answer's head into OutboundError."""
     try:
         yield
+    except aiohttp.ConnectionTimeoutError as exc:
+        raise OutboundError(OutboundReason.UNREACHABLE, f"{host} cannot be connected to in time") from exc
     except TimeoutError as exc:
         raise OutboundError(OutboundReason.TOO_SLOW, f"{host} did not answer in time") from exc
     except aiohttp.ClientConnectorCertificateError as exc:
@@ -27,4 +31,11 @@ def explained(host: str) -> Iterator[None]:
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as exc:
         raise OutboundError(OutboundReason.UNREACHABLE, f"{host} closed the connection") from exc
     except (aiohttp.ClientError, ValueError) as exc:
-        raise OutboundError(OutboundReason.NOT_HTTP, f"{host} does not answer as HTTP should: {exc!r}"[:300]) from exc
+        raise OutboundError(OutboundReason.NOT_HTTP, f"{host} does not answer as HTTP should: {_what(exc)}") from exc
+
+
+def _what(exc: Exception) -> str:
+    """Tell what went wrong; aiohttp's own words would tell our headers, signature included."""
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return exc.message.partition("\n")[0][:_MAX_WORDS_CHARS]
+    return type(exc).__name__

@@ -15,7 +15,7 @@ from mediarepo.outbound.urls import address_of, check_host
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """Gives a name's addresses as text; OSError when it has none."""
 
-_THREADS = 16
+_THREADS = 64
 _MAX_ADDRESSES = 16
 
 
@@ -24,12 +24,21 @@ class SystemLookup:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup")
+        self._running: dict[str, asyncio.Future[list[str]]] = {}
 
     async def __call__(self, host: str) -> Sequence[str]:
-        """Look a name up in DNS and in the hosts file."""
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, _getaddrinfo, host)
-        return list(dict.fromkeys(found))
+        """Look a name up in DNS and in the hosts file; all who ask for one at a time share one thread."""
+        running = self._running.get(host)
+        if running is None:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
+            self._running[host] = running
+            running.add_done_callback(lambda done: self._forget(host, done))
+        return await asyncio.shield(running)
+
+    def _forget(self, host: str, done: asyncio.Future[list[str]]) -> None:
+        del self._running[host]
+        if not done.cancelled():
+            done.exception()  # marks it as seen when nobody waits any longer
 
     def close(self) -> None:
         """End the threads, without waiting for lookups that hang."""
@@ -37,7 +46,8 @@ class SystemLookup:
 
 
 def _getaddrinfo(host: str) -> list[str]:
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
 class GuardedResolver(AbstractResolver):

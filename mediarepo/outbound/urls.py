@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from urllib.parse import urljoin
 
 from yarl import URL
 
@@ -10,6 +11,8 @@ from mediarepo.outbound.errors import OutboundError, OutboundReason
 
 _MAX_URL_CHARS = 8192
 _URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?([/?][\x21-\x7e]*)?", re.ASCII)
+_PRINTABLE = re.compile(r"[\x21-\x7e]*", re.ASCII)
+_REQUEST_TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
 _LABEL = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?", re.ASCII)
 _MAX_NAME_CHARS = 253
 _MAX_PORT = 65_535
@@ -24,6 +27,11 @@ class ParsedUrl:
     scheme: str
     host: str
     port: int
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """What two URLs have in common when the same server answers both."""
+        return self.scheme, self.host.lower(), self.port
 
 
 def parse_url(text: str) -> ParsedUrl:
@@ -43,6 +51,22 @@ def parse_url(text: str) -> ParsedUrl:
     if not 1 <= port <= _MAX_PORT:
         raise OutboundError(OutboundReason.BAD_URL, f"{host} has no port {port}")
     return ParsedUrl(URL(text.partition("#")[0], encoded=True), scheme, host, port)
+
+
+def joined(url: str, location: str) -> str:
+    """Say where a Location leads, from the URL that it was found at; OutboundError when nobody can tell."""
+    if not _PRINTABLE.fullmatch(location):
+        raise OutboundError(OutboundReason.BAD_URL, "a Location has characters that no URL has")
+    try:
+        return urljoin(url, location)
+    except ValueError as exc:
+        raise OutboundError(OutboundReason.BAD_URL, "a Location is no URL") from exc
+
+
+def check_request_target(text: str) -> None:
+    """Refuse what would not be sent byte for byte as it is."""
+    if not _REQUEST_TARGET.fullmatch(text) or text.endswith("?"):
+        raise OutboundError(OutboundReason.BAD_URL, "not a request target")
 
 
 def check_host(host: str) -> None:
