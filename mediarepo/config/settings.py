@@ -16,7 +16,7 @@ from mediarepo.config.remote_media import RemoteMediaConfig
 from mediarepo.config.stores import StoreConfig
 from mediarepo.config.sweeps import AccessConfig, SweepConfig
 from mediarepo.config.thumbnails import ThumbnailsConfig
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.uploads import MAX_PARTS, UploadsConfig
 from mediarepo.model.media import StoreClass
 
 
@@ -94,6 +94,13 @@ class Settings(Section):
             name = self.store_for.store_of(store_class)
             if name not in self.stores:
                 raise ValueError(f"store_for.{store_class}: there is no store named {name!r} under stores")
+        return self
+
+    @model_validator(mode="after")
+    def _remote_media_have_few_enough_parts(self) -> Self:
+        most_bytes = MAX_PARTS * self.uploads.part_bytes
+        if self.remote_media.max_bytes > most_bytes:
+            raise ValueError(f"remote_media.max_bytes: at most {most_bytes} with this uploads.part_bytes")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from mediarepo.config.base import Section
 
 MIB = 1024 * 1024
-_MAX_PARTS = 10_000  # API reference: "Amazon S3 multipart upload limits"
+MAX_PARTS = 10_000
+"""What one object may consist of at most (API reference: "Amazon S3 multipart upload limits")."""
 
 
 class UploadsConfig(Section):
@@ -44,10 +45,10 @@ class UploadsConfig(Section):
 
     @model_validator(mode="after")
     def _parts_can_be_counted(self) -> Self:
-        if self.max_bytes > _MAX_PARTS * self.part_bytes:
-            needed = -(-self.max_bytes // _MAX_PARTS)
+        if self.max_bytes > MAX_PARTS * self.part_bytes:
+            needed = -(-self.max_bytes // MAX_PARTS)
             raise ValueError(
-                f"max_bytes must not exceed {_MAX_PARTS} parts, as S3 takes no more: "
-                f"set part_bytes to at least {needed}, or max_bytes to at most {_MAX_PARTS * self.part_bytes}"
+                f"max_bytes must not exceed {MAX_PARTS} parts, as S3 takes no more: "
+                f"set part_bytes to at least {needed}, or max_bytes to at most {MAX_PARTS * self.part_bytes}"
             )
         return self

@@ -35,13 +35,13 @@ class Markers:
     sweeping: Sweeping
     healing: Healing
     claimed: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
 
     async def claim_all(self, stores: Iterable[Store]) -> set[str]:
         """Claim the stores that were not claimed yet, and name those that are not ours.
 
-        What cannot be reached is left for the next time.
+        What cannot be reached is left for the next time, and for what it was.
         """
-        foreign = set()
         for store in stores:
             if store.name in self.claimed:
                 continue
@@ -53,10 +53,11 @@ class Markers:
                 continue
             if ours:
                 self.claimed.add(store.name)
+                self.foreign.discard(store.name)
             else:
-                foreign.add(store.name)
+                self.foreign.add(store.name)
                 log.error("bucket_is_not_ours", store=store.name, marker=marker_key(store), help=NOT_OURS)
-        return foreign
+        return set(self.foreign)
 
     async def is_ours(self, store: Store) -> bool:
         """Say whether the store's prefix carries our own marker."""

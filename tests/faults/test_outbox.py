@@ -41,8 +41,6 @@ async def test_what_lies_outside_of_a_changed_prefix_waits_and_blocks_nothing(
     main = settings.stores["main"].model_copy(update={"prefix": f"tests/{fresh_name()}"})
     moved = settings.model_copy(update={"stores": {"main": main}})
     async with installed(moved, migrate=False) as own:
-        await own.repository.sweeps.take_over(own.store)
-        own.repository.foundation.stores.close(set())
         new = await own.upload(b"under the new prefix")
         await delete(own, old)
         await delete(own, new)

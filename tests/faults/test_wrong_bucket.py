@@ -2,6 +2,7 @@ import secrets
 
 from mediarepo.config.settings import Settings
 from tests.support.installation import Answer, Installation, installed
+from tests.support.s3_wire import S3Wire
 
 
 def elsewhere(settings: Settings) -> Settings:
@@ -102,3 +103,19 @@ async def test_content_uploaded_again_meanwhile_serves_for_both(own: Installatio
     assert [(await own.get(own.download_path(one))).body for one in (first, second)] == [b"twice"] * 2
     assert await own.value("SELECT count(*) FROM blob") == 1
     assert key not in await own.object_keys()
+
+
+async def test_a_wrong_bucket_that_is_down_for_a_while_stays_closed(own: Installation, s3_wire: S3Wire) -> None:
+    await own.upload(b"precious")
+    wrong = elsewhere(own.settings)
+    await point_rows_at(own, wrong.stores["main"].prefix)
+    store = wrong.stores["main"].model_copy(update={"endpoint_url": s3_wire.endpoint_url})
+    async with installed(wrong.model_copy(update={"stores": {"main": store}}), migrate=False) as lost:
+        markers, stores = lost.repository.sweeps.markers, [lost.store]
+        assert lost.repository.foundation.stores.closed == {"main"}
+
+        s3_wire.fail_next("*", status=503, code="SlowDown", times=100)
+        assert await markers.claim_all(stores) == {"main"}
+        s3_wire.clear()
+        await lost.repository.sweeps.take_over(lost.store)
+        assert await markers.claim_all(stores) == set()

@@ -96,6 +96,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         (["homeservers"], [{"server_name": "a.example"}], "no token can be judged"),
         (["uploads", "memory_budget_bytes"], 1000, "four parts"),
         (["uploads", "max_bytes"], 100 * 2**30, "part_bytes to at least 10737419"),
+        (["remote_media", "max_bytes"], 100 * 2**30, "at most 83886080000"),
         (["thumbnails", "max_source_bytes"], 10**12, "at least one file"),
         (["store_for", "remote"], "elsewhere", "no store named 'elsewhere'"),
         (["identity", "cache_ms"], 60_000, "less than or equal to 10000"),
