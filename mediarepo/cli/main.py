@@ -10,9 +10,11 @@ import typer
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.joining import join_sweeps
 from mediarepo.app.serving import serve as serve_until
+from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.settings import Settings
+from mediarepo.services.fsck import Thoroughness
 from mediarepo.telemetry.logs import set_up_logs
 
 cli = typer.Typer(
@@ -85,6 +87,31 @@ async def _sweep(settings: Settings) -> None:
         typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
     if any(report.stopped for report in reports):
         raise typer.Exit(1)
+
+
+@cli.command()
+def fsck(
+    config: ConfigFile = _DEFAULT_CONFIG,
+    store: Annotated[list[str] | None, typer.Option(help="A store's name; all when not given.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is found.")] = False,  # noqa: FBT002 - typer's way
+    force: Annotated[bool, typer.Option("--force", help="Mend even when much is amiss.")] = False,  # noqa: FBT002 - as above
+    hashes: Annotated[bool, typer.Option("--hashes", help="Read every object, and compare its hash.")] = False,  # noqa: FBT002 - as above
+    after: Annotated[str, typer.Option(help="Go on behind this key, as an earlier check said.")] = "",
+    objects_per_s: Annotated[float, typer.Option(min=0, help="Go no faster than this; 0: as fast as it goes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - as above
+) -> None:
+    """Compare buckets and database, both ways: 0 all agrees, 1 something did not, 2 it was not mended."""
+    settings = _settings(config)
+    set_up_logs(settings.log)
+    if unknown := set(store or ()) - set(settings.stores):
+        typer.echo(f"there is no store {min(unknown)!r} under stores", err=True)
+        raise typer.Exit(2)
+    how = Thoroughness(hashes=hashes, after_key=after, objects_per_s=objects_per_s)
+    run(_fsck(settings, Wishes(stores=store, repair=repair, force=force, as_json=as_json, how=how)))
+
+
+async def _fsck(settings: Settings, wishes: Wishes) -> None:
+    raise typer.Exit(await run_fsck(settings, wishes))
 
 
 @cli.command()

@@ -1,18 +1,8 @@
 """Blobs whose objects were missing, and what is known of a store's oldest objects."""
 
-from dataclasses import dataclass
-
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.deleting import let_go, lock_media_of
-
-
-@dataclass(frozen=True, slots=True)
-class KnownObject:
-    """An object that a row promises."""
-
-    blob_id: int
-    object_key: str
-    size_bytes: int
+from mediarepo.model.drift import KnownObject
 
 
 class Healing:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mediarepo.db.healing import Healing, KnownObject
+from mediarepo.db.healing import Healing
 from mediarepo.db.sweeping import Sweeping
 from mediarepo.errors import MatrixError
+from mediarepo.model.drift import KnownObject
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 

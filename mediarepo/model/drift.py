@@ -1,0 +1,37 @@
+"""Where bucket and database disagree."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DriftKind(StrEnum):
+    """In which way they disagree."""
+
+    OBJECT_WITHOUT_ROW = "object_without_row"
+    ROW_WITHOUT_OBJECT = "row_without_object"
+    SIZE = "size"
+    HASH = "hash"
+    LEFTOVER_MULTIPART = "leftover_multipart"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One disagreement; sizes in bytes, None where there is nothing to measure."""
+
+    kind: DriftKind
+    store: str
+    object_key: str
+    blob_id: int | None = None
+    size_in_bucket: int | None = None
+    size_in_database: int | None = None
+    upload_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownObject:
+    """An object that a row promises; `sha256` only where it is known for certain."""
+
+    blob_id: int
+    object_key: str
+    size_bytes: int
+    sha256: bytes | None = None

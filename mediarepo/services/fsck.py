@@ -1,0 +1,176 @@
+"""Compares a store with the database, both ways, by walking through both in the order of keys.
+
+Neither side stands still meanwhile: what looks wrong is looked at once more before it is called so, and whatever is
+younger than the grace is nobody's business yet.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from mediarepo.db.inventory import Inventory
+from mediarepo.db.sweeping import Sweeping
+from mediarepo.errors import UnavailableError
+from mediarepo.model.drift import Drift, DriftKind, KnownObject
+from mediarepo.model.keys import parse_key_ts
+from mediarepo.services.markers import marker_key
+from mediarepo.storage.errors import ObjectMissingError
+from mediarepo.storage.store import ListedObject, Store
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thoroughness:
+    """How closely to look: whether contents are read and hashed, from behind which key on, and how fast at most."""
+
+    hashes: bool = False
+    after_key: str = ""
+    objects_per_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a check has come."""
+
+    objects: int = 0
+    rows: int = 0
+    last_key: str = ""
+    found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsck:
+    """Finds where bucket and database disagree; changes nothing."""
+
+    inventory: Inventory
+    sweeping: Sweeping
+    grace_ms: int
+
+    async def check(
+        self, store: Store, how: Thoroughness, progress: Progress, on_progress: Callable[[], None]
+    ) -> AsyncIterator[Drift]:
+        """Walk through a store; gives each disagreement as it is found."""
+        horizon_ms = await self.sweeping.now_ms() - self.grace_ms
+        strangers: list[ListedObject] = []
+        began = asyncio.get_running_loop().time()
+        async for listed, known in _merged(self._listed(store, how.after_key), self._known(store, how.after_key)):
+            progress.objects += listed is not None
+            progress.rows += known is not None
+            progress.last_key = listed.key if listed is not None else known.object_key if known is not None else ""
+            on_progress()
+            await _pace(progress.objects, began, how.objects_per_s)
+            if known is None and listed is not None:
+                strangers.append(listed)
+            elif known is not None:
+                async for drift in self._compared(store, listed, known, how):
+                    yield drift
+            if len(strangers) >= _BATCH:
+                async for drift in self._unknown(store, strangers, horizon_ms):
+                    yield drift
+                strangers = []
+        async for drift in self._unknown(store, strangers, horizon_ms):
+            yield drift
+        async for drift in self._leftovers(store, horizon_ms):
+            yield drift
+
+    async def _listed(self, store: Store, after_key: str) -> AsyncIterator[ListedObject]:
+        async for found in store.list(f"{store.prefix}/", start_after=after_key or None):
+            if found.key != marker_key(store):
+                yield found
+
+    def _known(self, store: Store, after_key: str) -> AsyncIterator[KnownObject]:
+        return self.inventory.known(store.name, after_key or f"{store.prefix}/")
+
+    async def _compared(
+        self, store: Store, listed: ListedObject | None, known: KnownObject, how: Thoroughness
+    ) -> AsyncIterator[Drift]:
+        """Look twice at what does not agree: it may have come or gone meanwhile."""
+        if listed is None or listed.size_bytes != known.size_bytes:
+            again = await self.inventory.get(known.blob_id)
+            if again is None:
+                return
+            size_bytes = await _size_of(store, known.object_key)
+            if size_bytes is None:
+                kind = DriftKind.ROW_WITHOUT_OBJECT
+                yield Drift(kind, store.name, known.object_key, known.blob_id, None, known.size_bytes)
+            elif size_bytes != known.size_bytes:
+                yield Drift(DriftKind.SIZE, store.name, known.object_key, known.blob_id, size_bytes, known.size_bytes)
+            return
+        if how.hashes and known.sha256 is not None and not await _hash_agrees(store, known):
+            yield Drift(
+                DriftKind.HASH, store.name, known.object_key, known.blob_id, listed.size_bytes, known.size_bytes
+            )
+
+    async def _unknown(self, store: Store, strangers: list[ListedObject], horizon_ms: int) -> AsyncIterator[Drift]:
+        """Ask once more, as of one instant, which objects no row, intent or queued deletion mentions."""
+        old = {one.key: one for one in strangers if (parse_key_ts(one.key) or horizon_ms) < horizon_ms}
+        for key in await self.sweeping.unknown(store.name, list(old)) if old else []:
+            yield Drift(DriftKind.OBJECT_WITHOUT_ROW, store.name, key, None, old[key].size_bytes)
+
+    async def _leftovers(self, store: Store, horizon_ms: int) -> AsyncIterator[Drift]:
+        async for found in store.list_multiparts(f"{store.prefix}/"):
+            key_ts = parse_key_ts(found.key)
+            if key_ts is None or key_ts >= horizon_ms:
+                continue
+            if await self.sweeping.without_intent(store.name, [found.key]):
+                yield Drift(DriftKind.LEFTOVER_MULTIPART, store.name, found.key, upload_id=found.upload_id)
+
+
+async def _merged(
+    listed: AsyncIterator[ListedObject], known: AsyncIterator[KnownObject]
+) -> AsyncIterator[tuple[ListedObject | None, KnownObject | None]]:
+    """Walk through two ordered lists at once; gives pairs, and singles where the other side has none."""
+    left, right = await anext(listed, None), await anext(known, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left.key.encode() < right.object_key.encode()):
+            yield left, None
+            left = await _next_in_order(listed, left)
+        elif left is None or left.key.encode() > right.object_key.encode():
+            yield None, right
+            right = await anext(known, None)
+        else:
+            yield left, right
+            left, right = await _next_in_order(listed, left), await anext(known, None)
+
+
+async def _next_in_order(listed: AsyncIterator[ListedObject], before: ListedObject | None) -> ListedObject | None:
+    found = await anext(listed, None)
+    if found is not None and before is not None and found.key.encode() <= before.key.encode():
+        raise UnavailableError("the S3 server does not list keys in their order, so nothing can be compared")
+    return found
+
+
+async def _size_of(store: Store, object_key: str) -> int | None:
+    async for found in store.list(object_key):
+        if found.key == object_key:
+            return found.size_bytes
+    return None
+
+
+class _Hashing:
+    """Takes bytes, and keeps only their hash."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    async def write(self, data: bytes) -> None:
+        self.sha256.update(data)
+
+
+async def _hash_agrees(store: Store, known: KnownObject) -> bool:
+    hashing = _Hashing()
+    try:
+        async with store.open(known.object_key) as stored:
+            await stored.send_to(hashing)
+    except ObjectMissingError:
+        return True  # it went meanwhile; the next check tells
+    return hashing.sha256.digest() == known.sha256
+
+
+async def _pace(objects: int, began: float, objects_per_s: float) -> None:
+    if objects_per_s > 0:
+        ahead_s = objects / objects_per_s - (asyncio.get_running_loop().time() - began)
+        if ahead_s > 0:
+            await asyncio.sleep(ahead_s)

@@ -1,0 +1,182 @@
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from mediarepo.app.checking import join_repairs
+from mediarepo.app.foundation import now_ms
+from mediarepo.cli.main import cli
+from mediarepo.embedded.postgres import EmbeddedPostgres
+from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.model.drift import Drift, DriftKind
+from mediarepo.model.keys import new_object_key
+from mediarepo.model.media import StoreClass
+from mediarepo.services.fsck import Progress, Thoroughness
+from mediarepo.services.repairs import RepairRefusedError, Repairs
+from tests.support.installation import Installation, document_for, installed, settings_for
+
+OLD_MS = 48 * 3_600_000
+
+
+def repairs_of(own: Installation) -> Repairs:
+    return join_repairs(own.repository.foundation)
+
+
+async def found(own: Installation, **how: Any) -> tuple[list[Drift], Progress]:
+    progress = Progress()
+    drifts = [one async for one in repairs_of(own).fsck.check(own.store, Thoroughness(**how), progress, lambda: None)]
+    for one in drifts:
+        progress.found[one.kind] += 1
+    return drifts, progress
+
+
+async def orphan(own: Installation, age_ms: int = OLD_MS) -> str:
+    key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - age_ms)
+    await own.store.put(key, [b"nobody's"], size_bytes=8, metadata={})
+    return key
+
+
+async def key_of(own: Installation, media_id: str) -> str:
+    query = "SELECT object_key FROM blob JOIN media USING (blob_id) WHERE media_id = $1"
+    return str(await own.value(query, media_id))
+
+
+async def damaged(own: Installation) -> dict[DriftKind, str]:
+    """Spoil a store in each way once; gives the keys."""
+    ids = [await own.upload(secrets.token_bytes(100)) for _ in range(4)]
+    keys = [await key_of(own, media_id) for media_id in ids]
+    await own.store.delete([keys[0]])
+    await own.store.put(keys[1], [b"short"], size_bytes=5, metadata={})
+    await own.store.put(keys[2], [bytes(100)], size_bytes=100, metadata={})
+    multipart = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - OLD_MS)
+    await own.store.begin_multipart(multipart, metadata={})
+    return {
+        DriftKind.ROW_WITHOUT_OBJECT: keys[0],
+        DriftKind.SIZE: keys[1],
+        DriftKind.HASH: keys[2],
+        DriftKind.OBJECT_WITHOUT_ROW: await orphan(own),
+        DriftKind.LEFTOVER_MULTIPART: multipart,
+    }
+
+
+async def test_a_healthy_store_agrees(own: Installation) -> None:
+    media_id = await own.upload(secrets.token_bytes(100))
+    await own.upload(secrets.token_bytes(6_000_000))
+    await orphan(own, age_ms=0)
+
+    drifts, progress = await found(own, hashes=True)
+
+    assert drifts == []
+    assert (progress.rows, progress.objects) == (2, 3)
+    assert (await own.get(own.download_path(media_id))).status == 200
+
+
+async def test_each_kind_of_drift_is_found_and_nothing_else(own: Installation) -> None:
+    planted = await damaged(own)
+
+    shallow, _ = await found(own)
+    deep, _ = await found(own, hashes=True)
+
+    assert {one.kind: one.object_key for one in deep} == planted
+    assert {one.kind for one in shallow} == set(planted) - {DriftKind.HASH}
+    assert len(deep) == len(planted)
+
+
+async def test_repair_converges_and_loses_nothing(own: Installation) -> None:
+    healthy = await own.upload(b"healthy")
+    await damaged(own)
+    repaired: list[Drift] = []
+
+    await repairs_of(own).repair(own.store, Thoroughness(hashes=True), repaired.append)
+    await own.repository.sweeps.outbox.drain()
+    again, _ = await found(own, hashes=True)
+
+    assert {one.kind for one in repaired} == set(DriftKind)
+    assert again == []
+    assert (await own.get(own.download_path(healthy))).body == b"healthy"
+    assert await own.value("SELECT count(*) FROM media WHERE state = 'missing'") == 3
+
+
+async def test_what_comes_and_goes_meanwhile_is_no_drift(own: Installation) -> None:
+    for _ in range(5):
+        await own.upload(secrets.token_bytes(100))
+    store, listing = own.store, own.store.list
+    deleting = own.repository.thumbnails.deleting
+    media = await own.rows("SELECT media_id FROM media")
+
+    async def unsteady(under: str, **arguments: Any) -> Any:
+        """Between the listing and the rows, one is uploaded and one deleted."""
+        async for one in listing(under, **arguments):
+            yield one
+        if arguments:
+            await own.upload(secrets.token_bytes(100))
+            from mediarepo.model.mxc import Mxc  # noqa: PLC0415 - only here
+
+            await deleting.delete(Mxc(own.server_name, media.pop()["media_id"]))
+            await own.repository.sweeps.outbox.drain()
+
+    store.list = unsteady  # type: ignore[method-assign]
+    try:
+        drifts, _ = await found(own)
+    finally:
+        store.list = listing  # type: ignore[method-assign]
+
+    assert drifts == []
+
+
+async def test_a_check_goes_on_behind_a_key(own: Installation) -> None:
+    for _ in range(6):
+        await own.upload(secrets.token_bytes(50))
+    keys = sorted(await own.object_keys())
+
+    _, progress = await found(own, after_key=keys[2])
+
+    assert (progress.objects, progress.rows, progress.last_key) == (3, 3, keys[-1])
+
+
+async def test_a_database_from_a_backup_is_not_repaired_by_deleting(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:
+    async with installed(settings_for(postgres, s3, sweep={"enabled": False, "max_unknown": 2})) as own:
+        for _ in range(4):
+            await orphan(own)
+        _, progress = await found(own)
+
+        with pytest.raises(RepairRefusedError, match="backup"):
+            await repairs_of(own).check_safe(own.store, progress, force=False)
+        await repairs_of(own).check_safe(own.store, progress, force=True)
+
+
+async def test_a_store_that_is_not_ours_is_never_repaired(own: Installation) -> None:
+    _, progress = await found(own)
+    text = b"00000000-0000-0000-0000-000000000000\n"
+    await own.store.put(f"{own.store.prefix}/installation", [text], size_bytes=len(text), metadata={})
+
+    with pytest.raises(RepairRefusedError, match="another installation"):
+        await repairs_of(own).check_safe(own.store, progress, force=True)
+
+
+def fsck(config: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["fsck", "--config", str(config), *arguments])
+
+
+async def test_the_command_reports_and_mends(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
+    import asyncio  # noqa: PLC0415 - the command runs its own loop
+
+    document, config = document_for(postgres, s3, log={"level": "error"}), tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    async with installed(settings_for(postgres, s3, **document)) as own:
+        planted = await damaged(own)
+        dry = await asyncio.to_thread(fsck, config, "--json", "--hashes")
+        mended = await asyncio.to_thread(fsck, config, "--repair", "--hashes")
+        await own.repository.sweeps.outbox.drain()
+        clean = await asyncio.to_thread(fsck, config, "--hashes")
+
+    lines = [json.loads(line) for line in dry.stdout.splitlines()]
+    assert {one["kind"]: one["object_key"] for one in lines if one["action"] == "found"} == planted
+    assert lines[-1]["found"] == dict.fromkeys(planted, 1)
+    assert (dry.exit_code, mended.exit_code, clean.exit_code) == (1, 1, 0)
+    assert mended.stdout.count("repaired") == len(planted)
+    assert "all agree" in clean.stdout
