@@ -10,7 +10,7 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.errors import StaleKeyError
 from mediarepo.db.outbox import queue_deletion
-from mediarepo.db.recording import record
+from mediarepo.db.recording import lock_known, record
 from mediarepo.model.media import NewMedia, NewObject
 
 _ATTEMPTS = 10
@@ -31,6 +31,7 @@ class Publishing:
     async def link(self, media: NewMedia, *, store: str, sha256: bytes) -> bool:
         """Make media of content that `store` holds already; False when it holds none such."""
         async with self._database.transaction() as connection:
+            await lock_known(connection, media)
             blob_id = await self._lock_blob(connection, store, sha256)
             if blob_id is None:
                 return False
@@ -40,6 +41,7 @@ class Publishing:
     async def publish(self, media: NewMedia, stored: NewObject) -> None:
         """Make media of an object just stored, or refer to equal content that was stored meanwhile."""
         async with self._database.transaction() as connection:
+            await lock_known(connection, media)
             await claim_key(connection, stored, self._grace_ms)
             blob_id = await self._own_or_join(connection, stored)
             await record(connection, media, blob_id)

@@ -25,6 +25,16 @@ async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
     await connection.execute(NOTIFY, str(media.mxc))
 
 
+async def lock_known(connection: Connection, media: NewMedia) -> None:
+    """Lock the row of remote media that may be known already, before any blob is locked for them."""
+    if media.remote:
+        await connection.execute(
+            "SELECT FROM media WHERE server_name = $1 AND media_id = $2 FOR UPDATE",
+            media.mxc.server_name,
+            media.mxc.media_id,
+        )
+
+
 async def _insert(connection: Connection, media: NewMedia, blob_id: int) -> None:
     await connection.execute(
         f"""INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by,
@@ -75,7 +85,8 @@ async def _record_remote(connection: Connection, media: NewMedia, blob_id: int) 
         return
     if before["lost"]:
         await _give_back(connection, media, blob_id, before["sha256"])
-    for unused_id in sorted({blob_id, before["blob_id"]} - {None}):
+    unused_id = before["blob_id"] if before["lost"] else blob_id
+    if unused_id is not None and blob_id != before["blob_id"]:
         await let_go(connection, unused_id)
 
 

@@ -1,3 +1,5 @@
+import asyncio
+import hashlib
 import secrets
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from mediarepo.db.publishing import Publishing
 from mediarepo.model.leases import Lease
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
-from tests.faults.test_races import GRACE_MS, stored
+from tests.faults.test_races import GRACE_MS, stored, until_blocked
 from tests.support.installation import Installation
 
 ELSEWHERE = "elsewhere.example"
@@ -141,3 +143,30 @@ async def test_a_lease_is_one_holders_until_it_is_released_or_runs_out(own: Inst
 
     assert second is not None
     assert second.fence > first.fence
+
+
+async def test_a_second_fetch_and_a_deletion_of_the_same_media_wait_for_each_other_in_one_order(
+    own: Installation,
+) -> None:
+    mxc, data = somewhere(), secrets.token_bytes(100)
+    await fetched(own, mxc, data)
+    lease = await leases_of(own).acquire(f"fetch {mxc}", 60_000)
+    assert lease is not None
+    found, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        found.set()
+        await go_on.wait()
+
+    publishing = Publishing(own.repository.foundation.database, GRACE_MS, on_lock=hold)
+    sha256 = hashlib.sha256(data).digest()
+    linking = asyncio.create_task(publishing.link(remote(mxc, lease), store="main", sha256=sha256))
+    await found.wait()
+    deleting = asyncio.create_task(own.repository.thumbnails.deleting.delete(mxc))
+    await until_blocked(own)
+    go_on.set()
+
+    assert await linking
+    assert await deleting
+    assert (await read(own, mxc)).state is MediaState.TOMBSTONE
+    assert await own.value("SELECT count(*) FROM blob") == 0
