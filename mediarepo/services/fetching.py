@@ -22,6 +22,8 @@ from mediarepo.services.uploads import Uploads
 log = structlog.get_logger(__name__)
 
 _WINDOW_BYTES = 1024 * 1024
+_FRAME_BYTES = 96 * 1024
+"""What may stand around a file in a multipart body, at most."""
 _FIRST_S = 30
 _UNREACHED = {
     FetchReason.FORBIDDEN_ADDRESS,
@@ -69,8 +71,9 @@ class Fetching:
         )
 
     async def _store(self, flight: Flight, content: RemoteContent, lease: Lease, *, again: bool) -> None:
-        if (content.size_bytes or 0) > self.config.max_bytes:
-            raise FetchError(FetchReason.TOO_LARGE, f"declares {content.size_bytes} bytes")
+        declared = content.size_bytes if content.at_most_bytes is None else content.at_most_bytes - _FRAME_BYTES
+        if (declared or 0) > self.config.max_bytes:
+            raise FetchError(FetchReason.TOO_LARGE, f"declares {declared} bytes or more")
         media = NewMedia(
             mxc=flight.mxc,
             content_type=content.content_type,

@@ -14,6 +14,7 @@ from typing import Self
 import structlog
 
 from mediarepo.config.remote_media import RemoteMediaConfig
+from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.remote import PastFailure, RemoteTable
 from mediarepo.errors import LimitExceededError, MatrixError, NotFoundError, RemoteUnavailableError
 from mediarepo.model.fetching import FetchError, FetchReason
@@ -96,11 +97,11 @@ class RemoteMedia:
 
     def _to_be_fetched(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
         """Only for users, never for strangers; never from ourselves, under whichever name."""
+        if media is not None and not (media.remote and media.state is MediaState.MISSING and not media.hidden):
+            return False
         if asking.legacy or not asking.allow_remote or asking.tenant is None:
             return False
-        if self._downloads.tenants.is_ours(mxc.server_name):
-            return False
-        return media is None or (media.remote and media.state is MediaState.MISSING and not media.hidden)
+        return not self._downloads.tenants.is_ours(mxc.server_name)
 
     async def _fetched(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
         """Wait until media are stored, or (with `teed`) begin to arrive."""
@@ -178,6 +179,8 @@ class RemoteMedia:
                 await self._note(flight.mxc, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
             except FetchError as exc:
                 await self._note(flight.mxc, exc, exc)
+            except LeaseLostError:
+                return False  # somebody else went on with it, and is waited for
         self._on_fetch("stored")
         return True
 

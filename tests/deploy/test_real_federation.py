@@ -101,6 +101,7 @@ async def test_a_synapse_with_its_own_repository_sees_ours_and_we_see_its(world:
     await assert_sees(world.dora, await world.anna.upload(PICTURE, "image/jpeg", "a.jpg"), name="a.jpg")
     await assert_sees(world.anna, await world.dora.upload(PICTURE, "image/jpeg", "d.jpg"), name="d.jpg")
     await assert_sees(world.carl, await world.dora.upload(PICTURE, "image/jpeg", "e.jpg"), name="e.jpg")
+    assert await fetches(world.shared) > 0
 
 
 async def test_an_empty_file_of_ours_passes(world: World) -> None:
