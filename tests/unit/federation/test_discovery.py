@@ -259,6 +259,7 @@ async def test_outages_are_asked_about_ever_more_rarely_and_at_least_hourly(worl
     assert 3_200 < pauses[-1] <= 3_600
 
     world.delegate("d.example:1")
+    world.now_s += 3_600
     assert (await world.targets("a.example"))[0][0] == "d.example"
 
 
