@@ -1,0 +1,65 @@
+"""Nothing but `outbound/` reaches servers that nobody configured."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "mediarepo").rglob("*.py"))
+
+CONFIGURED = ("storage", "homeserver", "db", "embedded")
+"""Rooms that connect to what the operator configured, by its address."""
+KNOWN = {
+    "federation/srv.py": {"dns"},  # asks the system's name servers, about SRV records alone
+    "images/processes.py": {"socket"},  # socket pairs between ourselves and the workers
+    "images/worker.py": {"socket"},
+    "web/server.py": {"socket"},  # is a unix socket of ours still alive?
+    "cli/dev.py": {"ClientSession"},  # waits until the server just started answers
+}
+LIBRARIES = {"socket", "http.client", "urllib.request", "requests", "httpx", "urllib3", "dns", "ftplib", "smtplib"}
+OPENERS = {
+    "ClientSession",
+    "TCPConnector",
+    "UnixConnector",
+    "create_connection",
+    "create_datagram_endpoint",
+    "open_connection",
+    "open_unix_connection",
+    "create_unix_connection",
+    "sock_connect",
+    "getaddrinfo",
+}
+
+
+def ways_out(path: Path) -> Iterator[str]:
+    """Find what opens connections, or could."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported = [node.module or "", *[f"{node.module}.{alias.name}" for alias in node.names]]
+            yield from {alias.name for alias in node.names} & OPENERS
+        else:
+            imported = []
+        for name in imported:
+            yield from {library for library in LIBRARIES if name == library or name.startswith(f"{library}.")}
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield from {node.attr if isinstance(node, ast.Attribute) else node.id} & OPENERS
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_guarded_door_leads_to_other_peoples_servers(path: Path) -> None:
+    name = path.relative_to(ROOT / "mediarepo").as_posix()
+    if not name.startswith(("outbound/", *[f"{room}/" for room in CONFIGURED])):
+        assert set(ways_out(path)) <= KNOWN.get(name, set())
+
+
+def test_ways_out_are_noticed() -> None:
+    assert set(ways_out(ROOT / "mediarepo/outbound/client.py")) == {"ClientSession", "TCPConnector"}
+    assert set(ways_out(ROOT / "mediarepo/outbound/resolving.py")) == {"socket", "getaddrinfo"}
+
+
+def test_every_exception_is_still_needed() -> None:
+    assert {name: set(ways_out(ROOT / "mediarepo" / name)) for name in KNOWN} == KNOWN
