@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from mediarepo.app.federating import read_signing_keys
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.joining import join_sweeps
 from mediarepo.app.serving import serve as serve_until
+from mediarepo.cli.doctor import doctor_cli
 from mediarepo.cli.fsck import Wishes, run_fsck
+from mediarepo.cli.keys import keys_cli
 from mediarepo.cli.running import run, stop_signal
-from mediarepo.config.loading import ConfigError, load_settings
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.config.settings import Settings
+from mediarepo.federation.key_files import KeyFileError
 from mediarepo.services.fsck import Thoroughness
 from mediarepo.telemetry.logs import set_up_logs
 
@@ -25,16 +29,14 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", envvar="MEDIAREPO_CONFIG", help="The configuration file.", show_default=True)
-]
-_DEFAULT_CONFIG = Path("config.yaml")
+cli.add_typer(keys_cli, name="keys")
+cli.add_typer(doctor_cli, name="doctor")
 
 
 @cli.command()
-def serve(config: ConfigFile = _DEFAULT_CONFIG) -> None:
+def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Serve until stopped."""
-    settings = _settings(config)
+    settings = read_settings(config)
     set_up_logs(settings.log)
     run(_serve(settings))
 
@@ -45,14 +47,14 @@ async def _serve(settings: Settings) -> None:
 
 @cli.command()
 def migrate(
-    config: ConfigFile = _DEFAULT_CONFIG,
+    config: ConfigFile = DEFAULT_CONFIG,
     to: Annotated[str, typer.Option(help='A revision, "head", or "base" to remove every table.')] = "head",
     down: Annotated[bool, typer.Option("--down", help="Go back to an older revision.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Bring the database schema up to date."""
     from mediarepo.db.migrations import downgrade, upgrade  # noqa: PLC0415 - 30 MB that a server never needs
 
-    settings = _settings(config)
+    settings = read_settings(config)
     set_up_logs(settings.log)
     change = downgrade if down else upgrade
     run(change(settings.database, to))
@@ -60,21 +62,27 @@ def migrate(
 
 
 @cli.command("check-config")
-def check_config(config: ConfigFile = _DEFAULT_CONFIG) -> None:
+def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check the configuration file, and say what is stored where."""
-    settings = _settings(config)
+    settings = read_settings(config)
+    try:
+        keys = read_signing_keys(settings)
+    except KeyFileError as exc:
+        typer.echo(f"{config}: homeservers.signing_key_file: {exc}", err=True)
+        raise typer.Exit(2) from exc
     for homeserver in settings.homeservers:
         hosts = ", ".join(sorted({homeserver.server_name, *homeserver.hosts}))
-        typer.echo(f"homeserver {homeserver.server_name}: answers to {hosts}")
+        signing = keys[homeserver.server_name][0].key_id if homeserver.server_name in keys else "none: fetches nothing"
+        typer.echo(f"homeserver {homeserver.server_name}: answers to {hosts}; signing key {signing}")
     for name, store in settings.stores.items():
         typer.echo(f"store {name}: {store.bucket}/{store.prefix} at {store.endpoint_url}, region {store.region}")
     typer.echo(f"{config}: good")
 
 
 @cli.command()
-def sweep(config: ConfigFile = _DEFAULT_CONFIG) -> None:
+def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Remove what crashes left in the bucket, now."""
-    settings = _settings(config)
+    settings = read_settings(config)
     set_up_logs(settings.log)
     run(_sweep(settings))
 
@@ -91,7 +99,7 @@ async def _sweep(settings: Settings) -> None:
 
 @cli.command()
 def fsck(
-    config: ConfigFile = _DEFAULT_CONFIG,
+    config: ConfigFile = DEFAULT_CONFIG,
     store: Annotated[list[str] | None, typer.Option(help="A store's name; all when not given.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what is found.")] = False,  # noqa: FBT002 - typer's way
     force: Annotated[bool, typer.Option("--force", help="Mend even when much is amiss.")] = False,  # noqa: FBT002 - as above
@@ -101,7 +109,7 @@ def fsck(
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - as above
 ) -> None:
     """Compare buckets and database, both ways: 0 all agrees, 1 something did not, 2 it was not mended."""
-    settings = _settings(config)
+    settings = read_settings(config)
     set_up_logs(settings.log)
     if unknown := set(store or ()) - set(settings.stores):
         typer.echo(f"there is no store {min(unknown)!r} under stores", err=True)
@@ -117,10 +125,10 @@ async def _fsck(settings: Settings, wishes: Wishes) -> None:
 @cli.command()
 def claim(
     store: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
-    config: ConfigFile = _DEFAULT_CONFIG,
+    config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Accept a bucket or prefix that everything was moved to on purpose, and find missing media again there."""
-    settings = _settings(config)
+    settings = read_settings(config)
     set_up_logs(settings.log)
     if store not in settings.stores:
         typer.echo(f"there is no store {store!r} under stores", err=True)
@@ -145,14 +153,6 @@ def dev(
     from mediarepo.cli.dev import run_dev  # noqa: PLC0415 - it brings the migrations along
 
     run(run_dev(data_dir, listen))
-
-
-def _settings(path: Path) -> Settings:
-    try:
-        return load_settings(path)
-    except ConfigError as exc:
-        typer.echo(str(exc), err=True)
-        raise typer.Exit(2) from exc
 
 
 @cli.callback(invoke_without_command=True)

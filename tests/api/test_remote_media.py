@@ -268,7 +268,17 @@ async def test_a_location_is_followed_without_our_signature(
 
 
 @pytest.mark.parametrize(
-    "target", ["https://10.0.0.1/secret", "http://127.0.0.1/x", "https://[::ffff:10.0.0.1]/", "file:///etc/passwd", ""]
+    "target",
+    [
+        "https://10.0.0.1/secret",
+        "http://127.0.0.1/x",
+        "https://[::ffff:10.0.0.1]/",
+        "file:///etc/passwd",
+        "",
+        "//[::1",
+        "https://exa\tmple.org/",
+        "https://user@127.0.0.1/",
+    ],
 )
 async def test_a_location_on_forbidden_ground_is_not_followed(
     near: Installation, origin: RemoteServer, target: str

@@ -15,6 +15,7 @@ ADMIN, USER, OPERATOR = "admins-token", "users-token", "operators-token"
 ADMIN_ID, USER_ID = f"@admin:{SERVER_NAME}", f"@user:{SERVER_NAME}"
 BASE = "/_synapse/admin/v1"
 LATER = 2_000_000_000_000
+DOUBLE_CHECK = "Double check that you are providing a timestamp in milliseconds."
 PICTURE = encoded(corners(64, 64), "PNG")
 
 
@@ -187,8 +188,7 @@ async def test_avatars_that_cannot_be_told_are_no_reason_to_delete(own: Installa
         (
             "?before_ts=1700000000",
             "M_INVALID_PARAM",
-            "Query parameter before_ts you provided is from the year 1970. "
-            "Double check that you are providing a timestamp in milliseconds.",
+            f"Query parameter before_ts you provided is from the year 1970. {DOUBLE_CHECK}",
         ),
     ],
 )

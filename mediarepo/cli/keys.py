@@ -1,0 +1,96 @@
+"""`mediarepo keys`: making and moving signing keys."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediarepo.federation.key_files import KeyFileError, KeyFormat, read_keys, write_keys
+from mediarepo.federation.signing import SigningKey, encode_base64, new_signing_key
+
+keys_cli = typer.Typer(help="Make, show and convert signing keys.", no_args_is_help=True)
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; none: standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+
+
+@keys_cli.command()
+def generate(
+    output: Output = None,
+    key_format: Annotated[KeyFormat, typer.Option("--format", help="Whose file format.")] = KeyFormat.SYNAPSE,
+    version: Annotated[str | None, typer.Option("--key-id", help='What follows "ed25519:"; none: random.')] = None,
+    force: Force = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Make a new key."""
+    try:
+        key = new_signing_key(None if version is None else version.removeprefix("ed25519:"))
+    except ValueError as exc:
+        raise _failed(str(exc)) from exc
+    _write([key], key_format, output, force=force)
+
+
+@keys_cli.command()
+def show(file: Annotated[Path, typer.Argument(help="signing.key or matrix_key.pem.")]) -> None:
+    """Show ids and public keys, never the secret."""
+    for number, key in enumerate(_read(file)):
+        signs = "  (signs)" if number == 0 else ""
+        typer.echo(f"{key.key_id} {encode_base64(key.public_key)}{signs}")
+
+
+@keys_cli.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="signing.key or matrix_key.pem.")],
+    to: Annotated[KeyFormat, typer.Option("--to", help="Whose file format.")],
+    output: Output = None,
+    force: Force = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Write keys in another homeserver's format."""
+    _write(_read(file), to, output, force=force)
+
+
+@keys_cli.command()
+def merge(
+    homeserver_key: Annotated[Path, typer.Argument(help="The homeserver's own file; its first key goes on signing.")],
+    our_key: Annotated[Path, typer.Argument(help="The key that the homeserver should publish as well.")],
+    output: Output = None,
+    force: Force = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Put our key behind the homeserver's own, in Synapse's format: Synapse publishes all keys of its file."""
+    keys = [*_read(homeserver_key), *_read(our_key)]
+    if len({key.key_id for key in keys}) != len(keys):
+        raise _failed("both files have a key of the same id: make another one with --key-id")
+    _write(keys, KeyFormat.SYNAPSE, output, force=force)
+
+
+def _read(path: Path) -> list[SigningKey]:
+    try:
+        return read_keys(path)
+    except KeyFileError as exc:
+        raise _failed(str(exc)) from exc
+
+
+def _write(keys: list[SigningKey], key_format: KeyFormat, output: Path | None, *, force: bool) -> None:
+    """Write a file that only its owner can read, or to standard output."""
+    try:
+        text = write_keys(keys, key_format)
+    except KeyFileError as exc:
+        raise _failed(str(exc)) from exc
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
+    try:
+        with os.fdopen(os.open(output, flags, 0o600), "w", encoding="ascii") as file:
+            file.write(text)
+        output.chmod(0o600)
+    except FileExistsError as exc:
+        raise _failed(f"{output} exists; say --force to overwrite it") from exc
+    except OSError as exc:
+        raise _failed(f"{output} cannot be written: {exc.strerror}") from exc
+    typer.echo(f"{output}: {', '.join(key.key_id for key in keys)}")
+
+
+def _failed(message: str) -> typer.Exit:
+    typer.echo(f"mediarepo: {message}", err=True)
+    return typer.Exit(1)
