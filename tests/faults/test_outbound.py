@@ -268,8 +268,8 @@ async def test_proxies_of_the_environment_are_not_used(authority: Authority, ser
 async def test_cookies_are_not_kept(outbound: Outbound, server: Origin) -> None:
     server.handlers["/"] = answering(b"", headers={"Set-Cookie": "a=b"})
 
-    await text_of(outbound, server.url("/"))
-    await text_of(outbound, server.url("/"))
+    await text_of(outbound, server.url("/", "a.example"))
+    await text_of(outbound, server.url("/", "a.example"))
 
     assert ["Cookie" in request.headers for request in server.requests] == [False, False]
 
@@ -498,6 +498,16 @@ async def test_two_gigabytes_of_json_are_not_read(outbound: Outbound, server: Or
 
     assert caught.value.reason == OutboundReason.TOO_LARGE
     assert sum(sent) < 50_000_000
+
+
+async def test_a_declared_length_is_enough_to_refuse(authority: Authority, outbound: Outbound) -> None:
+    async with (
+        speaking(authority, repeating(OK + b"Content-Length: 2000000000\r\n\r\n", b"", 60)) as server,
+        outbound.ask(server.target(), "/", headers={}, patience=SHORT) as answer,
+    ):
+        with pytest.raises(OutboundError) as caught:
+            await answer.read_json(65_536)
+    assert caught.value.reason == OutboundReason.TOO_LARGE
 
 
 @pytest.mark.parametrize(
