@@ -29,6 +29,7 @@ from tests.support.origin import (
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 OK = b"HTTP/1.1 200 OK\r\n"
 SHORT = replace(PATIENCE, connect_ms=300, headers_ms=300, idle_ms=300, total_ms=900)
+BRIEF = replace(SHORT, connect_ms=PATIENCE.connect_ms)
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +384,7 @@ async def test_who_drips_is_let_go_while_others_are_answered(
 ) -> None:
     server.handlers["/"] = answering(b"quick")
     async with speaking(authority, speech) as slow:
-        waiting = [asyncio.create_task(refusal_to(outbound, slow, patience=SHORT)) for _ in range(20)]
+        waiting = [asyncio.create_task(refusal_to(outbound, slow, patience=BRIEF)) for _ in range(20)]
         assert await text_of(outbound, server.url("/")) == b"quick"
 
         assert set(await asyncio.gather(*waiting)) <= {OutboundReason.TOO_SLOW}
@@ -409,7 +410,7 @@ async def test_500_drips_hold_up_nobody_else(authority: Authority, server: Origi
     server.handlers["/"] = answering(b"quick")
     drip = repeating(OK + b"\r\n", b"x", 0.1)
     async with speaking(authority, drip) as slow, door(authority, max_connections=50) as outbound:
-        waiting = [asyncio.create_task(refusal_to(outbound, slow, patience=SHORT)) for _ in range(500)]
+        waiting = [asyncio.create_task(refusal_to(outbound, slow, patience=BRIEF)) for _ in range(500)]
         await asyncio.sleep(0.1)
         patient = replace(PATIENCE, headers_ms=60_000, total_ms=60_000)
 
