@@ -1,15 +1,15 @@
+import asyncio
 import json
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
 from mediarepo.app.checking import join_repairs
 from mediarepo.app.foundation import now_ms
-from mediarepo.cli.main import cli
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.drift import Drift, DriftKind
@@ -158,25 +158,27 @@ async def test_a_store_that_is_not_ours_is_never_repaired(own: Installation) -> 
         await repairs_of(own).check_safe(own.store, progress, force=True)
 
 
-def fsck(config: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["fsck", "--config", str(config), *arguments])
+async def fsck(config: Path, *arguments: str) -> tuple[int, str]:
+    """Run the command as a program of its own: it sets up logs for its whole process."""
+    command = [sys.executable, "-m", "mediarepo", "fsck", "--config", str(config), *arguments]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
 
 
 async def test_the_command_reports_and_mends(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
-    import asyncio  # noqa: PLC0415 - the command runs its own loop
-
     document, config = document_for(postgres, s3, log={"level": "error"}), tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(document))
     async with installed(settings_for(postgres, s3, **document)) as own:
         planted = await damaged(own)
-        dry = await asyncio.to_thread(fsck, config, "--json", "--hashes")
-        mended = await asyncio.to_thread(fsck, config, "--repair", "--hashes")
+        dry = await fsck(config, "--json", "--hashes")
+        mended = await fsck(config, "--repair", "--hashes")
         await own.repository.sweeps.outbox.drain()
-        clean = await asyncio.to_thread(fsck, config, "--hashes")
+        clean = await fsck(config, "--hashes")
 
-    lines = [json.loads(line) for line in dry.stdout.splitlines()]
+    lines = [json.loads(line) for line in dry[1].splitlines()]
     assert {one["kind"]: one["object_key"] for one in lines if one["action"] == "found"} == planted
     assert lines[-1]["found"] == dict.fromkeys(planted, 1)
-    assert (dry.exit_code, mended.exit_code, clean.exit_code) == (1, 1, 0)
-    assert mended.stdout.count("repaired") == len(planted)
-    assert "all agree" in clean.stdout
+    assert (dry[0], mended[0], clean[0]) == (1, 1, 0)
+    assert mended[1].count("repaired") == len(planted)
+    assert "all agree" in clean[1]
