@@ -47,17 +47,34 @@ async def test_who_waits_too_long_takes_no_place_along(postgres: EmbeddedPostgre
     assert not readers._waiters
 
 
-async def test_a_place_handed_to_who_has_just_left_goes_to_the_next(postgres: EmbeddedPostgres) -> None:
+async def test_a_place_handed_to_who_is_just_leaving_goes_to_the_next(postgres: EmbeddedPostgres) -> None:
     readers = readers_of(postgres, timeout_s=30)
-    slow = asyncio.create_task(readers.read(SLEEP, (0.05,)))
-    await asyncio.sleep(0)
+    await readers._enter()
     leaving, staying = [asyncio.create_task(readers.read("SELECT 1", ())) for _ in range(2)]
     while len(readers._waiters) < 2:
         await asyncio.sleep(0)
-    slow.add_done_callback(lambda _: leaving.cancel())
-    results = await asyncio.gather(slow, leaving, staying, return_exceptions=True)
+    readers._leave()
+    leaving.cancel()
+    results = await asyncio.gather(leaving, staying, return_exceptions=True)
     await readers.close()
 
-    assert isinstance(results[1], asyncio.CancelledError | asyncpg.Record)
-    assert isinstance(results[2], asyncpg.Record)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert isinstance(results[1], asyncpg.Record)
+    assert readers._free == 1
+
+
+async def test_a_reader_that_is_given_up_in_the_middle_leaves_no_half_read_connection(
+    postgres: EmbeddedPostgres,
+) -> None:
+    readers = readers_of(postgres, timeout_s=30)
+    await readers.read("SELECT 1", ())
+    slow = asyncio.create_task(readers.read(SLEEP, (30,)))
+    await asyncio.sleep(0.05)
+    slow.cancel()
+    await asyncio.wait([slow])
+    row = await readers.read("SELECT 2", ())
+    await readers.close()
+
+    assert row is not None
+    assert row[0] == 2
     assert readers._free == 1
