@@ -8,7 +8,7 @@ from mediarepo.errors import UnauthorizedError
 from mediarepo.federation.signing import new_signing_key, verify
 from mediarepo.federation.xmatrix import XMatrix, parse_x_matrix, sign_request, signed_request
 
-SAID = XMatrix("origin.example:8448", "destination.example", "ed25519:a_1", "c2lnbmF0dXJl")
+SAID = XMatrix("o.example:8448", "d.example", "ed25519:a_1", "c2lnbmF0dXJl")
 names = st.from_regex(r"[a-z0-9]{1,10}(\.[a-z0-9]{1,10}){0,3}(:[0-9]{1,5})?", fullmatch=True)
 versions = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=20)
 
@@ -16,12 +16,12 @@ versions = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_s
 @pytest.mark.parametrize(
     "header",
     [
-        'X-Matrix origin="origin.example:8448",destination="destination.example",key="ed25519:a_1",sig="c2lnbmF0dXJl"',
-        "X-Matrix origin=origin.example:8448,destination=destination.example,key=ed25519:a_1,sig=c2lnbmF0dXJl",
-        'x-matrix   destination=destination.example , key="ed25519:a_1",\torigin=origin.example:8448, sig="c2lnbmF0dXJl"',
-        'X-MATRIX ORIGIN="origin.example:8448",Destination="destination.example",KEY="ed25519:a_1",Sig="c2lnbmF0dXJl"',
-        'X-Matrix x="\\"y,z",origin=origin.example:8448,destination=destination.example,key=ed25519:a_1,signature=c2lnbmF0dXJl',
-        'X-Matrix origin="origin\\.example:8448",destination=destination.example,key="ed25519:a_1",sig="c2lnbmF0dXJl",',
+        'X-Matrix origin="o.example:8448",destination="d.example",key="ed25519:a_1",sig="c2lnbmF0dXJl"',
+        "X-Matrix origin=o.example:8448,destination=d.example,key=ed25519:a_1,sig=c2lnbmF0dXJl",
+        'x-matrix   destination=d.example , key="ed25519:a_1",\torigin=o.example:8448, sig="c2lnbmF0dXJl"',
+        'X-MATRIX ORIGIN="o.example:8448",Destination="d.example",KEY="ed25519:a_1",Sig="c2lnbmF0dXJl"',
+        'X-Matrix x="\\"y",origin=o.example:8448,destination=d.example,key=ed25519:a_1,signature=c2lnbmF0dXJl',
+        'X-Matrix origin="o\\.example:8448",destination=d.example,key="ed25519:a_1",sig="c2lnbmF0dXJl",',
     ],
 )
 def test_every_form_that_servers_send_says_the_same(header: str) -> None:
