@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.mxc import Mxc, parse_mxc
@@ -55,3 +57,22 @@ def test_media_ids_that_could_be_paths_are_refused(media_id: str) -> None:
 @pytest.mark.parametrize("media_id", ["a", "MMSTqXZZzHXTsLtxMjaR", "2026-11-23_FYeHgYaLMHkEzpkl", "a.b", "a~b=", "_-"])
 def test_media_ids_of_old_and_new_servers_are_accepted(media_id: str) -> None:
     assert parse_mxc("example.org", media_id) == Mxc("example.org", media_id)
+
+
+@given(server_name=st.text(max_size=60), media_id=st.text(max_size=60))
+def test_any_two_texts_are_an_address_or_refused(server_name: str, media_id: str) -> None:
+    try:
+        mxc = parse_mxc(server_name, media_id)
+    except InvalidParamError:
+        return
+    assert str(mxc) == f"mxc://{server_name}/{media_id}"
+    assert not set(str(mxc)) & set(" \t\r\n\0\\%?#")
+    assert media_id not in {"", ".", ".."}
+
+
+@given(
+    server_name=st.from_regex(r"[a-z0-9.-]{1,40}(:[0-9]{1,5})?", fullmatch=True).filter(lambda text: text.strip(".:")),
+    media_id=st.from_regex(r"[A-Za-z0-9_-]{1,100}", fullmatch=True),
+)
+def test_every_address_of_todays_grammar_is_one(server_name: str, media_id: str) -> None:
+    assert parse_mxc(server_name, media_id) == Mxc(server_name, media_id)
