@@ -14,6 +14,8 @@ from mediarepo.app.serving import serve as serve_until
 from mediarepo.cli.doctor import doctor_cli
 from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.keys import keys_cli
+from mediarepo.cli.media import media_cli
+from mediarepo.cli.quarantine import quarantine_cli
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.config.settings import Settings
@@ -31,6 +33,8 @@ cli = typer.Typer(
 
 cli.add_typer(keys_cli, name="keys")
 cli.add_typer(doctor_cli, name="doctor")
+cli.add_typer(media_cli, name="media")
+cli.add_typer(quarantine_cli, name="quarantine")
 
 
 @cli.command()

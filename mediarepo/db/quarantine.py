@@ -10,7 +10,7 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.records import QUARANTINED_BY
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.records import Change
+from mediarepo.model.records import Change, HiddenHash
 
 _NAMED = "(m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 _CONTENT_OF_NAMED = f"""SELECT b.sha256 FROM media m JOIN blob b ON b.blob_id = m.blob_id
@@ -79,6 +79,36 @@ class QuarantineTable:
                 *names,
             )
         return int(count)
+
+    async def hide_hashes(self, hashes: Sequence[bytes], *, by: str, reason: str | None) -> int:
+        """Hide content by SHA-256, whether it is here or not; gives how many hashes are new."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""INSERT INTO quarantined_hash (sha256, quarantined_by, reason, created_ts)
+                    SELECT DISTINCT h, $2::text, $3::text, {NOW_MS} FROM unnest($1::bytea[]) AS h
+                    ON CONFLICT DO NOTHING RETURNING sha256""",  # noqa: S608 - static text
+                list(hashes),
+                by,
+                reason,
+            )
+        return len(rows)
+
+    async def show_hashes(self, hashes: Sequence[bytes]) -> int:
+        """Show content again that was hidden by SHA-256; gives how many hashes that were."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute("DELETE FROM quarantined_hash WHERE sha256 = ANY($1::bytea[])", list(hashes))
+        return int(tag.rpartition(" ")[2])
+
+    async def hashes(self, after: bytes, limit: int) -> list[HiddenHash]:
+        """Read hidden hashes in their order, from behind one on."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT sha256, quarantined_by, reason, created_ts FROM quarantined_hash
+                   WHERE sha256 > $1 ORDER BY sha256 LIMIT $2""",
+                after,
+                limit,
+            )
+        return [HiddenHash(*row.values()) for row in rows]
 
     async def of_user(self, user_id: str) -> list[Mxc]:
         """Name a user's uploads."""

@@ -74,3 +74,13 @@ class UserUsage:
     user_id: str
     media_count: int
     media_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenHash:
+    """Content that is hidden, by whom and why."""
+
+    sha256: bytes
+    quarantined_by: str
+    reason: str | None
+    created_ts: int

@@ -1,6 +1,6 @@
 """Hiding media, by themselves, by who uploaded them, by the room they are in; each deed is written down."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.audit import AuditLog
@@ -10,8 +10,10 @@ from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.mxc import Mxc, parse_mxc
-from mediarepo.model.records import Change
+from mediarepo.model.records import Change, HiddenHash
 from mediarepo.services.admins import Admin
+
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,28 @@ class Quarantine:
         known = await self.table.protect(mxc, protected=protected)
         await self._note(admin, "protect" if protected else "unprotect", str(mxc), None, int(known))
         return known
+
+    async def hide_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None) -> int:
+        """Hide content by SHA-256, whether it is here already or not."""
+        count = await self.table.hide_hashes(hashes, by=admin.name, reason=reason)
+        for sha256 in hashes:
+            await self._note(admin, "quarantine_hash", sha256.hex(), reason, 1)
+        return count
+
+    async def show_hashes(self, hashes: Sequence[bytes], admin: Admin) -> int:
+        """Show content again that was hidden by SHA-256."""
+        count = await self.table.show_hashes(hashes)
+        for sha256 in hashes:
+            await self._note(admin, "unquarantine_hash", sha256.hex(), None, 1)
+        return count
+
+    async def all_hashes(self) -> AsyncIterator[HiddenHash]:
+        """Walk through all hidden hashes, in their order."""
+        after = b""
+        while page := await self.table.hashes(after, _PAGE):
+            after = page[-1].sha256
+            for one in page:
+                yield one
 
     async def changes(self, after_id: int, limit: int) -> list[Change]:
         """Read what was hidden and shown, oldest first; InvalidParamError for a number that does not exist yet."""

@@ -1,0 +1,49 @@
+"""What the commands for admins have in common: the operator, at one of the homeservers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import typer
+
+from mediarepo.app.administering import Administration, join_administration
+from mediarepo.app.foundation import elapsed_ms, open_foundation
+from mediarepo.config.settings import Settings
+from mediarepo.errors import InvalidParamError
+from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.calls import HomeserverCalls
+from mediarepo.homeserver.identity import Identity
+from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.whoami import Whoami
+from mediarepo.model.mxc import Mxc, parse_mxc
+from mediarepo.services.admins import Admin
+
+_NAME = "command line"
+
+
+@asynccontextmanager
+async def administering(settings: Settings) -> AsyncIterator[Administration]:
+    """Open what admins use."""
+    async with (
+        open_foundation(settings) as foundation,
+        HomeserverCalls(settings.identity) as calls,
+        Identity(settings.identity, Whoami(calls), elapsed_ms) as identity,
+    ):
+        tenants = Tenants(settings.homeservers)
+        yield join_administration(foundation, tenants, identity, HomeserverAdmins(calls))
+
+
+def operator(settings: Settings, mxc: Mxc | None = None) -> Admin:
+    """Act as the operator, at the homeserver that has the media, or at the first one."""
+    by_name = {one.server_name: one for one in settings.homeservers}
+    homeserver = by_name.get(mxc.server_name) if mxc is not None else None
+    return Admin(_NAME, homeserver or settings.homeservers[0], None)
+
+
+def parse_address(text: str) -> Mxc:
+    """Read an mxc:// address, or end the program."""
+    server_name, _, media_id = text.removeprefix("mxc://").partition("#")[0].partition("/")
+    try:
+        return parse_mxc(server_name, media_id)
+    except InvalidParamError as exc:
+        typer.echo(f"{text}: {exc.message}", err=True)
+        raise typer.Exit(2) from exc

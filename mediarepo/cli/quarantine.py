@@ -1,0 +1,100 @@
+"""`mediarepo quarantine`: hiding content and showing it again."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediarepo.cli.administering import administering, operator, parse_address
+from mediarepo.cli.media import Reason
+from mediarepo.cli.running import run
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.config.settings import Settings
+
+quarantine_cli = typer.Typer(help="Hide content and show it again.", no_args_is_help=True)
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+_MAX_FILE_BYTES = 100 * 1024 * 1024
+
+Targets = Annotated[list[str], typer.Argument(help="mxc:// addresses, or SHA-256 hashes in hexadecimal digits.")]
+Lines = Annotated[Path, typer.Argument(help="A file with a SHA-256 hash, in hexadecimal digits, on each line.")]
+
+
+@quarantine_cli.command()
+def add(targets: Targets, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Hide media and everything with the same content."""
+    run(_change(read_settings(config), targets, reason, hide=True))
+
+
+@quarantine_cli.command()
+def remove(targets: Targets, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Show media and everything with the same content again."""
+    run(_change(read_settings(config), targets, None, hide=False))
+
+
+async def _change(settings: Settings, targets: list[str], reason: str | None, *, hide: bool) -> None:
+    hashes = [bytes.fromhex(target) for target in targets if _SHA256.fullmatch(target)]
+    addresses = [parse_address(target) for target in targets if not _SHA256.fullmatch(target)]
+    async with administering(settings) as administration:
+        quarantine = administration.quarantine
+        for mxc in addresses:
+            admin = operator(settings, mxc)
+            count = await quarantine.hide(mxc, admin, reason=reason) if hide else await quarantine.show(mxc, admin)
+            typer.echo(f"{mxc}: {count} media {'hidden' if hide else 'shown again'}")
+        if hashes:
+            admin = operator(settings)
+            changed = (
+                quarantine.hide_hashes(hashes, admin, reason=reason) if hide else quarantine.show_hashes(hashes, admin)
+            )
+            typer.echo(f"{await changed} hashes {'hidden' if hide else 'shown again'}")
+
+
+@quarantine_cli.command("import")
+def import_(file: Lines, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Hide all hashes of a list, as `export` writes it or others publish it; empty lines and # lines are left out."""
+    run(_import(read_settings(config), _read(file), reason))
+
+
+async def _import(settings: Settings, hashes: list[bytes], reason: str | None) -> None:
+    async with administering(settings) as administration:
+        count = await administration.quarantine.hide_hashes(hashes, operator(settings), reason=reason)
+    typer.echo(f"{count} hashes hidden, {len(hashes) - count} were hidden before")
+
+
+def _read(file: Path) -> list[bytes]:
+    """Read a list of hashes, or end the program at the first line that is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.stat().st_size <= _MAX_FILE_BYTES else None
+    except (OSError, UnicodeDecodeError) as exc:
+        typer.echo(f"{file} cannot be read: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    if lines is None:
+        typer.echo(f"{file} is larger than {_MAX_FILE_BYTES} bytes", err=True)
+        raise typer.Exit(2)
+    found: dict[bytes, None] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text and not _SHA256.fullmatch(text):
+            typer.echo(f"{file}, line {number}: not a SHA-256 hash; nothing was hidden", err=True)
+            raise typer.Exit(2)
+        if text:
+            found[bytes.fromhex(text)] = None
+    return list(found)
+
+
+@quarantine_cli.command()
+def export(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Write who and why too, one JSON object a line.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Write all hidden hashes, one a line."""
+    run(_export(read_settings(config), as_json=as_json))
+
+
+async def _export(settings: Settings, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        async for one in administration.quarantine.all_hashes():
+            facts = {"quarantined_by": one.quarantined_by, "reason": one.reason, "created_ts": one.created_ts}
+            typer.echo(json.dumps({"sha256": one.sha256.hex(), **facts}) if as_json else one.sha256.hex())

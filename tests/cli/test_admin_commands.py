@@ -1,0 +1,115 @@
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from mediarepo.cli.main import cli
+from mediarepo.embedded.postgres import EmbeddedPostgres
+from mediarepo.embedded.seaweed import EmbeddedS3
+from tests.support.installation import SERVER_NAME, Installation, document_for, installed, settings_for
+
+SHA256 = hashlib.sha256(b"data").hexdigest()
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A running mediarepo, and its configuration for commands."""
+
+    own: Installation
+    config: Path
+
+    async def run(self, *arguments: str) -> Result:
+        command = [*arguments, "--config", str(self.config)]
+        return await asyncio.to_thread(CliRunner().invoke, cli, command)
+
+    async def status(self, media_id: str) -> int:
+        return (await self.own.get(self.own.download_path(media_id))).status
+
+
+@pytest.fixture
+async def shell(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> AsyncIterator[Shell]:
+    document, config = document_for(postgres, s3), tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    async with installed(settings_for(postgres, s3, **document)) as own:
+        yield Shell(own, config)
+
+
+def mxc(media_id: str) -> str:
+    return f"mxc://{SERVER_NAME}/{media_id}"
+
+
+async def test_media_are_looked_at_deleted_restored_and_held(shell: Shell) -> None:
+    media_id = await shell.own.upload(b"data", query="?filename=a.png")
+
+    info = json.loads((await shell.run("media", "info", mxc(media_id))).stdout)
+    deleted = await shell.run("media", "delete", mxc(media_id), "--reason", "spam")
+    gone = await shell.status(media_id)
+    restored = await shell.run("media", "restore", mxc(media_id))
+    held = await shell.run("media", "hold", mxc(media_id))
+    refused = await shell.run("media", "delete", mxc(media_id))
+    there = await shell.status(media_id)
+    released = await shell.run("media", "release", mxc(media_id))
+
+    assert (info["mxc"], info["sha256"], info["upload_name"]) == (mxc(media_id), SHA256, "a.png")
+    assert [one.exit_code for one in (deleted, restored, held, refused, released)] == [0, 0, 0, 1, 0]
+    assert (gone, there, "legal hold" in refused.stderr) == (404, 200, True)
+    log = await shell.own.rows("SELECT admin, action, reason FROM audit_log ORDER BY entry_id LIMIT 1")
+    assert tuple(log[0]) == ("command line", "delete", "spam")
+
+
+async def test_content_is_hidden_by_address_and_by_hash_and_lists_travel(shell: Shell, tmp_path: Path) -> None:
+    first, copy = await shell.own.upload(b"data"), await shell.own.upload(b"data")
+    added = await shell.run("quarantine", "add", mxc(first))
+    hidden = [await shell.status(one) for one in (first, copy)]
+    exported = await shell.run("quarantine", "export")
+    with_facts = json.loads((await shell.run("quarantine", "export", "--json")).stdout)
+    removed = await shell.run("quarantine", "remove", mxc(copy))
+    shown = [await shell.status(one) for one in (first, copy)]
+    (tmp_path / "list").write_text(f"# others' list\n\n{exported.stdout}{'0' * 64}\n")
+    imported = await shell.run("quarantine", "import", str(tmp_path / "list"))
+
+    assert (added.exit_code, "2 media hidden" in added.stdout, hidden) == (0, True, [404, 404])
+    assert (exported.stdout, with_facts["quarantined_by"]) == (f"{SHA256}\n", "command line")
+    assert (removed.exit_code, shown) == (0, [200, 200])
+    assert imported.stdout == "2 hashes hidden, 0 were hidden before\n"
+    assert [await shell.status(one) for one in (first, copy)] == [404, 404]
+    assert (await shell.run("quarantine", "remove", SHA256)).stdout == "1 hashes shown again\n"
+    assert await shell.status(copy) == 200
+
+
+async def test_content_can_be_hidden_before_it_comes(shell: Shell) -> None:
+    await shell.run("quarantine", "add", SHA256, "--reason", "known to be bad")
+
+    assert await shell.status(await shell.own.upload(b"data")) == 404
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (("media", "info", "mxc://media.example/unknown"), 1),
+        (("media", "restore", "mxc://media.example/unknown"), 1),
+        (("media", "hold", "mxc://media.example/unknown"), 1),
+        (("media", "delete", "no address"), 2),
+        (("quarantine", "add", "abcdef"), 2),
+        (("quarantine", "import", "/does/not/exist"), 2),
+    ],
+)
+async def test_what_cannot_be_done_is_told_in_one_line(shell: Shell, arguments: list[str], exit_code: int) -> None:
+    result = await shell.run(*arguments)
+
+    assert (result.exit_code, result.stderr.count("\n")) == (exit_code, 1)
+
+
+async def test_a_list_with_a_wrong_line_hides_nothing(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(f"{SHA256}\nnot a hash\n")
+
+    result = await shell.run("quarantine", "import", str(tmp_path / "list"))
+
+    assert (result.exit_code, "line 2" in result.stderr) == (2, True)
+    assert await shell.own.value("SELECT count(*) FROM quarantined_hash") == 0
