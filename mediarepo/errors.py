@@ -41,6 +41,14 @@ class ForbiddenError(MatrixError):
     """The requester may not do this."""
 
 
+class QuotaExceededError(MatrixError):
+    """The user has no room left; `info_uri` is a page about it (client-server API, M_USER_LIMIT_EXCEEDED)."""
+
+    def __init__(self, message: str, *, info_uri: str | None = None) -> None:
+        super().__init__(message)
+        self.info_uri = info_uri
+
+
 class UnknownDeviceError(MatrixError):
     """An application service named a device that its user does not have."""
 

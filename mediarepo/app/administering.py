@@ -2,19 +2,35 @@
 
 from dataclasses import dataclass
 
-from mediarepo.app.foundation import Foundation
+from mediarepo.app.checking import join_repairs
+from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
+from mediarepo.db.deleting import Deleting
+from mediarepo.db.leases import Leases
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable
+from mediarepo.db.retention import RetentionTable
+from mediarepo.db.retention_plans import RetentionPlans
 from mediarepo.db.statistics import StatisticsTable
+from mediarepo.db.tasks import TaskTable
 from mediarepo.db.trash import TrashTable
+from mediarepo.db.usage import UsageTable
 from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.avatars import Avatars
+from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins
 from mediarepo.services.deletion import Deletion
+from mediarepo.services.holding import Holding
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.records import Records
+from mediarepo.services.retention import Retention
+from mediarepo.services.tasks import Tasks
+from mediarepo.services.usage import UsageReports
+from mediarepo.services.works import Works
+
+_TASK_LEASE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +41,19 @@ class Administration:
     records: Records
     quarantine: Quarantine
     deletion: Deletion
+    retention: Retention
+    usage: UsageReports
+    tasks: Tasks
     audit: AuditLog
 
 
 def join_administration(
-    foundation: Foundation, tenants: Tenants, identity: Identity, homeserver_admins: HomeserverAdmins
+    foundation: Foundation, tenants: Tenants, identity: Identity, calls: HomeserverCalls
 ) -> Administration:
     """Join what admins use."""
-    config, database = foundation.settings.admin, foundation.database
-    audit, table = AuditLog(database), RecordTable(database)
+    config, database, homeserver_admins = foundation.settings.admin, foundation.database, HomeserverAdmins(calls)
+    audit, table, usage = AuditLog(database), RecordTable(database), UsageReports(table=UsageTable(database))
+    retention = _join_retention(foundation, tenants, calls, usage)
     return Administration(
         admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins),
         records=Records(table=table, statistics=StatisticsTable(database), homeserver_admins=homeserver_admins),
@@ -45,5 +65,34 @@ def join_administration(
             audit=audit,
         ),
         deletion=Deletion(config=config, trash=TrashTable(database), homeserver_admins=homeserver_admins, audit=audit),
+        retention=retention,
+        usage=usage,
+        tasks=Tasks(
+            table=TaskTable(database),
+            holding=Holding(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
+            works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
+        ),
         audit=audit,
+    )
+
+
+def _join_retention(foundation: Foundation, tenants: Tenants, calls: HomeserverCalls, usage: UsageReports) -> Retention:
+    database = foundation.database
+
+    def avatars_of(server_name: str) -> Avatars | None:
+        homeserver = tenants.by_server_name(server_name)
+        if homeserver is None or homeserver.client_api_url is None:
+            return None
+        return Avatars(homeserver, calls, HomeserverAdmins(calls))
+
+    return Retention(
+        config=foundation.settings.retention,
+        table=RetentionTable(database),
+        plans=RetentionPlans(database),
+        trash=TrashTable(database),
+        deleting=Deleting(database),
+        audit=AuditLog(database),
+        avatars_of=avatars_of,
+        bytes_of=usage.of_class,
+        now_ms=now_ms,
     )

@@ -11,6 +11,7 @@ from mediarepo.db.media import MediaTable
 from mediarepo.db.outbox import Outbox
 from mediarepo.db.pending import PendingTable
 from mediarepo.db.publishing import Publishing
+from mediarepo.db.quotas import QuotaTable
 from mediarepo.db.remote import RemoteTable
 from mediarepo.db.sweeping import Intents, Sweeping
 from mediarepo.db.thumbnails import ThumbnailTable
@@ -30,6 +31,7 @@ from mediarepo.services.markers import Markers
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.outbox import OutboxWorker
 from mediarepo.services.pending import PendingUploads
+from mediarepo.services.quotas import Quotas
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering
 from mediarepo.services.sweeps import Sweeps
@@ -125,11 +127,17 @@ async def join_thumbnails(
     )
 
 
-def join_pending(foundation: Foundation) -> PendingUploads:
+def join_quotas(foundation: Foundation) -> Quotas:
+    """Join what says how much users may store."""
+    settings = foundation.settings
+    return Quotas(settings.quotas, settings.uploads, QuotaTable(foundation.database))
+
+
+def join_pending(foundation: Foundation, quotas: Quotas) -> PendingUploads:
     """Join what gives out media ids before their content."""
     config, database = foundation.settings.uploads, foundation.database
     holding = Holding(leases=Leases(database), duration_ms=config.lease_ms)
-    return PendingUploads(config=config, table=PendingTable(database), holding=holding)
+    return PendingUploads(config=config, table=PendingTable(database), holding=holding, quotas=quotas)
 
 
 def join_remote_media(

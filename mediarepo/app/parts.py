@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from mediarepo.app.administering import Administration, join_administration
+from mediarepo.app.background import regular_jobs
 from mediarepo.app.federating import open_federating
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
 from mediarepo.app.joining import (
     join_downloads,
     join_pending,
+    join_quotas,
     join_remote_media,
     join_sweeps,
     join_thumbnails,
@@ -19,8 +21,8 @@ from mediarepo.app.joining import (
 from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
 from mediarepo.db.listening import Listening
+from mediarepo.db.rates import RateTable
 from mediarepo.federation.verification import Verification
-from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
@@ -31,13 +33,14 @@ from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.pending import PendingUploads
+from mediarepo.services.quotas import Quotas
+from mediarepo.services.rates import Rates
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
 
 _CLAIM_INTERVAL_MS = 30_000
-_EXPIRY_INTERVAL_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ class Repository:
     identity: Identity
     memory: MemoryBudget
     uploads: Uploads
+    quotas: Quotas
+    rates: Rates
     pending: PendingUploads
     downloads: Downloads
     remote_media: RemoteMedia
@@ -76,14 +81,17 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         await stack.enter_async_context(remote_media)
         calls = await stack.enter_async_context(HomeserverCalls(settings.identity))
         identity = await stack.enter_async_context(Identity(settings.identity, Whoami(calls), elapsed_ms))
+        quotas = join_quotas(foundation)
         repository = Repository(
             foundation=foundation,
             tenants=tenants,
             identity=identity,
-            administration=join_administration(foundation, tenants, identity, HomeserverAdmins(calls)),
+            administration=join_administration(foundation, tenants, identity, calls),
             memory=memory,
             uploads=join_uploads(foundation, memory, settings.uploads),
-            pending=join_pending(foundation),
+            quotas=quotas,
+            rates=Rates(settings.rate_limits, RateTable(foundation.database), elapsed_ms),
+            pending=join_pending(foundation, quotas),
             downloads=downloads,
             remote_media=remote_media,
             verification=Verification(
@@ -105,23 +113,9 @@ async def _claim_prefixes(repository: Repository) -> None:
 
 
 def _jobs(repository: Repository) -> list[Job]:
-    settings = repository.foundation.settings
-    jobs = [
-        Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository)),
-        Job(name="outbox", interval_ms=settings.sweep.outbox_interval_ms, run=repository.sweeps.outbox.drain),
-        Job(
-            name="trash",
-            interval_ms=settings.admin.trash_interval_ms,
-            run=repository.administration.deletion.empty_trash,
-        ),
-        Job(name="pending", interval_ms=_EXPIRY_INTERVAL_MS, run=repository.pending.forget_expired),
-        Job(
-            name="access_times",
-            interval_ms=settings.access_times.flush_interval_ms,
-            run=repository.access_times.flush,
-            last_time=True,
-        ),
-    ]
-    if settings.sweep.enabled:
-        jobs.append(Job(name="sweep", interval_ms=settings.sweep.interval_ms, run=repository.sweeps.sweep))
-    return jobs
+    claiming = Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository))
+    foundation, administration = repository.foundation, repository.administration
+    regular = regular_jobs(foundation, administration, repository.sweeps, repository.pending, repository.access_times)
+    share_ms = foundation.settings.rate_limits.share_interval_ms
+    sharing = Job(name="rates", interval_ms=share_ms, run=repository.rates.share)
+    return [claiming, sharing, *regular]

@@ -25,6 +25,11 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.IDENTITY] = repository.identity
     app[keys.UPLOADS] = repository.uploads
     app[keys.PENDING] = repository.pending
+    app[keys.QUOTAS] = repository.quotas
+    app[keys.RATES] = repository.rates
+    app[keys.USAGE] = repository.administration.usage
+    app[keys.RETENTION] = repository.administration.retention
+    app[keys.TASKS] = repository.administration.tasks
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.REMOTE_MEDIA] = repository.remote_media
     app[keys.ADMINS] = repository.administration.admins

@@ -9,7 +9,6 @@ from mediarepo.app.administering import Administration, join_administration
 from mediarepo.app.foundation import elapsed_ms, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError
-from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
@@ -29,7 +28,7 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
         Identity(settings.identity, Whoami(calls), elapsed_ms) as identity,
     ):
         tenants = Tenants(settings.homeservers)
-        yield join_administration(foundation, tenants, identity, HomeserverAdmins(calls))
+        yield join_administration(foundation, tenants, identity, calls)
 
 
 def operator(settings: Settings, mxc: Mxc | None = None) -> Admin:

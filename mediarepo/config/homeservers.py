@@ -73,6 +73,8 @@ class HomeserverConfig(Section):
     """Host headers its clients and peers use, with or without port; the server name itself always counts."""
     client_api_url: Annotated[str, AfterValidator(_url)] | None = None
     """Where its client-server API answers, to ask whose token it is; none: only the application services below."""
+    admin_token: Secret | None = None
+    """A token of one of its admins (Synapse), to learn which media are avatars; none: users' profiles are asked."""
     ca_file: str | None = None
     """Certificate authorities to trust for that address, in PEM; none: the system's."""
     signing_key_file: str | None = None

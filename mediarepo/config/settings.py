@@ -12,7 +12,10 @@ from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.config.listening import ListenConfig
 from mediarepo.config.logs import LogConfig
 from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.quotas import QuotasConfig
+from mediarepo.config.rate_limits import RateLimitsConfig
 from mediarepo.config.remote_media import RemoteMediaConfig
+from mediarepo.config.retention import RetentionConfig
 from mediarepo.config.stores import StoreConfig
 from mediarepo.config.sweeps import AccessConfig, SweepConfig
 from mediarepo.config.thumbnails import ThumbnailsConfig
@@ -69,6 +72,10 @@ class Settings(Section):
     """How access tokens are judged."""
     uploads: UploadsConfig = UploadsConfig()
     """Limits of uploads."""
+    quotas: QuotasConfig = QuotasConfig()
+    """How much users may store."""
+    rate_limits: RateLimitsConfig = RateLimitsConfig()
+    """How often, and how much at once; all processes count together."""
     downloads: DownloadsConfig = DownloadsConfig()
     """How downloads are answered."""
     admin: AdminConfig = AdminConfig()
@@ -85,6 +92,8 @@ class Settings(Section):
     """How the last access to media is remembered."""
     sweep: SweepConfig = SweepConfig()
     """How leftovers of crashes are removed."""
+    retention: RetentionConfig = RetentionConfig()
+    """What is let go of, and when; nothing goes before a plan was made and armed (`mediarepo retention`)."""
     log: LogConfig = LogConfig()
     """What is logged."""
 

@@ -5,6 +5,8 @@ committed before the lock was granted; a publication that comes later finds the 
 Who locks media and their blob locks the media first, in the order of their ids.
 """
 
+from collections.abc import Sequence
+
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.outbox import queue_deletion
 from mediarepo.model.mxc import Mxc
@@ -57,6 +59,12 @@ async def let_go(connection: Connection, blob_id: int) -> None:
     for child in await connection.fetch("SELECT blob_id FROM blob WHERE parent_blob_id = $1 FOR UPDATE", blob_id):
         await _delete_blob(connection, child["blob_id"])
     await _delete_blob(connection, blob_id)
+
+
+async def let_all_go(connection: Connection, blob_ids: Sequence[int | None]) -> None:
+    """Let go of blobs in the order of their ids, so that two who do so never wait for each other."""
+    for blob_id in sorted({blob_id for blob_id in blob_ids if blob_id is not None}):
+        await let_go(connection, blob_id)
 
 
 async def _delete_blob(connection: Connection, blob_id: int) -> None:

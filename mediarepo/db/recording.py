@@ -5,6 +5,7 @@ from mediarepo.db.connections import Connection
 from mediarepo.db.deleting import let_go
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.leases import end_lease
+from mediarepo.db.quotas import settle
 from mediarepo.model.media import NewMedia
 
 NOTIFY = "SELECT pg_notify('mediarepo_' || md5(current_schema()), $1)"
@@ -21,8 +22,10 @@ async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
         await _fill_pending(connection, media, blob_id)
     else:
         await _insert(connection, media, blob_id)
-        return
-    await connection.execute(NOTIFY, str(media.mxc))
+    if media.reservation is not None:
+        await settle(connection, media.reservation, blob_id)
+    if media.remote or media.lease is not None:
+        await connection.execute(NOTIFY, str(media.mxc))
 
 
 async def lock_known(connection: Connection, media: NewMedia) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
-from mediarepo.db.deleting import let_go
+from mediarepo.db.connections import Database
+from mediarepo.db.deleting import let_all_go
 from mediarepo.db.records import FROM, QUARANTINED_BY
 from mediarepo.model.mxc import Mxc
 
-_IDLE = f"coalesce(a.last_access_ts, m.created_ts) < $1 AND {QUARANTINED_BY} IS NULL AND m.held_by IS NULL"
+_IDLE = f"""coalesce(a.last_access_ts, m.created_ts) < $1 AND {QUARANTINED_BY} IS NULL AND m.held_by IS NULL
+    AND m.pinned_by IS NULL"""
 
 
 class TrashTable:
@@ -25,6 +26,21 @@ class TrashTable:
                     WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
                         AND state IN ('pending', 'ready', 'missing') AND held_by IS NULL
                     RETURNING server_name, media_id""",  # noqa: S608 - static text
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
+            )
+        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+
+    async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int) -> list[Mxc]:
+        """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""UPDATE media SET state = 'trashed', trashed_ts = {NOW_MS} WHERE (server_name, media_id) IN (
+                        SELECT m.server_name, m.media_id {FROM}
+                        WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+                            AND m.state IN ('ready', 'missing') AND NOT m.protected AND {_IDLE})
+                    RETURNING server_name, media_id""",  # noqa: S608 - static text
+                used_before_ts,
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )
@@ -57,11 +73,11 @@ class TrashTable:
                    WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
                 *names,
             )
-            await _let_all_go(connection, [row["blob_id"] for row in rows])
+            await let_all_go(connection, [row["blob_id"] for row in rows])
         return len(rows)
 
     async def idle_local(self, server_name: str, before_ts: int, size_over: int, limit: int) -> list[Mxc]:
-        """Name local media not asked for since, larger than so many bytes, and neither hidden, protected nor held."""
+        """Name local media not asked for since, larger than so many bytes, that nobody wants kept."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.server_name = $2 AND NOT m.remote
                     AND NOT m.protected AND coalesce(b.size_bytes, 0) > $3 AND m.state IN ('ready', 'missing')
@@ -91,8 +107,20 @@ class TrashTable:
                 [row["server_name"] for row in rows],
                 [row["media_id"] for row in rows],
             )
-            await _let_all_go(connection, [row["blob_id"] for row in rows])
+            await let_all_go(connection, [row["blob_id"] for row in rows])
         return len(rows)
+
+    async def pin(self, mxc: Mxc, *, by: str | None) -> bool:
+        """Keep media from retention and from deletion by date, or no longer (`by` None); False when there are none."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                """UPDATE media SET pinned_by = $3
+                   WHERE server_name = $1 AND media_id = $2 AND state <> 'tombstone'""",
+                mxc.server_name,
+                mxc.media_id,
+                by,
+            )
+        return bool(tag == "UPDATE 1")
 
     async def hold(self, mxc: Mxc, *, by: str | None, reason: str | None) -> bool:
         """Keep media from being deleted by anybody, or no longer (`by` None); False when there are none."""
@@ -106,9 +134,3 @@ class TrashTable:
                 reason,
             )
         return bool(tag == "UPDATE 1")
-
-
-async def _let_all_go(connection: Connection, blob_ids: Sequence[int | None]) -> None:
-    """Let go of blobs in the order of their ids, so that two who do so never wait for each other."""
-    for blob_id in sorted({blob_id for blob_id in blob_ids if blob_id is not None}):
-        await let_go(connection, blob_id)

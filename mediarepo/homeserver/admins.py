@@ -56,8 +56,9 @@ class HomeserverAdmins:
         for room in await self._list(homeserver, token, "/_synapse/admin/v1/rooms", "rooms", {}):
             path = f"/_synapse/admin/v1/rooms/{quote(str(room.get('room_id')), safe='')}"
             status, details = await self._calls.get(homeserver, path, token)
-            if status == _OK:
-                found.add(details.get("avatar"))
+            if status not in {_OK, _NOT_FOUND}:
+                raise no_verdict(homeserver, f"status {status} for a room")
+            found.add(details.get("avatar"))
         return {uri for uri in found if isinstance(uri, str)}
 
     async def _list(

@@ -25,7 +25,13 @@ def requester_for(
     acting = appservice.sender if user_id is None else user_id
     if acting != appservice.sender and not _owns(appservice, homeserver, acting):
         raise ForbiddenError("the application service may not act for this user")
-    return Requester(acting, homeserver.server_name, device_id=device_id, rate_limited=appservice.rate_limited)
+    return Requester(
+        acting,
+        homeserver.server_name,
+        device_id=device_id,
+        rate_limited=appservice.rate_limited,
+        appservice=appservice.id,
+    )
 
 
 def _owns(appservice: AppserviceConfig, homeserver: HomeserverConfig, user_id: str) -> bool:

@@ -39,19 +39,19 @@ class HomeserverCalls:
         self,
         homeserver: HomeserverConfig,
         path: str,
-        token: str,
+        token: str | None,
         *,
         parameters: Mapping[str, str] | None = None,
         max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> tuple[int, dict[str, Any]]:
-        """GET a JSON object with a user's token; HomeserverUnavailableError when there is no answer of that kind."""
+        """GET a JSON object, with a token if one is given; HomeserverUnavailableError when there is no such answer."""
         if self._session is None or homeserver.client_api_url is None:
             raise no_verdict(homeserver, "no client_api_url is configured")
         try:
             async with self._session.get(
                 f"{homeserver.client_api_url}{path}",
                 params=dict(parameters or {}),
-                headers={"Authorization": f"Bearer {token}"},
+                headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 allow_redirects=False,
                 ssl=self._tls_for(homeserver),
             ) as response:

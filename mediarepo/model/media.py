@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from mediarepo.model.leases import Lease
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.quotas import Reservation
 from mediarepo.model.thumbnails import ThumbnailSpec
 
 
@@ -91,7 +92,7 @@ class NewMedia:
     """What an upload says of itself, or another server of its media, to be stored beside the content.
 
     `uploaded_by` is None for remote media. `lease` is the right to fill what exists already: media that were announced
-    (created, and pending since), or the one fetch of remote media.
+    (created, and pending since), or the one fetch of remote media. `reservation` is room under a quota.
     """
 
     mxc: Mxc
@@ -102,6 +103,7 @@ class NewMedia:
     remote: bool = False
     created_ts: int | None = None
     lease: Lease | None = None
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

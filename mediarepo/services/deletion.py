@@ -62,6 +62,12 @@ class Deletion:
         await self._note(admin, "hold" if held else "release", str(mxc), int(found), reason)
         return found
 
+    async def pin(self, mxc: Mxc, admin: Admin, *, pinned: bool) -> bool:
+        """Keep media from retention and from deletion by date, or no longer."""
+        found = await self.trash.pin(mxc, by=admin.name if pinned else None)
+        await self._note(admin, "pin" if pinned else "unpin", str(mxc), int(found))
+        return found
+
     async def purge_remote(self, admin: Admin, *, before_ts: int) -> int:
         """Forget other servers' media that nobody asked for since."""
         total = 0

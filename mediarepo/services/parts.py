@@ -47,6 +47,7 @@ class PartReader:
 
     `sha256` covers all bytes read so far. `part_bytes` is what a part holds; only the last one may be shorter.
     `declared_bytes` is the length that the body must have, `at_most_bytes` one that it must not exceed.
+    `max_bytes` takes the place of the configured limit.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class PartReader:
         *,
         declared_bytes: int | None,
         at_most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         self.part_bytes = config.part_bytes
         self.sha256 = hashlib.sha256()
         self.size_bytes = 0
         self.account = account
-        self._max_bytes = config.max_bytes
+        self._max_bytes = config.max_bytes if max_bytes is None else max_bytes
         self._declared_bytes = declared_bytes
         self._at_most_bytes = at_most_bytes if declared_bytes is None else declared_bytes
         self._body = body

@@ -12,6 +12,7 @@ from mediarepo.model.media import MediaState, PendingMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
 from mediarepo.services.holding import Holding
+from mediarepo.services.quotas import Quotas
 
 _KEPT_AFTER_EXPIRY_MS = 24 * 3_600_000
 """An upload that began in time may end later; its row must still be there."""
@@ -24,10 +25,11 @@ class PendingUploads:
     config: UploadsConfig
     table: PendingTable
     holding: Holding
+    quotas: Quotas
 
     async def create(self, mxc: Mxc, requester: Requester) -> PendingMedia:
         """Announce a media id for content that is to follow."""
-        limit = self.config.max_pending_per_user if requester.rate_limited else None
+        limit = self.quotas.max_pending(requester)
         return await self.table.create(mxc, requester.user_id, lifetime_ms=self.config.pending_lifetime_ms, limit=limit)
 
     @asynccontextmanager
@@ -57,6 +59,7 @@ class PendingUploads:
             raise NotFoundError("the media id has expired")
 
     async def forget_expired(self) -> None:
-        """Remove ids that ran out long ago."""
+        """Remove ids that ran out long ago, and promises of room that nobody redeemed."""
         await self.table.forget_expired(_KEPT_AFTER_EXPIRY_MS)
+        await self.quotas.table.forget_expired()
         await self.holding.leases.forget_expired(_KEPT_AFTER_EXPIRY_MS)

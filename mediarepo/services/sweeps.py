@@ -32,6 +32,10 @@ class SweepReport:
     stopped: str | None = None
     found_again: int = 0
 
+    def figures(self) -> dict[str, int | str | None]:
+        """Give what is kept of it."""
+        return {name: getattr(self, name) for name in ("listed", "unknown", "multiparts", "stopped", "found_again")}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:

@@ -27,10 +27,11 @@ class Uploads:
     now_ms: Callable[[], int]
     store_class: StoreClass = StoreClass.LOCAL
 
-    def check_size(self, declared_bytes: int | None) -> None:
-        """Refuse a declared length over the limit, before any byte is read."""
-        if declared_bytes is not None and declared_bytes > self.config.max_bytes:
-            raise TooLargeError(f"the upload is larger than the limit of {self.config.max_bytes} bytes")
+    def check_size(self, declared_bytes: int | None, max_bytes: int | None = None) -> None:
+        """Refuse a declared length over the limit (the user's own, or that of all), before any byte is read."""
+        limit = self.config.max_bytes if max_bytes is None else max_bytes
+        if declared_bytes is not None and declared_bytes > limit:
+            raise TooLargeError(f"the upload is larger than the limit of {limit} bytes")
 
     async def store(
         self,
@@ -39,15 +40,23 @@ class Uploads:
         *,
         declared_bytes: int | None,
         at_most_bytes: int | None = None,
+        max_bytes: int | None = None,
         on_hashed: OnHashed = hashed_silently,
     ) -> None:
         """Store a body and make media of it; returns once both are durable.
 
         `on_hashed` is told the SHA-256 as soon as all bytes have come, before they are durable.
         """
-        self.check_size(declared_bytes)
+        self.check_size(declared_bytes, max_bytes)
         async with self.memory.account(at_most_bytes if declared_bytes is None else declared_bytes) as account:
-            reader = PartReader(self.config, body, account, declared_bytes=declared_bytes, at_most_bytes=at_most_bytes)
+            reader = PartReader(
+                self.config,
+                body,
+                account,
+                declared_bytes=declared_bytes,
+                at_most_bytes=at_most_bytes,
+                max_bytes=max_bytes,
+            )
             first = await reader.read_part()
             if await reader.at_end():
                 await self._store_small(media, first, reader, on_hashed)

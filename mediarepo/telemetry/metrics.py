@@ -25,6 +25,10 @@ class Metrics:
         self.objects_missing = self._counter("objects_missing", "Objects that S3 had lost when they were asked for.")
         self.upload_memory_bytes = self._gauge("upload_memory_bytes", "Memory reserved for the buffers of uploads.")
         self.deletions_waiting = self._gauge("deletions_waiting", "Objects that wait for their deletion from S3.")
+        self.backlog = self._gauge("backlog", "Work that waits in the background, in the whole fleet.", "queue")
+        self.drift = self._gauge("drift", "Leftovers that the fleet's last sweep found.", "store", "kind")
+        self.job_finished = self._gauge("job_finished_seconds", "When the fleet last did it, in Unix time.", "job")
+        self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
         self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
         self.fetches = self._counter("fetches", "Fetches of other servers' media, by outcome.", "outcome")
@@ -35,8 +39,8 @@ class Metrics:
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"mediarepo_{name}", meaning, labels, registry=self.registry)
 
-    def _gauge(self, name: str, meaning: str) -> Gauge:
-        return Gauge(f"mediarepo_{name}", meaning, registry=self.registry)
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"mediarepo_{name}", meaning, labels, registry=self.registry)
 
     def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from mediarepo.errors import BadRequestError, MatrixError, UnrecognizedMethodError, UnrecognizedPathError
 from mediarepo.web.keys import IN_FLIGHT, METRICS, SETTINGS
+from mediarepo.web.limits import count_bytes
 from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers
 from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
 from mediarepo.web.wire.responses import json_response
@@ -29,6 +30,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
     if in_flight.draining and not response.prepared:
         response.force_close()
+    count_bytes(request, response)
     seconds = time.perf_counter() - began
     endpoint = endpoint_name(request)
     request.app[METRICS].request(endpoint, request.method, response.status, seconds)

@@ -21,11 +21,23 @@ class TrustedProxies:
             return forwarded.partition(",")[0].strip()
         return request.headers.get("Host", "")
 
+    def client_address(self, request: web.Request) -> str:
+        """Read whose request it is: the nearest address on its way that is not a trusted proxy's."""
+        if not self._trusts(request):
+            return _peer(request) or ""
+        hops = [hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")]
+        for hop in reversed(hops):
+            try:
+                if not self._within(hop.strip("[]")):
+                    return hop
+            except ValueError:
+                break
+        return _peer(request) or ""
+
     def _trusts(self, request: web.Request) -> bool:
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        if not isinstance(peer, tuple):
+        address = _peer(request)
+        if address is None:
             return self._unix
-        address = str(peer[0])
         if address not in self._known:
             if len(self._known) > 10_000:  # noqa: PLR2004 - a bound, not a tuning
                 self._known.clear()
@@ -37,3 +49,9 @@ class TrustedProxies:
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         return any(ip in network for network in self._networks if network.version == ip.version)
+
+
+def _peer(request: web.Request) -> str | None:
+    """Read the address at the other end of the connection; None for a unix socket."""
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else None

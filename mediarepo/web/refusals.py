@@ -21,6 +21,7 @@ REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
     errors.UserLockedError: Refusal(401, "M_USER_LOCKED"),
     errors.GuestAccessForbiddenError: Refusal(403, "M_GUEST_ACCESS_FORBIDDEN"),
     errors.ForbiddenError: Refusal(403, "M_FORBIDDEN"),
+    errors.QuotaExceededError: Refusal(403, "M_FORBIDDEN"),
     errors.UnknownDeviceError: Refusal(400, "M_UNKNOWN_DEVICE"),
     errors.ContentLostError: Refusal(404, "M_NOT_FOUND"),
     errors.RemoteUnavailableError: Refusal(502, "M_UNKNOWN"),
@@ -62,6 +63,8 @@ def refusal_body(error: errors.MatrixError) -> dict[str, object]:
             body["soft_logout"] = True
         case errors.LimitExceededError() if error.retry_after_s is not None:
             body["retry_after_ms"] = error.retry_after_s * 1000
+        case errors.QuotaExceededError() if error.info_uri is not None:
+            body |= {"errcode": "M_USER_LIMIT_EXCEEDED", "info_uri": error.info_uri, "can_upgrade": False}
         case _:
             pass
     return body

@@ -8,6 +8,7 @@ from mediarepo.web.client.create import create, upload_to
 from mediarepo.web.client.download import download, legacy_download
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
 from mediarepo.web.client.upload import upload
+from mediarepo.web.client.usage import media_usage
 from mediarepo.web.federation import media as federation
 from mediarepo.web.ops.health import live, metrics, ready
 from mediarepo.web.wire.bodies import expect_later
@@ -33,6 +34,8 @@ def add_matrix_routes(app: web.Application) -> None:
     app.router.add_get(f"{_LEGACY}/download/{_NAMED}", legacy_download)
     app.router.add_get(f"{_LEGACY}/thumbnail/{_MEDIA}", legacy_thumbnail)
     app.router.add_get(f"{_LEGACY}/config", media_config)
+    app.router.add_get("/_matrix/client/unstable/org.matrix.msc4034/media/usage", media_usage)
+    app.router.add_get("/_matrix/media/unstable/org.matrix.msc4034/usage", media_usage)
 
 
 def add_federation_routes(app: web.Application) -> None:

@@ -3,12 +3,21 @@
 from aiohttp import web
 
 from mediarepo.web.auth import tenant_required, user_required
-from mediarepo.web.keys import SETTINGS
+from mediarepo.web.keys import QUOTAS
 from mediarepo.web.params import Query
 from mediarepo.web.wire.responses import json_response
 
+_PREFIX = "org.matrix.msc4034.storage"
+
 
 async def media_config(request: web.Request) -> web.Response:
-    """Tell a user how large an upload may be."""
-    await user_required(request, tenant_required(request), Query(request))
-    return json_response({"m.upload.size": request.app[SETTINGS].uploads.max_bytes})
+    """Tell a user how large an upload may be, and how much may be stored (MSC4034) if there is a limit."""
+    requester = await user_required(request, tenant_required(request), Query(request))
+    quotas = request.app[QUOTAS]
+    body = {"m.upload.size": quotas.max_file_bytes(requester)}
+    rule = quotas.rule_for(requester)
+    if rule is not None and rule.max_bytes is not None:
+        body[f"{_PREFIX}.size"] = rule.max_bytes
+    if rule is not None and rule.max_media is not None:
+        body[f"{_PREFIX}.max_files"] = rule.max_media
+    return json_response(body)

@@ -11,6 +11,7 @@ from mediarepo.services.downloads import Asking
 from mediarepo.services.tee import Tee
 from mediarepo.web.auth import bearer_token, find_tenant, requester_required, tenant_required
 from mediarepo.web.keys import ADMINS, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
+from mediarepo.web.limits import limit_download, limit_stranger
 from mediarepo.web.params import Query, media_path
 from mediarepo.web.wire.conditions import http_date, is_not_modified, media_etag, range_applies
 from mediarepo.web.wire.disposition import content_disposition
@@ -23,7 +24,7 @@ _ABOUT_STORED = frozenset({"Range", "If-None-Match", "If-Modified-Since"})
 async def download(request: web.Request) -> web.StreamResponse:
     """Send media to a user."""
     query, tenant = Query(request), tenant_required(request)
-    await requester_required(request, tenant, query)
+    limit_download(request, await requester_required(request, tenant, query))
     asking = asking_of(request, query, tenant)
     if query.flag("admin_unsafely_bypass_quarantine", default=False):
         await _check_admin(request, query, tenant)
@@ -40,7 +41,9 @@ async def _check_admin(request: web.Request, query: Query, tenant: HomeserverCon
 
 async def legacy_download(request: web.Request) -> web.StreamResponse:
     """Send media from before the freeze to anybody."""
-    return await _send(request, asking_of(request, Query(request), legacy_tenant(request), legacy=True))
+    asking = asking_of(request, Query(request), legacy_tenant(request), legacy=True)
+    limit_stranger(request)
+    return await _send(request, asking)
 
 
 def asking_of(request: web.Request, query: Query, tenant: HomeserverConfig, *, legacy: bool = False) -> Asking:

@@ -7,6 +7,7 @@ from mediarepo.services.downloads import Asking
 from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.client.download import asking_of, cache_headers, legacy_tenant
 from mediarepo.web.keys import SETTINGS, THUMBNAILS
+from mediarepo.web.limits import limit_download, limit_stranger
 from mediarepo.web.params import Query, media_path, thumbnail_spec
 from mediarepo.web.wire.conditions import is_not_modified, thumbnail_etag
 from mediarepo.web.wire.responses import send_bytes
@@ -17,14 +18,16 @@ _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "ima
 async def thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail to a user."""
     query, tenant = Query(request), tenant_required(request)
-    await requester_required(request, tenant, query)
+    limit_download(request, await requester_required(request, tenant, query))
     return await _send(request, query, asking_of(request, query, tenant))
 
 
 async def legacy_thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail of media from before the freeze to anybody."""
     query = Query(request)
-    return await _send(request, query, asking_of(request, query, legacy_tenant(request), legacy=True))
+    asking = asking_of(request, query, legacy_tenant(request), legacy=True)
+    limit_stranger(request)
+    return await _send(request, query, asking)
 
 
 async def _send(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:

@@ -16,6 +16,7 @@ from mediarepo.web.client.download import cache_headers
 from mediarepo.web.client.thumbnail import thumbnail_disposition
 from mediarepo.web.federation.outages import never_shunned
 from mediarepo.web.keys import DOWNLOADS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
+from mediarepo.web.limits import limit_server
 from mediarepo.web.params import Query, path_segments, thumbnail_spec
 from mediarepo.web.wire.conditions import is_not_modified, media_etag, thumbnail_etag
 from mediarepo.web.wire.disposition import content_disposition
@@ -89,6 +90,7 @@ async def _asked(request: web.Request) -> tuple[Mxc, Asking]:
     tenant = request.app[TENANTS].by_server_name(verified.destination)
     if tenant is None:
         raise UnauthorizedError("the request is not for this server")
+    limit_server(request, verified.origin)
     (media_id,) = path_segments(request, 1)
     wait_ms = Query(request).wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
     return Mxc(tenant.server_name, parse_media_id(media_id)), Asking(tenant=tenant, wait_ms=wait_ms, allow_remote=False)

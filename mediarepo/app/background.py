@@ -1,0 +1,96 @@
+"""What happens by the clock: in every process, or once in the whole fleet."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from mediarepo.app.administering import Administration
+from mediarepo.app.foundation import Foundation
+from mediarepo.db.backlog import BacklogTable
+from mediarepo.db.job_runs import JobRuns
+from mediarepo.db.leases import Leases
+from mediarepo.db.rates import RateTable
+from mediarepo.jobs import Job
+from mediarepo.services.access_times import AccessTimes
+from mediarepo.services.fleet import Fleet
+from mediarepo.services.holding import Holding
+from mediarepo.services.pending import PendingUploads
+from mediarepo.services.sweeps import Sweeps
+
+_EXPIRY_INTERVAL_MS = 600_000
+_FOLD_INTERVAL_MS = 30_000
+_TASK_INTERVAL_MS = 2_000
+_BACKLOG_INTERVAL_MS = 30_000
+_LEASE_MS = 60_000
+
+Figures = dict[str, Any]
+
+
+def regular_jobs(
+    foundation: Foundation,
+    administration: Administration,
+    sweeps: Sweeps,
+    pending: PendingUploads,
+    access_times: AccessTimes,
+) -> list[Job]:
+    """List what is done by the clock."""
+    database = foundation.database
+    fleet = Fleet(holding=Holding(leases=Leases(database), duration_ms=_LEASE_MS), runs=JobRuns(database))
+    backlog = partial(_show_backlog, foundation, fleet)
+    access = foundation.settings.access_times.flush_interval_ms
+    return [
+        *(_once(fleet, *job) for job in _fleet_jobs(foundation, administration, sweeps, pending)),
+        Job(name="tasks", interval_ms=_TASK_INTERVAL_MS, run=administration.tasks.run_waiting),
+        Job(name="backlog", interval_ms=_BACKLOG_INTERVAL_MS, run=backlog),
+        Job(name="access_times", interval_ms=access, run=access_times.flush, last_time=True),
+    ]
+
+
+def _once(fleet: Fleet, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]) -> Job:
+    return Job(name=name, interval_ms=interval_ms, run=partial(fleet.once, name, interval_ms, work))
+
+
+def _fleet_jobs(
+    foundation: Foundation, administration: Administration, sweeps: Sweeps, pending: PendingUploads
+) -> list[tuple[str, int, Callable[[], Awaitable[Figures | None]]]]:
+    settings, rates = foundation.settings, RateTable(foundation.database)
+
+    async def drain() -> Figures:
+        return {"deleted": await sweeps.outbox.drain()}
+
+    async def sweep() -> Figures:
+        return {report.store: report.figures() for report in await sweeps.sweep()}
+
+    async def expire() -> None:
+        await pending.forget_expired()
+        await administration.tasks.forget_old()
+        await rates.forget_empty()
+
+    async def fold() -> Figures:
+        return {"folded": await administration.usage.table.fold()}
+
+    jobs: list[tuple[str, int, Callable[[], Awaitable[Figures | None]]]] = [
+        ("outbox", settings.sweep.outbox_interval_ms, drain),
+        ("trash", settings.admin.trash_interval_ms, administration.deletion.empty_trash),
+        ("pending", _EXPIRY_INTERVAL_MS, expire),
+        ("usage", _FOLD_INTERVAL_MS, fold),
+        ("retention", settings.retention.interval_ms, administration.retention.run_armed),
+    ]
+    if settings.sweep.enabled:
+        jobs.append(("sweep", settings.sweep.interval_ms, sweep))
+    return jobs
+
+
+async def _show_backlog(foundation: Foundation, fleet: Fleet) -> None:
+    """Turn what waits, and what the fleet's last sweep found, into figures."""
+    metrics = foundation.metrics
+    for queue, count in (await BacklogTable(foundation.database).count()).items():
+        metrics.backlog.labels(queue).set(count)
+    for job in await fleet.runs.read():
+        if job.finished_ts is not None:
+            metrics.job_finished.labels(job.name).set(job.finished_ts / 1000)
+        metrics.job_failed.labels(job.name).set(job.error is not None)
+        if job.name == "sweep":
+            for store, found in (job.result or {}).items():
+                for kind in ("unknown", "multiparts"):
+                    metrics.drift.labels(store, kind).set(found.get(kind, 0))

@@ -1,0 +1,92 @@
+"""Quotas: room promised before the body comes, and settled in the transaction that makes the upload media.
+
+Whoever changes what a user has reserved holds an advisory lock on that user until the transaction ends, and takes it
+after all other locks; so the sum of what is stored and promised never passes a limit.
+"""
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database
+from mediarepo.errors import LimitExceededError, QuotaExceededError
+from mediarepo.model.quotas import QuotaLimits, Reservation
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 11))"
+_TOTAL = f"""SELECT coalesce(sum(media_count), 0)::bigint AS media, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM (
+        SELECT media_count, size_bytes FROM media_usage WHERE user_id = $1 AND class = 'local'
+        UNION ALL SELECT media_count, size_bytes FROM media_usage_delta WHERE user_id = $1 AND class = 'local'
+        UNION ALL SELECT 1, size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""  # noqa: S608 - static text
+_UPLOADED = """FROM media m JOIN blob b ON b.blob_id = m.blob_id
+    WHERE m.uploaded_by = $1 AND NOT m.remote AND m.state IN ('ready', 'missing')"""
+_PERIOD = f"""SELECT count(*) AS media, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM (
+        SELECT b.size_bytes {_UPLOADED} AND m.created_ts > {NOW_MS} - $2::bigint
+        UNION ALL SELECT size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""  # noqa: S608 - static text
+_ROOM_AGAIN = f"""SELECT created_ts + $2::bigint - {NOW_MS} FROM (
+        SELECT m.created_ts, row_number() OVER later AS media, sum(b.size_bytes) OVER later AS bytes
+        {_UPLOADED} AND m.created_ts > {NOW_MS} - $2::bigint WINDOW later AS (ORDER BY m.created_ts)) gone
+    WHERE media >= $3 AND bytes >= $4 ORDER BY created_ts LIMIT 1"""  # noqa: S608 - static text
+
+
+class QuotaTable:
+    """Promises room, and takes promises back."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reserve(self, user_id: str, size_bytes: int, limits: QuotaLimits, lifetime_ms: int) -> Reservation:
+        """Promise room for an upload; QuotaExceededError or LimitExceededError when there is none."""
+        async with self._database.transaction() as connection:
+            await connection.execute(_LOCK, user_id)
+            reservation_id = await connection.fetchval(
+                f"""INSERT INTO quota_reservation (user_id, size_bytes, expires_ts)
+                    VALUES ($1, $2, {NOW_MS} + $3::bigint) RETURNING reservation_id""",  # noqa: S608 - static text
+                user_id,
+                size_bytes,
+                lifetime_ms,
+            )
+            await _check(connection, user_id, limits)
+        return Reservation(reservation_id, user_id, limits)
+
+    async def release(self, reservation: Reservation) -> None:
+        """Take back a promise whose upload has failed."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM quota_reservation WHERE reservation_id = $1", reservation.reservation_id
+            )
+
+    async def forget_expired(self) -> None:
+        """Remove what crashes left behind."""
+        async with self._database.connection() as connection:
+            await connection.execute(f"DELETE FROM quota_reservation WHERE expires_ts < {NOW_MS}")  # noqa: S608 - static text
+
+
+async def settle(connection: Connection, reservation: Reservation, blob_id: int) -> None:
+    """Replace a promise by the upload itself, whose media row stands; checks what the promise does not cover."""
+    covered = await connection.fetchval(
+        f"""DELETE FROM quota_reservation WHERE reservation_id = $1
+            RETURNING expires_ts >= {NOW_MS} AND size_bytes >= (SELECT size_bytes FROM blob WHERE blob_id = $2)""",  # noqa: S608 - static text
+        reservation.reservation_id,
+        blob_id,
+    )
+    if not covered:
+        await connection.execute(_LOCK, reservation.user_id)
+        await _check(connection, reservation.user_id, reservation.limits)
+
+
+async def _check(connection: Connection, user_id: str, limits: QuotaLimits) -> None:
+    """Refuse when what is stored and promised, this upload included, is over a limit."""
+    if limits.max_bytes is not None or limits.max_media is not None:
+        total = await connection.fetchrow(_TOTAL, user_id)
+        if total is not None and limits.max_bytes is not None and total["bytes"] > limits.max_bytes:
+            raise QuotaExceededError(f"you have no room left of your {limits.max_bytes} bytes")
+        if total is not None and limits.max_media is not None and total["media"] > limits.max_media:
+            raise QuotaExceededError(f"you have no room left for more than {limits.max_media} uploads")
+    if limits.max_bytes_per_period is None and limits.max_media_per_period is None:
+        return
+    recent = await connection.fetchrow(_PERIOD, user_id, limits.period_ms)
+    if recent is None:
+        return
+    over_bytes = 0 if limits.max_bytes_per_period is None else max(0, recent["bytes"] - limits.max_bytes_per_period)
+    over_media = 0 if limits.max_media_per_period is None else max(0, recent["media"] - limits.max_media_per_period)
+    if over_bytes or over_media:
+        wait_ms = await connection.fetchval(_ROOM_AGAIN, user_id, limits.period_ms, over_media, over_bytes)
+        retry_after_s = max(1, -(-int(limits.period_ms if wait_ms is None else wait_ms) // 1000))
+        raise LimitExceededError("you have uploaded too much for now", retry_after_s=retry_after_s)

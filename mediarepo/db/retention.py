@@ -1,0 +1,122 @@
+"""What retention may remove, and its removal.
+
+Whatever is held, pinned, protected or quarantined is no candidate, and is judged once more when it is removed.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+from mediarepo.db.connections import Database, Row
+from mediarepo.db.deleting import let_all_go
+from mediarepo.db.records import FROM, QUARANTINED_BY
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.retention import Candidate, RetentionLimits
+
+_PAGE = 5_000
+_USED = "coalesce(a.last_access_ts, m.created_ts)"
+_FREE = f"""m.state IN ('ready', 'missing') AND m.held_by IS NULL AND m.pinned_by IS NULL AND NOT m.protected
+    AND {QUARANTINED_BY} IS NULL"""
+_CONDITIONS = f"""{_FREE} AND m.remote = $1
+    AND ($2::bigint IS NULL OR m.created_ts < $2) AND ($3::bigint IS NULL OR {_USED} < $3)
+    AND (cardinality($4::text[]) = 0 OR m.server_name = ANY($4))
+    AND (cardinality($5::text[]) = 0 OR m.uploaded_by LIKE ANY($5))"""
+_COLUMNS = f"""m.server_name, m.media_id, m.uploaded_by, m.blob_id, {_USED} AS used_ts,
+    coalesce(b.size_bytes, 0) AS size_bytes, CASE WHEN b.ownership = 'owned' AND b.missing_ts IS NULL THEN b.size_bytes
+        + (SELECT coalesce(sum(t.size_bytes), 0)::bigint FROM blob t WHERE t.parent_blob_id = b.blob_id)
+        ELSE 0 END AS freed_bytes,
+    (SELECT count(*) FROM media other WHERE other.blob_id = m.blob_id) AS media_of_blob"""  # noqa: S608 - static text
+_THUMBNAILS = """SELECT * FROM (
+        SELECT t.blob_id, t.size_bytes, t.created_ts, greatest(t.created_ts,
+            (SELECT max(coalesce(a.last_access_ts, m.created_ts)) FROM media m
+                LEFT JOIN media_access a ON a.server_name = m.server_name AND a.media_id = m.media_id
+             WHERE m.blob_id = t.parent_blob_id)) AS used_ts
+        FROM blob t WHERE t.parent_blob_id IS NOT NULL AND t.ownership = 'owned') pack
+    WHERE ($1::bigint IS NULL OR created_ts < $1) AND ($2::bigint IS NULL OR used_ts < $2)
+        AND (used_ts, blob_id) > ($3, $4)
+    ORDER BY used_ts, blob_id LIMIT $5"""
+
+
+class RetentionTable:
+    """Finds candidates, those unused for longest first, and removes them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def media(self, limits: RetentionLimits, *, remote: bool) -> AsyncIterator[list[Candidate]]:
+        """Find media page by page."""
+        after: tuple[object, ...] = (-1, "", "")
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    f"""SELECT {_COLUMNS} {FROM}
+                        WHERE {_CONDITIONS} AND ({_USED}, m.server_name, m.media_id) > ($6, $7, $8)
+                        ORDER BY {_USED}, m.server_name, m.media_id LIMIT $9""",
+                    remote,
+                    limits.created_before_ts,
+                    limits.idle_since_ts,
+                    limits.server_names,
+                    limits.user_patterns,
+                    *after,
+                    _PAGE,
+                )
+            if not rows:
+                return
+            after = (rows[-1]["used_ts"], rows[-1]["server_name"], rows[-1]["media_id"])
+            yield [_candidate(row) for row in rows]
+
+    async def thumbnails(self, limits: RetentionLimits) -> AsyncIterator[list[Candidate]]:
+        """Find thumbnail packs page by page."""
+        after = (-1, -1)
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    _THUMBNAILS, limits.created_before_ts, limits.idle_since_ts, *after, _PAGE
+                )
+            if not rows:
+                return
+            after = (rows[-1]["used_ts"], rows[-1]["blob_id"])
+            yield [_pack(row) for row in rows]
+
+    async def forget_remote(self, mxcs: Sequence[Mxc], used_before_ts: int) -> int:
+        """Forget other servers' media unless they have come into use since; they are fetched anew when asked for."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}
+                    WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+                        AND m.remote AND {_FREE} AND {_USED} <= $3
+                    ORDER BY m.server_name, m.media_id FOR UPDATE OF m SKIP LOCKED""",  # noqa: S608 - static text
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
+                used_before_ts,
+            )
+            await connection.execute(
+                "DELETE FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+                [row["server_name"] for row in rows],
+                [row["media_id"] for row in rows],
+            )
+            await let_all_go(connection, [row["blob_id"] for row in rows])
+        return len(rows)
+
+
+def _candidate(row: Row) -> Candidate:
+    return Candidate(
+        mxc=Mxc(row["server_name"], row["media_id"]),
+        blob_id=row["blob_id"],
+        uploaded_by=row["uploaded_by"],
+        used_ts=row["used_ts"],
+        size_bytes=row["size_bytes"],
+        freed_bytes=row["freed_bytes"],
+        references=row["media_of_blob"],
+    )
+
+
+def _pack(row: Row) -> Candidate:
+    size_bytes = row["size_bytes"]
+    return Candidate(
+        mxc=None,
+        blob_id=row["blob_id"],
+        uploaded_by=None,
+        used_ts=row["used_ts"],
+        size_bytes=size_bytes,
+        freed_bytes=size_bytes,
+        references=0,
+    )

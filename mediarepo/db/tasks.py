@@ -1,0 +1,137 @@
+"""Tasks: work that admins asked for, waiting, under way or done."""
+
+import json
+from typing import Any
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Database, Row
+from mediarepo.db.errors import LeaseLostError
+from mediarepo.model.leases import Lease
+from mediarepo.model.tasks import Task, TaskState
+
+_COLUMNS = """task_id, kind, arguments, state, created_by, homeserver, created_ts, started_ts, finished_ts, attempts,
+    cancelling, progress, result, error"""
+_OURS = "EXISTS (SELECT FROM lease WHERE name = $2 AND fence = $3)"
+"""A process that lost its lease on a task may not write to it any more: $2 and $3 are the lease's name and fence."""
+
+
+class TaskTable:
+    """Queues tasks and keeps account of them; what a runner writes carries its lease."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, kind: str, arguments: dict[str, Any], *, created_by: str, homeserver: str | None) -> Task:
+        """Queue a task."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                f"""INSERT INTO task (kind, arguments, created_by, homeserver, created_ts)
+                    VALUES ($1, $2, $3, $4, {NOW_MS}) RETURNING {_COLUMNS}""",  # noqa: S608 - static text
+                kind,
+                json.dumps(arguments),
+                created_by,
+                homeserver,
+            )
+        if row is None:
+            raise AssertionError("a task that was inserted is returned")
+        return _task(row)
+
+    async def get(self, task_id: int) -> Task | None:
+        """Read one."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)  # noqa: S608 - static text
+        return None if row is None else _task(row)
+
+    async def read(self, *, homeserver: str | None, before_id: int, limit: int) -> list[Task]:
+        """Read tasks, newest first, from below an id; of one homeserver, or all."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT {_COLUMNS} FROM task WHERE task_id < $1 AND ($2::text IS NULL OR homeserver = $2)
+                    ORDER BY task_id DESC LIMIT $3""",  # noqa: S608 - static text
+                before_id,
+                homeserver,
+                limit,
+            )
+        return [_task(row) for row in rows]
+
+    async def waiting(self, limit: int) -> list[int]:
+        """Name tasks that nobody is at: queued ones, and those whose runner's lease has run out."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT task_id FROM task WHERE state IN ('queued', 'running') AND NOT EXISTS (
+                        SELECT FROM lease WHERE name = 'task ' || task_id AND expires_ts >= {NOW_MS})
+                    ORDER BY task_id LIMIT $1""",  # noqa: S608 - static text
+                limit,
+            )
+        return [row["task_id"] for row in rows]
+
+    async def begin(self, task_id: int, lease: Lease) -> Task | None:
+        """Take a task up; None when it has ended meanwhile."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                f"""UPDATE task SET state = 'running', attempts = attempts + 1,
+                        started_ts = coalesce(started_ts, {NOW_MS})
+                    WHERE task_id = $1 AND state IN ('queued', 'running') AND {_OURS} RETURNING {_COLUMNS}""",  # noqa: S608 - static text
+                task_id,
+                lease.name,
+                lease.fence,
+            )
+        return None if row is None else _task(row)
+
+    async def report(self, task_id: int, lease: Lease, progress: dict[str, Any]) -> bool:
+        """Write down how far a task is; says whether it is to be cancelled, LeaseLostError when it is another's."""
+        async with self._database.connection() as connection:
+            cancelling = await connection.fetchval(
+                f"UPDATE task SET progress = $4 WHERE task_id = $1 AND {_OURS} RETURNING cancelling",  # noqa: S608 - static text
+                task_id,
+                lease.name,
+                lease.fence,
+                json.dumps(progress),
+            )
+        if cancelling is None:
+            raise LeaseLostError("another process has taken the task over")
+        return bool(cancelling)
+
+    async def end(
+        self, task_id: int, lease: Lease, state: TaskState, *, result: dict[str, Any] | None, error: str | None
+    ) -> None:
+        """Write down how a task ended, unless it is another's by now."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""UPDATE task SET state = $4, result = $5, error = $6, finished_ts = {NOW_MS}
+                    WHERE task_id = $1 AND {_OURS}""",  # noqa: S608 - static text
+                task_id,
+                lease.name,
+                lease.fence,
+                state,
+                None if result is None else json.dumps(result),
+                error,
+            )
+
+    async def cancel(self, task_id: int) -> bool:
+        """End a queued task, or ask its runner to stop; False when it has ended."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                f"""UPDATE task SET cancelling = true,
+                        state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
+                        finished_ts = CASE WHEN state = 'queued' THEN {NOW_MS} END
+                    WHERE task_id = $1 AND state IN ('queued', 'running')""",  # noqa: S608 - static text
+                task_id,
+            )
+        return bool(tag == "UPDATE 1")
+
+    async def forget_ended(self, age_ms: int) -> None:
+        """Remove tasks that ended long ago."""
+        async with self._database.connection() as connection:
+            await connection.execute(f"DELETE FROM task WHERE finished_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
+
+
+def _task(row: Row) -> Task:
+    return Task(
+        **{name: row[name] for name in ("task_id", "kind", "created_by", "homeserver", "created_ts", "started_ts")},
+        **{name: row[name] for name in ("finished_ts", "attempts", "cancelling", "error")},
+        arguments=json.loads(row["arguments"]),
+        state=TaskState(row["state"]),
+        progress=json.loads(row["progress"]),
+        result=None if row["result"] is None else json.loads(row["result"]),
+    )

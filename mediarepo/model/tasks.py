@@ -1,0 +1,46 @@
+"""Work in the background: what the fleet does regularly, and what admins ask for."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """The last time that regular work was done by any process; `finished_ts` None: it runs, or its process died."""
+
+    name: str
+    started_ts: int
+    finished_ts: int | None
+    error: str | None
+    result: dict[str, Any] | None
+
+
+class TaskState(StrEnum):
+    """Where a task is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Work that somebody asked for; `homeserver` None: for all of them, `cancelling`: it is to stop soon."""
+
+    task_id: int
+    kind: str
+    arguments: dict[str, Any]
+    state: TaskState
+    created_by: str
+    homeserver: str | None
+    created_ts: int
+    started_ts: int | None
+    finished_ts: int | None
+    attempts: int
+    cancelling: bool
+    progress: dict[str, Any]
+    result: dict[str, Any] | None
+    error: str | None

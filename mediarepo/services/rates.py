@@ -1,0 +1,147 @@
+"""Rate limits: leaky buckets in memory, which all processes share every second or so."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mediarepo.config.rate_limits import Rate, RateLimitsConfig, ServerRates, UserRates
+from mediarepo.db.rates import Poured, RateTable
+from mediarepo.errors import LimitExceededError
+from mediarepo.model.requester import Requester
+from mediarepo.model.user_sets import UserMatcher, compile_globs
+
+_MAX_BUCKETS = 100_000
+_SHARED_FROM = 0.05
+"""Buckets less full than this are not worth telling the others of."""
+
+
+class Bucket:
+    """How much somebody has had lately; `level` leaks away."""
+
+    __slots__ = ("level", "rate", "seen_ms", "untold")
+
+    def __init__(self, rate: Rate, now_ms: int) -> None:
+        self.rate = rate
+        self.level = 0.0
+        self.untold = 0.0
+        self.seen_ms = now_ms
+
+    def leak(self, now_ms: int) -> None:
+        """Let time pass."""
+        self.level = max(0.0, self.level - (now_ms - self.seen_ms) / 1000 * self.rate.per_s)
+        self.seen_ms = now_ms
+
+    def pour(self, amount: float) -> None:
+        """Count something that was had."""
+        self.level += amount
+        self.untold += amount
+
+    def seconds_until(self, room: float) -> float:
+        """Say how long it takes until there is so much room; 0 when there is."""
+        return max(0.0, (self.level + room - self.rate.burst) / self.rate.per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Where the bytes of one request are counted; None where they are not limited."""
+
+    sent: Bucket | None = None
+    received: Bucket | None = None
+
+
+class Rates:
+    """Lets requests in, and counts what they take."""
+
+    def __init__(self, config: RateLimitsConfig, table: RateTable, now_ms: Callable[[], int]) -> None:
+        self._table = table
+        self._now_ms = now_ms
+        self._strangers = config.strangers
+        self._users = [(UserMatcher.of(one.user_ids, one.server_names, one.appservices), one) for one in config.users]
+        self._servers = [(compile_globs(one.server_names), one) for one in config.servers]
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def user_downloads(self, requester: Requester) -> Meter:
+        """Let a user download; LimitExceededError when that was too often or too much."""
+        rates, name = self._of_user(requester), requester.user_id
+        return self._meter(name, "downloads", rates.downloads, rates.download_bytes) if rates else Meter()
+
+    def user_uploads(self, requester: Requester) -> Meter:
+        """Let a user upload; LimitExceededError when that was too often or too much."""
+        rates = self._of_user(requester)
+        if rates is None:
+            return Meter()
+        meter = self._meter(requester.user_id, "uploads", rates.uploads, rates.upload_bytes)
+        return Meter(received=meter.sent)
+
+    def user_creates(self, requester: Requester) -> None:
+        """Let a user create a media id; LimitExceededError when that was too often."""
+        rates = self._of_user(requester)
+        if rates is not None:
+            self._meter(requester.user_id, "creates", rates.creates, None)
+
+    def server_downloads(self, server_name: str) -> Meter:
+        """Let another server download; LimitExceededError when that was too often or too much."""
+        rates = self._of_server(server_name)
+        return self._meter(server_name, "served", rates.downloads, rates.download_bytes) if rates else Meter()
+
+    def stranger_downloads(self, address: str) -> Meter:
+        """Let somebody without a token download; LimitExceededError when that was too often or too much."""
+        return self._meter(address, "strangers", self._strangers.downloads, self._strangers.download_bytes)
+
+    def count(self, meter: Meter, *, sent: int, received: int) -> None:
+        """Count the bytes that a request really took."""
+        for bucket, amount in ((meter.sent, sent), (meter.received, received)):
+            if bucket is not None and amount:
+                bucket.leak(self._now_ms())
+                bucket.pour(amount)
+
+    async def share(self) -> None:
+        """Tell the other processes what was counted here, and learn what they counted."""
+        now_ms = self._now_ms()
+        told: dict[str, tuple[Bucket, float]] = {}
+        for name, bucket in self._buckets.items():
+            bucket.leak(now_ms)
+            if bucket.untold and bucket.level >= bucket.rate.burst * _SHARED_FROM:
+                told[name] = (bucket, bucket.untold)
+        if not told:
+            return
+        poured = [Poured(name, amount, bucket.rate.per_s) for name, (bucket, amount) in told.items()]
+        levels = await self._table.pour(poured)
+        for name, (bucket, amount) in told.items():
+            bucket.untold -= amount
+            bucket.level = levels[name] + bucket.untold
+            bucket.seen_ms = self._now_ms()
+
+    def _of_user(self, requester: Requester) -> UserRates | None:
+        if not requester.rate_limited:
+            return None
+        return next((rates for matcher, rates in self._users if matcher.fits(requester)), None)
+
+    def _of_server(self, server_name: str) -> ServerRates | None:
+        return next((rates for globs, rates in self._servers if globs is None or globs.match(server_name)), None)
+
+    def _meter(self, who: str, kind: str, requests: Rate | None, of_bytes: Rate | None) -> Meter:
+        """Count a request, unless it is too many or the bytes before it were."""
+        by_count = self._bucket(f"{kind} {who}", requests)
+        by_bytes = self._bucket(f"{kind} bytes {who}", of_bytes)
+        wait_s = by_count.seconds_until(1) if by_count is not None else 0.0
+        if by_bytes is not None:
+            wait_s = max(wait_s, by_bytes.seconds_until(1))
+        if wait_s > 0:
+            raise LimitExceededError("Too many requests", retry_after_s=max(1, -int(-wait_s // 1)))
+        if by_count is not None:
+            by_count.pour(1)
+        return Meter(sent=by_bytes)
+
+    def _bucket(self, name: str, rate: Rate | None) -> Bucket | None:
+        if rate is None:
+            return None
+        now_ms, bucket = self._now_ms(), self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = Bucket(rate, now_ms)
+            while len(self._buckets) > _MAX_BUCKETS:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(name)
+        bucket.leak(now_ms)
+        return bucket

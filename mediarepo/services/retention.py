@@ -1,0 +1,175 @@
+"""Retention: letting go of what is old, idle or too much, once somebody has seen what that would be."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.config.retention import RetentionConfig, RetentionPolicy
+from mediarepo.db.audit import AuditLog
+from mediarepo.db.deleting import Deleting
+from mediarepo.db.retention import RetentionTable
+from mediarepo.db.retention_plans import RetentionPlans
+from mediarepo.db.trash import TrashTable
+from mediarepo.errors import InvalidParamError, NotFoundError
+from mediarepo.homeserver.avatars import Avatars
+from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
+from mediarepo.services.retention_tally import Tally
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Plans, arms and carries out the configured policies."""
+
+    config: RetentionConfig
+    table: RetentionTable
+    plans: RetentionPlans
+    trash: TrashTable
+    deleting: Deleting
+    audit: AuditLog
+    avatars_of: Callable[[str], Avatars | None]
+    bytes_of: Callable[[RetentionClass], Awaitable[int]]
+    now_ms: Callable[[], int]
+
+    def policy(self, name: str) -> RetentionPolicy:
+        """Find a policy; NotFoundError when none has this name."""
+        for policy in self.config.policies:
+            if policy.name == name:
+                return policy
+        raise NotFoundError(f"there is no retention policy {name!r}")
+
+    async def stored(self) -> dict[str, StoredPlan]:
+        """Read the plans of policies, by name."""
+        return await self.plans.read()
+
+    async def plan(self, policy: RetentionPolicy, tally: Tally) -> RetentionPlan:
+        """Count what a policy would remove now, remove nothing, and keep the figures; `tally` shows how far it is."""
+        async for batch in self._chosen(policy, tally):
+            tally.add(batch)
+        plan = tally.plan()
+        await self.plans.keep(policy.name, policy.fingerprint(), plan)
+        return plan
+
+    async def arm(self, policy: RetentionPolicy, by: str) -> None:
+        """Let a policy be carried out regularly; InvalidParamError when it was not planned as it reads."""
+        fingerprint, age_ms = policy.fingerprint(), self.config.plan_lifetime_ms
+        if not await self.plans.arm(policy.name, fingerprint, by=by, plan_age_ms=age_ms):
+            raise _unplanned(policy)
+        await self.audit.add(by, None, "arm_retention", policy.name, affected=0)
+
+    async def disarm(self, policy: RetentionPolicy, by: str) -> None:
+        """Let a policy be carried out no more."""
+        disarmed = await self.plans.arm(policy.name, policy.fingerprint(), by=None, plan_age_ms=0)
+        await self.audit.add(by, None, "disarm_retention", policy.name, affected=int(disarmed))
+
+    async def run(self, policy: RetentionPolicy, by: str, tally: Tally) -> RetentionPlan:
+        """Carry a policy out now, and say what was removed; InvalidParamError when it was not planned as it reads."""
+        if not await self.plans.is_planned(policy.name, policy.fingerprint(), self.config.plan_lifetime_ms):
+            raise _unplanned(policy)
+        return await self._carry_out(policy, by, tally)
+
+    async def run_armed(self) -> None:
+        """Carry out every policy that is armed as it reads."""
+        stored = await self.plans.read()
+        for policy in self.config.policies:
+            plan = stored.get(policy.name)
+            if plan is not None and plan.armed_ts is not None and plan.fingerprint == policy.fingerprint():
+                await self._carry_out(policy, plan.armed_by or "", Tally())
+
+    async def _carry_out(self, policy: RetentionPolicy, by: str, tally: Tally) -> RetentionPlan:
+        began_ts = self.now_ms()
+        try:
+            async for batch in self._chosen(policy, tally):
+                tally.add(batch, count=await self._remove(policy, batch, began_ts))
+        finally:
+            if tally.count:
+                await self.audit.add(by, None, "retention", policy.name, affected=tally.count)
+                log.info("retention", policy=policy.name, removed=tally.count, bytes=tally.size_bytes)
+        return tally.plan()
+
+    async def _remove(self, policy: RetentionPolicy, batch: list[Candidate], began_ts: int) -> int:
+        mxcs = [one.mxc for one in batch if one.mxc is not None]
+        if policy.what is RetentionClass.LOCAL:
+            return len(await self.trash.put_unused(mxcs, began_ts))
+        if policy.what is RetentionClass.REMOTE:
+            return await self.table.forget_remote(mxcs, began_ts)
+        for one in batch:
+            if one.blob_id is not None:
+                await self.deleting.delete_pack(one.blob_id)
+        return len(batch)
+
+    async def _chosen(self, policy: RetentionPolicy, tally: Tally) -> AsyncIterator[list[Candidate]]:
+        """Choose what goes, in batches; what is kept for its use is noted in the tally."""
+        surplus = await self._surplus(policy)
+        keeping: dict[str, Avatars | None] = {}
+        async for page in self._found(policy):
+            for start in range(0, len(page), _BATCH):
+                batch = page[start : start + _BATCH]
+                if surplus is not None:
+                    batch, surplus = _until_enough(batch, surplus)
+                if policy.what is RetentionClass.LOCAL and policy.keep_avatars:
+                    batch = [one for one in batch if not await self._is_kept(one, keeping, tally)]
+                if batch:
+                    yield batch
+                if surplus is not None and surplus <= 0:
+                    return
+
+    async def _surplus(self, policy: RetentionPolicy) -> int | None:
+        """Say how many bytes must go for a budget, 0 when it is kept, None without one."""
+        if policy.high_bytes is None or policy.low_bytes is None:
+            return None
+        taken = await self.bytes_of(policy.what)
+        return taken - policy.low_bytes if taken > policy.high_bytes else 0
+
+    def _found(self, policy: RetentionPolicy) -> AsyncIterator[list[Candidate]]:
+        now_ms = self.now_ms()
+        limits = RetentionLimits(
+            created_before_ts=None if policy.max_age_ms is None else now_ms - policy.max_age_ms,
+            idle_since_ts=None if policy.max_idle_ms is None else now_ms - policy.max_idle_ms,
+            server_names=policy.server_names,
+            user_patterns=[_pattern(user_id) for user_id in policy.user_ids],
+        )
+        if policy.what is RetentionClass.THUMBNAILS:
+            return self.table.thumbnails(limits)
+        return self.table.media(limits, remote=policy.what is RetentionClass.REMOTE)
+
+    async def _is_kept(self, one: Candidate, keeping: dict[str, Avatars | None], tally: Tally) -> bool:
+        """Say whether media are an avatar, or may be one."""
+        if one.mxc is None:
+            return False
+        server_name = one.mxc.server_name
+        if server_name not in keeping:
+            keeping[server_name] = self.avatars_of(server_name)
+        avatars = keeping[server_name]
+        used = await avatars.uses(one.mxc, one.uploaded_by) if avatars is not None else None
+        tally.kept_avatars += used is True
+        tally.kept_unknown += used is None
+        return used is not False
+
+
+def _until_enough(batch: list[Candidate], surplus: int) -> tuple[list[Candidate], int]:
+    """Take as many as it needs to get rid of a surplus of bytes; gives what surplus is left."""
+    taken = []
+    for one in batch:
+        if surplus <= 0:
+            break
+        taken.append(one)
+        surplus -= one.size_bytes
+    return taken, surplus
+
+
+def _pattern(user_id: str) -> str:
+    """Put * and ? into LIKE's words."""
+    literal = user_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return literal.replace("*", "%").replace("?", "_")
+
+
+def _unplanned(policy: RetentionPolicy) -> InvalidParamError:
+    return InvalidParamError(
+        f"the policy {policy.name} has no plan, or was changed since, or the plan is old: "
+        f"look at `mediarepo retention plan {policy.name}` first"
+    )

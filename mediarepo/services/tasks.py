@@ -1,0 +1,127 @@
+"""Tasks: long work that an admin asks for, done by one process of the fleet and taken over when that dies."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.tasks import TaskTable
+from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
+from mediarepo.model.leases import Lease
+from mediarepo.model.tasks import Task, TaskState
+from mediarepo.services.holding import Holding
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 10
+_REPORT_EVERY_S = 2.0
+_MAX_ATTEMPTS = 5
+_KEPT_MS = 90 * 24 * 3_600_000
+
+Result = TypeVar("Result")
+
+
+class TaskCancelledError(Exception):
+    """Somebody wants the task to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How a task's work says how far it is; what was said before a crash is `task.progress` when it goes on."""
+
+    task: Task
+    table: TaskTable
+    lease: Lease
+
+    async def watch(self, work: Awaitable[Result], progress: Callable[[], dict[str, Any]]) -> Result:
+        """Do work, and report on it every few seconds; what `report` raises ends the work."""
+        doing = asyncio.ensure_future(work)
+        try:
+            while not doing.done():
+                await asyncio.wait([doing], timeout=_REPORT_EVERY_S)
+                await self.report(progress())
+            return await doing
+        finally:
+            doing.cancel()
+            await asyncio.wait([doing])
+
+    async def report(self, progress: dict[str, Any]) -> None:
+        """Write down how far the work is; TaskCancelledError when it is to stop, LeaseLostError when it passed on."""
+        if await self.table.report(self.task.task_id, self.lease, progress):
+            raise TaskCancelledError
+
+
+Work = Callable[[Steps], Awaitable[dict[str, Any]]]
+"""Does a task and gives its result; it may be begun again after a crash, so each step can be repeated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tasks:
+    """Queues, runs and cancels tasks."""
+
+    table: TaskTable
+    holding: Holding
+    works: Mapping[str, Work]
+
+    async def add(self, kind: str, arguments: dict[str, Any], *, created_by: str, homeserver: str | None) -> Task:
+        """Queue a task; InvalidParamError for a kind that there is not."""
+        if kind not in self.works:
+            raise InvalidParamError(f"there are no tasks of the kind {kind!r}, only {', '.join(sorted(self.works))}")
+        return await self.table.add(kind, arguments, created_by=created_by, homeserver=homeserver)
+
+    async def get(self, task_id: int) -> Task:
+        """Read a task; NotFoundError when there is none."""
+        task = await self.table.get(task_id)
+        if task is None:
+            raise NotFoundError("there is no such task")
+        return task
+
+    async def cancel(self, task_id: int) -> Task:
+        """Stop a task at its next step."""
+        await self.table.cancel(task_id)
+        return await self.get(task_id)
+
+    async def run_waiting(self) -> None:
+        """Do what waits, one after the other, until nothing does that others are not at."""
+        for task_id in await self.table.waiting(_AT_ONCE):
+            async with self.holding.trying(f"task {task_id}") as lease:
+                if lease is not None:
+                    await self._run(task_id, lease)
+
+    async def _run(self, task_id: int, lease: Lease) -> None:
+        task = await self.table.begin(task_id, lease)
+        if task is None:
+            return
+        try:
+            state, result, error = (
+                (TaskState.CANCELLED, None, None) if task.cancelling else await self._outcome(task, lease)
+            )
+        except LeaseLostError:
+            log.warning("task_taken_over", task=task_id)
+            return
+        await self.table.end(task_id, lease, state, result=result, error=error)
+        log.info("task_ended", task=task_id, kind=task.kind, state=state, error=error)
+
+    async def _outcome(self, task: Task, lease: Lease) -> tuple[TaskState, dict[str, Any] | None, str | None]:
+        if task.attempts > _MAX_ATTEMPTS:
+            return TaskState.FAILED, None, "each process that began it died"
+        if task.kind not in self.works:
+            return TaskState.FAILED, None, "this version of mediarepo knows no such task"
+        try:
+            return TaskState.DONE, await self.works[task.kind](Steps(task, self.table, lease)), None
+        except TaskCancelledError:
+            return TaskState.CANCELLED, None, None
+        except LeaseLostError:
+            raise
+        except MatrixError as exc:
+            return TaskState.FAILED, None, exc.message
+        except Exception as exc:
+            log.exception("task_failed", task=task.task_id, kind=task.kind)
+            return TaskState.FAILED, None, repr(exc)[:500]
+
+    async def forget_old(self) -> None:
+        """Remove tasks that ended long ago."""
+        await self.table.forget_ended(_KEPT_MS)

@@ -1,0 +1,46 @@
+"""Rate limits around requests: let in first, bytes counted once they are known."""
+
+from aiohttp import web
+
+from mediarepo.model.requester import Requester
+from mediarepo.services.rates import Meter
+from mediarepo.web.keys import PROXIES, RATES
+
+_METER = web.RequestKey("meter", Meter)
+
+
+def limit_download(request: web.Request, requester: Requester) -> None:
+    """Let a user download, or refuse."""
+    request[_METER] = request.app[RATES].user_downloads(requester)
+
+
+def limit_upload(request: web.Request, requester: Requester) -> None:
+    """Let a user upload, or refuse."""
+    request[_METER] = request.app[RATES].user_uploads(requester)
+
+
+def limit_create(request: web.Request, requester: Requester) -> None:
+    """Let a user create a media id, or refuse."""
+    request.app[RATES].user_creates(requester)
+
+
+def limit_server(request: web.Request, server_name: str) -> None:
+    """Let another server download, or refuse."""
+    request[_METER] = request.app[RATES].server_downloads(server_name)
+
+
+def limit_stranger(request: web.Request) -> None:
+    """Let somebody without a token download, or refuse."""
+    request[_METER] = request.app[RATES].stranger_downloads(request.app[PROXIES].client_address(request))
+
+
+def count_bytes(request: web.Request, response: web.StreamResponse) -> None:
+    """Count what a request really took."""
+    meter = request.get(_METER)
+    if meter is None or (meter.sent is None and meter.received is None):
+        return
+    if response.prepared:
+        sent = request.writer.output_size
+    else:
+        sent = 0 if request.method == "HEAD" else response.content_length or 0
+    request.app[RATES].count(meter, sent=sent, received=request.content.total_bytes)
