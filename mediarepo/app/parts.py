@@ -102,7 +102,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             access_times=access_times,
         )
         await _claim_prefixes(repository)
-        await stack.enter_async_context(Jobs(_jobs(repository)))
+        await stack.enter_async_context(Jobs(jobs_of(repository)))
         yield repository
 
 
@@ -112,7 +112,8 @@ async def _claim_prefixes(repository: Repository) -> None:
     stores.close(await repository.sweeps.markers.claim_all(stores.by_name.values()))
 
 
-def _jobs(repository: Repository) -> list[Job]:
+def jobs_of(repository: Repository) -> list[Job]:
+    """List what this process does by the clock."""
     claiming = Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository))
     foundation, administration = repository.foundation, repository.administration
     regular = regular_jobs(foundation, administration, repository.sweeps, repository.pending, repository.access_times)

@@ -24,6 +24,7 @@ class FakeHomeserver:
     admins: set[str] = field(default_factory=set)
     rooms: dict[str, list[str]] = field(default_factory=dict)
     avatars: dict[str, str] = field(default_factory=dict)
+    silent_profiles: set[str] = field(default_factory=set)
     calls: list[dict[str, str]] = field(default_factory=list)
     answer_instead: web.Response | None = None
     hold: asyncio.Event | None = None
@@ -71,6 +72,7 @@ class FakeHomeserver:
         app.router.add_get("/_synapse/admin/v1/room/{room_id}/media", self.room_media)
         app.router.add_get("/_synapse/admin/v1/rooms", self.room_list)
         app.router.add_get("/_synapse/admin/v1/rooms/{room_id}", self.room)
+        app.router.add_get("/_matrix/client/v3/profile/{user_id}/avatar_url", self.profile)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
@@ -118,6 +120,14 @@ class FakeHomeserver:
 
     async def room(self, request: web.Request) -> web.Response:
         return self._for_admins(request, {"avatar": self.avatars.get(request.match_info["room_id"])})
+
+    async def profile(self, request: web.Request) -> web.Response:
+        user_id = request.match_info["user_id"]
+        if user_id in self.silent_profiles:
+            return web.json_response({"errcode": "M_FORBIDDEN", "error": "no"}, status=403)
+        if user_id not in self.avatars:
+            return web.json_response({"errcode": "M_NOT_FOUND", "error": "no"}, status=404)
+        return web.json_response({"avatar_url": self.avatars[user_id]})
 
     async def whoami(self, request: web.Request) -> web.Response:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
