@@ -81,6 +81,14 @@ class InvalidParamError(MatrixError):
     """A parameter has a value it cannot have."""
 
 
+class NotJsonError(MatrixError):
+    """The body is not JSON."""
+
+
+class BadJsonError(MatrixError):
+    """The body is JSON of another shape than it should be."""
+
+
 class MissingParamError(MatrixError):
     """A required parameter is absent."""
 

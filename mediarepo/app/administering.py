@@ -6,11 +6,13 @@ from mediarepo.app.checking import join_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deleting import Deleting
+from mediarepo.db.job_runs import JobRuns
 from mediarepo.db.leases import Leases
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable
 from mediarepo.db.retention import RetentionTable
 from mediarepo.db.retention_plans import RetentionPlans
+from mediarepo.db.searching import SearchTable
 from mediarepo.db.statistics import StatisticsTable
 from mediarepo.db.tasks import TaskTable
 from mediarepo.db.trash import TrashTable
@@ -45,6 +47,7 @@ class Administration:
     usage: UsageReports
     tasks: Tasks
     audit: AuditLog
+    jobs: JobRuns
 
 
 def join_administration(
@@ -55,8 +58,13 @@ def join_administration(
     audit, table, usage = AuditLog(database), RecordTable(database), UsageReports(table=UsageTable(database))
     retention = _join_retention(foundation, tenants, calls, usage)
     return Administration(
-        admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins),
-        records=Records(table=table, statistics=StatisticsTable(database), homeserver_admins=homeserver_admins),
+        admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins, tenants=tenants),
+        records=Records(
+            table=table,
+            statistics=StatisticsTable(database),
+            searches=SearchTable(database),
+            homeserver_admins=homeserver_admins,
+        ),
         quarantine=Quarantine(
             table=QuarantineTable(database),
             records=table,
@@ -73,6 +81,7 @@ def join_administration(
             works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
         ),
         audit=audit,
+        jobs=JobRuns(database),
     )
 
 

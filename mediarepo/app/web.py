@@ -3,8 +3,11 @@
 from aiohttp import web
 
 from mediarepo.app.parts import Repository
+from mediarepo.services.audit import AuditTrail
+from mediarepo.services.fleet import FleetReports
 from mediarepo.services.readiness import Readiness
 from mediarepo.web import keys
+from mediarepo.web.admin.api.table import add_api_routes
 from mediarepo.web.draining import InFlight
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies
@@ -30,6 +33,8 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.USAGE] = repository.administration.usage
     app[keys.RETENTION] = repository.administration.retention
     app[keys.TASKS] = repository.administration.tasks
+    app[keys.AUDIT] = AuditTrail(log=repository.administration.audit)
+    app[keys.JOBS] = FleetReports(runs=repository.administration.jobs)
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.REMOTE_MEDIA] = repository.remote_media
     app[keys.ADMINS] = repository.administration.admins
@@ -42,6 +47,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
         add_matrix_routes(app)
         add_federation_routes(app)
         add_synapse_admin_routes(app)
+        add_api_routes(app)
     if operators:
         add_operator_routes(app)
     return app

@@ -42,13 +42,26 @@ class AuditLog:
                 affected,
             )
 
-    async def read(self, before_id: int, limit: int) -> list[AuditEntry]:
-        """Read entries, newest first, from below an id."""
+    async def read(
+        self,
+        before_id: int,
+        limit: int,
+        *,
+        homeserver: str | None = None,
+        target: str | None = None,
+        admin: str | None = None,
+    ) -> list[AuditEntry]:
+        """Read entries, newest first, from below an id; of one homeserver, of one target, by one admin, or all."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT entry_id, created_ts, admin, homeserver, action, target, reason, affected FROM audit_log
-                   WHERE entry_id < $1 ORDER BY entry_id DESC LIMIT $2""",
+                   WHERE entry_id < $1 AND ($3::text IS NULL OR homeserver = $3)
+                       AND ($4::text IS NULL OR target = $4) AND ($5::text IS NULL OR admin = $5)
+                   ORDER BY entry_id DESC LIMIT $2""",
                 before_id,
                 limit,
+                homeserver,
+                target,
+                admin,
             )
         return [AuditEntry(*row.values()) for row in rows]

@@ -14,11 +14,10 @@ QUARANTINED_BY = """coalesce(m.quarantined_by,
 FROM = """FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
     LEFT JOIN media_access a ON a.server_name = m.server_name AND a.media_id = m.media_id"""
 
-_RECORD = f"""
-    m.server_name, m.media_id, m.state, m.remote, m.content_type, m.upload_name, m.uploaded_by, m.created_ts,
+RECORD = f"""m.server_name, m.media_id, m.state, m.remote, m.content_type, m.upload_name, m.uploaded_by, m.created_ts,
     a.last_access_ts, b.size_bytes, encode(b.sha256, 'hex') AS sha256, m.authenticated, m.protected,
-    {QUARANTINED_BY} AS quarantined_by, m.held_by, m.trashed_ts
-"""
+    {QUARANTINED_BY} AS quarantined_by, m.pinned_by, m.held_by, m.trashed_ts"""
+"""Everything that is known of media, for a SELECT."""
 
 _ORDERS = {
     RecordOrder.MEDIA_ID: "m.media_id",
@@ -42,26 +41,27 @@ class RecordTable:
     async def get(self, mxc: Mxc) -> MediaRecord | None:
         """Read one; None when it is unknown or has been deleted for good."""
         row = await self._database.get(
-            f"SELECT {_RECORD} {FROM} WHERE m.server_name = $1 AND m.media_id = $2 AND m.state <> 'tombstone'",
+            f"SELECT {RECORD} {FROM} WHERE m.server_name = $1 AND m.media_id = $2 AND m.state <> 'tombstone'",
             mxc.server_name,
             mxc.media_id,
         )
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     async def of_user(
         self, user_id: str, server_name: str, *, order: RecordOrder, backwards: bool, start: int, limit: int
     ) -> Page:
         """Read a stretch of a user's uploads."""
         direction = "DESC NULLS LAST" if backwards else "ASC NULLS FIRST"
-        query = f"""SELECT {_RECORD} {FROM} WHERE {_OF_USER}
+        query = f"""SELECT {RECORD} {FROM} WHERE {_OF_USER}
             ORDER BY {_ORDERS[order]} {direction}, m.media_id LIMIT $3 OFFSET $4"""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, user_id, server_name, limit, start)
             total = await connection.fetchval(f"SELECT count(*) FROM media m WHERE {_OF_USER}", user_id, server_name)  # noqa: S608 - static text
-        return Page([_record(row) for row in rows], total)
+        return Page([record_of(row) for row in rows], total)
 
 
-def _record(row: Row) -> MediaRecord:
+def record_of(row: Row) -> MediaRecord:
+    """Make a record of a row with the columns of RECORD."""
     return MediaRecord(
         mxc=Mxc(row["server_name"], row["media_id"]),
         state=MediaState(row["state"]),
@@ -76,6 +76,7 @@ def _record(row: Row) -> MediaRecord:
         authenticated=row["authenticated"],
         protected=row["protected"],
         quarantined_by=row["quarantined_by"],
+        pinned_by=row["pinned_by"],
         held_by=row["held_by"],
         trashed_ts=row["trashed_ts"],
     )

@@ -21,6 +21,15 @@ class Tenants:
         """Whether any of them has frozen its unauthenticated paths."""
         return any(homeserver.freeze_legacy for homeserver in self._by_server_name.values())
 
+    def names_besides(self, server_name: str) -> tuple[str, ...]:
+        """Name all of them but one."""
+        return tuple(name for name in self._by_server_name if name != server_name)
+
+    @property
+    def first(self) -> HomeserverConfig:
+        """The one that stands first in the configuration."""
+        return next(iter(self._by_server_name.values()))
+
     def is_ours(self, server_name: str) -> bool:
         """Whether a server name means one of them, under whichever of its names and ports."""
         return server_name in self._by_server_name or self.by_host(server_name) is not None

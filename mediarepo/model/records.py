@@ -24,6 +24,7 @@ class MediaRecord:
     authenticated: bool
     protected: bool
     quarantined_by: str | None
+    pinned_by: str | None
     held_by: str | None
     trashed_ts: int | None
 

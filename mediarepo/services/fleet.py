@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mediarepo.db.job_runs import JobRuns
+from mediarepo.model.tasks import JobRun
 from mediarepo.services.holding import Holding
 
 Figures = dict[str, Any]
@@ -32,3 +33,14 @@ class Fleet:
                 raise
             await self.runs.finish(name, error=None, result=result)
             return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetReports:
+    """Tells when regular work was last done."""
+
+    runs: JobRuns
+
+    async def read(self) -> list[JobRun]:
+        """Read all of it."""
+        return await self.runs.read()

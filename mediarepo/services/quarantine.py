@@ -88,8 +88,13 @@ class Quarantine:
         return await self.table.changes(after_id, limit)
 
     async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, reason: str | None) -> int:
-        found = [mxc for mxc in mxcs if await self._can_be_hidden(mxc)]
+        found = [mxc for mxc in mxcs if self._reaches(admin, mxc) and await self._can_be_hidden(mxc)]
         return await self.table.hide(found, by=admin.name, reason=reason) if found else 0
+
+    def _reaches(self, admin: Admin, mxc: Mxc) -> bool:
+        """Leave out other homeservers' own media, which are not this admin's to judge; equal content is hidden too."""
+        own = admin.is_operator or mxc.server_name == admin.homeserver.server_name
+        return own or not self.tenants.is_ours(mxc.server_name)
 
     async def _can_be_hidden(self, mxc: Mxc) -> bool:
         """Leave out what nobody has and nobody can get: unknown ids of our own homeservers."""

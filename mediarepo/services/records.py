@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mediarepo.db.records import RecordTable
+from mediarepo.db.searching import SearchTable
 from mediarepo.db.statistics import StatisticsTable
 from mediarepo.errors import BadRequestError, NotFoundError
 from mediarepo.homeserver.admins import HomeserverAdmins
@@ -27,12 +28,20 @@ class Records:
 
     table: RecordTable
     statistics: StatisticsTable
+    searches: SearchTable
     homeserver_admins: HomeserverAdmins
 
     async def get(self, mxc: Mxc) -> MediaRecord:
         """Read one; NotFoundError when it is unknown or has been deleted."""
         record = await self.table.get(mxc)
         if record is None or record.state is MediaState.TRASHED:
+            raise NotFoundError("Unknown media")
+        return record
+
+    async def get_any(self, mxc: Mxc) -> MediaRecord:
+        """Read one, in the trash or not; NotFoundError when it is unknown or gone for good."""
+        record = await self.table.get(mxc)
+        if record is None:
             raise NotFoundError("Unknown media")
         return record
 

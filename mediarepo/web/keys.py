@@ -7,8 +7,10 @@ from mediarepo.federation.verification import Verification
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins
+from mediarepo.services.audit import AuditTrail
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
+from mediarepo.services.fleet import FleetReports
 from mediarepo.services.pending import PendingUploads
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.quotas import Quotas
@@ -43,6 +45,8 @@ RATES = web.AppKey("rates", Rates)
 USAGE = web.AppKey("usage", UsageReports)
 RETENTION = web.AppKey("retention", Retention)
 TASKS = web.AppKey("tasks", Tasks)
+AUDIT = web.AppKey("audit", AuditTrail)
+JOBS = web.AppKey("jobs", FleetReports)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)

@@ -29,6 +29,7 @@ class Query:
 
     def __init__(self, request: web.Request) -> None:
         self._fields: dict[str, str] = {}
+        self._pairs: list[tuple[str, str]] = []
         text = request.rel_url.raw_query_string
         if not text:
             return
@@ -38,8 +39,17 @@ class Query:
             raise InvalidParamError("the query string is not percent-encoded UTF-8") from exc
         except ValueError as exc:
             raise InvalidParamError("the query string has too many fields") from exc
+        self._pairs = fields
         for name, value in reversed(fields):
             self._fields[name] = value
+
+    def fields(self) -> dict[str, str]:
+        """Give all fields, the first of each name."""
+        return dict(self._fields)
+
+    def all(self, name: str) -> list[str]:
+        """Give all values of a name, in order."""
+        return [value for key, value in self._pairs if key == name]
 
     def text(self, name: str) -> str | None:
         """Read a text, or None."""

@@ -31,6 +31,8 @@ REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
     errors.UnrecognizedPathError: Refusal(404, "M_UNRECOGNIZED"),
     errors.UnrecognizedMethodError: Refusal(405, "M_UNRECOGNIZED"),
     errors.InvalidParamError: Refusal(400, "M_INVALID_PARAM"),
+    errors.NotJsonError: Refusal(400, "M_NOT_JSON"),
+    errors.BadJsonError: Refusal(400, "M_BAD_JSON"),
     errors.MissingParamError: Refusal(400, "M_MISSING_PARAM"),
     errors.BadRequestError: Refusal(400, "M_UNKNOWN"),
     errors.CannotOverwriteMediaError: Refusal(409, "M_CANNOT_OVERWRITE_MEDIA"),

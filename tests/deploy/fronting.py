@@ -30,6 +30,7 @@ http {{
         listen 127.0.0.1:{port};
         listen 127.0.0.1:{http2_port} http2;
         include {folder}/mediarepo.conf;
+        include {folder}/mediarepo-admin.conf;
         location / {{
             proxy_pass {homeserver};
             proxy_set_header Host $http_host;
@@ -81,9 +82,10 @@ async def fronted(name: str, folder: Path, mediarepo: str, homeserver: str) -> A
 
 
 def _nginx(folder: Path, ports: tuple[int, int], mediarepo: str, homeserver: str) -> list[str]:
-    snippet = (DEPLOY / "nginx" / "mediarepo.conf").read_text()
-    assert snippet.count("http://127.0.0.1:8000") == 1
-    (folder / "mediarepo.conf").write_text(snippet.replace("http://127.0.0.1:8000", mediarepo))
+    for name in ("mediarepo.conf", "mediarepo-admin.conf"):
+        snippet = (DEPLOY / "nginx" / name).read_text()
+        assert snippet.count("http://127.0.0.1:8000") == 1
+        (folder / name).write_text(snippet.replace("http://127.0.0.1:8000", mediarepo))
     spools = " ".join(f"{one}_temp_path {folder}/{one};" for one in NGINX_SPOOLS)
     config = NGINX.format(folder=folder, port=ports[0], http2_port=ports[1], homeserver=homeserver, spools=spools)
     (folder / "nginx.conf").write_text(config)

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from mediarepo import errors
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
+from mediarepo.web.admin.api.table import add_api_routes
 from mediarepo.web.refusals import REFUSALS
 from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
 
@@ -30,6 +31,7 @@ def routes() -> set[tuple[str, str]]:
     add_matrix_routes(app)
     add_federation_routes(app)
     add_synapse_admin_routes(app)
+    add_api_routes(app)
     add_operator_routes(app)
     found = set()
     for route in app.router.routes():
@@ -39,7 +41,7 @@ def routes() -> set[tuple[str, str]]:
 
 
 def test_the_readmes_endpoint_table_is_the_routes() -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text() + (ROOT / "docs/admin-api.md").read_text()
     table = set()
     for methods, path in re.findall(r"^\| ([A-Z, ]+) \| `(/[^`]*)` \|", readme, re.MULTILINE):
         table |= {(method, path) for method in methods.split(", ")}

@@ -5,7 +5,7 @@ from aiohttp import web
 from mediarepo.errors import BadRequestError, InvalidParamError
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import MediaRecord
-from mediarepo.web.admin.access import admin_required
+from mediarepo.web.admin.access import admin_required, within_reach
 from mediarepo.web.keys import DELETION, RECORDS
 from mediarepo.web.params import Query, media_path
 from mediarepo.web.wire.responses import json_response
@@ -15,8 +15,9 @@ _SECONDS_NOT_MS = 30_000_000_000
 
 async def media_info(request: web.Request) -> web.Response:
     """Tell everything that is known of media."""
-    await admin_required(request, Query(request))
+    admin = await admin_required(request, Query(request))
     mxc, _ = media_path(request)
+    within_reach(request, admin, mxc)
     return json_response({"media_info": _info(await request.app[RECORDS].get(mxc))})
 
 

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.model.mxc import Mxc, parse_media_id
-from mediarepo.web.admin.access import admin_required
+from mediarepo.web.admin.access import admin_required, within_reach
 from mediarepo.web.keys import QUARANTINE
 from mediarepo.web.params import Query, media_path, path_segments
 from mediarepo.web.wire.responses import json_response
@@ -15,7 +15,7 @@ async def quarantine(request: web.Request) -> web.Response:
     """Hide media."""
     admin = await admin_required(request, Query(request))
     mxc, _ = media_path(request)
-    await request.app[QUARANTINE].hide(mxc, admin)
+    await request.app[QUARANTINE].hide(within_reach(request, admin, mxc), admin)
     return json_response({})
 
 
@@ -23,7 +23,7 @@ async def unquarantine(request: web.Request) -> web.Response:
     """Show media again."""
     admin = await admin_required(request, Query(request))
     mxc, _ = media_path(request)
-    await request.app[QUARANTINE].show(mxc, admin)
+    await request.app[QUARANTINE].show(within_reach(request, admin, mxc), admin)
     return json_response({})
 
 

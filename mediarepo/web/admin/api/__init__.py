@@ -1,0 +1,1 @@
+"""Our own admin API, under /_mediarepo/admin/v1."""

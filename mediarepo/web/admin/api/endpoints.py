@@ -1,0 +1,111 @@
+"""Endpoints as values: what they take and give is checked, and documented, from the same words."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_origin
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from mediarepo.errors import BadJsonError, ForbiddenError, InvalidParamError, NotJsonError, TooLargeError
+from mediarepo.services.admins import Admin
+from mediarepo.web.admin.access import api_admin_required
+from mediarepo.web.admin.api.shapes import Nothing, Shape
+from mediarepo.web.params import Query, path_segments
+from mediarepo.web.wire.responses import json_response
+
+PREFIX = "/_mediarepo/admin/v1"
+_MAX_BODY_BYTES = 64 * 1024
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the admin API: who asks, and what came with it, checked."""
+
+    app: web.Application
+    admin: Admin
+    path: dict[str, str]
+    _query: Shape
+    _body: Shape
+
+    def query(self, model: type[Model]) -> Model:
+        """Give the query's fields."""
+        return _as(self._query, model)
+
+    def body(self, model: type[Model]) -> Model:
+        """Give the body."""
+        return _as(self._body, model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A path of the API, under the prefix; `operators_only` keeps out the admins of single homeservers."""
+
+    method: str
+    path: str
+    summary: str
+    handler: Callable[[Call], Awaitable[Shape]]
+    answer: type[Shape]
+    query: type[Shape] = Nothing
+    body: type[Shape] = Nothing
+    operators_only: bool = False
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """Answer a request."""
+        query = Query(request)
+        admin = await api_admin_required(request, query)
+        if self.operators_only and not admin.is_operator:
+            raise ForbiddenError("this concerns all homeservers: only the holder of admin.token may do it")
+        call = Call(request.app, admin, self._path(request), _parse_query(query, self.query), await self._body(request))
+        answer = await self.handler(call)
+        return json_response(answer.model_dump(mode="json"))
+
+    def _path(self, request: web.Request) -> dict[str, str]:
+        """Decode the path's variable segments, each on its own."""
+        names = self.path.strip("/").split("/")
+        segments = path_segments(request, len(names))
+        return {name.strip("{}"): text for name, text in zip(names, segments, strict=True) if name.startswith("{")}
+
+    async def _body(self, request: web.Request) -> Shape:
+        if self.body is Nothing:
+            return Nothing()
+        text = await request.content.read(_MAX_BODY_BYTES + 1)
+        while text and len(text) <= _MAX_BODY_BYTES and not request.content.at_eof():
+            text += await request.content.read(_MAX_BODY_BYTES + 1 - len(text))
+        if len(text) > _MAX_BODY_BYTES:
+            raise TooLargeError(f"the body is larger than {_MAX_BODY_BYTES} bytes")
+        try:
+            document = json.loads(text) if text.strip() else {}
+        except (ValueError, RecursionError) as exc:
+            raise NotJsonError("the body is not JSON") from exc
+        try:
+            return self.body.model_validate(document)
+        except ValidationError as exc:
+            raise BadJsonError(_words(exc)) from exc
+
+
+def _as(value: Shape, model: type[Model]) -> Model:
+    if not isinstance(value, model):
+        raise TypeError(f"the endpoint takes {type(value).__name__}, not {model.__name__}")
+    return value
+
+
+def _parse_query(query: Query, model: type[Shape]) -> Shape:
+    """Check a query; the access token, which may stand in it, is nobody's parameter."""
+    fields: dict[str, Any] = {name: value for name, value in query.fields().items() if name != "access_token"}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if get_origin(field.annotation) is list and key in fields:
+            fields[key] = [part for text in query.all(key) for part in text.split(",") if part]
+    try:
+        return model.model_validate(fields)
+    except ValidationError as exc:
+        raise InvalidParamError(_words(exc)) from exc
+
+
+def _words(error: ValidationError) -> str:
+    """Say in one line what is wrong with which field."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()[:5])

@@ -1,0 +1,119 @@
+"""Media: looking for them, and what can be done to one."""
+
+import base64
+import json
+from dataclasses import asdict
+
+from mediarepo.errors import InvalidParamError, NotFoundError
+from mediarepo.model.mxc import Mxc, parse_mxc
+from mediarepo.model.records import MediaRecord
+from mediarepo.model.searching import Search, SearchPlace
+from mediarepo.web.admin.api.endpoints import Call
+from mediarepo.web.admin.api.shapes import Done, MediaPage, MediaQuery, MediaShape, Reason
+from mediarepo.web.keys import ADMINS, DELETION, QUARANTINE, RECORDS
+
+
+async def search(call: Call) -> MediaPage:
+    """Find media."""
+    query = call.query(MediaQuery)
+    conditions = query.model_dump(exclude={"order_by", "limit", "after", "sha256"})
+    found, place = await call.app[RECORDS].searches.find(
+        Search(
+            **conditions,
+            sha256=None if query.sha256 is None else bytes.fromhex(query.sha256),
+            hidden_from=call.app[ADMINS].out_of_reach(call.admin),
+        ),
+        query.order_by,
+        after=None if query.after is None else _place(query.after),
+        limit=query.limit,
+    )
+    return MediaPage(media=[_shape(one) for one in found], next=None if place is None else _cursor(place))
+
+
+async def get(call: Call) -> MediaShape:
+    """Tell everything that is known of one."""
+    return _shape(await call.app[RECORDS].get_any(_mxc(call)))
+
+
+async def delete(call: Call) -> Done:
+    """Put it into the trash."""
+    mxc = await _known(call)
+    gone = await call.app[DELETION].delete([mxc], call.admin, reason=call.body(Reason).reason)
+    return Done(affected=len(gone))
+
+
+async def restore(call: Call) -> Done:
+    """Take it out of the trash."""
+    return Done(affected=int(await call.app[DELETION].restore(await _known(call), call.admin)))
+
+
+async def hold(call: Call) -> Done:
+    """Keep it from being deleted by anybody."""
+    reason = call.body(Reason).reason
+    return Done(affected=int(await call.app[DELETION].hold(await _known(call), call.admin, held=True, reason=reason)))
+
+
+async def release(call: Call) -> Done:
+    """End that."""
+    reason = call.body(Reason).reason
+    return Done(affected=int(await call.app[DELETION].hold(await _known(call), call.admin, held=False, reason=reason)))
+
+
+async def pin(call: Call) -> Done:
+    """Keep it from retention."""
+    return Done(affected=int(await call.app[DELETION].pin(await _known(call), call.admin, pinned=True)))
+
+
+async def unpin(call: Call) -> Done:
+    """Leave it to retention."""
+    return Done(affected=int(await call.app[DELETION].pin(await _known(call), call.admin, pinned=False)))
+
+
+async def quarantine(call: Call) -> Done:
+    """Hide it and everything with the same content; other servers' media also in advance."""
+    return Done(affected=await call.app[QUARANTINE].hide(_mxc(call), call.admin, reason=call.body(Reason).reason))
+
+
+async def unquarantine(call: Call) -> Done:
+    """Show it again, and everything with the same content."""
+    return Done(affected=await call.app[QUARANTINE].show(_mxc(call), call.admin))
+
+
+async def protect(call: Call) -> Done:
+    """Spare it of quarantine."""
+    return Done(affected=int(await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=True)))
+
+
+async def unprotect(call: Call) -> Done:
+    """Let it be quarantined again."""
+    return Done(affected=int(await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=False)))
+
+
+def _mxc(call: Call) -> Mxc:
+    """Read the address, which must be within the admin's reach."""
+    mxc = parse_mxc(call.path["server_name"], call.path["media_id"])
+    call.app[ADMINS].check_reach(call.admin, mxc)
+    return mxc
+
+
+async def _known(call: Call) -> Mxc:
+    mxc = _mxc(call)
+    await call.app[RECORDS].get_any(mxc)
+    return mxc
+
+
+def _shape(record: MediaRecord) -> MediaShape:
+    return MediaShape(**{**asdict(record), "mxc": str(record.mxc)})
+
+
+def _cursor(place: SearchPlace) -> str:
+    text = json.dumps([place.value, place.mxc.server_name, place.mxc.media_id])
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _place(cursor: str) -> SearchPlace:
+    try:
+        value, server_name, media_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return SearchPlace(int(value), parse_mxc(str(server_name), str(media_id)))
+    except (ValueError, TypeError, RecursionError, NotFoundError) as exc:
+        raise InvalidParamError("after: not what a page before gave as next") from exc

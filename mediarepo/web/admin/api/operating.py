@@ -1,0 +1,170 @@
+"""Usage, stores, retention, tasks, the audit log, regular work."""
+
+from dataclasses import asdict
+from typing import Any
+
+from mediarepo.config.retention import RetentionPolicy
+from mediarepo.errors import ForbiddenError, InvalidParamError, NotFoundError
+from mediarepo.model.media import StoreClass
+from mediarepo.model.retention import StoredPlan
+from mediarepo.model.tasks import Task
+from mediarepo.model.usage import UsageFilter
+from mediarepo.web.admin.api.endpoints import Call
+from mediarepo.web.admin.api.operating_shapes import (
+    AuditAnswer,
+    AuditQuery,
+    AuditShape,
+    JobsAnswer,
+    JobShape,
+    NewTask,
+    ObjectsShape,
+    PageQuery,
+    PlanShape,
+    PoliciesAnswer,
+    PolicyShape,
+    StoresAnswer,
+    StoreShape,
+    TasksAnswer,
+    TaskShape,
+    UsageAnswer,
+    UsageQuery,
+    UsageShape,
+)
+from mediarepo.web.admin.api.shapes import Done
+from mediarepo.web.keys import AUDIT, JOBS, RETENTION, SETTINGS, TASKS, USAGE
+
+
+async def usage(call: Call) -> UsageAnswer:
+    """Tell what media take up, split as wanted; single homeservers' admins see their own server's."""
+    query = call.query(UsageQuery)
+    server_name = query.server_name
+    if not call.admin.is_operator:
+        own = call.admin.homeserver.server_name
+        if server_name not in {None, own}:
+            raise ForbiddenError(f"you administer {own} only")
+        server_name = own
+    found = await call.app[USAGE].of_media(
+        query.by, UsageFilter(query.usage_class, server_name, query.user_id), query.limit
+    )
+    return UsageAnswer(usage=[UsageShape(**asdict(one)) for one in found])
+
+
+async def stores(call: Call) -> StoresAnswer:
+    """Tell what each bucket holds."""
+    settings, objects = call.app[SETTINGS], await call.app[USAGE].of_objects()
+    found = [
+        StoreShape(
+            name=name,
+            endpoint_url=config.endpoint_url,
+            bucket=config.bucket,
+            prefix=config.prefix,
+            takes=[kind.value for kind in StoreClass if settings.store_for.store_of(kind) == name],
+            objects=[
+                ObjectsShape(object_class=one.object_class, object_count=one.object_count, size_bytes=one.size_bytes)
+                for one in objects
+                if one.store == name
+            ],
+        )
+        for name, config in sorted(settings.stores.items())
+    ]
+    return StoresAnswer(stores=found)
+
+
+async def policies(call: Call) -> PoliciesAnswer:
+    """Tell the retention policies, and what each would remove as last counted."""
+    retention = call.app[RETENTION]
+    stored = await retention.stored()
+    return PoliciesAnswer(policies=[_policy(one, stored.get(one.name)) for one in retention.config.policies])
+
+
+async def plan_retention(call: Call) -> TaskShape:
+    """Begin to count what a policy would remove."""
+    return await _begin(call, "retention_plan", {"policy": call.app[RETENTION].policy(call.path["policy"]).name})
+
+
+async def run_retention(call: Call) -> TaskShape:
+    """Begin to carry a policy out, once; it must have been planned as it reads."""
+    return await _begin(call, "retention", {"policy": call.app[RETENTION].policy(call.path["policy"]).name})
+
+
+async def arm_retention(call: Call) -> Done:
+    """Let a policy be carried out regularly; it must have been planned as it reads."""
+    retention = call.app[RETENTION]
+    await retention.arm(retention.policy(call.path["policy"]), call.admin.name)
+    return Done(affected=0)
+
+
+async def disarm_retention(call: Call) -> Done:
+    """Let a policy be carried out no more."""
+    retention = call.app[RETENTION]
+    await retention.disarm(retention.policy(call.path["policy"]), call.admin.name)
+    return Done(affected=0)
+
+
+async def list_tasks(call: Call) -> TasksAnswer:
+    """List tasks, newest first."""
+    query = call.query(PageQuery)
+    found = await call.app[TASKS].table.read(homeserver=None, before_id=query.before_id, limit=query.limit)
+    return TasksAnswer(tasks=[_task(one) for one in found])
+
+
+async def get_task(call: Call) -> TaskShape:
+    """Tell how far a task is."""
+    return _task(await call.app[TASKS].get(_task_id(call)))
+
+
+async def add_task(call: Call) -> TaskShape:
+    """Begin a task."""
+    new = call.body(NewTask)
+    return await _begin(call, new.kind, dict(new.arguments))
+
+
+async def cancel_task(call: Call) -> TaskShape:
+    """Stop a task at its next step."""
+    task = await call.app[TASKS].cancel(_task_id(call))
+    await call.app[AUDIT].note(call.admin, "cancel_task", str(task.task_id))
+    return _task(task)
+
+
+async def audit(call: Call) -> AuditAnswer:
+    """Tell what admins did, newest first; single homeservers' admins see what was done at theirs."""
+    query = call.query(AuditQuery)
+    found = await call.app[AUDIT].read(call.admin, query.before_id, query.limit, target=query.target, by=query.admin)
+    return AuditAnswer(entries=[AuditShape(**asdict(one)) for one in found])
+
+
+async def jobs(call: Call) -> JobsAnswer:
+    """Tell when regular work was last done."""
+    return JobsAnswer(jobs=[JobShape(**asdict(one)) for one in await call.app[JOBS].read()])
+
+
+async def _begin(call: Call, kind: str, arguments: dict[str, Any]) -> TaskShape:
+    task = await call.app[TASKS].add(kind, arguments, created_by=call.admin.name, homeserver=None)
+    target = f"{kind} {arguments}" if arguments else kind
+    await call.app[AUDIT].note(call.admin, "begin_task", target)
+    return _task(task)
+
+
+def _task(task: Task) -> TaskShape:
+    return TaskShape(**asdict(task))
+
+
+def _task_id(call: Call) -> int:
+    text = call.path["task_id"]
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 - what fits a bigint
+        raise InvalidParamError("a task's number has up to 18 digits")
+    if int(text) == 0:
+        raise NotFoundError("there is no such task")
+    return int(text)
+
+
+def _policy(policy: RetentionPolicy, stored: StoredPlan | None) -> PolicyShape:
+    current = stored if stored is not None and stored.fingerprint == policy.fingerprint() else None
+    return PolicyShape(
+        name=policy.name,
+        policy=policy.model_dump(mode="json"),
+        plan=None if current is None else PlanShape(**asdict(current.plan)),
+        planned_ts=None if current is None else current.planned_ts,
+        armed=current is not None and current.armed_ts is not None,
+        armed_by=None if current is None else current.armed_by,
+    )

@@ -1,0 +1,235 @@
+"""What the admin API takes and gives for everything but single media."""
+
+from typing import Any
+
+from pydantic import Field
+
+from mediarepo.model.tasks import TaskState
+from mediarepo.model.usage import UsageBy, UsageClass
+from mediarepo.web.admin.api.shapes import BIGINT, Shape
+
+
+class UsageQuery(Shape):
+    """How usage is split, and what is counted."""
+
+    by: list[UsageBy] = []
+    """Split by these; repeat the parameter, or separate with commas."""
+    usage_class: UsageClass | None = Field(default=None, alias="class")
+    """Only uploads (local), other servers' media (remote), or what lies in the trash (trashed)."""
+    server_name: str | None = None
+    """Only media of this server."""
+    user_id: str | None = None
+    """Only uploads of this user."""
+    limit: int = Field(default=1000, ge=1, le=100_000)
+    """How many groups at most, the largest first."""
+
+
+class UsageShape(Shape):
+    """How much one group takes up; equal content counts for each of its media."""
+
+    group: dict[str, str]
+    """The values of what was split by."""
+    media_count: int
+    """How many media."""
+    size_bytes: int
+    """Their bytes together."""
+
+
+class UsageAnswer(Shape):
+    """How much media take up."""
+
+    usage: list[UsageShape]
+    """The groups, the largest first."""
+
+
+class ObjectsShape(Shape):
+    """How many objects of one class a store holds."""
+
+    object_class: str
+    """`content`, `thumbnails`, or `borrowed` (objects of others that are only read)."""
+    object_count: int
+    """How many objects."""
+    size_bytes: int
+    """Their bytes together: what is paid for."""
+
+
+class StoreShape(Shape):
+    """A bucket, and what we keep there."""
+
+    name: str
+    """Its name in the configuration."""
+    endpoint_url: str
+    """The S3 server."""
+    bucket: str
+    """The bucket."""
+    prefix: str
+    """What our keys begin with."""
+    takes: list[str]
+    """What is newly stored here: local, remote, thumbnails."""
+    objects: list[ObjectsShape]
+    """What it holds."""
+
+
+class StoresAnswer(Shape):
+    """All stores."""
+
+    stores: list[StoreShape]
+    """In the order of their names."""
+
+
+class PlanShape(Shape):
+    """What a retention policy would remove, or has removed."""
+
+    count: int
+    """How many media, or thumbnail packs."""
+    size_bytes: int
+    """Their bytes as users see them."""
+    freed_bytes: int
+    """What the bucket gets rid of: content that other media share stays."""
+    kept_avatars: int
+    """How many fit but are avatars."""
+    kept_unknown: int
+    """How many fit but may be avatars, as the homeserver could not tell."""
+    examples: list[str]
+    """Some of them."""
+
+
+class PolicyShape(Shape):
+    """A retention policy, and how far it is on its way to being carried out."""
+
+    name: str
+    """Its name in the configuration."""
+    policy: dict[str, Any]
+    """As it is configured."""
+    plan: PlanShape | None
+    """What it would remove, as last counted; none: never counted as it reads now."""
+    planned_ts: int | None
+    """When that was counted, in ms since 1970."""
+    armed: bool
+    """Whether it is carried out regularly."""
+    armed_by: str | None
+    """Who armed it."""
+
+
+class PoliciesAnswer(Shape):
+    """All retention policies."""
+
+    policies: list[PolicyShape]
+    """As they stand in the configuration."""
+
+
+class TaskShape(Shape):
+    """Long work in the background."""
+
+    task_id: int
+    """Its number."""
+    kind: str
+    """What is done: retention_plan, retention, fsck."""
+    arguments: dict[str, Any]
+    """To what."""
+    state: TaskState
+    """Where it is."""
+    created_by: str
+    """Who asked for it."""
+    homeserver: str | None
+    """For which homeserver; none: for all."""
+    created_ts: int
+    """When, in ms since 1970."""
+    started_ts: int | None
+    """When it first began, in ms since 1970."""
+    finished_ts: int | None
+    """When it ended, in ms since 1970."""
+    attempts: int
+    """How often it was begun; more than once when a process died."""
+    cancelling: bool
+    """Whether somebody wants it to stop."""
+    progress: dict[str, Any]
+    """How far it is."""
+    result: dict[str, Any] | None
+    """What came of it."""
+    error: str | None
+    """Why it failed."""
+
+
+class TasksAnswer(Shape):
+    """Tasks, newest first."""
+
+    tasks: list[TaskShape]
+    """A page of them."""
+
+
+class NewTask(Shape):
+    """A task to begin."""
+
+    kind: str
+    """retention_plan or retention (with `policy`), or fsck (with `store`, or for all)."""
+    arguments: dict[str, str] = {}
+    """Its arguments."""
+
+
+class PageQuery(Shape):
+    """A stretch of a list, newest first."""
+
+    before_id: int = Field(default=BIGINT, ge=0, le=BIGINT)
+    """Only entries with smaller numbers."""
+    limit: int = Field(default=100, ge=1, le=1000)
+    """How many at most."""
+
+
+class AuditQuery(PageQuery):
+    """Which entries of the audit log."""
+
+    target: str | None = None
+    """Only what was done to this."""
+    admin: str | None = None
+    """Only what this admin did."""
+
+
+class AuditShape(Shape):
+    """Something that an admin did."""
+
+    entry_id: int
+    """Its number."""
+    created_ts: int
+    """When, in ms since 1970."""
+    admin: str
+    """Who."""
+    homeserver: str | None
+    """At which homeserver."""
+    action: str
+    """What."""
+    target: str
+    """To what."""
+    reason: str | None
+    """Why."""
+    affected: int
+    """How many media that concerned."""
+
+
+class AuditAnswer(Shape):
+    """Entries of the audit log, newest first."""
+
+    entries: list[AuditShape]
+    """A page of them."""
+
+
+class JobShape(Shape):
+    """Regular work of all processes together."""
+
+    name: str
+    """Which."""
+    started_ts: int
+    """When it last began, in ms since 1970."""
+    finished_ts: int | None
+    """When it ended; none: it is under way."""
+    error: str | None
+    """Why it failed, if it did."""
+    result: dict[str, Any] | None
+    """What came of it, this time or the last time that something did."""
+
+
+class JobsAnswer(Shape):
+    """All regular work that was ever done."""
+
+    jobs: list[JobShape]
+    """By name."""
