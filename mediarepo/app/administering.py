@@ -79,6 +79,7 @@ def join_administration(
             table=TaskTable(database),
             holding=Holding(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
             works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
+            audit=audit,
         ),
         audit=audit,
         jobs=JobRuns(database),

@@ -16,8 +16,11 @@ from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.keys import keys_cli
 from mediarepo.cli.media import media_cli
 from mediarepo.cli.quarantine import quarantine_cli
+from mediarepo.cli.retention import retention_cli
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.tasks import audit, tasks_cli
+from mediarepo.cli.usage import usage
 from mediarepo.config.settings import Settings
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.services.fsck import Thoroughness
@@ -35,6 +38,10 @@ cli.add_typer(keys_cli, name="keys")
 cli.add_typer(doctor_cli, name="doctor")
 cli.add_typer(media_cli, name="media")
 cli.add_typer(quarantine_cli, name="quarantine")
+cli.add_typer(retention_cli, name="retention")
+cli.add_typer(tasks_cli, name="tasks")
+cli.command()(usage)
+cli.command()(audit)
 
 
 @cli.command()

@@ -9,8 +9,11 @@ import typer
 from mediarepo.cli.administering import administering, operator, parse_address
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.showing import AsJson, human_time, show_json, show_table
 from mediarepo.config.settings import Settings
+from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.searching import Search, SearchOrder
 
 media_cli = typer.Typer(help="Look at media, delete, restore and hold them.", no_args_is_help=True)
 
@@ -81,6 +84,62 @@ async def _hold(settings: Settings, mxc: Mxc, reason: str | None, *, held: bool)
         if not await administration.deletion.hold(mxc, operator(settings, mxc), held=held, reason=reason):
             raise _unknown(mxc)
     typer.echo(f"{mxc}: {'under a legal hold' if held else 'no longer held'}")
+
+
+@media_cli.command()
+def pin(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Keep media from retention and from deletion by date."""
+    run(_pin(read_settings(config), parse_address(address), pinned=True))
+
+
+@media_cli.command()
+def unpin(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Leave media to retention again."""
+    run(_pin(read_settings(config), parse_address(address), pinned=False))
+
+
+async def _pin(settings: Settings, mxc: Mxc, *, pinned: bool) -> None:
+    async with administering(settings) as administration:
+        if not await administration.deletion.pin(mxc, operator(settings, mxc), pinned=pinned):
+            raise _unknown(mxc)
+    typer.echo(f"{mxc}: {'pinned' if pinned else 'no longer pinned'}")
+
+
+@media_cli.command()
+def search(
+    user_id: Annotated[str | None, typer.Option(help="Only uploads of this user.")] = None,
+    server_name: Annotated[str | None, typer.Option(help="Only media of this server.")] = None,
+    state: Annotated[MediaState | None, typer.Option(help="Only media in this state.")] = None,
+    content_type: Annotated[str | None, typer.Option(help="Only media whose type begins so, as in image/.")] = None,
+    min_size_bytes: Annotated[int | None, typer.Option(help="Only media of at least so many bytes.")] = None,
+    order_by: Annotated[SearchOrder, typer.Option(help="The largest first.")] = SearchOrder.CREATED_TS,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Find media by what is known of them."""
+    wanted = Search(
+        user_id=user_id,
+        server_name=server_name,
+        state=state,
+        content_type=content_type,
+        min_size_bytes=min_size_bytes,
+    )
+    run(_search(read_settings(config), wanted, order_by, limit, as_json=as_json))
+
+
+async def _search(settings: Settings, wanted: Search, order: SearchOrder, limit: int, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        found, _ = await administration.records.searches.find(wanted, order, after=None, limit=limit)
+    if as_json:
+        show_json([{**asdict(one), "mxc": str(one.mxc)} for one in found])
+        return
+    rows = [
+        [str(one.mxc), one.state.value, one.size_bytes or 0, one.content_type, human_time(one.created_ts)]
+        for one in found
+    ]
+    show_table(["media", "state", "bytes", "type", "made (UTC)"], rows)
 
 
 def _unknown(mxc: Mxc) -> typer.Exit:

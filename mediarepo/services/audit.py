@@ -8,7 +8,7 @@ from mediarepo.services.admins import Admin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditTrail:
-    """Reads the log, and adds what concerns no media."""
+    """Reads the log."""
 
     log: AuditLog
 
@@ -18,7 +18,3 @@ class AuditTrail:
         """Read entries, newest first; single homeservers' admins read what was done at theirs."""
         homeserver = None if admin.is_operator else admin.homeserver.server_name
         return await self.log.read(before_id, limit, homeserver=homeserver, target=target, admin=by)
-
-    async def note(self, admin: Admin, action: str, target: str) -> None:
-        """Write down what concerns all homeservers."""
-        await self.log.add(admin.name, None, action, target, affected=0)

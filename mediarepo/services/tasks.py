@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from mediarepo.db.audit import AuditLog
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
@@ -65,12 +66,15 @@ class Tasks:
     table: TaskTable
     holding: Holding
     works: Mapping[str, Work]
+    audit: AuditLog
 
     async def add(self, kind: str, arguments: dict[str, Any], *, created_by: str, homeserver: str | None) -> Task:
         """Queue a task; InvalidParamError for a kind that there is not."""
         if kind not in self.works:
             raise InvalidParamError(f"there are no tasks of the kind {kind!r}, only {', '.join(sorted(self.works))}")
-        return await self.table.add(kind, arguments, created_by=created_by, homeserver=homeserver)
+        task = await self.table.add(kind, arguments, created_by=created_by, homeserver=homeserver)
+        await self.audit.add(created_by, homeserver, "begin_task", _named(task), affected=0)
+        return task
 
     async def get(self, task_id: int) -> Task:
         """Read a task; NotFoundError when there is none."""
@@ -79,10 +83,12 @@ class Tasks:
             raise NotFoundError("there is no such task")
         return task
 
-    async def cancel(self, task_id: int) -> Task:
+    async def cancel(self, task_id: int, by: str) -> Task:
         """Stop a task at its next step."""
         await self.table.cancel(task_id)
-        return await self.get(task_id)
+        task = await self.get(task_id)
+        await self.audit.add(by, task.homeserver, "cancel_task", _named(task), affected=0)
+        return task
 
     async def run_waiting(self) -> None:
         """Do what waits, one after the other, until nothing does that others are not at."""
@@ -125,3 +131,8 @@ class Tasks:
     async def forget_old(self) -> None:
         """Remove tasks that ended long ago."""
         await self.table.forget_ended(_KEPT_MS)
+
+
+def _named(task: Task) -> str:
+    arguments = "".join(f" {name}={value}" for name, value in task.arguments.items())
+    return f"{task.task_id}: {task.kind}{arguments}"

@@ -192,7 +192,7 @@ async def test_a_running_task_stops_at_its_next_step_when_cancelled(own: Install
     task_id = await queue(tasks, "work")
     async with running(tasks):
         await began.wait()
-        await tasks.cancel(task_id)
+        await tasks.cancel(task_id, "@admin:x")
 
     assert (await tasks.get(task_id)).state is TaskState.CANCELLED
     assert ended == [1]
@@ -204,7 +204,7 @@ async def test_a_queued_task_that_is_cancelled_never_begins(own: Installation) -
 
     tasks = tasks_of(own, work=work)
     task_id = await queue(tasks, "work")
-    cancelled = await tasks.cancel(task_id)
+    cancelled = await tasks.cancel(task_id, "@admin:x")
     await tasks.run_waiting()
 
     assert (cancelled.state, cancelled.attempts) == (TaskState.CANCELLED, 0)

@@ -1,0 +1,111 @@
+"""`mediarepo retention`: seeing what policies would remove, then letting them."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from mediarepo.cli.administering import administering, operator
+from mediarepo.cli.running import run
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.showing import AsJson, human_bytes, human_time, moving_line, show_json, show_table
+from mediarepo.config.settings import Settings
+from mediarepo.model.retention import RetentionPlan
+from mediarepo.services.retention_tally import Tally
+from mediarepo.telemetry.logs import set_up_logs
+
+retention_cli = typer.Typer(help="See what retention policies would remove, then let them.", no_args_is_help=True)
+
+Policy = Annotated[str, typer.Argument(help="The policy's name in the configuration.")]
+
+
+@retention_cli.command("list")
+def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """List the policies, what each would remove as last counted, and which are armed."""
+    run(_list(read_settings(config), as_json=as_json))
+
+
+async def _list(settings: Settings, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        stored = await administration.retention.stored()
+    found = []
+    for policy in settings.retention.policies:
+        kept = stored.get(policy.name)
+        current = kept if kept is not None and kept.fingerprint == policy.fingerprint() else None
+        found.append((policy, current))
+    if as_json:
+        show_json([{**one.model_dump(mode="json"), "stored": kept and asdict(kept)} for one, kept in found])
+        return
+    rows = [
+        [
+            one.name,
+            one.what.value,
+            human_time(kept.planned_ts) if kept else "never, as it reads now",
+            kept.plan.count if kept else "",
+            human_bytes(kept.plan.freed_bytes) if kept else "",
+            f"by {kept.armed_by}" if kept and kept.armed_by else "no",
+        ]
+        for one, kept in found
+    ]
+    show_table(["policy", "of", "planned", "would go", "frees", "armed"], rows)
+
+
+@retention_cli.command()
+def plan(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """Count what a policy would remove now; removes nothing."""
+    run(_carry(read_settings(config), policy, planning=True, as_json=as_json))
+
+
+@retention_cli.command("run")
+def run_(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """Carry a policy out now, once; it must have been planned as it reads."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    run(_carry(settings, policy, planning=False, as_json=as_json))
+
+
+async def _carry(settings: Settings, name: str, *, planning: bool, as_json: bool) -> None:
+    tally = Tally()
+    async with administering(settings) as administration:
+        retention = administration.retention
+        policy = retention.policy(name)
+        async with moving_line(lambda: f"{tally.count} found, {human_bytes(tally.size_bytes)}"):
+            if planning:
+                found = await retention.plan(policy, tally)
+            else:
+                found = await retention.run(policy, operator(settings).name, tally)
+    if as_json:
+        show_json({"policy": name, "removed": not planning, **asdict(found)})
+        return
+    _tell(name, found, "would go" if planning else "removed")
+
+
+def _tell(name: str, plan: RetentionPlan, verb: str) -> None:
+    size, freed = human_bytes(plan.size_bytes), human_bytes(plan.freed_bytes)
+    typer.echo(f"{name}: {plan.count} {verb}, {size} as users see them, {freed} in the bucket")
+    if plan.kept_avatars or plan.kept_unknown:
+        typer.echo(f"kept: {plan.kept_avatars} avatars, {plan.kept_unknown} that may be avatars")
+    for example in plan.examples:
+        typer.echo(f"  {example}")
+    if plan.count > len(plan.examples) > 0:
+        typer.echo(f"  … and {plan.count - len(plan.examples)} more")
+
+
+@retention_cli.command()
+def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Let a policy be carried out regularly; it must have been planned as it reads."""
+    run(_arm(read_settings(config), policy, armed=True))
+
+
+@retention_cli.command()
+def disarm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Let a policy be carried out no more."""
+    run(_arm(read_settings(config), policy, armed=False))
+
+
+async def _arm(settings: Settings, name: str, *, armed: bool) -> None:
+    async with administering(settings) as administration:
+        retention = administration.retention
+        change = retention.arm if armed else retention.disarm
+        await change(retention.policy(name), operator(settings).name)
+    typer.echo(f"{name}: {'armed' if armed else 'not armed'}")

@@ -1,0 +1,69 @@
+"""What commands write: tables for people, JSON for programs, a moving line on terminals."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_STEP = 1024
+_REFRESH_S = 0.2
+
+
+def human_bytes(count: int) -> str:
+    """Write a number of bytes with three digits and a unit."""
+    value, unit = float(count), 0
+    while abs(value) >= _STEP and unit < len(_UNITS) - 1:
+        value, unit = value / _STEP, unit + 1
+    return f"{value:.{0 if unit == 0 else 1}f} {_UNITS[unit]}"
+
+
+def human_time(ts: int | None) -> str:
+    """Write a time (ms since 1970) in UTC; a dash for none."""
+    return "-" if ts is None else datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table; numbers stand at the right."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(line[column]) for line in [list(heads), *texts]) for column in range(len(heads))]
+    right = [all(isinstance(row[column], int) for row in rows) and bool(rows) for column in range(len(heads))]
+    for line in [list(heads), *texts]:
+        cells = [
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(line, widths, right, strict=True)
+        ]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def show_json(value: object) -> None:
+    """Write a JSON document."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextlib.asynccontextmanager
+async def moving_line(text: Callable[[], str]) -> AsyncIterator[None]:
+    """Write a line over and over while something goes on, on terminals only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+
+    async def write() -> None:
+        while True:
+            sys.stderr.write(f"\r\x1b[K{text()}")
+            sys.stderr.flush()
+            await asyncio.sleep(_REFRESH_S)
+
+    writing = asyncio.create_task(write())
+    try:
+        yield
+    finally:
+        writing.cancel()
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()

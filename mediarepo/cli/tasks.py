@@ -1,0 +1,124 @@
+"""`mediarepo tasks` and `mediarepo audit`: work in the background, and what admins did."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from mediarepo.cli.administering import administering, operator
+from mediarepo.cli.running import run
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.showing import AsJson, human_time, moving_line, show_json, show_table
+from mediarepo.config.settings import Settings
+from mediarepo.model.tasks import Task, TaskState
+
+tasks_cli = typer.Typer(help="Work in the background.", no_args_is_help=True)
+
+_NEWEST = 2**63 - 1
+_POLL_S = 1.0
+
+Number = Annotated[int, typer.Argument(help="The task's number.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most, newest first.")]
+
+
+@tasks_cli.command("list")
+def list_(limit: Limit = 20, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """List tasks, newest first."""
+    run(_list(read_settings(config), limit, as_json=as_json))
+
+
+async def _list(settings: Settings, limit: int, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        found = await administration.tasks.table.read(homeserver=None, before_id=_NEWEST, limit=limit)
+    if as_json:
+        show_json([asdict(one) for one in found])
+        return
+    rows = [
+        [one.task_id, one.kind, one.state.value, one.created_by, human_time(one.created_ts), _progress(one)]
+        for one in found
+    ]
+    show_table(["task", "kind", "state", "by", "begun", "progress"], rows)
+
+
+@tasks_cli.command()
+def add(
+    kind: Annotated[str, typer.Argument(help="fsck, retention_plan or retention.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="As in policy=NAME or store=NAME.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Begin a task, which a serving process will do."""
+    pairs = dict[str, Any]()
+    for argument in arguments or ():
+        name, equals, value = argument.partition("=")
+        if not equals:
+            typer.echo(f"{argument}: expected NAME=VALUE", err=True)
+            raise typer.Exit(2)
+        pairs[name] = value
+    run(_add(read_settings(config), kind, pairs))
+
+
+async def _add(settings: Settings, kind: str, arguments: dict[str, Any]) -> None:
+    async with administering(settings) as administration:
+        task = await administration.tasks.add(kind, arguments, created_by=operator(settings).name, homeserver=None)
+    typer.echo(f"task {task.task_id}: queued; see `mediarepo tasks watch {task.task_id}`")
+
+
+@tasks_cli.command()
+def watch(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Wait until a task ends, and tell what came of it as JSON: exit 0 when it was done, 1 when not."""
+    run(_watch(read_settings(config), number))
+
+
+async def _watch(settings: Settings, number: int) -> None:
+    async with administering(settings) as administration:
+        task = await administration.tasks.get(number)
+        async with moving_line(lambda: f"task {number}: {task.state}, {_progress(task)}"):
+            while task.finished_ts is None:
+                await asyncio.sleep(_POLL_S)
+                task = await administration.tasks.get(number)
+    show_json(asdict(task))
+    if task.state is not TaskState.DONE:
+        raise typer.Exit(1)
+
+
+@tasks_cli.command()
+def cancel(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Stop a task at its next step."""
+    run(_cancel(read_settings(config), number))
+
+
+async def _cancel(settings: Settings, number: int) -> None:
+    async with administering(settings) as administration:
+        task = await administration.tasks.cancel(number, operator(settings).name)
+    typer.echo(f"task {number}: {'stopping' if task.finished_ts is None else task.state}")
+
+
+def audit(
+    limit: Limit = 50,
+    target: Annotated[str | None, typer.Option(help="Only what was done to this.")] = None,
+    by: Annotated[str | None, typer.Option(help="Only what this admin did.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Tell what admins did, newest first."""
+    run(_audit(read_settings(config), limit, target, by, as_json=as_json))
+
+
+async def _audit(settings: Settings, limit: int, target: str | None, by: str | None, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        found = await administration.audit.read(_NEWEST, limit, target=target, admin=by)
+    if as_json:
+        show_json([asdict(one) for one in found])
+        return
+    rows = [
+        [human_time(one.created_ts), one.admin, one.action, one.target, one.affected, one.reason or ""] for one in found
+    ]
+    show_table(["when (UTC)", "who", "what", "to what", "media", "why"], rows)
+
+
+def _progress(task: Task) -> str:
+    if task.error is not None:
+        return task.error
+    return json.dumps(task.result or task.progress) if task.result or task.progress else ""
