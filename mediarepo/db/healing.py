@@ -21,10 +21,12 @@ class Healing:
         )
 
     async def missing(self, store: str, after_id: int, limit: int) -> list[KnownObject]:
-        """Read missing objects in the order of their ids."""
+        """Read missing objects in the order of their ids; damaged ones that wait for their removal are none of them."""
         return await self._read(
-            """SELECT blob_id, object_key, size_bytes FROM blob
-               WHERE store = $1 AND missing_ts IS NOT NULL AND blob_id > $3 ORDER BY blob_id LIMIT $2""",
+            """SELECT blob_id, object_key, size_bytes FROM blob b
+               WHERE store = $1 AND missing_ts IS NOT NULL AND blob_id > $3 AND NOT EXISTS (
+                   SELECT FROM object_deletion q WHERE q.store = b.store AND q.object_key = b.object_key)
+               ORDER BY blob_id LIMIT $2""",
             store,
             limit,
             after_id,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.deleting import lock_media_of
+from mediarepo.db.outbox import queue_deletion
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.thumbnails import ThumbnailSpec
@@ -69,8 +70,11 @@ class MediaTable:
             return None
         return MediaAndThumbnail(_media(mxc, row), _thumbnail(spec, row), row["failure"])
 
-    async def mark_missing(self, blob: Blob) -> None:
-        """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew."""
+    async def mark_missing(self, blob: Blob, *, remove_object: bool = False) -> None:
+        """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew.
+
+        `remove_object` says that an object is there, but with other bytes, which are removed.
+        """
         async with self._database.transaction() as connection:
             await lock_media_of(connection, blob.blob_id)
             await connection.execute(
@@ -81,6 +85,8 @@ class MediaTable:
             await connection.execute(
                 "UPDATE media SET state = 'missing' WHERE blob_id = $1 AND state = 'ready'", blob.blob_id
             )
+            if remove_object:
+                await queue_deletion(connection, blob.store, blob.object_key)
 
 
 def _media(mxc: Mxc, row: Row) -> Media:

@@ -29,7 +29,8 @@ class Outbox:
     async def claim(self, limit: int = 1000) -> list[QueuedDeletion]:
         """Take deletions that are due; those not forgotten come back later, ever more rarely.
 
-        An object that some blob refers to is never handed out, whatever put it into the queue.
+        An object that some blob refers to is never handed out, whatever put it into the queue, unless its content is
+        known to be lost.
         """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -40,7 +41,8 @@ class Outbox:
                         SELECT deletion_id FROM object_deletion q
                         WHERE next_attempt_ts <= {NOW_MS}
                             AND NOT EXISTS (SELECT FROM blob b
-                                            WHERE b.store = q.store AND b.object_key = q.object_key)
+                                            WHERE b.store = q.store AND b.object_key = q.object_key
+                                                AND b.missing_ts IS NULL)
                         ORDER BY next_attempt_ts LIMIT $1 FOR UPDATE SKIP LOCKED)
                     RETURNING deletion_id, store, object_key, upload_id""",  # noqa: S608 - static text
                 limit,

@@ -52,11 +52,13 @@ class Repairs:
             on_repaired(drift)
 
     async def _mend(self, store: Store, drift: Drift) -> None:
-        """Remove what is nobody's; media that lost their content say so, and are fetched again where they can be."""
+        """Remove what is nobody's or damaged; media whose content is lost say so, and are fetched again if possible."""
         if drift.kind is DriftKind.OBJECT_WITHOUT_ROW:
             await self.sweeping.condemn(store.name, [drift.object_key])
         elif drift.kind is DriftKind.LEFTOVER_MULTIPART and drift.upload_id is not None:
             await store.abort_multipart(drift.object_key, drift.upload_id)
         elif drift.blob_id is not None:
             size_bytes = drift.size_in_database or 0
-            await self.media.mark_missing(Blob(drift.blob_id, drift.store, drift.object_key, size_bytes))
+            blob = Blob(drift.blob_id, drift.store, drift.object_key, size_bytes)
+            damaged = drift.kind in {DriftKind.SIZE, DriftKind.HASH}
+            await self.media.mark_missing(blob, remove_object=damaged)
