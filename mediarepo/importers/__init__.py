@@ -1,0 +1,1 @@
+"""Media from another repository: read only, whatever it is."""

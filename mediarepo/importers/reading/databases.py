@@ -1,0 +1,82 @@
+"""Somebody else's database, of which we read tables in the order of keys."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mediarepo.importers.reading.texts import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rows to walk through: `columns` are SQL expressions by name, `keys` SQL expressions whose texts order the rows.
+
+    `where` refers to `arguments` (texts) as {0}, {1}. All of it is ours; only arguments come from outside.
+    """
+
+    table: str
+    columns: dict[str, str]
+    keys: tuple[str, ...]
+    where: str = "1 = 1"
+    arguments: tuple[str, ...] = ()
+
+
+class Dialect(Protocol):
+    """How two databases differ in their SQL."""
+
+    def text(self, number: int) -> str:
+        """Refer to the text argument of this number, from 1."""
+        ...
+
+    def bytewise(self, expression: str) -> str:
+        """Make a text expression compare by its bytes."""
+        ...
+
+
+def key_name(number: int) -> str:
+    """Name the column that holds a row's key in an answer."""
+    return f"key_{number}"
+
+
+def render(selection: Selection, dialect: Dialect, *, after: Sequence[str] | None) -> str:
+    """Write the SELECT; the values of `after` follow the selection's own arguments."""
+    count = len(selection.arguments)
+    columns = [f"{expression} AS {name}" for name, expression in selection.columns.items()]
+    columns += [f"{expression} AS {key_name(number)}" for number, expression in enumerate(selection.keys)]
+    keys = ", ".join(dialect.bytewise(expression) for expression in selection.keys)
+    where = selection.where.format(*(dialect.text(number + 1) for number in range(count)))
+    # the names are the importers' own, and every value is an argument
+    query = f"SELECT {', '.join(columns)} FROM {selection.table} WHERE ({where})"  # noqa: S608
+    query += "".join(f" AND {expression} IS NOT NULL" for expression in selection.keys)
+    if after is not None:
+        values = ", ".join(dialect.text(count + number + 1) for number in range(len(selection.keys)))
+        query += f" AND ({keys}) > ({values})"
+    return f"{query} ORDER BY {keys}"
+
+
+class Database(Protocol):
+    """A database that is only read."""
+
+    words: str
+    dialect: Dialect
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
+    async def columns(self, table: str) -> frozenset[str]:
+        """Name a table's columns, as far as we may read them; none when there is no such table."""
+        ...
+
+    def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncIterator[Row]:
+        """Walk through rows in the order of their keys, in constant memory, behind the keys `after`."""
+        ...
+
+    async def rows(self, query: str, *arguments: str) -> list[Row]:
+        """Ask for a few rows; arguments are texts, referred to as {0}, {1}."""
+        ...
+
+
+def present(columns: frozenset[str], wanted: Sequence[str], *, prefix: str = "") -> dict[str, str]:
+    """Make the expressions of wanted columns; those that this schema does not have are NULL."""
+    return {name: f"{prefix}{name}" if name in columns else "NULL" for name in wanted}

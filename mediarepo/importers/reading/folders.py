@@ -1,0 +1,171 @@
+"""A folder of a source, out of which no path leads."""
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from mediarepo.importers.errors import BytesVanishedError, SourceError
+from mediarepo.importers.reading.shelves import Listed, Trouble
+from mediarepo.model.imports import FileBytes, ResolutionState, SourceBytes
+
+PIECE_BYTES = 256 * 1024
+_BATCH = 1000
+_MAX_NOTES = 100
+_MAX_DEPTH = 8  # deeper than any layout; links within a folder may form a circle
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+
+class FolderShelf:
+    """Files below a folder; symbolic links that lead out of it are followed only with `follow_links`."""
+
+    def __init__(self, name: str, folder: Path, *, follow_links: bool = False) -> None:
+        self.name = name
+        self.words = f"the folder {folder}"
+        self.notes: list[str] = []
+        self._folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links are judged later, one by one
+        self._follow_links = follow_links
+        self._root: Path | None = None
+
+    async def close(self) -> None:
+        """Hold nothing open between calls."""
+
+    async def check(self) -> str | None:
+        """Say why the folder cannot be read."""
+        try:
+            await asyncio.to_thread(os.listdir, self._folder)
+        except OSError as exc:
+            return f"{self.words} cannot be read: {exc.strerror}"
+        return None
+
+    async def find(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for a file."""
+        return await asyncio.to_thread(self._find, path)
+
+    def _find(self, path: str) -> FileBytes | Trouble | None:
+        whole = self._folder / path
+        if os.path.normpath(whole) != str(whole) or not whole.is_relative_to(self._folder) or "\0" in path:
+            return Trouble(ResolutionState.UNSAFE, f"{path!r} leads out of {self._folder}")
+        try:
+            status = whole.stat()
+            reason = self._refusal(whole)
+        except OSError as exc:
+            return self._failure(whole, exc)
+        if reason is not None:
+            return Trouble(ResolutionState.UNSAFE, reason)
+        if not stat.S_ISREG(status.st_mode):
+            return Trouble(ResolutionState.UNREADABLE, f"{whole} is a folder or a device, not a file")
+        if not os.access(whole, os.R_OK):
+            return Trouble(ResolutionState.UNREADABLE, f"{whole} may not be read")
+        return FileBytes(self.name, whole, status.st_size)
+
+    def _failure(self, whole: Path, exc: OSError) -> Trouble | None:
+        """Tell absence from trouble: in a folder that is not there (not mounted), nothing is known to be missing."""
+        if exc.errno not in _ABSENT:
+            return Trouble(ResolutionState.UNREADABLE, f"{whole} cannot be read: {exc.strerror}")
+        if not self._folder.is_dir():
+            return Trouble(ResolutionState.UNREADABLE, f"{self.words} is not there")
+        if whole.is_symlink():
+            return Trouble(ResolutionState.UNREADABLE, f"{whole} is a symbolic link to nothing")
+        return None
+
+    def _refusal(self, whole: Path) -> str | None:
+        if self._root is None:
+            self._root = self._folder.resolve(strict=True)
+        if self._follow_links or whole.resolve(strict=True).is_relative_to(self._root):
+            return None
+        return f"{whole} is a symbolic link out of {self._folder}; allow links if that is meant"
+
+    async def walk(self, under: str) -> AsyncIterator[Listed]:
+        """Walk through files, a thousand at a time."""
+        files = self._files(self._folder / under, under, _MAX_DEPTH)
+        while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):
+            for listed in batch:
+                yield listed
+
+    def _files(self, folder: Path, path: str, depth: int) -> Iterator[Listed]:
+        for name, entry in self._entries(folder):
+            if name.endswith(b"/"):
+                if depth:
+                    yield from self._files(Path(entry.path), f"{path}{entry.name}/", depth - 1)
+                continue
+            try:
+                status = entry.stat()
+            except OSError as exc:
+                self._note(f"{entry.path}: {exc.strerror}")
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found = FileBytes(self.name, Path(entry.path), status.st_size)
+                yield Listed(f"{path}{entry.name}", found, status.st_mtime_ns // 1_000_000)
+
+    def _entries(self, folder: Path) -> list[tuple[bytes, os.DirEntry[str]]]:
+        """List a folder in the order of whole paths, in which a folder's name ends with its slash."""
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(
+                    ((self._sort_name(entry), entry) for entry in entries if self._may_enter(entry)),
+                    key=lambda pair: pair[0],
+                )
+        except FileNotFoundError:
+            return []
+        except OSError as exc:
+            self._note(f"{folder} cannot be listed: {exc.strerror}")
+            return []
+
+    @staticmethod
+    def _sort_name(entry: os.DirEntry[str]) -> bytes:
+        return os.fsencode(entry.name) + (b"/" if entry.is_dir() else b"")
+
+    def _may_enter(self, entry: os.DirEntry[str]) -> bool:
+        if not entry.is_symlink():
+            return True
+        try:
+            reason = self._refusal(Path(entry.path))
+        except (OSError, RuntimeError) as exc:  # a loop of links is a RuntimeError until Python 3.13
+            reason = f"{entry.path}: {exc}"
+        if reason is not None:
+            self._note(reason)
+        return reason is None
+
+    def _note(self, words: str) -> None:
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.append(words)
+
+    async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Read a file, if it is still what was found."""
+        if not isinstance(found, FileBytes):
+            raise SourceError(f"{found} is no file")
+        file = await asyncio.to_thread(self._open, found)
+        try:
+            read = 0
+            while piece := await asyncio.to_thread(_read, file, found):
+                read += len(piece)
+                yield piece
+            if read != found.size_bytes:
+                raise BytesVanishedError(f"{found.path} had {found.size_bytes} bytes, and {read} could be read")
+        finally:
+            file.close()
+
+    def _open(self, found: FileBytes) -> BinaryIO:
+        now = self._find(os.path.relpath(found.path, self._folder))
+        if isinstance(now, Trouble):
+            raise SourceError(now.words)
+        if now is None:
+            raise BytesVanishedError(f"{found.path} is gone")
+        if now.size_bytes != found.size_bytes:
+            raise BytesVanishedError(f"{found.path} had {found.size_bytes} bytes and has {now.size_bytes} now")
+        try:
+            return found.path.open("rb")
+        except OSError as exc:
+            raise SourceError(f"{found.path} cannot be read: {exc.strerror}") from exc
+
+
+def _read(file: BinaryIO, found: FileBytes) -> bytes:
+    try:
+        return file.read(PIECE_BYTES)
+    except OSError as exc:
+        raise SourceError(f"{found.path} cannot be read: {exc.strerror}") from exc

@@ -1,0 +1,150 @@
+"""Rows meet their bytes: both walked through once, side by side, in the same order."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from mediarepo.importers.reading.shelves import Listed, Shelf, Trouble, path_order
+from mediarepo.model.imports import Located, Orphan, Resolution, ResolutionState, SourceBytes, SourceMedia
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A row with the path that its bytes should have; None when no path can be made of it.
+
+    `complaint` says in words why the bytes must not be taken even if they are there.
+    """
+
+    media: SourceMedia
+    path: str | None
+    complaint: str | None = None
+
+
+async def locate(placed: Placed, shelves: Sequence[Shelf]) -> Resolution:
+    """Look for one row's bytes on every shelf, in order, until some have the right size."""
+    if placed.path is None:
+        return Resolution(ResolutionState.UNSAFE, placed.complaint or "no path can be made of its id")
+    if placed.media.pending:
+        return _pending()
+    candidates: list[SourceBytes] = []
+    troubles: list[Trouble] = []
+    for shelf in shelves:
+        answer = await shelf.find(placed.path)
+        if isinstance(answer, Trouble):
+            troubles.append(answer)
+        elif answer is not None:
+            candidates.append(answer)
+            if fits(placed.media, answer):
+                break
+    return conclude(placed, candidates, troubles)
+
+
+def fits(media: SourceMedia, found: SourceBytes) -> bool:
+    """Say whether bytes have the size that the row tells, if it tells one."""
+    return media.size_bytes is None or found.size_bytes == media.size_bytes
+
+
+def conclude(placed: Placed, candidates: Sequence[SourceBytes], troubles: Sequence[Trouble] = ()) -> Resolution:
+    """Judge what was seen: bytes elsewhere are only missing, or of another size, when every shelf could be asked."""
+    seen = tuple(candidates)
+    if placed.complaint is not None:
+        return Resolution(ResolutionState.UNSAFE, placed.complaint, candidates=seen)
+    for found in candidates:
+        if fits(placed.media, found):
+            return Resolution(ResolutionState.FOUND, "found", found, seen)
+    if troubles:
+        return Resolution(troubles[0].state, "; ".join(trouble.words for trouble in troubles), candidates=seen)
+    if seen:
+        sizes = ", ".join(f"{found.size_bytes} on {found.shelf}" for found in seen)
+        words = f"the row says {placed.media.size_bytes} bytes, there are {sizes}"
+        return Resolution(ResolutionState.MISMATCH, words, candidates=seen)
+    return Resolution(ResolutionState.MISSING, f"nothing lies at {placed.path}")
+
+
+def _pending() -> Resolution:
+    return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
+
+
+class _Walker:
+    """One shelf's walk, looking one step ahead.
+
+    Some servers list in another order than that of bytes. What comes too late has been met through its row already,
+    with a look of its own, so it is passed over; only orphans among those are not noticed.
+    """
+
+    def __init__(self, shelf: Shelf, under: str) -> None:
+        self._shelf = shelf
+        self._listed = shelf.walk(under)
+        self._last = b""
+        self._disordered = False
+        self.head: Listed | None = None
+        self.claimed = False
+
+    async def step(self) -> None:
+        self.claimed = False
+        async for listed in self._listed:
+            if listed.order > self._last:
+                self.head, self._last = listed, listed.order
+                return
+            if not self._disordered:
+                self._disordered = True
+                self._shelf.notes.append(f"{self._shelf.words} is not listed in order, so orphans may go unnoticed")
+        self.head = None
+
+    async def orphans_before(self, end: bytes | None) -> AsyncIterator[Listed]:
+        while self.head is not None and (end is None or self.head.order < end):
+            if not self.claimed:
+                yield self.head
+            await self.step()
+
+    def claim(self, path: bytes) -> SourceBytes | None:
+        if self.head is None or self.head.order != path:
+            return None
+        self.claimed = True
+        return self.head.found
+
+
+class Joining:
+    """Walks through rows and shelves; both must come in the order of paths as bytes, which rows only should.
+
+    `is_known` tells whether a path belongs to a row by now, and is asked about bytes newer than `started_ts`.
+    """
+
+    def __init__(
+        self, shelves: Sequence[Shelf], *, started_ts: int, is_known: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        self._shelves = shelves
+        self._started_ts = started_ts
+        self._is_known = is_known
+
+    async def join(self, rows: AsyncIterator[Placed], under: str) -> AsyncIterator[Located | Orphan]:
+        """Tell of every row, and of all bytes that no row asked for."""
+        walkers = [_Walker(shelf, under) for shelf in self._shelves]
+        for walker in walkers:
+            await walker.step()
+        last = b""
+        async for placed in rows:
+            path = None if placed.path is None else path_order(placed.path)
+            if path is None or path < last or not placed.path.startswith(under):  # type: ignore[union-attr]
+                yield Located(placed.media, await locate(placed, self._shelves))
+                continue
+            last = path
+            async for orphan in self._orphans(walkers, path):
+                yield orphan
+            yield Located(placed.media, await self._resolve(placed, walkers, path))
+        async for orphan in self._orphans(walkers, None):
+            yield orphan
+
+    async def _resolve(self, placed: Placed, walkers: Sequence[_Walker], path: bytes) -> Resolution:
+        claims = [walker.claim(path) for walker in walkers]
+        if placed.media.pending and placed.complaint is None:
+            return _pending()
+        resolution = conclude(placed, [found for found in claims if found is not None])
+        if resolution.state in {ResolutionState.MISSING, ResolutionState.MISMATCH}:
+            return await locate(placed, self._shelves)
+        return resolution
+
+    async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncIterator[Orphan]:
+        for walker in walkers:
+            async for listed in walker.orphans_before(end):
+                if listed.modified_ts < self._started_ts or not await self._is_known(listed.path):
+                    yield Orphan(listed.found)

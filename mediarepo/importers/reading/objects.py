@@ -1,0 +1,105 @@
+"""Buckets of a source: what is asked of them, and shelves made of them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mediarepo.importers.errors import BytesVanishedError, SourceError
+from mediarepo.importers.reading.shelves import Listed, Trouble
+from mediarepo.model.imports import ObjectBytes, ResolutionState, SourceBytes
+
+_ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An object as a LIST shows it; `etag` without quotes, `modified_ts` in ms."""
+
+    key: str
+    size_bytes: int
+    etag: str | None
+    modified_ts: int = 0
+    storage_class: str = ""
+
+
+class ObjectLister(Protocol):
+    """A bucket that is only read. Methods raise SourceUnavailableError during outages, else SourceError."""
+
+    bucket: str
+    words: str
+    lists: int
+
+    def list(self, prefix: str, start_after: str | None = None) -> AsyncIterator[StoredKey]:
+        """Walk through the objects whose keys begin with `prefix`, in the order of keys, behind `start_after`."""
+        ...
+
+    async def find(self, key: str) -> StoredKey | None:
+        """Look for one object; None only when the bucket answers that there is none."""
+        ...
+
+    def get(self, key: str, *, etag: str | None = None) -> AsyncGenerator[bytes, None]:
+        """Read an object in small pieces; raises BytesVanishedError when it is gone, or another one by its ETag."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class BucketShelf:
+    """Objects whose keys begin with `prefix`, to which paths are appended as they are, without a slash between."""
+
+    def __init__(self, name: str, objects: ObjectLister, *, prefix: str) -> None:
+        self.name = name
+        self.words = f"{objects.words} under {prefix!r}"
+        self.notes: list[str] = []
+        self._objects = objects
+        self._prefix = prefix
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._objects.close()
+
+    @property
+    def lists(self) -> int:
+        """How many LIST requests were made."""
+        return self._objects.lists
+
+    async def check(self) -> str | None:
+        """Say why the bucket cannot be read."""
+        try:
+            await self._objects.find(f"{self._prefix}local_content/")
+        except SourceError as exc:
+            return f"{self.words} cannot be read: {exc}"
+        return None
+
+    async def find(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for an object."""
+        try:
+            stored = await self._objects.find(self._prefix + path)
+        except SourceError as exc:
+            return Trouble(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
+        if stored is not None and stored.storage_class in _ARCHIVED:
+            words = f"{stored.key} was archived ({stored.storage_class}) and must be restored first"
+            return Trouble(ResolutionState.UNREADABLE, words)
+        return None if stored is None else self._found(stored)
+
+    async def walk(self, under: str) -> AsyncIterator[Listed]:
+        """Walk through objects, a thousand with one request; archived ones are left to `find`."""
+        async for stored in self._objects.list(self._prefix + under):
+            if stored.storage_class not in _ARCHIVED:
+                yield Listed(stored.key.removeprefix(self._prefix), self._found(stored), stored.modified_ts)
+
+    def _found(self, stored: StoredKey) -> ObjectBytes:
+        return ObjectBytes(self.name, self._objects.bucket, stored.key, stored.size_bytes, stored.etag)
+
+    async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Read an object, if it is still what was found."""
+        if not isinstance(found, ObjectBytes):
+            raise SourceError(f"{found} is no object")
+        read = 0
+        async for piece in self._objects.get(found.object_key, etag=found.etag):
+            read += len(piece)
+            yield piece
+        if read != found.size_bytes:
+            raise BytesVanishedError(f"{found.object_key} had {found.size_bytes} bytes, and {read} could be read")

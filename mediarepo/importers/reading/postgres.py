@@ -1,0 +1,168 @@
+"""A Postgres database of a server that may be running, reached directly, through PgBouncer, or on a replica."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from mediarepo.importers.errors import SourceError, SourceUnavailableError
+from mediarepo.importers.reading.databases import Dialect, Selection, key_name, render
+from mediarepo.importers.reading.texts import Row, key_text
+
+if TYPE_CHECKING:  # only the stubs know these classes as generic
+    Connection = PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection, Pool = PoolConnectionProxy, asyncpg.Pool
+
+_CONNECTIONS = 6
+_CONNECT_TIMEOUT_S = 15
+_COMMAND_TIMEOUT_S = 600
+_FETCH = 1000
+_PAGE = 10_000
+_ATTEMPTS = 5
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_PAUSE_S = 0.5
+_NO_CURSOR = (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError, asyncpg.InvalidCursorNameError)
+_INTERRUPTED = (
+    *_NO_CURSOR,
+    asyncpg.SerializationError,  # a replica's "conflict with recovery"
+    asyncpg.QueryCanceledError,
+    asyncpg.InvalidSQLStatementNameError,  # PgBouncer gave the statement to another server
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.NoActiveSQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    OSError,
+    TimeoutError,
+)
+
+
+class PostgresDialect:
+    """Postgres compares texts by the database's collation, unless told otherwise."""
+
+    def text(self, number: int) -> str:
+        """Refer to a text argument."""
+        return f"CAST(${number} AS TEXT)"
+
+    def bytewise(self, expression: str) -> str:
+        """Ask for the comparison of bytes."""
+        return f'({expression}) COLLATE "C"'
+
+
+class PostgresDatabase:
+    """Walks with a server-side cursor over one snapshot; when that breaks, goes on behind the last key, in pages."""
+
+    def __init__(self, dsn: str, *, settings: Mapping[str, str] | None = None, words: str = "the database") -> None:
+        self.dialect: Dialect = PostgresDialect()
+        self.words = words
+        self._dsn = dsn
+        self._settings = dict(settings or {})
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    async def columns(self, table: str) -> frozenset[str]:
+        """Name a table's columns, as far as we may read them; none when there is no such table."""
+        found = await self.rows(
+            "SELECT column_name AS name FROM information_schema.columns"
+            " WHERE table_name = {0} AND table_schema = ANY (current_schemas(FALSE))"
+            " AND has_column_privilege(CAST(quote_ident(table_schema) || '.' || quote_ident(table_name) AS regclass),"
+            " column_name, 'SELECT')",
+            table,
+        )
+        return frozenset(str(row["name"]) for row in found)
+
+    async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncIterator[Row]:
+        """Walk through rows; those of one walk are of one moment, unless it was interrupted."""
+        failures = 0
+        while True:
+            try:
+                rows = self._snapshot(selection, after) if not failures else self._pages(selection, after)
+                async for row in rows:
+                    yield row
+                    after = [key_text(row[key_name(number)]) for number in range(len(selection.keys))]
+                    failures = min(failures, 1)
+            except _INTERRUPTED as exc:
+                failures += 1
+                if failures > _ATTEMPTS:
+                    raise SourceUnavailableError(f"{self.words} cannot be read: {exc}") from exc
+                await asyncio.sleep(_PAUSE_S * (failures - 1))
+            except asyncpg.PostgresError as exc:
+                raise SourceError(f"{self.words} cannot be read: {exc}") from exc
+            else:
+                return
+
+    async def _snapshot(self, selection: Selection, after: Sequence[str] | None) -> AsyncIterator[Row]:
+        query = render(selection, self.dialect, after=after)
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            cursor = await connection.cursor(query, *selection.arguments, *(after or ()))
+            while batch := await cursor.fetch(_FETCH):
+                for record in batch:
+                    yield dict(record)
+
+    async def _pages(self, selection: Selection, after: Sequence[str] | None) -> AsyncIterator[Row]:
+        while True:
+            query = render(selection, self.dialect, after=after) + f" LIMIT {_PAGE}"
+            async with self._connection() as connection:
+                records = await connection.fetch(query, *selection.arguments, *(after or ()))
+            page = [dict(record) for record in records]
+            for row in page:
+                yield row
+            if len(page) < _PAGE:
+                return
+            after = [key_text(page[-1][key_name(number)]) for number in range(len(selection.keys))]
+
+    async def rows(self, query: str, *arguments: str) -> list[Row]:
+        """Ask for a few rows; tried again when the connection was lost."""
+        if any(_UNSTORABLE.search(argument) for argument in arguments):
+            return []
+        query = query.format(*(self.dialect.text(number + 1) for number in range(len(arguments))))
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self._connection() as connection:
+                    return [dict(record) for record in await connection.fetch(query, *arguments)]
+            except _INTERRUPTED as exc:
+                if attempt == _ATTEMPTS - 1 or isinstance(exc, OSError):
+                    raise SourceUnavailableError(f"{self.words} cannot be read: {exc}") from exc
+                await asyncio.sleep(_PAUSE_S * attempt)
+            except asyncpg.PostgresError as exc:
+                raise SourceError(f"{self.words} cannot be read: {exc}") from exc
+        raise SourceUnavailableError(f"{self.words} cannot be read")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._open_pool()
+        async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+            yield connection
+
+    async def _open_pool(self) -> Pool:
+        try:
+            return await asyncpg.create_pool(
+                self._dsn,
+                min_size=0,
+                max_size=_CONNECTIONS,
+                timeout=_CONNECT_TIMEOUT_S,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                statement_cache_size=0,  # behind PgBouncer, the next statement may meet another server
+                server_settings={"application_name": "mediarepo import", **self._settings},
+            )
+        except (ValueError, asyncpg.InterfaceError) as exc:
+            raise SourceError(f"{self.words} cannot be reached as it is configured: {exc}") from exc

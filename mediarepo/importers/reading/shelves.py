@@ -1,0 +1,62 @@
+"""Places where a source keeps bytes under relative paths."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mediarepo.model.imports import ResolutionState, SourceBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Bytes met on a walk; `path` is relative to the shelf, `modified_ts` in ms."""
+
+    path: str
+    found: SourceBytes
+    modified_ts: int
+
+    @property
+    def order(self) -> bytes:
+        """The path as walks order it."""
+        return path_order(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a shelf cannot say whether it has bytes, or must not give them out."""
+
+    state: ResolutionState
+    words: str
+
+
+class Shelf(Protocol):
+    """One folder or bucket."""
+
+    name: str
+    words: str
+    notes: list[str]
+
+    async def find(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for the bytes at a path; None when it is sure that there are none."""
+        ...
+
+    def walk(self, under: str) -> AsyncIterator[Listed]:
+        """Walk through everything whose path begins with `under` (up to a slash), in the order of paths as bytes."""
+        ...
+
+    def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Read bytes of this shelf in small pieces; raises BytesVanishedError when they are not what was found."""
+        ...
+
+    async def check(self) -> str | None:
+        """Say in words why the shelf cannot be read at all; None when it can."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def path_order(path: str) -> bytes:
+    """Encode a path as it is ordered."""
+    return path.encode(errors="surrogateescape")

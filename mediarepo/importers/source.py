@@ -1,0 +1,69 @@
+"""What every source can do, whatever keeps its media."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol, Self
+
+from mediarepo.model.imports import (
+    Findings,
+    Located,
+    Orphan,
+    Resolution,
+    SourceBytes,
+    SourceKey,
+    SourceMedia,
+    SourceThumbnail,
+)
+
+
+class Source(Protocol):
+    """Another media repository, never written to; open it before use, with `async with`.
+
+    Only `preflight` tells of problems as findings; everything else raises SourceError for them.
+    """
+
+    name: str
+
+    async def __aenter__(self) -> Self:
+        """Hold nothing that could fail: connections are made when they are needed."""
+        ...
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of connections and files."""
+        ...
+
+    @property
+    def lists(self) -> int:
+        """How many LIST requests were made until now."""
+        ...
+
+    async def preflight(self) -> Findings:
+        """Look at everything an import would need; never raises for what is wrong with the source."""
+        ...
+
+    def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+        """Walk through all media in the order of their keys, behind `after`."""
+        ...
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now."""
+        ...
+
+    async def locate(self, media: SourceMedia) -> Resolution:
+        """Look for the bytes of one piece of media."""
+        ...
+
+    def located(self) -> AsyncIterator[Located | Orphan]:
+        """Walk through all media and all bytes at once, in the order of their places."""
+        ...
+
+    def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+        """Walk through the thumbnails that the source has of it."""
+        ...
+
+    async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
+        """Look for the bytes of a thumbnail."""
+        ...
+
+    def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Read bytes in small pieces; raises BytesVanishedError when they are not what was found."""
+        ...

@@ -1,0 +1,1 @@
+"""Synapse: its configuration, its tables, its folders, its admin API."""

@@ -1,0 +1,145 @@
+"""What homeserver.yaml tells about media."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediarepo.importers.errors import SourceConfigError
+from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress, postgres_address
+from mediarepo.importers.reading.buckets import BucketAddress
+from mediarepo.importers.reading.yamls import duration_ms, entries, load_files, section, size_bytes, text
+
+_DAY_MS = 86_400_000
+_UPLOAD_BYTES = 50 * 1024 * 1024
+_FOLDER_MODULES = frozenset(
+    {
+        "file_system",
+        "synapse.rest.media.v1.storage_provider",
+        "synapse.rest.media.v1.storage_provider.FileStorageProviderBackend",
+        "synapse.media.storage_provider.FileStorageProviderBackend",
+    }
+)
+_BUCKET_MODULE = "s3_storage_provider.S3StorageProviderBackend"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderProvider:
+    """A second folder with the layout of the first."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BucketProvider:
+    """A bucket; paths are appended to `prefix` as it stands."""
+
+    address: BucketAddress
+    prefix: str
+
+
+Provider = FolderProvider | BucketProvider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynapseConfig:
+    """What an import needs of Synapse's configuration; `unknown_providers` are modules we cannot read from."""
+
+    server_name: str
+    database: DatabaseAddress
+    media_store_path: Path
+    providers: tuple[Provider, ...] = ()
+    unknown_providers: tuple[str, ...] = ()
+    unused_expiration_ms: int = _DAY_MS
+    max_upload_bytes: int = _UPLOAD_BYTES
+    url_preview_enabled: bool = False
+    dynamic_thumbnails: bool = False
+    media_repo_enabled: bool = True
+    authenticated_media: bool = True
+
+
+def load_synapse_config(paths: Iterable[Path], *, base: Path | None = None) -> SynapseConfig:
+    """Read homeserver.yaml with whatever overrides it, files or folders of *.yaml in the order Synapse is given them.
+
+    Relative paths in it start at `base`, Synapse's working folder; without one, at the first file's folder.
+    """
+    files = list(paths)
+    if not files:
+        raise SourceConfigError("no configuration file of Synapse is given")
+    first = files[0] if files[0].is_dir() else files[0].parent
+    return parse_synapse_config(load_files(files), base=base or first)
+
+
+def parse_synapse_config(document: Mapping[str, object], *, base: Path) -> SynapseConfig:
+    """Make sense of a configuration that was read already."""
+    server_name = text(document.get("server_name"))
+    if server_name is None:
+        raise SourceConfigError("the configuration has no server_name; give all of Synapse's configuration files")
+    providers, unknown = _providers(document, base)
+    return SynapseConfig(
+        server_name=server_name,
+        database=_database(document, base),
+        media_store_path=_path(document.get("media_store_path") or "media_store", base),
+        providers=tuple(providers),
+        unknown_providers=tuple(unknown),
+        unused_expiration_ms=duration_ms(document.get("unused_expiration_time"), _DAY_MS),
+        max_upload_bytes=size_bytes(document.get("max_upload_size"), _UPLOAD_BYTES),
+        url_preview_enabled=bool(document.get("url_preview_enabled", False)),
+        dynamic_thumbnails=bool(document.get("dynamic_thumbnails", False)),
+        media_repo_enabled=bool(document.get("enable_media_repo", True)),
+        authenticated_media=bool(document.get("enable_authenticated_media", True)),
+    )
+
+
+def _database(document: Mapping[str, object], base: Path) -> DatabaseAddress:
+    databases = section(document.get("databases"), "databases")
+    if databases and "main" not in databases:
+        raise SourceConfigError("databases has no main, which is where Synapse keeps media")
+    chosen = section(databases.get("main") if databases else document.get("database"), "database")
+    arguments = section(chosen.get("args"), "database.args")
+    name = chosen.get("name", "sqlite3")
+    if name == "sqlite3":
+        return SqliteAddress(_path(arguments.get("database") or "homeserver.db", base))
+    if name == "psycopg2":
+        return postgres_address({key: value for key, value in arguments.items() if not key.startswith("cp_")})
+    raise SourceConfigError(f"the database is {name!r}; only sqlite3 and psycopg2 are known")
+
+
+def _providers(document: Mapping[str, object], base: Path) -> tuple[list[Provider], list[str]]:
+    found: list[Provider] = []
+    unknown: list[str] = []
+    for entry in entries(document.get("media_storage_providers"), "media_storage_providers"):
+        provider = section(entry, "an entry of media_storage_providers")
+        module, config = str(provider.get("module")), section(provider.get("config"), "a provider's config")
+        if module in _FOLDER_MODULES:
+            found.append(FolderProvider(_path(config.get("directory"), base)))
+        elif module == _BUCKET_MODULE:
+            found.append(_bucket(config))
+        else:
+            unknown.append(module)
+    if document.get("backup_media_store_path"):
+        found.append(FolderProvider(_path(document["backup_media_store_path"], base)))
+    return found, unknown
+
+
+def _bucket(config: Mapping[str, object]) -> BucketProvider:
+    bucket = text(config.get("bucket"))
+    if bucket is None:
+        raise SourceConfigError("the S3 storage provider's config has no bucket")
+    address = BucketAddress(
+        bucket=bucket,
+        region=text(config.get("region_name")),
+        endpoint_url=text(config.get("endpoint_url")),
+        access_key_id=text(config.get("access_key_id")),
+        secret_access_key=text(config.get("secret_access_key")),
+        session_token=text(config.get("session_token")),
+        customer_key=text(config.get("sse_customer_key")),
+        customer_algorithm=text(config.get("sse_customer_algo")) or "AES256",
+    )
+    return BucketProvider(address, text(config.get("prefix")) or "")
+
+
+def _path(value: object, base: Path) -> Path:
+    if value is None:
+        raise SourceConfigError("a folder is missing in media_storage_providers")
+    return Path(os.path.abspath(base / str(value)))  # noqa: PTH100 - without following links, which may be the point

@@ -1,0 +1,160 @@
+"""Synapse's tables, of any age."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from mediarepo.importers.reading.databases import Database, Selection, key_name, present
+from mediarepo.importers.reading.texts import Row, Values, key_text
+from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
+
+LOCAL, REMOTE = "local_media_repository", "remote_media_cache"
+LOCAL_THUMBNAILS, REMOTE_THUMBNAILS = "local_media_repository_thumbnails", "remote_media_cache_thumbnails"
+TABLES = (LOCAL, REMOTE, LOCAL_THUMBNAILS, REMOTE_THUMBNAILS)
+_SHARED = (
+    "media_type",
+    "media_length",
+    "created_ts",
+    "upload_name",
+    "quarantined_by",
+    "last_access_ts",
+    "authenticated",
+    "sha256",
+)
+_LOCAL_ONLY = ("user_id", "url_cache", "safe_from_quarantine")
+_REMOTE_ONLY = ("media_origin", "media_id", "filesystem_id")
+_THUMBNAIL = (
+    "thumbnail_width",
+    "thumbnail_height",
+    "thumbnail_type",
+    "thumbnail_method",
+    "thumbnail_length",
+    "filesystem_id",
+)
+
+
+class Tables:
+    """Reads rows as media; columns that a schema does not have yet are as good as NULL."""
+
+    def __init__(self, database: Database, *, server_name: str, unused_expiration_ms: int) -> None:
+        self._database = database
+        self._server_name = server_name
+        self._unused_expiration_ms = unused_expiration_ms
+        self._columns: dict[str, frozenset[str]] = {}
+
+    async def columns(self, table: str) -> frozenset[str]:
+        """Name a table's columns; asked once."""
+        if table not in self._columns:
+            self._columns[table] = await self._database.columns(table)
+        return self._columns[table]
+
+    async def local(self, after: str | None = None, *, url_cache: bool | None = None) -> AsyncIterator[SourceMedia]:
+        """Walk through local media by id: all, or only those of previews, or only others."""
+        columns = await self.columns(LOCAL)
+        if "media_id" not in columns:
+            return
+        where = "1 = 1"
+        if url_cache is not None and "url_cache" in columns:
+            where = "url_cache IS NOT NULL" if url_cache else "url_cache IS NULL"
+        elif url_cache:
+            return
+        selection = Selection(LOCAL, present(columns, (*_SHARED, *_LOCAL_ONLY)), ("media_id",), where)
+        async for row in self._database.stream(selection, None if after is None else (after,)):
+            yield self._local(key_text(row[key_name(0)]), row)
+
+    async def remote(
+        self, keys: Sequence[str], *, where: str, arguments: tuple[str, ...] = (), after: Sequence[str] | None = None
+    ) -> AsyncIterator[SourceMedia]:
+        """Walk through other servers' media by these keys."""
+        columns = await self.columns(REMOTE)
+        if "media_id" not in columns:
+            return
+        wanted = present(columns, (*_SHARED, *_REMOTE_ONLY))
+        selection = Selection(REMOTE, wanted, tuple(keys), where, arguments)
+        async for row in self._database.stream(selection, after):
+            yield self._remote(row)
+
+    async def get(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now."""
+        if server_name == self._server_name:
+            rows = await self._rows(LOCAL, (*_SHARED, *_LOCAL_ONLY), media_id)
+            return self._local(media_id, rows[0]) if rows else None
+        rows = await self._rows(REMOTE, (*_SHARED, *_REMOTE_ONLY), server_name, media_id)
+        return self._remote(rows[0]) if rows else None
+
+    async def _rows(self, table: str, wanted: Sequence[str], *address: str) -> list[Row]:
+        columns = await self.columns(table)
+        if "media_id" not in columns:
+            return []
+        condition = "media_id = {0}" if len(address) == 1 else "media_origin = {0} AND media_id = {1}"
+        return await self._database.rows(select(table, present(columns, wanted), condition), *address)
+
+    async def has_file(self, server_name: str, filesystem_id: str) -> bool:
+        """Say whether a row of another server's media names this file by now."""
+        query = select(REMOTE, {"one": "1"}, "media_origin = {0} AND filesystem_id = {1}")
+        return bool(await self._database.rows(query, server_name, filesystem_id))
+
+    async def thumbnails(self, media: SourceMedia) -> list[SourceThumbnail]:
+        """List the thumbnails of one piece of media, by size."""
+        remote = media.kind is MediaKind.REMOTE
+        address = (media.server_name, media.media_id) if remote else (media.media_id,)
+        rows = await self._rows(REMOTE_THUMBNAILS if remote else LOCAL_THUMBNAILS, _THUMBNAIL, *address)
+        found = [_thumbnail(media, row) for row in rows]
+        return sorted(found, key=lambda one: (one.width, one.height, one.method, one.content_type))
+
+    def _local(self, media_id: str, row: Row) -> SourceMedia:
+        values = Values(row)
+        url_cache = row["url_cache"] is not None
+        media = replace(
+            _shared(values, self._server_name, media_id, MediaKind.URL_CACHE if url_cache else MediaKind.LOCAL),
+            user_id=values.text("user_id"),
+            protected=values.flag("safe_from_quarantine"),
+        )
+        if row["media_length"] is None and not url_cache:
+            expires_ts = (media.created_ts or 0) + self._unused_expiration_ms
+            media = replace(media, pending=True, expires_ts=expires_ts)
+        return replace(media, repaired=tuple(values.repaired))
+
+    @staticmethod
+    def _remote(row: Row) -> SourceMedia:
+        values = Values(row)
+        media = _shared(values, key_text(row["media_origin"]), key_text(row["media_id"]), MediaKind.REMOTE)
+        filesystem_id = key_text(row["filesystem_id"]) or None
+        return replace(media, filesystem_id=filesystem_id, repaired=tuple(values.repaired))
+
+
+def _shared(values: Values, server_name: str, media_id: str, kind: MediaKind) -> SourceMedia:
+    return SourceMedia(
+        server_name=server_name,
+        media_id=media_id,
+        kind=kind,
+        content_type=values.text("media_type"),
+        size_bytes=values.size("media_length"),
+        created_ts=values.integer("created_ts"),
+        upload_name=values.text("upload_name"),
+        last_access_ts=values.integer("last_access_ts"),
+        quarantined_by=values.text("quarantined_by"),
+        authenticated=values.flag("authenticated"),
+        sha256=values.sha256("sha256"),
+    )
+
+
+def _thumbnail(media: SourceMedia, row: Row) -> SourceThumbnail:
+    values = Values(row)
+    return SourceThumbnail(
+        server_name=media.server_name,
+        media_id=media.media_id,
+        kind=media.kind,
+        width=values.integer("thumbnail_width") or 0,
+        height=values.integer("thumbnail_height") or 0,
+        method=values.text("thumbnail_method") or "",
+        content_type=values.text("thumbnail_type") or "",
+        size_bytes=values.size("thumbnail_length"),
+        filesystem_id=key_text(row["filesystem_id"]) or media.filesystem_id,
+        animated=values.text("thumbnail_type") == "image/webp" and media.content_type != "image/webp",
+    )
+
+
+def select(table: str, columns: dict[str, str], condition: str) -> str:
+    """Write a SELECT of our own words; values are arguments, referred to as {0}, {1}."""
+    expressions = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+    return f"SELECT {expressions} FROM {table} WHERE {condition}"  # noqa: S608 - all of it is ours

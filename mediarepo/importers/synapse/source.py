@@ -1,0 +1,171 @@
+"""Synapse's media, out of its database, its folders and its buckets."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Self
+
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.reading.addresses import open_database
+from mediarepo.importers.reading.buckets import Bucket
+from mediarepo.importers.reading.folders import FolderShelf
+from mediarepo.importers.reading.joining import Joining, Placed, locate
+from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.shelves import Shelf
+from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
+from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbnail_paths
+from mediarepo.importers.synapse.preflight import look_at
+from mediarepo.importers.synapse.rows import Tables
+from mediarepo.model.imports import (
+    Findings,
+    Located,
+    MediaKind,
+    Orphan,
+    Resolution,
+    ResolutionState,
+    SourceBytes,
+    SourceKey,
+    SourceMedia,
+    SourceThumbnail,
+)
+
+_BY_KEY = ("media_origin", "media_id")
+_BY_PLACE = ("media_origin || '/'", "filesystem_id", "media_id")
+_FRESH_MS = 10 * 60 * 1000
+
+
+class SynapseSource:
+    """A Source; `shelves` replaces what the configuration says of folders and buckets.
+
+    Rows about Synapse's own media among those of other servers are nothing that Synapse would ever serve, and left out.
+    """
+
+    def __init__(
+        self,
+        config: SynapseConfig,
+        *,
+        name: str = "synapse",
+        shelves: Sequence[Shelf] | None = None,
+        follow_links: bool = False,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.database = open_database(config.database)
+        self.shelves = list(shelves) if shelves is not None else make_shelves(config, follow_links=follow_links)
+        self.tables = Tables(
+            self.database, server_name=config.server_name, unused_expiration_ms=config.unused_expiration_ms
+        )
+        self._now_ms = now_ms
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.database.close()
+        for shelf in self.shelves:
+            await shelf.close()
+
+    @property
+    def lists(self) -> int:
+        """How many LIST requests were made until now."""
+        return sum(shelf.lists for shelf in self.shelves if isinstance(shelf, BucketShelf))
+
+    async def preflight(self) -> Findings:
+        """Look at database, folders and buckets, and try a few originals."""
+        return await look_at(self.config, self.database, self.tables, self.shelves, now_ms=self._now_ms())
+
+    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+        """Walk through all media in the order of server names and ids."""
+        own = self.config.server_name
+        if after is None or after.order[0] < own.encode():
+            async for media in self._remote("{own} > {name}", after):
+                yield media
+        if after is None or after.order[0] <= own.encode():
+            start = after.media_id if after is not None and after.server_name == own else None
+            async for media in self.tables.local(start):
+                yield media
+        async for media in self._remote("{own} < {name}", after):
+            yield media
+
+    def _remote(self, condition: str, after: SourceKey | None) -> AsyncIterator[SourceMedia]:
+        own = self.config.server_name
+        name = self.database.dialect.bytewise("media_origin")
+        where = condition.format(own="{0}", name=name)
+        return self.tables.remote(_BY_KEY, where=where, arguments=(own,), after=after)
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now."""
+        return await self.tables.get(server_name, media_id)
+
+    async def locate(self, media: SourceMedia) -> Resolution:
+        """Look for the bytes on every shelf, as Synapse does, but by their size too."""
+        return await locate(place(media), self.shelves)
+
+    async def located(self) -> AsyncIterator[Located | Orphan]:
+        """Walk through all media and bytes: local ones, those of previews, those of other servers."""
+        started_ts = self._now_ms() - _FRESH_MS
+        joining = Joining(self.shelves, started_ts=started_ts, is_known=self._is_known)
+        remote = self.tables.remote(_BY_PLACE, where="media_origin <> {0}", arguments=(self.config.server_name,))
+        for kind, rows in (
+            (MediaKind.LOCAL, self.tables.local(url_cache=False)),
+            (MediaKind.URL_CACHE, self.tables.local(url_cache=True)),
+            (MediaKind.REMOTE, remote),
+        ):
+            async for met in joining.join(_placed(rows), folder_of(kind)):
+                yield met
+
+    async def _is_known(self, path: str) -> bool:
+        found = media_of(path)
+        if found is None:
+            return False
+        kind, server_name, name = found
+        if kind is MediaKind.REMOTE:
+            return await self.tables.has_file(server_name, name)
+        return await self.tables.get(self.config.server_name, name) is not None
+
+    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+        """Walk through the rows of its thumbnails."""
+        for thumbnail in await self.tables.thumbnails(media):
+            yield thumbnail
+
+    async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
+        """Look for a thumbnail under its name, and under the name it would have had long ago."""
+        media = SourceMedia(
+            server_name=thumbnail.server_name,
+            media_id=thumbnail.media_id,
+            kind=thumbnail.kind,
+            size_bytes=thumbnail.size_bytes,
+        )
+        paths = thumbnail_paths(thumbnail)
+        resolutions = [await locate(Placed(media, path), self.shelves) for path in paths]
+        found = [one for one in resolutions if one.state is ResolutionState.FOUND]
+        seen = [one for one in resolutions if one.state is not ResolutionState.MISSING]
+        if not resolutions:
+            return Resolution(ResolutionState.UNSAFE, "no path can be made of the thumbnail's row")
+        return (found or seen or resolutions)[0]
+
+    async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Read bytes from the shelf on which they were found."""
+        for shelf in self.shelves:
+            if shelf.name == found.shelf:
+                async for piece in shelf.open(found):
+                    yield piece
+                return
+        raise SourceError(f"there is no shelf {found.shelf}")
+
+
+async def _placed(rows: AsyncIterator[SourceMedia]) -> AsyncIterator[Placed]:
+    async for media in rows:
+        yield place(media)
+
+
+def make_shelves(config: SynapseConfig, *, follow_links: bool = False) -> list[Shelf]:
+    """Make shelves of everything the configuration names, in the order in which Synapse looks."""
+    shelves: list[Shelf] = [FolderShelf("media_store", config.media_store_path, follow_links=follow_links)]
+    for number, provider in enumerate(config.providers, 1):
+        name = f"provider {number}"
+        if isinstance(provider, FolderProvider):
+            shelves.append(FolderShelf(name, provider.folder, follow_links=follow_links))
+        else:
+            shelves.append(BucketShelf(name, Bucket(provider.address), prefix=provider.prefix))
+    return shelves

@@ -1,0 +1,190 @@
+"""Media as another media repository keeps them, before they are ours."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_FINGERPRINT_BYTES = 8
+
+
+class MediaKind(StrEnum):
+    """Which of a source's collections media belong to."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+    URL_CACHE = "url_cache"
+
+
+class SourceKey(NamedTuple):
+    """What media are ordered by, as bytes of UTF-8; where a walk can go on later."""
+
+    server_name: str
+    media_id: str
+
+    @property
+    def order(self) -> tuple[bytes, bytes]:
+        """The key as it compares in every source, whatever its collation."""
+        return self.server_name.encode(errors="surrogateescape"), self.media_id.encode(errors="surrogateescape")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceMedia:
+    """One row of a source, verbatim but for characters that Postgres cannot keep.
+
+    `server_name` and `media_id` are not checked and may be no mxc address at all. `filesystem_id` is what the source
+    itself calls the place of the bytes. `repaired` names the columns whose text or value could not be kept whole.
+    `size_bytes` is None when the source does not know it. `expires_ts` is until when pending media may be filled.
+    """
+
+    server_name: str
+    media_id: str
+    kind: MediaKind
+    content_type: str | None = None
+    size_bytes: int | None = None
+    created_ts: int | None = None
+    upload_name: str | None = None
+    user_id: str | None = None
+    last_access_ts: int | None = None
+    quarantined_by: str | None = None
+    protected: bool = False
+    authenticated: bool = False
+    sha256: bytes | None = None
+    pending: bool = False
+    expires_ts: int | None = None
+    filesystem_id: str | None = None
+    repaired: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the source's own users uploaded it, or its own previews made it."""
+        return self.kind is not MediaKind.REMOTE
+
+    @property
+    def key(self) -> SourceKey:
+        """Where it stands in the order of the source."""
+        return SourceKey(self.server_name, self.media_id)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Eight bytes that differ when anything about it differs; reading it counts once a day."""
+        facts = [
+            self.kind,
+            self.content_type,
+            self.size_bytes,
+            self.created_ts,
+            self.upload_name,
+            self.user_id,
+            None if self.last_access_ts is None else self.last_access_ts // _DAY_MS,
+            self.quarantined_by,
+            self.protected,
+            self.authenticated,
+            None if self.sha256 is None else self.sha256.hex(),
+            self.pending,
+            self.expires_ts,
+            self.filesystem_id,
+        ]
+        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=_FINGERPRINT_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceThumbnail:
+    """A thumbnail that a source has made; `width` and `height` are what it is looked up by, not what its pixels are."""
+
+    server_name: str
+    media_id: str
+    kind: MediaKind
+    width: int
+    height: int
+    method: str
+    content_type: str
+    size_bytes: int | None = None
+    filesystem_id: str | None = None
+    animated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """Bytes in a file of this machine; `shelf` names the source's folder that it was found in."""
+
+    shelf: str
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectBytes:
+    """Bytes in an object; `etag` without quotes, or None when it was not told."""
+
+    shelf: str
+    bucket: str
+    object_key: str
+    size_bytes: int
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadBytes:
+    """Bytes that the source's own server gives out; `size_bytes` is what its database says."""
+
+    shelf: str
+    path: str
+    size_bytes: int
+
+
+SourceBytes = FileBytes | ObjectBytes | DownloadBytes
+
+
+class ResolutionState(StrEnum):
+    """What became of the search for a media's bytes; `unreadable` says nothing about whether they exist."""
+
+    FOUND = "found"
+    MISSING = "missing"
+    MISMATCH = "mismatch"
+    UNSAFE = "unsafe"
+    UNREADABLE = "unreadable"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Where the bytes are, or why not, in words; `candidates` are all that were seen, in the source's own order."""
+
+    state: ResolutionState
+    words: str
+    found: SourceBytes | None = None
+    candidates: tuple[SourceBytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Media, with what became of the search for their bytes."""
+
+    media: SourceMedia
+    resolution: Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Bytes that no row of the source mentions."""
+
+    found: SourceBytes
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a look at a source has shown, in words for the operator; with `problems` an import makes no sense yet."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.problems

@@ -1,0 +1,103 @@
+"""Real stores of other repositories, copied so that tests may spoil them."""
+
+import asyncio
+import json
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from yarl import URL
+
+from mediarepo.embedded.postgres import EmbeddedPostgres
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "imports"
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Path:
+    """The folder of a real Synapse on SQLite: homeserver.db and media_store."""
+    shutil.copytree(FIXTURES / "synapse-sqlite", tmp_path / "synapse")
+    return tmp_path / "synapse"
+
+
+@pytest.fixture
+def bucket_folder() -> Path:
+    """The objects of a real Synapse's bucket, by key."""
+    return FIXTURES / "synapse-pg-s3" / "bucket"
+
+
+@pytest.fixture
+def manifest() -> dict[str, dict[str, Any]]:
+    """What the S3 server listed, by key."""
+    listed = json.loads((FIXTURES / "synapse-pg-s3" / "bucket_manifest.json").read_text())
+    return {entry["Key"]: entry for entry in listed}
+
+
+@pytest.fixture
+async def new_database(postgres: EmbeddedPostgres) -> AsyncIterator[Callable[..., Any]]:
+    """Makes empty databases; gives the libpq words for each as a dict, as homeserver.yaml has them."""
+    administrator = await asyncpg.connect(postgres.dsn)
+    names = []
+
+    async def make(*, collation: str = "C") -> dict[str, Any]:
+        name = f"import_{secrets.token_hex(6)}"
+        names.append(name)
+        await administrator.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE '{collation}' LC_CTYPE '{collation}'"
+        )
+        query = URL(postgres.dsn).query
+        return {"host": query["host"], "port": int(query["port"]), "user": "mediarepo", "database": name}
+
+    yield make
+    for name in names:
+        await administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await administrator.close()
+
+
+@pytest.fixture
+async def synapse_database(new_database: Callable[..., Any]) -> dict[str, Any]:
+    """The media tables of a real Synapse on Postgres, restored."""
+    arguments: dict[str, Any] = await new_database()
+    await restore(arguments, FIXTURES / "synapse-pg-s3" / "media_tables.sql")
+    return arguments
+
+
+async def restore(arguments: dict[str, Any], dump: Path) -> None:
+    """Do what psql would with a plain dump."""
+    connection = await asyncpg.connect(**arguments)
+    try:
+        for text, table, columns, rows in statements(dump.read_text()):
+            if table:
+                await _copy(connection, table, columns, rows)
+            else:
+                await connection.execute(text)
+    finally:
+        await connection.close()
+
+
+def statements(dump: str) -> list[tuple[str, str, str, str]]:
+    found = []
+    dump = re.sub(r"^\\(?:un)?restrict.*$", "", dump, flags=re.MULTILINE)
+    dump = re.sub(r"^SELECT pg_catalog.set_config.*$", "", dump, flags=re.MULTILINE)
+    position = 0
+    for match in re.finditer(
+        r"^COPY public\.(\w+) \(([^)]*)\) FROM stdin;\n(.*?)^\\\.$", dump, re.MULTILINE | re.DOTALL
+    ):
+        found.append((dump[position : match.start()], "", "", ""))
+        found.append(("", match[1], match[2], match[3]))
+        position = match.end()
+    found.append((dump[position:], "", "", ""))
+    return found
+
+
+async def _copy(connection: Any, table: str, columns: str, rows: str) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0)
+        yield rows.encode()
+
+    await connection.copy_to_table(table, source=source(), columns=[name.strip() for name in columns.split(",")])
