@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import asyncpg
 import pytest
 from yarl import URL
 
+from mediarepo.config.stores import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
+from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.importers.reading.buckets import BucketAddress
+from mediarepo.storage.store import Store
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "imports"
 
@@ -44,12 +49,10 @@ async def new_database(postgres: EmbeddedPostgres) -> AsyncIterator[Callable[...
     administrator = await asyncpg.connect(postgres.dsn)
     names = []
 
-    async def make(*, collation: str = "C") -> dict[str, Any]:
+    async def make() -> dict[str, Any]:
         name = f"import_{secrets.token_hex(6)}"
         names.append(name)
-        await administrator.execute(
-            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE '{collation}' LC_CTYPE '{collation}'"
-        )
+        await administrator.execute(f"CREATE DATABASE {name}")
         query = URL(postgres.dsn).query
         return {"host": query["host"], "port": int(query["port"]), "user": "mediarepo", "database": name}
 
@@ -74,7 +77,7 @@ async def restore(arguments: dict[str, Any], dump: Path) -> None:
         for text, table, columns, rows in statements(dump.read_text()):
             if table:
                 await _copy(connection, table, columns, rows)
-            else:
+            elif text:
                 await connection.execute(text)
     finally:
         await connection.close()
@@ -82,16 +85,15 @@ async def restore(arguments: dict[str, Any], dump: Path) -> None:
 
 def statements(dump: str) -> list[tuple[str, str, str, str]]:
     found = []
-    dump = re.sub(r"^\\(?:un)?restrict.*$", "", dump, flags=re.MULTILINE)
-    dump = re.sub(r"^SELECT pg_catalog.set_config.*$", "", dump, flags=re.MULTILINE)
+    dump = re.sub(r"^(?:\\(?:un)?restrict|SELECT pg_catalog.set_config|--).*\n?", "", dump, flags=re.MULTILINE)
     position = 0
     for match in re.finditer(
         r"^COPY public\.(\w+) \(([^)]*)\) FROM stdin;\n(.*?)^\\\.$", dump, re.MULTILINE | re.DOTALL
     ):
-        found.append((dump[position : match.start()], "", "", ""))
+        found.append((dump[position : match.start()].strip(), "", "", ""))
         found.append(("", match[1], match[2], match[3]))
         position = match.end()
-    found.append((dump[position:], "", "", ""))
+    found.append((dump[position:].strip(), "", "", ""))
     return found
 
 
@@ -101,3 +103,34 @@ async def _copy(connection: Any, table: str, columns: str, rows: str) -> None:
         yield rows.encode()
 
     await connection.copy_to_table(table, source=source(), columns=[name.strip() for name in columns.split(",")])
+
+
+@dataclass
+class SourceBucket:
+    """A bucket of a real S3 server, under a prefix that no other test has."""
+
+    store: Store
+    address: BucketAddress
+    prefix: str
+
+    async def put(self, key: str, data: bytes) -> None:
+        await self.store.put(f"{self.prefix}{key}", [data], size_bytes=len(data), metadata={})
+
+    async def fill(self, folder: Path, *, under: str = "") -> None:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                await self.put(f"{under}{file.relative_to(folder)}", file.read_bytes())
+
+
+@pytest.fixture
+async def source_bucket(s3: EmbeddedS3) -> AsyncIterator[SourceBucket]:
+    prefix = f"import-{secrets.token_hex(6)}"
+    access = {
+        "endpoint_url": s3.endpoint_url,
+        "region": s3.region,
+        "bucket": s3.bucket,
+        "access_key_id": s3.access_key_id,
+        "secret_access_key": s3.secret_access_key,
+    }
+    async with Store("source", StoreConfig.model_validate({**access, "prefix": prefix})) as store:
+        yield SourceBucket(store, BucketAddress(**access), f"{prefix}/")
