@@ -1,5 +1,6 @@
 """What a homeserver says of its admins, users and rooms (Synapse's admin API, asked with the admin's own token)."""
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from mediarepo.homeserver.calls import HomeserverCalls, no_verdict
 _OK, _NOT_FOUND = 200, 404
 _MAX_BYTES = 16 * 1024 * 1024
 _PAGE = 500
+_AT_ONCE = 10
 _MAX_PAGES = 2_000
 
 
@@ -38,6 +40,24 @@ class HomeserverAdmins:
         if status not in {_OK, _NOT_FOUND}:
             raise no_verdict(homeserver, f"status {status} for a user")
         return status == _OK
+
+    async def displaynames(self, homeserver: HomeserverConfig, token: str, user_ids: list[str]) -> dict[str, str]:
+        """Ask for users' display names, a few at a time; those who have none, or are not told of, are left out."""
+        gate, found = asyncio.Semaphore(_AT_ONCE), dict[str, str]()
+
+        async def ask(user_id: str) -> None:
+            path = f"/_matrix/client/v3/profile/{quote(user_id, safe='')}/displayname"
+            async with gate:
+                try:
+                    status, answer = await self._calls.get(homeserver, path, token)
+                except HomeserverUnavailableError:
+                    return
+            name = answer.get("displayname") if status == _OK else None
+            if isinstance(name, str):
+                found[user_id] = name
+
+        await asyncio.gather(*(ask(user_id) for user_id in user_ids))
+        return found
 
     async def room_media(self, homeserver: HomeserverConfig, token: str, room_id: str) -> list[str]:
         """List the mxc:// addresses that a room's events mention."""

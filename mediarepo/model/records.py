@@ -70,11 +70,12 @@ class UserOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UserUsage:
-    """One user's uploads: their number, and their bytes together."""
+    """One user's uploads: their number, and their bytes together; `displayname` as far as the homeserver tells."""
 
     user_id: str
     media_count: int
     media_length: int
+    displayname: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

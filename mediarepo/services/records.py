@@ -1,16 +1,19 @@
 """What admins may know of media and users."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mediarepo.db.records import RecordTable
 from mediarepo.db.searching import SearchTable
 from mediarepo.db.statistics import StatisticsTable
-from mediarepo.errors import BadRequestError, NotFoundError
+from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
 from mediarepo.services.admins import Admin
+
+_MOST_NAMES = 500
+"""For longer pages the homeserver is not asked for each user's display name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class Records:
 
     async def of_user(self, user_id: str, admin: Admin, order: RecordOrder, stretch: Stretch) -> Page:
         """Read a stretch of a user's uploads; the user must be one of the admin's homeserver."""
-        if not user_id.startswith("@") or user_id.partition(":")[2] != admin.homeserver.server_name:
+        if not user_id.startswith("@"):
+            raise InvalidParamError("Expected UserID string to start with '@'")
+        if user_id.partition(":")[2] != admin.homeserver.server_name:
             raise BadRequestError("Can only look up local users")
         page = await self.table.of_user(
             user_id,
@@ -78,7 +83,7 @@ class Records:
         search_term: str | None,
     ) -> tuple[list[UserUsage], int]:
         """Read a stretch of what users take up, and how many they are."""
-        return await self.statistics.of_users(
+        users, total = await self.statistics.of_users(
             admin.homeserver.server_name,
             order=order,
             backwards=stretch.backwards,
@@ -88,3 +93,9 @@ class Records:
             until_ts=until_ts,
             search_term=search_term,
         )
+        if admin.token is not None and len(users) <= _MOST_NAMES:
+            names = await self.homeserver_admins.displaynames(
+                admin.homeserver, admin.token, [user.user_id for user in users]
+            )
+            users = [replace(user, displayname=names.get(user.user_id)) for user in users]
+        return users, total

@@ -73,6 +73,7 @@ class FakeHomeserver:
         app.router.add_get("/_synapse/admin/v1/rooms", self.room_list)
         app.router.add_get("/_synapse/admin/v1/rooms/{room_id}", self.room)
         app.router.add_get("/_matrix/client/v3/profile/{user_id}/avatar_url", self.profile)
+        app.router.add_get("/_matrix/client/v3/profile/{user_id}/displayname", self.displayname)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
@@ -120,6 +121,12 @@ class FakeHomeserver:
 
     async def room(self, request: web.Request) -> web.Response:
         return self._for_admins(request, {"avatar": self.avatars.get(request.match_info["room_id"])})
+
+    async def displayname(self, request: web.Request) -> web.Response:
+        user_id = request.match_info["user_id"]
+        if user_id in self.silent_profiles:
+            return web.json_response({"errcode": "M_NOT_FOUND", "error": "no"}, status=404)
+        return web.json_response({"displayname": user_id[1:].partition(":")[0].title()})
 
     async def profile(self, request: web.Request) -> web.Response:
         user_id = request.match_info["user_id"]

@@ -60,7 +60,7 @@ async def user_statistics(request: web.Request) -> web.Response:
     found = [
         {
             "user_id": one.user_id,
-            "displayname": None,
+            "displayname": one.displayname,
             "media_count": one.media_count,
             "media_length": one.media_length,
         }
@@ -104,4 +104,8 @@ def _media(record: MediaRecord) -> dict[str, object]:
         "quarantined_by": record.quarantined_by,
         "safe_from_quarantine": record.protected,
         "upload_name": record.upload_name,
+        "url_cache": None,
+        "user_id": record.uploaded_by,
+        "authenticated": record.authenticated,
+        "sha256": record.sha256,
     }
