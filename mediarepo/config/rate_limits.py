@@ -31,7 +31,7 @@ class UserRates(UserSet):
 
 
 class ServerRates(Section):
-    """What each server of a set may ask for; none: any amount."""
+    """What each server of a set may ask for; one that asks for more is slowed down, since a 429 would make it shun us."""
 
     server_names: list[str] = []
     """Other servers, with * and ? standing for characters; none given: every server."""
@@ -56,7 +56,7 @@ class RateLimitsConfig(Section):
     users: list[UserRates] = [UserRates()]
     """The first of these that fits a user counts; application services with rate_limited off are exempt."""
     servers: list[ServerRates] = []
-    """The first of these that fits another server counts."""
+    """The first of these that fits another server counts; servers are slowed down rather than refused."""
     strangers: StrangerRates = StrangerRates()
     """For requests without a token; the address is the one that trusted proxies tell."""
     share_interval_ms: int = Field(default=1_000, ge=10)

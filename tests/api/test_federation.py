@@ -391,3 +391,15 @@ async def test_keys_from_forbidden_addresses_are_not_fetched(
         assert refusal(await peer.get(strict, download("abc"))) == (401, "M_UNAUTHORIZED")
     assert peer.server.asked() == []
     assert HOUR_MS
+
+
+async def test_servers_that_ask_too_often_are_slowed_down_and_never_told_to_back_off(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer
+) -> None:
+    limits = {"servers": [{"server_names": ["*"], "downloads": {"per_s": 0.001, "burst": 2}}]}
+    async with installed(settings_for(postgres, s3, **overrides(certificate), rate_limits=limits)) as own:
+        media_id = await own.upload(PICTURE)
+        answers = [await peer.get(own, download(media_id)) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 404]
+    assert answers[2].json["errcode"] == "M_NOT_FOUND"
