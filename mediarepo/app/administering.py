@@ -24,6 +24,7 @@ from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins
 from mediarepo.services.deletion import Deletion
+from mediarepo.services.hashing import Hashing
 from mediarepo.services.holding import Holding
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.records import Records
@@ -46,12 +47,13 @@ class Administration:
     retention: Retention
     usage: UsageReports
     tasks: Tasks
+    hashing: Hashing
     audit: AuditLog
     jobs: JobRuns
 
 
 def join_administration(
-    foundation: Foundation, tenants: Tenants, identity: Identity, calls: HomeserverCalls
+    foundation: Foundation, tenants: Tenants, identity: Identity, calls: HomeserverCalls, hashing: Hashing
 ) -> Administration:
     """Join what admins use."""
     config, database, homeserver_admins = foundation.settings.admin, foundation.database, HomeserverAdmins(calls)
@@ -70,6 +72,7 @@ def join_administration(
             records=table,
             tenants=tenants,
             homeserver_admins=homeserver_admins,
+            hashing=hashing,
             audit=audit,
         ),
         deletion=Deletion(config=config, trash=TrashTable(database), homeserver_admins=homeserver_admins, audit=audit),
@@ -81,6 +84,7 @@ def join_administration(
             works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
             audit=audit,
         ),
+        hashing=hashing,
         audit=audit,
         jobs=JobRuns(database),
     )

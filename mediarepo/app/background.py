@@ -21,6 +21,7 @@ _EXPIRY_INTERVAL_MS = 600_000
 _FOLD_INTERVAL_MS = 30_000
 _TASK_INTERVAL_MS = 2_000
 _BACKLOG_INTERVAL_MS = 30_000
+_HASHING_INTERVAL_MS = 60_000
 _LEASE_MS = 60_000
 
 Figures = dict[str, Any]
@@ -74,6 +75,7 @@ def _fleet_jobs(
         ("trash", settings.admin.trash_interval_ms, administration.deletion.empty_trash),
         ("pending", _EXPIRY_INTERVAL_MS, expire),
         ("usage", _FOLD_INTERVAL_MS, fold),
+        ("hashing", _HASHING_INTERVAL_MS, administration.hashing.learn_suspects),
         ("retention", settings.retention.interval_ms, administration.retention.run_armed),
     ]
     if settings.sweep.enabled:

@@ -25,6 +25,7 @@ from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.fetching import Fetching
+from mediarepo.services.hashing import Hashing
 from mediarepo.services.holding import Holding
 from mediarepo.services.large_uploads import LargeUploads
 from mediarepo.services.markers import Markers
@@ -85,7 +86,7 @@ def join_uploads(
 
 
 def join_downloads(
-    foundation: Foundation, tenants: Tenants, access_times: AccessTimes, arrivals: Arrivals
+    foundation: Foundation, tenants: Tenants, access_times: AccessTimes, arrivals: Arrivals, hashing: Hashing
 ) -> Downloads:
     """Join what gives media out."""
     return Downloads(
@@ -95,6 +96,7 @@ def join_downloads(
         markers=Markers(sweeping=Sweeping(foundation.database), healing=Healing(foundation.database)),
         access_times=access_times,
         arrivals=arrivals,
+        hashing=hashing,
         on_missing=foundation.metrics.objects_missing.inc,
     )
 

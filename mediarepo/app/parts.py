@@ -20,6 +20,7 @@ from mediarepo.app.joining import (
 )
 from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
+from mediarepo.db.hashing import HashingTable
 from mediarepo.db.listening import Listening
 from mediarepo.db.rates import RateTable
 from mediarepo.federation.verification import Verification
@@ -31,6 +32,7 @@ from mediarepo.jobs import Job, Jobs
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
+from mediarepo.services.hashing import Hashing
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.pending import PendingUploads
 from mediarepo.services.quotas import Quotas
@@ -72,10 +74,11 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         tenants, memory = Tenants(settings.homeservers), MemoryBudget(settings.uploads)
         access_times = AccessTimes(settings.access_times, AccessTable(foundation.database), now_ms)
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
-        arrivals = Arrivals(settings.downloads.max_waiting)
-        listening = Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset)
-        await stack.enter_async_context(listening)
-        downloads = join_downloads(foundation, tenants, access_times, arrivals)
+        arrivals = await _open_arrivals(stack, settings)
+        hashing = await stack.enter_async_context(
+            Hashing(table=HashingTable(foundation.database), stores=foundation.stores)
+        )
+        downloads = join_downloads(foundation, tenants, access_times, arrivals, hashing)
         federating = await stack.enter_async_context(open_federating(foundation))
         remote_media = join_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
@@ -86,7 +89,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             foundation=foundation,
             tenants=tenants,
             identity=identity,
-            administration=join_administration(foundation, tenants, identity, calls),
+            administration=join_administration(foundation, tenants, identity, calls, hashing),
             memory=memory,
             uploads=join_uploads(foundation, memory, settings.uploads),
             quotas=quotas,
@@ -104,6 +107,13 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         await _claim_prefixes(repository)
         await stack.enter_async_context(Jobs(jobs_of(repository)))
         yield repository
+
+
+async def _open_arrivals(stack: AsyncExitStack, settings: Settings) -> Arrivals:
+    """Let what is stored by any process wake who waits for it here."""
+    arrivals = Arrivals(settings.downloads.max_waiting)
+    await stack.enter_async_context(Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset))
+    return arrivals
 
 
 async def _claim_prefixes(repository: Repository) -> None:

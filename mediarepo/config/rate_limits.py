@@ -31,7 +31,7 @@ class UserRates(UserSet):
 
 
 class ServerRates(Section):
-    """What each server of a set may ask for; one that asks for more is slowed down, since a 429 would make it shun us."""
+    """What each server of a set may ask for; none: any amount."""
 
     server_names: list[str] = []
     """Other servers, with * and ? standing for characters; none given: every server."""

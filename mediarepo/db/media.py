@@ -17,7 +17,9 @@ _MEDIA = f"""
     (m.quarantined_by IS NOT NULL
         OR (NOT m.protected AND EXISTS (SELECT FROM quarantined_hash q WHERE q.sha256 = b.sha256))
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id)
-        OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = m.server_name)) AS hidden
+        OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = m.server_name)) AS hidden,
+    (b.sha256_state = 'unknown' AND NOT m.protected AND EXISTS (
+        SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)) AS suspect
 """  # noqa: S608 - static text
 
 _FIND = f"""
@@ -103,6 +105,7 @@ def _media(mxc: Mxc, row: Row) -> Media:
         revision=row["revision"],
         authenticated=row["authenticated"],
         hidden=row["hidden"],
+        suspect=row["suspect"] is True,
         blob=blob,
     )
 

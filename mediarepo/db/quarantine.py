@@ -33,8 +33,8 @@ class QuarantineTable:
             await self._announce_hiding(connection, *names)
             count = await self._note_changes(connection, *names)
             await connection.execute(
-                f"""INSERT INTO quarantined_hash (sha256, quarantined_by, reason, created_ts)
-                    SELECT DISTINCT b.sha256, $3::text, $4::text, {NOW_MS}
+                f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
+                    SELECT DISTINCT ON (b.sha256) b.sha256, b.size_bytes, $3::text, $4::text, {NOW_MS}
                     FROM media m JOIN blob b ON b.blob_id = m.blob_id
                     WHERE {_NAMED} AND NOT m.protected AND b.sha256_state = 'verified' ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 *names,
@@ -84,8 +84,9 @@ class QuarantineTable:
         """Hide content by SHA-256, whether it is here or not; gives how many hashes are new."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                f"""INSERT INTO quarantined_hash (sha256, quarantined_by, reason, created_ts)
-                    SELECT DISTINCT h, $2::text, $3::text, {NOW_MS} FROM unnest($1::bytea[]) AS h
+                f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
+                    SELECT DISTINCT h, (SELECT min(size_bytes) FROM blob b WHERE b.sha256 = h), $2::text, $3::text,
+                        {NOW_MS} FROM unnest($1::bytea[]) AS h
                     ON CONFLICT DO NOTHING RETURNING sha256""",  # noqa: S608 - static text
                 list(hashes),
                 by,

@@ -54,7 +54,10 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One upload as a reader meets it; `hidden` is quarantine in any of its forms, looked up just now."""
+    """One upload as a reader meets it; `hidden` is quarantine in any of its forms, looked up just now.
+
+    `suspect` content may be hidden, but its hash is not known yet.
+    """
 
     mxc: Mxc
     state: MediaState
@@ -66,6 +69,7 @@ class Media:
     authenticated: bool
     hidden: bool
     blob: Blob | None
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
+from mediarepo.services.hashing import Hashing
 from mediarepo.services.markers import NOT_OURS, Markers
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError
@@ -51,6 +52,7 @@ class Downloads:
     markers: Markers
     access_times: AccessTimes
     arrivals: Arrivals
+    hashing: Hashing
     on_missing: Callable[[], None]
 
     async def find(self, mxc: Mxc, asking: Asking) -> Media:
@@ -58,10 +60,19 @@ class Downloads:
         return await self.judge(mxc, await self.media.get(mxc), asking)
 
     async def judge(self, mxc: Mxc, media: Media | None, asking: Asking) -> Media:
-        """Let media just read through, waiting for their content if need be, or refuse them."""
+        """Let media just read through, waiting for their content or its hash if need be, or refuse them."""
+        if media is not None and await self.clear_suspicion(media):
+            media = await self.media.get(mxc)
         if media is not None and media.state is MediaState.PENDING and asking.wait_ms:
             media = await self.wait_for_content(mxc, asking.wait_ms)
         return self.permit(media, asking)
+
+    async def clear_suspicion(self, media: Media) -> bool:
+        """Learn the hash of content that may be a hidden one; says whether the media must be read anew."""
+        if not media.suspect or media.blob is None:
+            return False
+        await self.hashing.learn(media.blob)
+        return True
 
     async def wait_for_content(self, mxc: Mxc, wait_ms: int) -> Media | None:
         """Wait until announced media have their content, or for as long as the asker will, and read them."""

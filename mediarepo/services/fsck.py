@@ -5,7 +5,6 @@ younger than the grace is nobody's business yet.
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from mediarepo.db.sweeping import Sweeping
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
 from mediarepo.model.keys import parse_key_ts
+from mediarepo.services.hashing import HashingSink
 from mediarepo.services.markers import marker_key
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import ListedObject, Store
@@ -149,18 +149,8 @@ async def _size_of(store: Store, object_key: str) -> int | None:
     return None
 
 
-class _Hashing:
-    """Takes bytes, and keeps only their hash."""
-
-    def __init__(self) -> None:
-        self.sha256 = hashlib.sha256()
-
-    async def write(self, data: bytes) -> None:
-        self.sha256.update(data)
-
-
 async def _hash_agrees(store: Store, known: KnownObject) -> bool:
-    hashing = _Hashing()
+    hashing = HashingSink()
     try:
         async with store.open(known.object_key) as stored:
             await stored.send_to(hashing)

@@ -12,6 +12,7 @@ from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.model.records import Change, HiddenHash
 from mediarepo.services.admins import Admin
+from mediarepo.services.hashing import Hashing
 
 _PAGE = 1000
 
@@ -24,6 +25,7 @@ class Quarantine:
     records: RecordTable
     tenants: Tenants
     homeserver_admins: HomeserverAdmins
+    hashing: Hashing
     audit: AuditLog
 
     async def hide(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> int:
@@ -89,6 +91,7 @@ class Quarantine:
 
     async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, reason: str | None) -> int:
         found = [mxc for mxc in mxcs if self._reaches(admin, mxc) and await self._can_be_hidden(mxc)]
+        await self.hashing.learn_of(found)
         return await self.table.hide(found, by=admin.name, reason=reason) if found else 0
 
     def _reaches(self, admin: Admin, mxc: Mxc) -> bool:

@@ -57,6 +57,8 @@ class Thumbnails:
         if found is not None and found.media.state is MediaState.PENDING and asking.wait_ms:
             await self.downloads.wait_for_content(mxc, asking.wait_ms)
             found = await self.media.get_with_thumbnail(mxc, spec)
+        if found is not None and await self.downloads.clear_suspicion(found.media):
+            found = await self.media.get_with_thumbnail(mxc, spec)
         media = self.downloads.permit(None if found is None else found.media, asking)
         if self.config.dynamic_sizes and asked != spec:
             spec, found = await self._dynamic(media, asked, spec, found)

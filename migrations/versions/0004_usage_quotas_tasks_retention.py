@@ -140,6 +140,12 @@ CREATE TABLE retention_plan (
     armed_by    text
 );
 
+-- How long hidden content is, where that is known: only content as long, whose hash is unknown, need be looked at.
+ALTER TABLE quarantined_hash ADD COLUMN size_bytes bigint;
+UPDATE quarantined_hash q SET size_bytes = (SELECT min(size_bytes) FROM blob b WHERE b.sha256 = q.sha256);
+CREATE INDEX quarantined_hash_size ON quarantined_hash (size_bytes);
+CREATE INDEX blob_unknown ON blob (blob_id) WHERE sha256_state = 'unknown' AND parent_blob_id IS NULL;
+
 -- Whoever is named here keeps the media from retention.
 ALTER TABLE media ADD COLUMN pinned_by text;
 
@@ -201,6 +207,8 @@ DROP TRIGGER objects_removed ON blob;
 DROP TRIGGER objects_changed ON blob;
 DROP FUNCTION count_media, count_objects;
 ALTER TABLE media DROP COLUMN pinned_by;
+DROP INDEX blob_unknown, quarantined_hash_size;
+ALTER TABLE quarantined_hash DROP COLUMN size_bytes;
 DROP TABLE retention_plan, job_run, task, rate_level, quota_reservation, object_usage_delta, object_usage,
     media_usage_delta, media_usage;
 """

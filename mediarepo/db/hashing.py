@@ -1,0 +1,57 @@
+"""Content whose hash is not known: objects of others that were adopted where they lay."""
+
+from collections.abc import Sequence
+
+from mediarepo.db.connections import Database, Row
+from mediarepo.model.media import Blob
+from mediarepo.model.mxc import Mxc
+
+_BLOB = "b.blob_id, b.store, b.object_key, b.size_bytes"
+_UNKNOWN = "b.sha256_state = 'unknown' AND b.parent_blob_id IS NULL AND b.missing_ts IS NULL"
+
+
+class HashingTable:
+    """Finds such content, and keeps what its hash turned out to be."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of(self, mxcs: Sequence[Mxc]) -> list[Blob]:
+        """Name the content of media whose hash is not known."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT DISTINCT {_BLOB} FROM media m JOIN blob b USING (blob_id)
+                    WHERE {_UNKNOWN}
+                        AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",  # noqa: S608 - static text
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
+            )
+        return [_blob(row) for row in rows]
+
+    async def suspects(self, limit: int) -> list[Blob]:
+        """Name content whose hash is not known and that may be hidden, judged by its length."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT {_BLOB} FROM blob b WHERE {_UNKNOWN} AND EXISTS (
+                        SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)
+                    ORDER BY b.blob_id LIMIT $1""",  # noqa: S608 - static text
+                limit,
+            )
+        return [_blob(row) for row in rows]
+
+    async def keep(self, blob: Blob, sha256: bytes) -> None:
+        """Keep a hash; content of ours that is stored a second time is not what further uploads refer to."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """UPDATE blob b SET sha256 = $2, sha256_state = CASE WHEN b.ownership = 'owned' AND EXISTS (
+                           SELECT FROM blob o WHERE o.store = b.store AND o.sha256 = $2 AND o.ownership = 'owned'
+                               AND o.sha256_state = 'verified' AND o.missing_ts IS NULL AND o.parent_blob_id IS NULL)
+                       THEN 'claimed' ELSE 'verified' END
+                   WHERE b.blob_id = $1 AND b.sha256_state = 'unknown'""",
+                blob.blob_id,
+                sha256,
+            )
+
+
+def _blob(row: Row) -> Blob:
+    return Blob(row["blob_id"], row["store"], row["object_key"], row["size_bytes"])

@@ -1,0 +1,120 @@
+"""Content whose hash nobody told us, as that of adopted objects, against quarantine."""
+
+import asyncio
+import hashlib
+import secrets
+
+import pytest
+
+from mediarepo.app.foundation import now_ms
+from mediarepo.cli.administering import operator
+from mediarepo.model.keys import new_object_key
+from mediarepo.model.media import StoreClass
+from mediarepo.model.mxc import Mxc
+from tests.pictures.drawn import corners, encoded
+from tests.support.installation import SERVER_NAME, Installation, installed
+
+PICTURE = encoded(corners(64, 64), "PNG")
+
+
+async def adopt(own: Installation, data: bytes, *, ownership: str = "borrowed") -> str:
+    """Register an object of which nobody told us the hash."""
+    media_id, key = f"adopted{secrets.token_hex(8)}", new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms())
+    await own.store.put(key, [data], size_bytes=len(data), metadata={})
+    await own.rows(
+        """WITH b AS (INSERT INTO blob (store, object_key, size_bytes, sha256_state, ownership, created_ts)
+               VALUES ('main', $1, $2, 'unknown', $3, 1) RETURNING blob_id)
+           INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, authenticated, created_ts)
+           SELECT $4, $5, 'ready', false, blob_id, 'image/png', true, 1 FROM b""",
+        key,
+        len(data),
+        ownership,
+        SERVER_NAME,
+        media_id,
+    )
+    return media_id
+
+
+async def status(own: Installation, media_id: str) -> int:
+    return (await own.get(own.download_path(media_id))).status
+
+
+async def hide(own: Installation, media_id: str) -> None:
+    admin = own.repository.administration
+    await admin.quarantine.hide(Mxc(SERVER_NAME, media_id), operator(own.settings), reason=None)
+
+
+async def known(own: Installation) -> int:
+    return int(await own.value("SELECT count(*) FROM blob WHERE sha256_state <> 'unknown'"))
+
+
+@pytest.mark.parametrize("ownership", ["borrowed", "owned"])
+async def test_adopted_copies_of_hidden_content_are_hidden_on_every_path(own: Installation, ownership: str) -> None:
+    uploaded, adopted = await own.upload(PICTURE), await adopt(own, PICTURE, ownership=ownership)
+    before = await status(own, adopted)
+    unread = await known(own)
+    await hide(own, uploaded)
+    async with installed(own.settings, migrate=False) as other:
+        answers = await asyncio.gather(
+            own.get(own.download_path(adopted)),
+            own.get(own.thumbnail_path(adopted)),
+            other.get(other.download_path(adopted)),
+            other.get(other.thumbnail_path(adopted)),
+            own.request("HEAD", own.download_path(adopted)),
+        )
+
+    assert (before, unread) == (200, 1)
+    assert [answer.status for answer in answers] == [404] * 5
+    assert await own.value("SELECT sha256 FROM blob WHERE sha256_state <> 'verified' OR ownership = 'borrowed'") == (
+        hashlib.sha256(PICTURE).digest()
+    )
+
+
+async def test_content_of_another_length_is_not_read_for_it(own: Installation) -> None:
+    uploaded, adopted = await own.upload(b"bad content"), await adopt(own, b"of another length")
+    same_length = await adopt(own, b"good conten")
+    await hide(own, uploaded)
+
+    assert await status(own, adopted) == 200
+    assert await known(own) == 1
+    assert await status(own, same_length) == 200
+    assert await known(own) == 2
+
+
+async def test_hiding_adopted_media_hides_uploads_of_the_same(own: Installation) -> None:
+    uploaded, adopted, twin = await own.upload(PICTURE), await adopt(own, PICTURE), await adopt(own, PICTURE)
+    await hide(own, adopted)
+
+    assert [await status(own, one) for one in (uploaded, adopted, twin)] == [404, 404, 404]
+    assert await status(own, await own.upload(PICTURE)) == 404
+
+
+async def test_a_list_of_hashes_of_unknown_length_has_everything_adopted_looked_at(own: Installation) -> None:
+    bad, good = await adopt(own, b"bad"), await adopt(own, b"good")
+
+    quarantine = own.repository.administration.quarantine
+    await quarantine.hide_hashes([hashlib.sha256(b"bad").digest()], operator(own.settings), reason=None)
+
+    assert [await status(own, bad), await status(own, good)] == [404, 200]
+    assert await known(own) == 2
+
+
+async def test_what_may_be_hidden_is_looked_at_by_the_clock(own: Installation) -> None:
+    uploaded, adopted = await own.upload(PICTURE), await adopt(own, PICTURE)
+    lost = await adopt(own, PICTURE)
+    key = await own.value("SELECT object_key FROM blob JOIN media USING (blob_id) WHERE media_id = $1", lost)
+    await own.store.delete([key])
+    await hide(own, uploaded)
+    result = await own.repository.administration.hashing.learn_suspects()
+
+    assert result == {"hashed": 2}
+    assert await known(own) == 2
+    assert await status(own, adopted) == 404
+
+
+async def test_protected_media_are_served_unread(own: Installation) -> None:
+    uploaded, adopted = await own.upload(PICTURE), await adopt(own, PICTURE)
+    await own.rows("UPDATE media SET protected = true WHERE media_id = $1", adopted)
+    await hide(own, uploaded)
+
+    assert await status(own, adopted) == 200
