@@ -125,7 +125,7 @@ class SourceBucket:
 @pytest.fixture
 async def source_bucket(s3: EmbeddedS3) -> AsyncIterator[SourceBucket]:
     prefix = f"import-{secrets.token_hex(6)}"
-    access = {
+    access: dict[str, Any] = {
         "endpoint_url": s3.endpoint_url,
         "region": s3.region,
         "bucket": s3.bucket,

@@ -405,7 +405,7 @@ async def test_two_walks_and_lookups_go_on_at_once(source: SynapseSource) -> Non
     async def count() -> int:
         return len([await source.lookup(*one.key) async for one in source.media()])
 
-    assert await asyncio.gather(count(), count(), count(), count()) == [21] * 4
+    assert set(await asyncio.gather(count(), count(), count(), count())) == {21}
 
 
 def test_shelves_follow_the_order_of_the_configuration(source: SynapseSource) -> None:

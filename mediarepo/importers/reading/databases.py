@@ -80,3 +80,9 @@ class Database(Protocol):
 def present(columns: frozenset[str], wanted: Sequence[str], *, prefix: str = "") -> dict[str, str]:
     """Make the expressions of wanted columns; those that this schema does not have are NULL."""
     return {name: f"{prefix}{name}" if name in columns else "NULL" for name in wanted}
+
+
+def select(table: str, columns: dict[str, str], condition: str) -> str:
+    """Write a SELECT of our own words; values are arguments, referred to as {0}, {1}."""
+    expressions = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+    return f"SELECT {expressions} FROM {table} WHERE {condition}"  # noqa: S608 - all of it is ours

@@ -11,10 +11,11 @@ from mediarepo.model.imports import Located, Orphan, Resolution, ResolutionState
 class Placed:
     """A row with the path that its bytes should have; None when no path can be made of it.
 
-    `complaint` says in words why the bytes must not be taken even if they are there.
+    `complaint` says in words why the bytes must not be taken even if they are there. Without `media`, the path merely
+    belongs to something that is no media, such as a thumbnail.
     """
 
-    media: SourceMedia
+    media: SourceMedia | None
     path: str | None
     complaint: str | None = None
 
@@ -23,7 +24,7 @@ async def locate(placed: Placed, shelves: Sequence[Shelf]) -> Resolution:
     """Look for one row's bytes on every shelf, in order, until some have the right size."""
     if placed.path is None:
         return Resolution(ResolutionState.UNSAFE, placed.complaint or "no path can be made of its id")
-    if placed.media.pending:
+    if placed.media is not None and placed.media.pending:
         return _pending()
     candidates: list[SourceBytes] = []
     troubles: list[Trouble] = []
@@ -33,14 +34,14 @@ async def locate(placed: Placed, shelves: Sequence[Shelf]) -> Resolution:
             troubles.append(answer)
         elif answer is not None:
             candidates.append(answer)
-            if fits(placed.media, answer):
+            if _fits(placed, answer):
                 break
     return conclude(placed, candidates, troubles)
 
 
-def fits(media: SourceMedia, found: SourceBytes) -> bool:
-    """Say whether bytes have the size that the row tells, if it tells one."""
-    return media.size_bytes is None or found.size_bytes == media.size_bytes
+def _fits(placed: Placed, found: SourceBytes) -> bool:
+    expected = placed.media.size_bytes if placed.media is not None else None
+    return expected is None or found.size_bytes == expected
 
 
 def conclude(placed: Placed, candidates: Sequence[SourceBytes], troubles: Sequence[Trouble] = ()) -> Resolution:
@@ -49,11 +50,11 @@ def conclude(placed: Placed, candidates: Sequence[SourceBytes], troubles: Sequen
     if placed.complaint is not None:
         return Resolution(ResolutionState.UNSAFE, placed.complaint, candidates=seen)
     for found in candidates:
-        if fits(placed.media, found):
+        if _fits(placed, found):
             return Resolution(ResolutionState.FOUND, "found", found, seen)
     if troubles:
         return Resolution(troubles[0].state, "; ".join(trouble.words for trouble in troubles), candidates=seen)
-    if seen:
+    if seen and placed.media is not None:
         sizes = ", ".join(f"{found.size_bytes} on {found.shelf}" for found in seen)
         words = f"the row says {placed.media.size_bytes} bytes, there are {sizes}"
         return Resolution(ResolutionState.MISMATCH, words, candidates=seen)
@@ -106,15 +107,22 @@ class _Walker:
 class Joining:
     """Walks through rows and shelves; both must come in the order of paths as bytes, which rows only should.
 
-    `is_known` tells whether a path belongs to a row by now, and is asked about bytes newer than `started_ts`.
+    `is_known` tells whether a path belongs to a row by now, and is asked about bytes newer than `started_ts`;
+    `is_original` whether a path is one of those that rows of media could name at all.
     """
 
     def __init__(
-        self, shelves: Sequence[Shelf], *, started_ts: int, is_known: Callable[[str], Awaitable[bool]]
+        self,
+        shelves: Sequence[Shelf],
+        *,
+        started_ts: int,
+        is_known: Callable[[str], Awaitable[bool]],
+        is_original: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._shelves = shelves
         self._started_ts = started_ts
         self._is_known = is_known
+        self._is_original = is_original
 
     async def join(self, rows: AsyncIterator[Placed], under: str) -> AsyncIterator[Located | Orphan]:
         """Tell of every row, and of all bytes that no row asked for."""
@@ -123,28 +131,35 @@ class Joining:
             await walker.step()
         last = b""
         async for placed in rows:
-            path = None if placed.path is None else path_order(placed.path)
-            if path is None or path < last or not placed.path.startswith(under):  # type: ignore[union-attr]
-                yield Located(placed.media, await locate(placed, self._shelves))
+            path = None if placed.path is None or not placed.path.startswith(under) else path_order(placed.path)
+            if path is None or path < last:
+                if placed.media is not None:
+                    yield Located(placed.media, await locate(placed, self._shelves))
                 continue
             last = path
             async for orphan in self._orphans(walkers, path):
                 yield orphan
-            yield Located(placed.media, await self._resolve(placed, walkers, path))
+            resolution = await self._resolve(placed, placed.media, walkers, path)
+            if placed.media is not None:
+                yield Located(placed.media, resolution)
         async for orphan in self._orphans(walkers, None):
             yield orphan
 
-    async def _resolve(self, placed: Placed, walkers: Sequence[_Walker], path: bytes) -> Resolution:
+    async def _resolve(
+        self, placed: Placed, media: SourceMedia | None, walkers: Sequence[_Walker], path: bytes
+    ) -> Resolution:
         claims = [walker.claim(path) for walker in walkers]
-        if placed.media.pending and placed.complaint is None:
+        if media is not None and media.pending and placed.complaint is None:
             return _pending()
         resolution = conclude(placed, [found for found in claims if found is not None])
-        if resolution.state in {ResolutionState.MISSING, ResolutionState.MISMATCH}:
+        if media is not None and resolution.state in {ResolutionState.MISSING, ResolutionState.MISMATCH}:
             return await locate(placed, self._shelves)
         return resolution
 
     async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncIterator[Orphan]:
         for walker in walkers:
             async for listed in walker.orphans_before(end):
+                if not self._is_original(listed.path):
+                    continue
                 if listed.modified_ts < self._started_ts or not await self._is_known(listed.path):
                     yield Orphan(listed.found)

@@ -1,38 +1,30 @@
 """A first look at a Synapse: would an import work, and how much is there."""
 
-from collections.abc import Sequence
-
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.databases import Database
-from mediarepo.importers.reading.joining import locate
-from mediarepo.importers.reading.shelves import Shelf
+from mediarepo.importers.reading.databases import Database, select
+from mediarepo.importers.reading.postgres import PostgresDatabase
 from mediarepo.importers.reading.sqlite import SqliteDatabase
 from mediarepo.importers.synapse.config import SynapseConfig
-from mediarepo.importers.synapse.paths import place
-from mediarepo.importers.synapse.rows import LOCAL, REMOTE, TABLES, Tables, select
-from mediarepo.model.imports import Findings, ResolutionState
+from mediarepo.importers.synapse.rows import LOCAL, REMOTE, TABLES, Tables
+from mediarepo.model.imports import Findings
 
-_SAMPLES = 20
 _CLOCK_SKEW_MS = 5 * 60 * 1000
 _SECONDS_BELOW = 100_000_000_000  # in ms that is 1973, in seconds it is 5138
+_CLOCK = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now_ms"
 _TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(media_length), 0) AS BIGINT)"}
 
 
-async def look_at(
-    config: SynapseConfig, database: Database, tables: Tables, shelves: Sequence[Shelf], *, now_ms: int
-) -> Findings:
+async def look_at(config: SynapseConfig, database: Database, tables: Tables, *, now_ms: int) -> Findings:
     """Find out what an import would meet; whatever fails becomes words."""
     findings = Findings()
     findings.facts.append(f"the server name is {config.server_name}")
     _read_config(config, findings)
-    await _look_at_shelves(shelves, findings)
     try:
         await _look_at_database(database, tables, findings)
         if not findings.problems:
             await _count(config, database, tables, findings)
             await _look_at_names(config, database, tables, findings)
             await _look_at_times(database, findings, now_ms=now_ms)
-            await _try_some(tables, shelves, findings)
     except SourceError as exc:
         findings.problems.append(str(exc))
     return findings
@@ -46,15 +38,6 @@ def _read_config(config: SynapseConfig, findings: Findings) -> None:
     findings.facts.append(f"unused media ids expire after {config.unused_expiration_ms} ms")
     findings.facts.append(f"uploads have at most {config.max_upload_bytes} bytes")
     findings.facts.append(f"URL previews are {'enabled' if config.url_preview_enabled else 'disabled'}")
-
-
-async def _look_at_shelves(shelves: Sequence[Shelf], findings: Findings) -> None:
-    for shelf in shelves:
-        problem = await shelf.check()
-        if problem is None:
-            findings.facts.append(f"{shelf.name}: {shelf.words}")
-        else:
-            findings.problems.append(f"{shelf.name}: {problem}")
 
 
 async def _look_at_database(database: Database, tables: Tables, findings: Findings) -> None:
@@ -110,6 +93,10 @@ async def _look_at_names(config: SynapseConfig, database: Database, tables: Tabl
 
 
 async def _look_at_times(database: Database, findings: Findings, *, now_ms: int) -> None:
+    if isinstance(database, PostgresDatabase):
+        theirs = int(str((await database.rows(_CLOCK))[0]["now_ms"]))
+        if abs(theirs - now_ms) > _CLOCK_SKEW_MS:
+            findings.warnings.append(f"the database's clock differs from ours by {theirs - now_ms} ms")
     future = select(LOCAL, _TOTALS, f"created_ts > {now_ms + _CLOCK_SKEW_MS}")
     odd = select(LOCAL, _TOTALS, f"created_ts IS NULL OR created_ts < {_SECONDS_BELOW}")
     row = (await database.rows(future))[0]
@@ -118,23 +105,3 @@ async def _look_at_times(database: Database, findings: Findings, *, now_ms: int)
     row = (await database.rows(odd))[0]
     if int(str(row["rows"])):
         findings.warnings.append(f"{row['rows']} media have no believable time of upload")
-
-
-async def _try_some(tables: Tables, shelves: Sequence[Shelf], findings: Findings) -> None:
-    tried = found = 0
-    words = ""
-    async for media in tables.local(url_cache=False):
-        if media.pending:
-            continue
-        tried += 1
-        resolution = await locate(place(media), shelves)
-        if resolution.state is ResolutionState.FOUND:
-            found += 1
-        else:
-            words = words or f"{media.media_id}: {resolution.words}"
-        if tried == _SAMPLES:
-            break
-    if tried and not found:
-        findings.problems.append(f"none of {tried} originals was found ({words}): do the folders belong to it?")
-    elif tried:
-        findings.facts.append(f"{found} of {tried} originals that were tried are there")

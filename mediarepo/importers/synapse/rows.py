@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from mediarepo.importers.reading.databases import Database, Selection, key_name, present
+from mediarepo.importers.reading.databases import Database, Selection, key_name, present, select
 from mediarepo.importers.reading.texts import Row, Values, key_text
 from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
 
@@ -152,9 +152,3 @@ def _thumbnail(media: SourceMedia, row: Row) -> SourceThumbnail:
         filesystem_id=key_text(row["filesystem_id"]) or media.filesystem_id,
         animated=values.text("thumbnail_type") == "image/webp" and media.content_type != "image/webp",
     )
-
-
-def select(table: str, columns: dict[str, str], condition: str) -> str:
-    """Write a SELECT of our own words; values are arguments, referred to as {0}, {1}."""
-    expressions = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
-    return f"SELECT {expressions} FROM {table} WHERE {condition}"  # noqa: S608 - all of it is ours

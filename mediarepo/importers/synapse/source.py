@@ -1,15 +1,13 @@
 """Synapse's media, out of its database, its folders and its buckets."""
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.addresses import open_database
 from mediarepo.importers.reading.buckets import Bucket
 from mediarepo.importers.reading.folders import FolderShelf
-from mediarepo.importers.reading.joining import Joining, Placed, locate
+from mediarepo.importers.reading.joining import Joining, Placed
 from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.shelves import Shelf
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbnail_paths
@@ -20,9 +18,6 @@ from mediarepo.model.imports import (
     Located,
     MediaKind,
     Orphan,
-    Resolution,
-    ResolutionState,
-    SourceBytes,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -30,10 +25,11 @@ from mediarepo.model.imports import (
 
 _BY_KEY = ("media_origin", "media_id")
 _BY_PLACE = ("media_origin || '/'", "filesystem_id", "media_id")
+_SAMPLES = 20
 _FRESH_MS = 10 * 60 * 1000
 
 
-class SynapseSource:
+class SynapseSource(ShelvedSource):
     """A Source; `shelves` replaces what the configuration says of folders and buckets.
 
     Rows about Synapse's own media among those of other servers are nothing that Synapse would ever serve, and left out.
@@ -46,33 +42,23 @@ class SynapseSource:
         name: str = "synapse",
         shelves: Sequence[Shelf] | None = None,
         follow_links: bool = False,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self.name = name
         self.config = config
         self.database = open_database(config.database)
-        self.shelves = list(shelves) if shelves is not None else make_shelves(config, follow_links=follow_links)
+        chosen = shelves if shelves is not None else make_shelves(config, follow_links=follow_links)
+        super().__init__(name, self.database, chosen, now_ms=now_ms)
         self.tables = Tables(
             self.database, server_name=config.server_name, unused_expiration_ms=config.unused_expiration_ms
         )
-        self._now_ms = now_ms
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.database.close()
-        for shelf in self.shelves:
-            await shelf.close()
-
-    @property
-    def lists(self) -> int:
-        """How many LIST requests were made until now."""
-        return sum(shelf.lists for shelf in self.shelves if isinstance(shelf, BucketShelf))
 
     async def preflight(self) -> Findings:
         """Look at database, folders and buckets, and try a few originals."""
-        return await look_at(self.config, self.database, self.tables, self.shelves, now_ms=self._now_ms())
+        findings = await look_at(self.config, self.database, self.tables, now_ms=self._now_ms())
+        await check_shelves(self.shelves, findings)
+        if findings.usable:
+            await try_some(self, self.tables.local(url_cache=False), findings, count=_SAMPLES)
+        return findings
 
     async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
         """Walk through all media in the order of server names and ids."""
@@ -97,9 +83,13 @@ class SynapseSource:
         """Get one row as it is now."""
         return await self.tables.get(server_name, media_id)
 
-    async def locate(self, media: SourceMedia) -> Resolution:
-        """Look for the bytes on every shelf, as Synapse does, but by their size too."""
-        return await locate(place(media), self.shelves)
+    def place(self, media: SourceMedia) -> Placed:
+        """Say at which path a row's bytes lie."""
+        return place(media)
+
+    def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
+        """Name a thumbnail's path, and the one it would have had long ago."""
+        return thumbnail_paths(thumbnail)
 
     async def located(self) -> AsyncIterator[Located | Orphan]:
         """Walk through all media and bytes: local ones, those of previews, those of other servers."""
@@ -127,31 +117,6 @@ class SynapseSource:
         """Walk through the rows of its thumbnails."""
         for thumbnail in await self.tables.thumbnails(media):
             yield thumbnail
-
-    async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
-        """Look for a thumbnail under its name, and under the name it would have had long ago."""
-        media = SourceMedia(
-            server_name=thumbnail.server_name,
-            media_id=thumbnail.media_id,
-            kind=thumbnail.kind,
-            size_bytes=thumbnail.size_bytes,
-        )
-        paths = thumbnail_paths(thumbnail)
-        resolutions = [await locate(Placed(media, path), self.shelves) for path in paths]
-        found = [one for one in resolutions if one.state is ResolutionState.FOUND]
-        seen = [one for one in resolutions if one.state is not ResolutionState.MISSING]
-        if not resolutions:
-            return Resolution(ResolutionState.UNSAFE, "no path can be made of the thumbnail's row")
-        return (found or seen or resolutions)[0]
-
-    async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Read bytes from the shelf on which they were found."""
-        for shelf in self.shelves:
-            if shelf.name == found.shelf:
-                async for piece in shelf.open(found):
-                    yield piece
-                return
-        raise SourceError(f"there is no shelf {found.shelf}")
 
 
 async def _placed(rows: AsyncIterator[SourceMedia]) -> AsyncIterator[Placed]:

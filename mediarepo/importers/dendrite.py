@@ -1,0 +1,216 @@
+"""Dendrite: one table, one tree of files named by the hashes of their contents."""
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from mediarepo.importers.errors import SourceConfigError, SourceError
+from mediarepo.importers.reading.addresses import (
+    DatabaseAddress,
+    SqliteAddress,
+    open_database,
+    postgres_address,
+)
+from mediarepo.importers.reading.databases import Selection, key_name, select
+from mediarepo.importers.reading.folders import FolderShelf
+from mediarepo.importers.reading.joining import Joining, Placed
+from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.texts import Row, Values, key_text
+from mediarepo.importers.reading.yamls import entries, load_files, section, text
+from mediarepo.model.imports import Findings, Located, MediaKind, Orphan, SourceKey, SourceMedia, SourceThumbnail
+
+_MEDIA, _THUMBNAILS = "mediaapi_media_repository", "mediaapi_thumbnail"
+_WANTED = (
+    "media_id",
+    "media_origin",
+    "content_type",
+    "file_size_bytes",
+    "creation_ts",
+    "upload_name",
+    "base64hash",
+    "user_id",
+)
+_COLUMNS = {name: name for name in _WANTED}
+_THUMBNAIL_COLUMNS = {name: name for name in ("content_type", "file_size_bytes", "width", "height", "resize_method")}
+_TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(file_size_bytes), 0) AS BIGINT)"}
+_BY_ADDRESS = "media_origin = {0} AND media_id = {1}"
+_HASH = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_METHOD = re.compile(r"[a-z]+", re.ASCII)
+_FRESH_MS = 10 * 60 * 1000
+_SAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DendriteConfig:
+    """What an import needs of dendrite.yaml; `server_names` are Dendrite's own, virtual hosts among them."""
+
+    server_names: frozenset[str]
+    database: DatabaseAddress
+    base_path: Path
+
+
+def load_dendrite_config(path: Path, *, base: Path | None = None) -> DendriteConfig:
+    """Read dendrite.yaml; relative paths in it start at `base`, Dendrite's working folder, or at the file's folder."""
+    document = load_files([path])
+    base = base or path.parent
+    shared, media = section(document.get("global"), "global"), section(document.get("media_api"), "media_api")
+    name = text(shared.get("server_name"))
+    if name is None:
+        raise SourceConfigError(f"{path} has no global.server_name")
+    hosts = [section(host, "a virtual host") for host in entries(shared.get("virtual_hosts"), "global.virtual_hosts")]
+    names = frozenset({name, *(text(host.get("server_name")) or name for host in hosts)})
+    folder = text(media.get("base_path")) or "./media_store"
+    return DendriteConfig(names, _database(shared, media, path, base), Path(os.path.normpath(base / folder)))
+
+
+def _database(shared: dict[str, object], media: dict[str, object], path: Path, base: Path) -> DatabaseAddress:
+    for holder in (media, shared):
+        connection = text(section(holder.get("database"), "database").get("connection_string"))
+        if connection is None:
+            continue
+        if connection.startswith("file:"):
+            file = unquote(connection.removeprefix("file:").partition("?")[0])
+            return SqliteAddress(Path(os.path.normpath(base / (file.removeprefix("//") or file))))
+        return postgres_address({"dsn": connection})
+    raise SourceConfigError(f"{path} has neither media_api.database nor global.database with a connection_string")
+
+
+class DendriteSource(ShelvedSource):
+    """A Source. What a row says of the size is the client's word for a second upload of known content: not repeated."""
+
+    def __init__(
+        self,
+        config: DendriteConfig,
+        *,
+        name: str = "dendrite",
+        follow_links: bool = False,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        self.database = open_database(config.database)
+        shelf = FolderShelf("base_path", config.base_path, follow_links=follow_links)
+        super().__init__(name, self.database, [shelf], now_ms=now_ms)
+
+    async def preflight(self) -> Findings:
+        """Look at the table, the folder, and a few originals."""
+        findings = Findings(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
+        await check_shelves(self.shelves, findings)
+        try:
+            await self._count(findings)
+            if findings.usable:
+                await try_some(self, self.media(), findings, count=_SAMPLES)
+        except SourceError as exc:
+            findings.problems.append(str(exc))
+        return findings
+
+    async def _count(self, findings: Findings) -> None:
+        for table in (_MEDIA, _THUMBNAILS):
+            if not await self.database.columns(table):
+                findings.problems.append(f"{self.database.words} has no table {table} that we may read (GRANT SELECT)")
+        if not findings.usable:
+            return
+        for kind, sign in (("local", "<>"), ("remote", "=")):
+            row = (await self.database.rows(select(_MEDIA, _TOTALS, f"user_id {sign} ''")))[0]
+            findings.counts[kind], findings.bytes[kind] = int(str(row["rows"])), int(str(row["bytes"]))
+        names = ", ".join(f"{{{number}}}" for number in range(len(self.config.server_names)))
+        query = select(_MEDIA, _TOTALS, f"media_origin IN ({names})")
+        own = (await self.database.rows(query, *sorted(self.config.server_names)))[0]
+        if findings.counts["local"] and not int(str(own["rows"])):
+            findings.problems.append("no media belong to the server name: it must be wrong")
+
+    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+        """Walk through all media in the order of their keys."""
+        selection = Selection(_MEDIA, _COLUMNS, ("media_origin", "media_id"))
+        async for row in self.database.stream(selection, after):
+            yield self._media(key_text(row[key_name(0)]), key_text(row[key_name(1)]), row)
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now."""
+        rows = await self.database.rows(select(_MEDIA, _COLUMNS, _BY_ADDRESS), server_name, media_id)
+        return self._media(server_name, media_id, rows[0]) if rows else None
+
+    def _media(self, server_name: str, media_id: str, row: Row) -> SourceMedia:
+        values = Values(row)
+        media = SourceMedia(
+            server_name=server_name,
+            media_id=media_id,
+            kind=MediaKind.LOCAL if server_name in self.config.server_names else MediaKind.REMOTE,
+            content_type=values.text("content_type") or None,
+            created_ts=values.integer("creation_ts"),
+            upload_name=unquote(values.text("upload_name") or "") or None,
+            user_id=values.text("user_id") or None,
+            sha256=_sha256(values.text("base64hash")),
+            filesystem_id=key_text(row["base64hash"]),
+        )
+        return replace(media, repaired=tuple(values.repaired))
+
+    async def located(self) -> AsyncIterator[Located | Orphan]:
+        """Walk through all media and files, in the order of contents."""
+        joining = Joining(
+            self.shelves,
+            started_ts=self._now_ms() - _FRESH_MS,
+            is_known=self._is_known,
+            is_original=lambda path: path.endswith("/file"),
+        )
+        async for met in joining.join(self._by_place(), ""):
+            yield met
+
+    async def _by_place(self) -> AsyncIterator[Placed]:
+        selection = Selection(_MEDIA, _COLUMNS, ("base64hash", "media_origin", "media_id"))
+        async for row in self.database.stream(selection):
+            yield self.place(self._media(key_text(row[key_name(1)]), key_text(row[key_name(2)]), row))
+
+    async def _is_known(self, path: str) -> bool:
+        name = path.removesuffix("/file").replace("/", "")
+        return bool(await self.database.rows(select(_MEDIA, {"one": "1"}, "base64hash = {0}"), name))
+
+    def place(self, media: SourceMedia) -> Placed:
+        """Say at which path a row's bytes lie."""
+        folder = _folder(media.filesystem_id)
+        if folder is None:
+            return Placed(media, None, f"{media.filesystem_id!r} is not the hash of any content")
+        return Placed(media, f"{folder}/file")
+
+    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+        """Walk through the rows of its thumbnails."""
+        query = select(_THUMBNAILS, _THUMBNAIL_COLUMNS, _BY_ADDRESS)
+        for row in await self.database.rows(query, media.server_name, media.media_id):
+            values = Values(row)
+            yield SourceThumbnail(
+                server_name=media.server_name,
+                media_id=media.media_id,
+                kind=media.kind,
+                width=values.integer("width") or 0,
+                height=values.integer("height") or 0,
+                method=values.text("resize_method") or "",
+                content_type=values.text("content_type") or "",
+                size_bytes=values.size("file_size_bytes"),
+                filesystem_id=media.filesystem_id,
+            )
+
+    def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
+        """Name a thumbnail's path, beside its original."""
+        folder = _folder(thumbnail.filesystem_id)
+        if folder is None or not _METHOD.fullmatch(thumbnail.method):
+            return []
+        return [f"{folder}/thumbnail-{thumbnail.width}x{thumbnail.height}-{thumbnail.method}"]
+
+
+def _folder(base64hash: str | None) -> str | None:
+    if base64hash is None or not _HASH.fullmatch(base64hash):
+        return None
+    return f"{base64hash[0]}/{base64hash[1]}/{base64hash[2:]}"
+
+
+def _sha256(base64hash: str | None) -> bytes | None:
+    if base64hash is None or not _HASH.fullmatch(base64hash):
+        return None
+    try:
+        return base64.urlsafe_b64decode(f"{base64hash}=")
+    except binascii.Error:
+        return None

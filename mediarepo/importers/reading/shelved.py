@@ -1,0 +1,119 @@
+"""What sources with folders and buckets have in common."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Self
+
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.reading.databases import Database
+from mediarepo.importers.reading.joining import Placed, locate
+from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.shelves import Shelf
+from mediarepo.model.imports import Findings, Resolution, ResolutionState, SourceBytes, SourceMedia, SourceThumbnail
+
+
+def wall_clock_ms() -> int:
+    """Tell the time, in ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class ShelvedSource(ABC):
+    """Keeps shelves, in the order in which they are looked through, and perhaps a database."""
+
+    def __init__(
+        self, name: str, database: Database | None, shelves: Sequence[Shelf], *, now_ms: Callable[[], int]
+    ) -> None:
+        self.name = name
+        self.shelves = list(shelves)
+        self._database = database
+        self._now_ms = now_ms
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._database is not None:
+            await self._database.close()
+        for shelf in self.shelves:
+            await shelf.close()
+
+    @property
+    def lists(self) -> int:
+        """How many LIST requests were made until now."""
+        return sum(shelf.lists for shelf in self.shelves if isinstance(shelf, BucketShelf))
+
+    @abstractmethod
+    def place(self, media: SourceMedia) -> Placed:
+        """Say at which path a row's bytes lie."""
+
+    def shelves_of(self, _filesystem_id: str | None) -> Sequence[Shelf]:
+        """Say on which shelves bytes may lie; on any, unless their place names one."""
+        return self.shelves
+
+    @abstractmethod
+    def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
+        """Name the paths at which a thumbnail may lie, likeliest first."""
+
+    async def locate(self, media: SourceMedia) -> Resolution:
+        """Look for the bytes on every shelf, in order, by their size too."""
+        shelves = self.shelves_of(media.filesystem_id)
+        if not shelves and not media.pending:
+            return Resolution(ResolutionState.UNREADABLE, f"nothing is configured that has {media.filesystem_id!r}")
+        return await locate(self.place(media), shelves)
+
+    async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
+        """Look for a thumbnail at each of its paths."""
+        media = SourceMedia(
+            server_name=thumbnail.server_name,
+            media_id=thumbnail.media_id,
+            kind=thumbnail.kind,
+            size_bytes=thumbnail.size_bytes,
+        )
+        shelves = self.shelves_of(thumbnail.filesystem_id)
+        resolutions = [await locate(Placed(media, path), shelves) for path in self.thumbnail_paths(thumbnail)]
+        if not resolutions:
+            return Resolution(ResolutionState.UNSAFE, "no path can be made of the thumbnail's row")
+        found = [one for one in resolutions if one.state is ResolutionState.FOUND]
+        seen = [one for one in resolutions if one.state is not ResolutionState.MISSING]
+        return (found or seen or resolutions)[0]
+
+    async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Read bytes from the shelf on which they were found."""
+        for shelf in self.shelves:
+            if shelf.name == found.shelf:
+                async for piece in shelf.open(found):
+                    yield piece
+                return
+        raise SourceError(f"there is no shelf {found.shelf}")
+
+
+async def check_shelves(shelves: Sequence[Shelf], findings: Findings) -> None:
+    """Note which shelves there are, and which of them cannot be read."""
+    for shelf in shelves:
+        problem = await shelf.check()
+        if problem is None:
+            findings.facts.append(f"{shelf.name}: {shelf.words}")
+        else:
+            findings.problems.append(f"{shelf.name}: {problem}")
+
+
+async def try_some(source: ShelvedSource, rows: AsyncIterator[SourceMedia], findings: Findings, *, count: int) -> None:
+    """Look for the bytes of a few rows: none at all found means that folders and database do not belong together."""
+    tried = found = 0
+    words = ""
+    async for media in rows:
+        if media.pending:
+            continue
+        tried += 1
+        resolution = await source.locate(media)
+        if resolution.state is ResolutionState.FOUND:
+            found += 1
+        else:
+            words = words or f"{media.media_id}: {resolution.words}"
+        if tried == count:
+            break
+    if tried and not found:
+        findings.problems.append(f"none of {tried} originals was found ({words}): do the folders belong to it?")
+    elif tried:
+        findings.facts.append(f"{found} of {tried} originals that were tried are there")
