@@ -1,0 +1,156 @@
+"""What is read off a web page, and what becomes of it: the preview."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewUrl:
+    """A page's URL in its one spelling: ASCII, host in lower case, `port` and `path` always given, no fragment."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An image that a page speaks of, by its absolute http(s) URL; sizes are the page's claims, `rule` says where."""
+
+    url: str
+    rule: str
+    alt: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of visible text; `in_article` when it stands in the page's main part, `is_paragraph` when in a <p>."""
+
+    text: str
+    is_paragraph: bool
+    in_article: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedData:
+    """What a page says in JSON-LD about the thing it shows, or about the site (`is_site`); `type` in lower case."""
+
+    type: str
+    is_site: bool = False
+    title: str | None = None
+    description: str | None = None
+    author: str | None = None
+    publisher: str | None = None
+    published: str | None = None
+    modified: str | None = None
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a page says, uncut and uncleaned; `url` is where it was answered, `base_url` what relative URLs start from.
+
+    `meta` are pairs in the order of the page, names in lower case. `oembed_urls` and `refresh_url` are absolute.
+    """
+
+    url: str
+    base_url: str = ""
+    encoding: str | None = None
+    language: str | None = None
+    title: str | None = None
+    canonical_url: str | None = None
+    refresh_url: str | None = None
+    headings: tuple[tuple[str, str], ...] = ()
+    meta: tuple[tuple[str, str], ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    icon_urls: frozenset[str] = frozenset()
+    blocks: tuple[Block, ...] = ()
+    linked_data: tuple[LinkedData, ...] = ()
+    oembed_urls: tuple[str, ...] = ()
+
+    @property
+    def things(self) -> tuple[LinkedData, ...]:
+        """What of the linked data is about the page's subject."""
+        return tuple(thing for thing in self.linked_data if not thing.is_site)
+
+    def first(self, *names: str) -> str | None:
+        """Find the first value that is not blank among meta names, in the order of the names."""
+        for name in names:
+            for known, value in self.meta:
+                if known == name and value.strip():
+                    return value
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OEmbed:
+    """An oEmbed answer (oembed.com); `text` is what its HTML says, `picture` its photo or thumbnail."""
+
+    type: str
+    title: str | None = None
+    author_name: str | None = None
+    provider_name: str | None = None
+    text: str | None = None
+    picture: Picture | None = None
+    cache_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewLimits:
+    """How much text a preview may carry, in characters, and how many images are worth trying."""
+
+    max_title_chars: int = 200
+    max_description_chars: int = 500
+    max_value_chars: int = 200
+    max_url_chars: int = 2048
+    max_images: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewImage:
+    """An image that was fetched and kept for a preview; `mxc` is its address here."""
+
+    mxc: str
+    content_type: str
+    size_bytes: int
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The answer about a URL, still without an image: `pictures` are to be tried in their order.
+
+    `rules` tells for each of `values` where it came from.
+    """
+
+    values: dict[str, str | int]
+    rules: dict[str, str] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether all that is known was in the URL already."""
+        return not self.pictures and set(self.rules.values()) <= {"the URL"}
+
+    def with_image(self, picture: Picture, image: PreviewImage) -> Self:
+        """Complete the answer with one of `pictures` (client-server API, GET preview_url)."""
+        given: dict[str, str | int | None] = {
+            "og:image": image.mxc,
+            "og:image:type": image.content_type,
+            "og:image:width": image.width,
+            "og:image:height": image.height,
+            "og:image:alt": picture.alt,
+            "matrix:image:size": image.size_bytes,
+        }
+        known = {name: value for name, value in given.items() if value is not None}
+        rules = {**self.rules, **dict.fromkeys(known, picture.rule)}
+        return type(self)(values={**self.values, **known}, rules=rules, pictures=self.pictures)

@@ -1,0 +1,1 @@
+"""From the bytes of a web page to the fields of its preview; asks nobody, waits for nothing."""

@@ -1,0 +1,124 @@
+"""From what a page says to the preview that is answered (client-server API, GET preview_url)."""
+
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
+from mediarepo.previews.illustrations import illustrations
+from mediarepo.previews.text import plain
+from mediarepo.previews.titles import Rule, descriptions, titles
+from mediarepo.previews.urls import resolved
+
+_PASSED_ON = (
+    "og:locale",
+    "article:published_time",
+    "article:modified_time",
+    "article:author",
+    "article:section",
+    "profile:first_name",
+    "profile:last_name",
+    "profile:username",
+    "product:price:amount",
+    "product:price:currency",
+    "video:duration",
+    "music:duration",
+)
+"""Further properties that are given as they are, once; those that hold addresses of media never are."""
+_TYPES = {
+    "product": "product",
+    "productgroup": "product",
+    "videoobject": "video.other",
+    "movie": "video.movie",
+    "tvepisode": "video.episode",
+    "musicrecording": "music.song",
+    "musicalbum": "music.album",
+    "book": "book",
+    "person": "profile",
+    "profilepage": "profile",
+}
+_OEMBED_TYPES = {"video": "video.other"}
+_ADDRESSES = ("http:", "https:", "//", "data:", "javascript:", "blob:", "mxc:", "file:")
+
+
+def compose(page: Page, *, oembed: OEmbed | None = None, limits: PreviewLimits | None = None) -> Preview:
+    """Choose for each field the best that a page and its oEmbed answer say; Open Graph first, visible text last.
+
+    `Page(url=...)` stands for one that could not be read, when only oEmbed answered.
+    """
+    limits = limits or PreviewLimits()
+    title_rule, title = _first(titles(page, oembed), limits.max_title_chars)
+    chosen = {
+        "og:title": (title_rule, title),
+        "og:description": _first(_other_than(title, descriptions(page, oembed)), limits.max_description_chars),
+        "og:url": _url(page, limits),
+        "og:type": _first(_types(page, oembed), limits.max_value_chars),
+        "og:site_name": _first(_site_names(page, oembed), limits.max_value_chars),
+        **{name: _first(_further(name, page, oembed), limits.max_value_chars) for name in _PASSED_ON},
+    }
+    return Preview(
+        values={name: value for name, (_, value) in chosen.items() if value is not None},
+        rules={name: rule for name, (rule, value) in chosen.items() if value is not None},
+        pictures=illustrations(page, oembed, limits.max_images),
+    )
+
+
+def _first(rules: Iterable[Rule], max_chars: int) -> Rule:
+    for rule, value in rules:
+        text = plain(value, max_chars)
+        if text is not None:
+            return rule, text
+    return "", None
+
+
+def _other_than(title: str | None, rules: Iterable[Rule]) -> Iterator[Rule]:
+    """Leave out descriptions that only repeat the title."""
+    for rule, value in rules:
+        if value is not None and plain(value, len(value) or 1) != title:
+            yield rule, value
+
+
+def _url(page: Page, limits: PreviewLimits) -> Rule:
+    """Find the page's own address; what Open Graph says is kept letter by letter when it is a whole one."""
+    given = (page.first("og:url") or "").strip()
+    found = resolved(page.url, given)
+    if found is not None and len(found) <= limits.max_url_chars:
+        is_whole = given.isascii() and given.lower().startswith(("http://", "https://")) and given.isprintable()
+        return "og:url", given if is_whole and not set(given) & set(" <>\"'") else found
+    if page.canonical_url is not None and urlsplit(page.canonical_url).hostname == urlsplit(page.url).hostname:
+        return "link rel=canonical", page.canonical_url[: limits.max_url_chars]
+    return "the URL", page.url[: limits.max_url_chars]
+
+
+def _types(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
+    yield "og:type", page.first("og:type")
+    if oembed is not None:
+        yield "oEmbed type", _OEMBED_TYPES.get(oembed.type)
+    for thing in page.things:
+        kind = thing.type
+        is_article = kind.endswith(("article", "posting")) and kind != "jobposting"
+        yield "JSON-LD type", "article" if is_article else _TYPES.get(kind)
+
+
+def _site_names(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
+    yield "og:site_name", page.first("og:site_name")
+    if oembed is not None:
+        yield "oEmbed provider_name", oembed.provider_name
+    yield "application-name", page.first("application-name")
+    yield from (("JSON-LD publisher", thing.publisher) for thing in page.linked_data)
+    yield from (("JSON-LD name of the site", thing.title) for thing in page.linked_data if thing.is_site)
+
+
+def _further(name: str, page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
+    yield name, _unless_address(page.first(name))
+    if name == "article:author":
+        yield from (("JSON-LD author", thing.author) for thing in page.things)
+        yield "meta author", _unless_address(page.first("author"))
+        yield "oEmbed author_name", oembed.author_name if oembed is not None else None
+    elif name == "article:published_time":
+        yield from (("JSON-LD datePublished", thing.published) for thing in page.things)
+    elif name == "article:modified_time":
+        yield from (("JSON-LD dateModified", thing.modified) for thing in page.things)
+
+
+def _unless_address(value: str | None) -> str | None:
+    return None if value is None or value.strip().lower().startswith(_ADDRESSES) else value

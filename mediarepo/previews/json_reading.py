@@ -1,0 +1,40 @@
+"""JSON as strangers write it: bounded in depth, forgiving about what stands around it."""
+
+import json
+import re
+
+_MAX_DEPTH = 40
+_MAX_CHARS = 1_000_000
+_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_WRAPPING = re.compile(
+    r"^(?:\s|<!--|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[|\ufeff|//\s*$)+", re.MULTILINE
+)
+_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
+
+
+def read_json(text: str) -> object:
+    """Read the first JSON value of a text, comments around it aside; None for what is no JSON, or nests too deeply."""
+    text = _beginning(text[:_MAX_CHARS])
+    if _is_deep(text):
+        return None
+    try:
+        return _DECODER.raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _beginning(text: str) -> str:
+    wrapping = _WRAPPING.match(text)
+    return text[wrapping.end() :] if wrapping else text
+
+
+def _is_deep(text: str) -> bool:
+    depth = 0
+    for token in _TOKENS.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            return True
+    return False

@@ -1,0 +1,109 @@
+"""Images that stand in a page, and which of them show its subject."""
+
+import re
+from collections.abc import Iterator
+
+from mediarepo.model.previews import Picture
+from mediarepo.previews.urls import resolved
+
+_LAZY = (
+    "data-src",
+    "data-lazy-src",
+    "data-original",
+    "data-lazy",
+    "data-srcset",
+    "data-lazy-srcset",
+    "data-hi-res-src",
+)
+_SRCSET_URL = re.compile(r"[\s,]*+(\S+)")
+_SRCSET_DESCRIPTOR = re.compile(r"[^,]*+")
+_SRCSET_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([wx])\b")
+_USUAL_WIDTH = 500.0
+_MAX_SRCSET_CHARS = 8192
+_WIDEST = 2000
+_NUMBER = re.compile(r"\s*([0-9]{1,5})(?:\.[0-9]+)?\s*(?:px)?\s*")
+_SMALLEST = 50
+_LONGEST_SHAPE = 5
+_UNLIKELY = re.compile(
+    r"(?:^|[/_.-])(?:favicon|icons?|sprites?|spacer|blank|pixel|tracking|track|beacon|1x1|transparent|placeholder|loading"
+    r"|spinner|badge|emoji|smil(?:ey|ies)|button|arrow|captcha|gravatar|avatars?|logo)(?:$|[/_.0-9-])|\.(?:svg|ico)(?:$|\?)",
+    re.IGNORECASE,
+)
+_USUAL_AREA, _MOST_AREA = 200 * 150, 1600 * 1200
+_IN_ARTICLE, _UNLIKELY_SHARE = 4, 0.02
+
+
+def is_too_small(picture: Picture) -> bool:
+    """Tell whether an image claims to be an icon, a pixel that counts visitors, or a line."""
+    sides = [side for side in (picture.width, picture.height) if side is not None]
+    if any(side < _SMALLEST for side in sides):
+        return True
+    return len(sides) == 2 and max(sides) > _LONGEST_SHAPE * min(sides)  # noqa: PLR2004 - both sides are known
+
+
+def picture_of(attributes: dict[str, str], base_url: str, rule: str) -> Picture | None:
+    """Read an <img> or <source>, those that a script would fill in later included; None when it shows nothing."""
+    for reference in _references(attributes):
+        url = resolved(base_url, reference)
+        if url is not None:
+            return Picture(
+                url=url,
+                rule=rule,
+                alt=attributes.get("alt") or None,
+                width=number(attributes.get("width")),
+                height=number(attributes.get("height")),
+            )
+    return None
+
+
+def _references(attributes: dict[str, str]) -> list[str]:
+    lazy = [_best_of(name, attributes[name]) for name in _LAZY if name in attributes]
+    usual = [_best_of(name, attributes[name]) for name in ("srcset", "src") if name in attributes]
+    return [reference for reference in lazy + usual if reference and not reference.lower().startswith("data:")]
+
+
+def _best_of(name: str, value: str) -> str | None:
+    return widest(value) if name.endswith("srcset") else value
+
+
+def widest(srcset: str) -> str | None:
+    """Choose the largest image of a srcset that is not larger than a preview needs, or else the smallest."""
+    rated = [one for one in _rated(srcset[:_MAX_SRCSET_CHARS]) if not one[1].lower().startswith("data:")]
+    fitting = [one for one in rated if one[0] <= _WIDEST]
+    if fitting:
+        return max(fitting, key=lambda one: one[0])[1]
+    return min(rated, key=lambda one: one[0])[1] if rated else None
+
+
+def _rated(srcset: str) -> Iterator[tuple[float, str]]:
+    """Take a srcset apart (HTML, "parse a srcset attribute"), into widths and URLs."""
+    at = 0
+    while (found := _SRCSET_URL.match(srcset, at)) is not None:
+        url, at = found[1], found.end()
+        descriptor = ""
+        if not url.endswith(","):
+            rest = _SRCSET_DESCRIPTOR.match(srcset, at)
+            descriptor, at = (rest[0].strip(), rest.end()) if rest else ("", at)
+        size = _SRCSET_SIZE.match(descriptor)
+        width = float(size[1]) * (1 if size[2] == "w" else _USUAL_WIDTH) if size else _USUAL_WIDTH
+        yield width, url.rstrip(",")
+
+
+def number(text: str | None) -> int | None:
+    """Read a declared size in pixels; None for percentages and the like."""
+    found = _NUMBER.fullmatch(text[:20]) if text else None
+    return int(found[1]) if found and int(found[1]) > 0 else None
+
+
+def likeliest_first(pictures: list[Picture], in_article: set[str]) -> list[Picture]:
+    """Order images by how likely they show what the page is about; icons and pixels are left out."""
+    fitting = [picture for picture in pictures if not is_too_small(picture)]
+    rated = [(_likelihood(picture, at, picture.url in in_article), at, picture) for at, picture in enumerate(fitting)]
+    return [picture for _, _, picture in sorted(rated, key=lambda one: (-one[0], one[1]))]
+
+
+def _likelihood(picture: Picture, at: int, in_article: bool) -> float:  # noqa: FBT001 - a fact about the picture
+    width, height = picture.width, picture.height
+    area = _USUAL_AREA if width is None and height is None else (width or height or 0) * (height or width or 0)
+    share = _UNLIKELY_SHARE if _UNLIKELY.search(picture.url.partition("?")[0]) else 1.0
+    return min(area, _MOST_AREA) * share * (_IN_ARTICLE if in_article else 1) / (1 + at / 10)
