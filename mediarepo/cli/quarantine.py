@@ -51,6 +51,41 @@ async def _change(settings: Settings, targets: list[str], reason: str | None, *,
             typer.echo(f"{await changed} hashes {'hidden' if hide else 'shown again'}")
 
 
+@quarantine_cli.command()
+def user(
+    user_id: Annotated[str, typer.Argument(help="As in @alice:example.org.")], config: ConfigFile = DEFAULT_CONFIG
+) -> None:
+    """Hide everything that a user uploaded."""
+    run(_user(read_settings(config), user_id))
+
+
+async def _user(settings: Settings, user_id: str) -> None:
+    async with administering(settings) as administration:
+        count = await administration.quarantine.hide_of_user(user_id, operator(settings))
+    typer.echo(f"{user_id}: {count} media hidden")
+
+
+@quarantine_cli.command()
+def server(
+    server_name: Annotated[str, typer.Argument(help="Another server's name.")],
+    reason: Reason = None,
+    show: Annotated[bool, typer.Option("--show", help="Show its media again.")] = False,  # noqa: FBT002 - typer's way
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Hide everything of another server, what is kept here and what is not."""
+    run(_server(read_settings(config), server_name, reason, show=show))
+
+
+async def _server(settings: Settings, server_name: str, reason: str | None, *, show: bool) -> None:
+    async with administering(settings) as administration:
+        quarantine, admin = administration.quarantine, operator(settings)
+        if show:
+            changed = await quarantine.show_server(server_name, admin)
+        else:
+            changed = await quarantine.hide_server(server_name, admin, reason=reason)
+    typer.echo(f"{server_name}: {'changed' if changed else 'as before'}, {'shown' if show else 'hidden'}")
+
+
 @quarantine_cli.command("import")
 def import_(file: Lines, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Hide all hashes of a list, as `export` writes it or others publish it; empty lines and # lines are left out."""

@@ -10,7 +10,7 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.records import QUARANTINED_BY
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.records import Change, HiddenHash
+from mediarepo.model.records import Change, HiddenHash, HiddenServer
 
 _NAMED = "(m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 _CONTENT_OF_NAMED = f"""SELECT b.sha256 FROM media m JOIN blob b ON b.blob_id = m.blob_id
@@ -99,6 +99,32 @@ class QuarantineTable:
         async with self._database.connection() as connection:
             tag = await connection.execute("DELETE FROM quarantined_hash WHERE sha256 = ANY($1::bytea[])", list(hashes))
         return int(tag.rpartition(" ")[2])
+
+    async def hide_server(self, server_name: str, *, by: str, reason: str | None) -> bool:
+        """Hide everything of a server, what is here and what is not; False when it was hidden before."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                f"""INSERT INTO quarantined_server_name (server_name, quarantined_by, reason, created_ts)
+                    VALUES ($1, $2, $3, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                server_name,
+                by,
+                reason,
+            )
+        return bool(tag == "INSERT 0 1")
+
+    async def show_server(self, server_name: str) -> bool:
+        """Show a server's media again; False when it was not hidden."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute("DELETE FROM quarantined_server_name WHERE server_name = $1", server_name)
+        return bool(tag == "DELETE 1")
+
+    async def servers(self) -> list[HiddenServer]:
+        """Read the servers that are hidden."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT server_name, quarantined_by, reason, created_ts FROM quarantined_server_name ORDER BY 1"
+            )
+        return [HiddenServer(*row.values()) for row in rows]
 
     async def hashes(self, after: bytes, limit: int) -> list[HiddenHash]:
         """Read hidden hashes in their order, from behind one on."""

@@ -86,3 +86,13 @@ class HiddenHash:
     quarantined_by: str
     reason: str | None
     created_ts: int
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenServer:
+    """A server all of whose media are hidden, by whom and why."""
+
+    server_name: str
+    quarantined_by: str
+    reason: str | None
+    created_ts: int

@@ -49,6 +49,20 @@ class Quarantine:
         await self._note(admin, "quarantine_room", room_id, None, count)
         return count
 
+    async def hide_server(self, server_name: str, admin: Admin, *, reason: str | None) -> bool:
+        """Hide everything of another server; not of one of ours."""
+        if self.tenants.is_ours(server_name):
+            raise InvalidParamError("only other servers can be hidden as a whole")
+        hidden = await self.table.hide_server(server_name, by=admin.name, reason=reason)
+        await self._note(admin, "quarantine_server", server_name, reason, int(hidden))
+        return hidden
+
+    async def show_server(self, server_name: str, admin: Admin) -> bool:
+        """Show another server's media again."""
+        shown = await self.table.show_server(server_name)
+        await self._note(admin, "unquarantine_server", server_name, None, int(shown))
+        return shown
+
     async def show(self, mxc: Mxc, admin: Admin) -> int:
         """Show media again, and everything with the same content."""
         count = await self.table.show([mxc])

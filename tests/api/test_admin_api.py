@@ -63,7 +63,7 @@ def refusal(answer: Answer) -> tuple[int, str]:
 
 
 def filled(path: str) -> str:
-    names = {"server_name": SERVER_NAME, "media_id": "abc", "policy": "old", "task_id": "1"}
+    names = {"server_name": SERVER_NAME, "media_id": "abc", "policy": "old", "task_id": "1", "user_id": USER_ID}
     return path.format(**names)
 
 
@@ -328,3 +328,31 @@ async def test_the_document_is_what_is_served_and_every_reference_in_it_leads_so
     assert page.headers["Content-Type"].startswith("text/html")
     assert all(path.encode() in page.body for _, path in operations)
     assert b"<script" not in page.body
+
+
+async def test_a_whole_server_can_be_hidden_and_shown_again(own: Installation) -> None:
+    media_id = await own.upload(b"data")
+    await own.rows("UPDATE media SET remote = true, server_name = 'bad.example', uploaded_by = NULL")
+    path = own.download_path(media_id, server_name="bad.example")
+    before = await own.get(path)
+    hidden = await ask(own, "POST", "/quarantine/servers/bad.example", body={"reason": "spam"})
+    again = await ask(own, "POST", "/quarantine/servers/bad.example")
+    gone = await own.get(path)
+    listed = (await ask(own, "GET", "/quarantine/servers", token=ADMIN)).json["servers"]
+    ours = await ask(own, "POST", f"/quarantine/servers/{OTHER_SERVER_NAME}")
+    await ask(own, "DELETE", "/quarantine/servers/bad.example")
+
+    assert (before.status, gone.status, (await own.get(path)).status) == (200, 404, 200)
+    assert (hidden.json["affected"], again.json["affected"]) == (1, 0)
+    assert [(one["server_name"], one["reason"], one["quarantined_by"]) for one in listed] == [
+        ("bad.example", "spam", "operator")
+    ]
+    assert refusal(ours) == (400, "M_INVALID_PARAM")
+
+
+async def test_a_users_uploads_are_hidden_together(own: Installation) -> None:
+    media_id = await own.upload(b"data")
+    answer = await ask(own, "POST", f"/users/{USER_ID}/quarantine", token=ADMIN)
+
+    assert answer.json == {"affected": 1}
+    assert (await own.get(own.download_path(media_id))).status == 404

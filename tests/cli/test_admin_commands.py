@@ -113,3 +113,20 @@ async def test_a_list_with_a_wrong_line_hides_nothing(shell: Shell, tmp_path: Pa
 
     assert (result.exit_code, "line 2" in result.stderr) == (2, True)
     assert await shell.own.value("SELECT count(*) FROM quarantined_hash") == 0
+
+
+async def test_a_users_and_a_servers_media_are_hidden(shell: Shell) -> None:
+    media_id = await shell.own.upload(b"data")
+    user = await shell.run("quarantine", "user", f"@bridge:{SERVER_NAME}")
+    status = await shell.status(media_id)
+    server = [await shell.run("quarantine", "server", "bad.example", *more) for more in ((), (), ("--show",))]
+    ours = await shell.run("quarantine", "server", SERVER_NAME)
+
+    assert user.stdout == f"@bridge:{SERVER_NAME}: 1 media hidden\n"
+    assert status == 404
+    assert [one.stdout for one in server] == [
+        "bad.example: changed, hidden\n",
+        "bad.example: as before, hidden\n",
+        "bad.example: changed, shown\n",
+    ]
+    assert ours.exit_code == 1

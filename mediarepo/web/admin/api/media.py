@@ -5,11 +5,19 @@ import json
 from dataclasses import asdict
 
 from mediarepo.errors import InvalidParamError, NotFoundError
-from mediarepo.model.mxc import Mxc, parse_mxc
+from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.model.records import MediaRecord
 from mediarepo.model.searching import Search, SearchPlace
 from mediarepo.web.admin.api.endpoints import Call
-from mediarepo.web.admin.api.shapes import Done, MediaPage, MediaQuery, MediaShape, Reason
+from mediarepo.web.admin.api.shapes import (
+    Done,
+    HiddenServers,
+    HiddenServerShape,
+    MediaPage,
+    MediaQuery,
+    MediaShape,
+    Reason,
+)
 from mediarepo.web.keys import ADMINS, DELETION, QUARANTINE, RECORDS
 
 
@@ -87,6 +95,28 @@ async def protect(call: Call) -> Done:
 async def unprotect(call: Call) -> Done:
     """Let it be quarantined again."""
     return Done(affected=int(await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=False)))
+
+
+async def quarantine_user(call: Call) -> Done:
+    """Hide everything that a user uploaded."""
+    return Done(affected=await call.app[QUARANTINE].hide_of_user(call.path["user_id"], call.admin))
+
+
+async def hidden_servers(call: Call) -> HiddenServers:
+    """List servers all of whose media are hidden."""
+    found = await call.app[QUARANTINE].table.servers()
+    return HiddenServers(servers=[HiddenServerShape(**asdict(one)) for one in found])
+
+
+async def quarantine_server(call: Call) -> Done:
+    """Hide everything of another server, what is kept here and what is not."""
+    server_name, reason = parse_server_name(call.path["server_name"]), call.body(Reason).reason
+    return Done(affected=int(await call.app[QUARANTINE].hide_server(server_name, call.admin, reason=reason)))
+
+
+async def unquarantine_server(call: Call) -> Done:
+    """Show another server's media again."""
+    return Done(affected=int(await call.app[QUARANTINE].show_server(call.path["server_name"], call.admin)))
 
 
 def _mxc(call: Call) -> Mxc:

@@ -111,6 +111,26 @@ class MediaShape(Shape):
     """When it was put into the trash, in ms since 1970."""
 
 
+class HiddenServerShape(Shape):
+    """A server all of whose media are hidden."""
+
+    server_name: str
+    """Which."""
+    quarantined_by: str
+    """By whom."""
+    reason: str | None
+    """Why."""
+    created_ts: int
+    """Since when, in ms since 1970."""
+
+
+class HiddenServers(Shape):
+    """All servers that are hidden."""
+
+    servers: list[HiddenServerShape]
+    """By name."""
+
+
 class MediaPage(Shape):
     """A stretch of a list of media."""
 

@@ -21,7 +21,16 @@ from mediarepo.web.admin.api.operating_shapes import (
     UsageQuery,
 )
 from mediarepo.web.admin.api.page import api_page
-from mediarepo.web.admin.api.shapes import Done, MediaPage, MediaQuery, MediaShape, Nothing, Reason, Shape
+from mediarepo.web.admin.api.shapes import (
+    Done,
+    HiddenServers,
+    MediaPage,
+    MediaQuery,
+    MediaShape,
+    Nothing,
+    Reason,
+    Shape,
+)
 from mediarepo.web.wire.responses import json_response
 
 _MEDIA = "/media/{server_name}/{media_id}"
@@ -63,6 +72,10 @@ ENDPOINTS = (
     _of("POST", f"{_MEDIA}/unquarantine", media.unquarantine, Done, body=Reason),
     _of("POST", f"{_MEDIA}/protect", media.protect, Done, body=Reason),
     _of("POST", f"{_MEDIA}/unprotect", media.unprotect, Done, body=Reason),
+    _of("POST", "/users/{user_id}/quarantine", media.quarantine_user, Done),
+    _of("GET", "/quarantine/servers", media.hidden_servers, HiddenServers),
+    _of("POST", "/quarantine/servers/{server_name}", media.quarantine_server, Done, body=Reason, operators_only=True),
+    _of("DELETE", "/quarantine/servers/{server_name}", media.unquarantine_server, Done, operators_only=True),
     _of("GET", "/usage", operating.usage, UsageAnswer, query=UsageQuery),
     _of("GET", "/stores", operating.stores, StoresAnswer, operators_only=True),
     _of("GET", "/retention", operating.policies, PoliciesAnswer, operators_only=True),
