@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aioboto3
 import asyncpg
 import pytest
 from yarl import URL
@@ -122,15 +123,41 @@ class SourceBucket:
                 await self.put(f"{under}{file.relative_to(folder)}", file.read_bytes())
 
 
-@pytest.fixture
-async def source_bucket(s3: EmbeddedS3) -> AsyncIterator[SourceBucket]:
-    prefix = f"import-{secrets.token_hex(6)}"
-    access: dict[str, Any] = {
+@pytest.fixture(scope="session")
+async def whole_bucket(s3: EmbeddedS3) -> AsyncIterator[SourceBucket]:
+    """A bucket of its own, for layouts without a prefix."""
+    name = f"import-{secrets.token_hex(6)}"
+    access = _access(s3) | {"bucket": name}
+    async with aioboto3.Session().client(
+        "s3",
+        endpoint_url=s3.endpoint_url,
+        region_name=s3.region,
+        aws_access_key_id=s3.access_key_id,
+        aws_secret_access_key=s3.secret_access_key,
+    ) as client:
+        await client.create_bucket(Bucket=name)
+
+    class Anywhere(Store):
+        def holds(self, object_key: str) -> bool:
+            return bool(object_key)
+
+    async with Anywhere("source", StoreConfig.model_validate(access)) as store:
+        yield SourceBucket(store, BucketAddress(**access), "")
+
+
+def _access(s3: EmbeddedS3) -> dict[str, Any]:
+    return {
         "endpoint_url": s3.endpoint_url,
         "region": s3.region,
         "bucket": s3.bucket,
         "access_key_id": s3.access_key_id,
         "secret_access_key": s3.secret_access_key,
     }
+
+
+@pytest.fixture
+async def source_bucket(s3: EmbeddedS3) -> AsyncIterator[SourceBucket]:
+    prefix = f"import-{secrets.token_hex(6)}"
+    access = _access(s3)
     async with Store("source", StoreConfig.model_validate({**access, "prefix": prefix})) as store:
         yield SourceBucket(store, BucketAddress(**access), f"{prefix}/")

@@ -1,0 +1,1 @@
+"""matrix-media-repo: its configuration, its tables, its datastores."""
