@@ -1,0 +1,179 @@
+"""Conduit on SQLite: trees of bytes, one table each, and files named by the hashes of their contents."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.key_value.conduit_config import ConduitConfig
+from mediarepo.importers.key_value.indexed import IndexedSource
+from mediarepo.importers.key_value.keys import SEPARATOR, decode, storable
+from mediarepo.importers.reading.buckets import Bucket
+from mediarepo.importers.reading.folders import FolderShelf
+from mediarepo.importers.reading.joining import Placed
+from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.shelves import Shelf
+from mediarepo.importers.reading.sqlite import open_read_only
+from mediarepo.model.imports import Findings, MediaKind, SourceMedia, SourceThumbnail
+
+_MEDIA, _CONTENTS, _THUMBNAILS = "servernamemediaid_metadata", "filehash_metadata", "thumbnailid_metadata"
+_USERS, _BLOCKED = "servernamemediaid_userlocalpart", "blocked_servername_mediaid"
+_HASH_BYTES, _CONTENT_BYTES, _SAMPLES = 32, 24, 20
+_QUARANTINED_BY = "conduit"
+Tree = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What a tree's value says: the content's hash, its name and type, and who may have it."""
+
+    sha256: bytes
+    upload_name: str | None
+    content_type: str | None
+    authenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    size_bytes: int
+    created_ts: int
+    last_access_ts: int
+
+
+class ConduitSource(IndexedSource):
+    """A Source, of Conduit's database from version 17 on; older ones keep facts in the names of their files."""
+
+    def __init__(
+        self,
+        config: ConduitConfig,
+        *,
+        name: str = "conduit",
+        follow_links: bool = False,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        shelf: Shelf = FolderShelf("media", config.media_path, follow_links=follow_links)
+        if config.bucket is not None:
+            shelf = BucketShelf("media", Bucket(config.bucket), prefix=config.prefix)
+        super().__init__(name, None, [shelf], now_ms=now_ms)
+
+    async def preflight(self) -> Findings:
+        """Look at the trees, the place of media, and a few originals."""
+        findings = Findings(facts=[f"the server name is {self.config.server_name}"])
+        await check_shelves(self.shelves, findings)
+        try:
+            media = await self.read_all()
+            for kind in (MediaKind.LOCAL, MediaKind.REMOTE):
+                of_kind = [one for one in media if one.kind is kind]
+                findings.counts[kind] = len(of_kind)
+                findings.bytes[kind] = sum(one.size_bytes or 0 for one in of_kind)
+            if media and not findings.counts[MediaKind.LOCAL]:
+                findings.problems.append(f"no media belong to {self.config.server_name}: the name must be wrong")
+            if findings.usable:
+                await try_some(self, self.media(), findings, count=_SAMPLES)
+        except SourceError as exc:
+            findings.problems.append(str(exc))
+        return findings
+
+    async def read_all(self) -> list[SourceMedia]:
+        """Read every row."""
+        trees = await asyncio.to_thread(self._read, (_MEDIA, _CONTENTS, _USERS, _BLOCKED))
+        described = {key: found for key, value in trees[_MEDIA].items() if (found := _describe(value))}
+        blocked = {described[key].sha256 for key in trees[_BLOCKED] if key in described}
+        return [
+            self._media(key, one, trees, blocked=key in trees[_BLOCKED] or one.sha256 in blocked)
+            for key, one in described.items()
+        ]
+
+    def _read(self, names: Sequence[str]) -> dict[str, Tree]:
+        if self.config.database_backend != "sqlite":
+            raise SourceError(
+                f"Conduit's database is {self.config.database_backend}, and only its SQLite backend can be read: "
+                "convert it with Conduit's own tools first"
+            )
+        path = self.config.database_path / "conduit.db"
+        connection, _ = open_read_only(path)
+        try:
+            return {name: dict(connection.execute(f"SELECT key, value FROM {name}").fetchall()) for name in names}  # noqa: S608 - names are ours
+        except sqlite3.Error as exc:
+            raise SourceError(f"{path} cannot be read as a database of Conduit 17 or later: {exc}") from exc
+        finally:
+            connection.close()
+
+    def _media(self, key: bytes, one: _Described, trees: Mapping[str, Tree], *, blocked: bool) -> SourceMedia:
+        server_name, _, media_id = key.partition(SEPARATOR)
+        content = _measure(trees[_CONTENTS].get(one.sha256))
+        localpart = trees[_USERS].get(key)
+        return SourceMedia(
+            server_name=decode(server_name),
+            media_id=decode(media_id),
+            kind=MediaKind.LOCAL if decode(server_name) == self.config.server_name else MediaKind.REMOTE,
+            content_type=one.content_type,
+            size_bytes=content.size_bytes if content is not None else None,
+            created_ts=content.created_ts if content is not None else None,
+            upload_name=one.upload_name,
+            user_id=f"@{storable(localpart)}:{decode(server_name)}" if localpart else None,
+            last_access_ts=content.last_access_ts if content is not None else None,
+            quarantined_by=_QUARANTINED_BY if blocked else None,
+            authenticated=one.authenticated,
+            sha256=one.sha256,
+            filesystem_id=self._path(one.sha256),
+        )
+
+    def place(self, media: SourceMedia) -> Placed:
+        """Say at which path a row's bytes lie."""
+        return Placed(media, media.filesystem_id)
+
+    def _path(self, sha256: bytes) -> str:
+        digits, length = sha256.hex(), self.config.length
+        cuts = [digits[start * length : (start + 1) * length] for start in range(self.config.depth)]
+        return "/".join([*cuts, digits[self.config.depth * length :]])
+
+    async def other_paths(self) -> Collection[str]:
+        """Name the paths of thumbnails."""
+        trees = await asyncio.to_thread(self._read, (_THUMBNAILS,))
+        return {self._path(one.sha256) for value in trees[_THUMBNAILS].values() if (one := _describe(value))}
+
+    async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
+        """List thumbnails; nothing tells how they were made."""
+        trees = await asyncio.to_thread(self._read, (_THUMBNAILS, _CONTENTS))
+        start = SEPARATOR.join(part.encode(errors="surrogateescape") for part in media.key) + SEPARATOR
+        found = []
+        for key, value in sorted(trees[_THUMBNAILS].items()):
+            one = _describe(value)
+            if one is None or not key.startswith(start) or len(key) != len(start) + 8:
+                continue
+            content = _measure(trees[_CONTENTS].get(one.sha256))
+            found.append(self._thumbnail(media, key[len(start) :], one, content))
+        return found
+
+    def _thumbnail(self, media: SourceMedia, size: bytes, one: _Described, content: _Content | None) -> SourceThumbnail:
+        return SourceThumbnail(
+            server_name=media.server_name,
+            media_id=media.media_id,
+            kind=media.kind,
+            width=int.from_bytes(size[:4], "big"),
+            height=int.from_bytes(size[4:], "big"),
+            method="",
+            content_type=one.content_type or "",
+            size_bytes=content.size_bytes if content is not None else None,
+            filesystem_id=self._path(one.sha256),
+        )
+
+
+def _describe(value: bytes) -> _Described | None:
+    """Take the hash off first: it may contain the byte that parts the rest."""
+    if len(value) < _HASH_BYTES:
+        return None
+    name, _, rest = value[_HASH_BYTES:].partition(SEPARATOR)
+    content_type, open_to_all, _ = rest.partition(SEPARATOR)
+    return _Described(value[:_HASH_BYTES], storable(name) or None, storable(content_type) or None, not open_to_all)
+
+
+def _measure(value: bytes | None) -> _Content | None:
+    if value is None or len(value) < _CONTENT_BYTES:
+        return None
+    size, created, accessed = (int.from_bytes(value[start : start + 8], "big") for start in (0, 8, 16))
+    return _Content(size, created * 1000, accessed * 1000)

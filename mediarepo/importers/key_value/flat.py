@@ -1,0 +1,117 @@
+"""Conduit before version 17 of its database, and its heirs: one folder, whose files' names say everything."""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.key_value.indexed import IndexedSource
+from mediarepo.importers.key_value.keys import MediaKey, parse_encoded_key
+from mediarepo.importers.reading.folders import FolderShelf
+from mediarepo.importers.reading.joining import Placed
+from mediarepo.importers.reading.shelved import check_shelves, wall_clock_ms
+from mediarepo.model.imports import Findings, MediaKind, SourceMedia, SourceThumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    key: MediaKey
+    size_bytes: int
+    modified_ts: int
+
+
+class FlatConduitSource(IndexedSource):
+    """A Source without a database: uploaders are not known, and times are those of the files."""
+
+    def __init__(
+        self,
+        folder: Path,
+        server_name: str,
+        *,
+        name: str = "conduit",
+        follow_links: bool = False,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        super().__init__(name, None, [FolderShelf("media", folder, follow_links=follow_links)], now_ms=now_ms)
+        self._folder = folder
+        self._server_name = server_name
+
+    async def preflight(self) -> Findings:
+        """Look at the folder."""
+        findings = Findings(facts=[f"the server name is {self._server_name}"])
+        await check_shelves(self.shelves, findings)
+        if not findings.usable:
+            return findings
+        files = await asyncio.to_thread(self._files)
+        media = [self._media(file) for file in files if file.key.is_original]
+        for kind in (MediaKind.LOCAL, MediaKind.REMOTE):
+            of_kind = [one for one in media if one.kind is kind]
+            findings.counts[kind] = len(of_kind)
+            findings.bytes[kind] = sum(one.size_bytes or 0 for one in of_kind)
+        if not files:
+            findings.problems.append(f"{self._folder} has no file whose name is Conduit's")
+        elif not findings.counts[MediaKind.LOCAL]:
+            findings.problems.append(f"no media belong to {self._server_name}: the name must be wrong")
+        return findings
+
+    async def read_all(self) -> list[SourceMedia]:
+        """Read the names of all files."""
+        files = await asyncio.to_thread(self._files)
+        return list({one.key: one for one in (self._media(file) for file in files if file.key.is_original)}.values())
+
+    async def other_paths(self) -> Collection[str]:
+        """Name the files of thumbnails."""
+        return {file.name for file in await asyncio.to_thread(self._files) if not file.key.is_original}
+
+    async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
+        """List thumbnails; nothing tells how they were made."""
+        files = await asyncio.to_thread(self._files)
+        return [
+            SourceThumbnail(
+                server_name=media.server_name,
+                media_id=media.media_id,
+                kind=media.kind,
+                width=file.key.width,
+                height=file.key.height,
+                method="",
+                content_type=file.key.content_type or "",
+                size_bytes=file.size_bytes,
+                filesystem_id=file.name,
+            )
+            for file in files
+            if not file.key.is_original and (file.key.server_name, file.key.media_id) == tuple(media.key)
+        ]
+
+    def place(self, media: SourceMedia) -> Placed:
+        """Say which file a row was made of."""
+        return Placed(media, media.filesystem_id)
+
+    def _files(self) -> list[_File]:
+        try:
+            return sorted(self._named(), key=lambda file: file.name)
+        except OSError as exc:
+            raise SourceError(f"{self._folder} cannot be read: {exc.strerror}") from exc
+
+    def _named(self) -> Iterator[_File]:
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                key = parse_encoded_key(entry.name)
+                if key is not None and entry.is_file():
+                    status = entry.stat()
+                    yield _File(entry.name, key, status.st_size, status.st_mtime_ns // 1_000_000)
+
+    def _media(self, file: _File) -> SourceMedia:
+        key = file.key
+        return SourceMedia(
+            server_name=key.server_name,
+            media_id=key.media_id,
+            kind=MediaKind.LOCAL if key.server_name == self._server_name else MediaKind.REMOTE,
+            content_type=key.content_type,
+            size_bytes=file.size_bytes,
+            created_ts=file.modified_ts,
+            upload_name=key.upload_name,
+            filesystem_id=file.name,
+        )
