@@ -7,6 +7,7 @@ _BLOCK_TAGS = frozenset(
      "tbody", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "hr", "figure", "center", "fieldset", "details",
      "summary", "form", "header", "footer", "nav", "aside", "html", "head", "caption", "frameset"}
 )  # fmt: skip
+_HEADING_TAGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _MAX_BLOCKS = 200
 _MAX_CHARS = 40_000
 _MAX_BLOCK_CHARS = 4_000
@@ -14,7 +15,7 @@ _MOST_LINKS = 0.5
 
 
 class Blocks:
-    """Gathers text; runs that are links for the most part are menus, and left out."""
+    """Gathers text but headings; runs that are links for the most part are menus, and left out."""
 
     def __init__(self) -> None:
         self.gathered: list[Block] = []
@@ -26,6 +27,7 @@ class Blocks:
         self._links = 0
         self._articles = 0
         self._tables = 0
+        self._headings = 0
 
     @property
     def in_article(self) -> bool:
@@ -46,7 +48,7 @@ class Blocks:
 
     def text(self, text: str) -> None:
         """Hear visible text."""
-        if self._chars > _MAX_BLOCK_CHARS:
+        if self._headings or self._chars > _MAX_BLOCK_CHARS:
             return
         self._pieces.append(text[:_MAX_BLOCK_CHARS])
         self._chars += min(len(text), _MAX_BLOCK_CHARS)
@@ -65,6 +67,8 @@ class Blocks:
             self._articles += step
         elif tag == "table":
             self._tables += step
+        elif tag in _HEADING_TAGS:
+            self._headings += step
 
     def _border(self, tag: str) -> None:
         if tag in _BLOCK_TAGS:

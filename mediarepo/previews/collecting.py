@@ -19,6 +19,7 @@ _MAX_TITLE_CHARS, _MAX_SCRIPT_CHARS, _MAX_SCRIPTS = 8192, 400_000, 20
 _OEMBED_TYPES = frozenset({"application/json+oembed", "text/xml+oembed", "application/xml+oembed"})
 _REFRESH = re.compile(r"\s*([0-9]{1,4})(?:\.[0-9]*)?\s*[;,]\s*(?:url\s*=\s*)?[\"']?([^\"'\s]+)", re.IGNORECASE)
 _MAX_REFRESH_S = 10
+_RARE_FORMATS = frozenset({"image/avif", "image/jxl", "image/svg+xml"})
 _HEADINGS = ("h1", "h2", "h3")
 
 
@@ -152,7 +153,8 @@ class Collector:
             self._keep(picture_of(attributes, self.base_url, "img"))
 
     def _source(self, attributes: dict[str, str]) -> None:
-        if "srcset" in attributes or "data-srcset" in attributes:
+        is_shown = attributes.get("type", "").lower() not in _RARE_FORMATS
+        if is_shown and ("srcset" in attributes or "data-srcset" in attributes):
             self._image(attributes)
 
     def _keep(self, picture: Picture | None) -> None:

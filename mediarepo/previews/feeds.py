@@ -6,6 +6,7 @@ from mediarepo.previews.urls import resolved
 
 _CHANNELS = frozenset({"channel", "feed"})
 _IMAGES = frozenset({"logo", "url", "image"})
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _MAX_CHARS = 8192
 
 
@@ -24,7 +25,7 @@ def read_feed(text: str, url: str) -> Page:
     return Page(
         url=url,
         base_url=url,
-        language=said.get("language"),
+        language=said.get("language") or root.get(_XML_LANG),
         title=said.get("title") or None,
         meta=(("description", description),) if description else (),
         pictures=(Picture(url=image, rule="the feed's image"),) if image else (),

@@ -62,11 +62,11 @@ def _read(thing: dict[str, object]) -> LinkedData:
     return LinkedData(
         type=_type(thing),
         is_site=_type(thing) in _SITES,
-        title=_text(thing.get("headline")) or _text(thing.get("name")),
-        description=_text(thing.get("description")) or _text(thing.get("abstract")) or _text(thing.get("articleBody")),
+        title=_first_text(thing, "headline", "name"),
+        description=_first_text(thing, "description", "abstract", "text", "articleBody"),
         author=_name(thing.get("author") or thing.get("creator")),
         publisher=_name(thing.get("publisher")),
-        published=_text(thing.get("datePublished") or thing.get("uploadDate")),
+        published=_first_text(thing, "datePublished", "uploadDate"),
         modified=_text(thing.get("dateModified")),
         images=tuple(_images(thing)),
     )
@@ -93,6 +93,10 @@ def _text(value: object) -> str | None:
     if isinstance(value, dict):
         value = value.get("@value")
     return value[:_MAX_VALUE_CHARS] if isinstance(value, str) and value.strip() else None
+
+
+def _first_text(thing: dict[str, object], *names: str) -> str | None:
+    return next((text for text in (_text(thing.get(name)) for name in names) if text is not None), None)
 
 
 def _listed(value: object) -> list[object]:

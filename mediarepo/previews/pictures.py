@@ -25,8 +25,8 @@ _NUMBER = re.compile(r"\s*([0-9]{1,5})(?:\.[0-9]+)?\s*(?:px)?\s*")
 _SMALLEST = 50
 _LONGEST_SHAPE = 5
 _UNLIKELY = re.compile(
-    r"(?:^|[/_.-])(?:favicon|icons?|sprites?|spacer|blank|pixel|tracking|track|beacon|1x1|transparent|placeholder|loading"
-    r"|spinner|badge|emoji|smil(?:ey|ies)|button|arrow|captcha|gravatar|avatars?|logo)(?:$|[/_.0-9-])|\.(?:svg|ico)(?:$|\?)",
+    r"(?:^|[/_.?&-])(?:favicon|icons?|sprites?|spacer|blank|pixel|tracking|track|beacon|1x1|transparent|placeholder|loading"
+    r"|spinner|badge|emoji|smil(?:ey|ies)|button|arrow|captcha|gravatar|avatars?|logo)(?:$|[/_.=0-9-])|\.(?:svg|ico)(?:$|\?)",
     re.IGNORECASE,
 )
 _USUAL_AREA, _MOST_AREA = 200 * 150, 1600 * 1200
@@ -97,13 +97,18 @@ def number(text: str | None) -> int | None:
 
 def likeliest_first(pictures: list[Picture], in_article: set[str]) -> list[Picture]:
     """Order images by how likely they show what the page is about; icons and pixels are left out."""
-    fitting = [picture for picture in pictures if not is_too_small(picture)]
+    fitting = [picture for picture in pictures if not is_too_small(picture) and not _is_decoration(picture)]
     rated = [(_likelihood(picture, at, picture.url in in_article), at, picture) for at, picture in enumerate(fitting)]
     return [picture for _, _, picture in sorted(rated, key=lambda one: (-one[0], one[1]))]
+
+
+def _is_decoration(picture: Picture) -> bool:
+    """Tell whether an image is called like an icon or a face, and does not claim to be large."""
+    return _UNLIKELY.search(picture.url) is not None and (picture.width or 0) * (picture.height or 0) < _USUAL_AREA
 
 
 def _likelihood(picture: Picture, at: int, in_article: bool) -> float:  # noqa: FBT001 - a fact about the picture
     width, height = picture.width, picture.height
     area = _USUAL_AREA if width is None and height is None else (width or height or 0) * (height or width or 0)
-    share = _UNLIKELY_SHARE if _UNLIKELY.search(picture.url.partition("?")[0]) else 1.0
+    share = _UNLIKELY_SHARE if _UNLIKELY.search(picture.url) else 1.0
     return min(area, _MOST_AREA) * share * (_IN_ARTICLE if in_article else 1) / (1 + at / 10)

@@ -6,7 +6,7 @@ from enum import IntEnum
 _UNSEEN_TAGS = frozenset({"template", "svg", "math", "canvas", "object", "style", "script", "dialog", "datalist"})
 _SILENT_TAGS = frozenset(
     {"noscript", "noframes", "iframe", "nav", "header", "footer", "aside", "button", "select", "textarea", "label",
-     "title", "figcaption", "video", "audio", "menu", "time", "address"}
+     "title", "figcaption", "video", "audio", "menu", "address"}
 )  # fmt: skip
 _SILENT_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search", "menu", "dialog", "alert"})
 _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)

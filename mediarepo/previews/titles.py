@@ -9,7 +9,7 @@ from mediarepo.model.previews import Block, OEmbed, Page
 Rule = tuple[str, str | None]
 """Where a value stands, and the value, uncleaned."""
 
-_SUBSTANTIAL_CHARS, _SOME_CHARS, _ENOUGH_CHARS = 80, 30, 300
+_SUBSTANTIAL_CHARS, _ENOUGH_CHARS = 80, 300
 _HEADING_RANKS = ("h1", "h2", "h3")
 
 
@@ -56,7 +56,7 @@ def _visible(blocks: tuple[Block, ...]) -> str | None:
         lambda block: block.is_paragraph and block.in_article,
         lambda block: block.is_paragraph,
         lambda block: block.in_article,
-        lambda block: len(block.text) > 2 * _SUBSTANTIAL_CHARS,
+        lambda _: True,
     ):
         for block in blocks:
             if fits(block) and len(block.text) >= _SUBSTANTIAL_CHARS:
