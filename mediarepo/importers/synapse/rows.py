@@ -20,6 +20,7 @@ _SHARED = (
     "authenticated",
     "sha256",
 )
+ALL_COLUMNS = (*_SHARED, "user_id", "url_cache", "safe_from_quarantine", "media_origin", "media_id", "filesystem_id")
 _LOCAL_ONLY = ("user_id", "url_cache", "safe_from_quarantine")
 _REMOTE_ONLY = ("media_origin", "media_id", "filesystem_id")
 _THUMBNAIL = (
@@ -71,7 +72,7 @@ class Tables:
         wanted = present(columns, (*_SHARED, *_REMOTE_ONLY))
         selection = Selection(REMOTE, wanted, tuple(keys), where, arguments)
         async for row in self._database.stream(selection, after):
-            yield self._remote(row)
+            yield remote_media(row)
 
     async def get(self, server_name: str, media_id: str) -> SourceMedia | None:
         """Get one row as it is now."""
@@ -79,7 +80,7 @@ class Tables:
             rows = await self._rows(LOCAL, (*_SHARED, *_LOCAL_ONLY), media_id)
             return self._local(media_id, rows[0]) if rows else None
         rows = await self._rows(REMOTE, (*_SHARED, *_REMOTE_ONLY), server_name, media_id)
-        return self._remote(rows[0]) if rows else None
+        return remote_media(rows[0]) if rows else None
 
     async def _rows(self, table: str, wanted: Sequence[str], *address: str) -> list[Row]:
         columns = await self.columns(table)
@@ -102,24 +103,31 @@ class Tables:
         return sorted(found, key=lambda one: (one.width, one.height, one.method, one.content_type))
 
     def _local(self, media_id: str, row: Row) -> SourceMedia:
-        values = Values(row)
-        url_cache = row["url_cache"] is not None
-        media = replace(
-            _shared(values, self._server_name, media_id, MediaKind.URL_CACHE if url_cache else MediaKind.LOCAL),
-            user_id=values.text("user_id"),
-            protected=values.flag("safe_from_quarantine"),
+        return local_media(
+            row, media_id, server_name=self._server_name, unused_expiration_ms=self._unused_expiration_ms
         )
-        if row["media_length"] is None and not url_cache:
-            expires_ts = (media.created_ts or 0) + self._unused_expiration_ms
-            media = replace(media, pending=True, expires_ts=expires_ts)
-        return replace(media, repaired=tuple(values.repaired))
 
-    @staticmethod
-    def _remote(row: Row) -> SourceMedia:
-        values = Values(row)
-        media = _shared(values, key_text(row["media_origin"]), key_text(row["media_id"]), MediaKind.REMOTE)
-        filesystem_id = key_text(row["filesystem_id"]) or None
-        return replace(media, filesystem_id=filesystem_id, repaired=tuple(values.repaired))
+
+def local_media(row: Row, media_id: str, *, server_name: str, unused_expiration_ms: int) -> SourceMedia:
+    """Make media of a row of local media: those without a length are announced, unless a preview made them."""
+    values = Values(row)
+    url_cache = row["url_cache"] is not None
+    media = replace(
+        _shared(values, server_name, media_id, MediaKind.URL_CACHE if url_cache else MediaKind.LOCAL),
+        user_id=values.text("user_id"),
+        protected=values.flag("safe_from_quarantine"),
+    )
+    if row["media_length"] is None and not url_cache:
+        media = replace(media, pending=True, expires_ts=(media.created_ts or 0) + unused_expiration_ms)
+    return replace(media, repaired=tuple(values.repaired))
+
+
+def remote_media(row: Row) -> SourceMedia:
+    """Make media of a row of other servers' media."""
+    values = Values(row)
+    media = _shared(values, key_text(row["media_origin"]), key_text(row["media_id"]), MediaKind.REMOTE)
+    filesystem_id = key_text(row["filesystem_id"]) or None
+    return replace(media, filesystem_id=filesystem_id, repaired=tuple(values.repaired))
 
 
 def _shared(values: Values, server_name: str, media_id: str, kind: MediaKind) -> SourceMedia:

@@ -1,0 +1,189 @@
+"""A Synapse that is reached by HTTP only: its admin API tells of local media, and gives out their bytes."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Protocol, Self
+from urllib.parse import quote
+
+from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
+from mediarepo.importers.synapse.rows import ALL_COLUMNS, local_media, remote_media
+from mediarepo.model.imports import (
+    DownloadBytes,
+    Findings,
+    Located,
+    Orphan,
+    Resolution,
+    ResolutionState,
+    SourceBytes,
+    SourceKey,
+    SourceMedia,
+    SourceThumbnail,
+)
+
+_PAGE = "500"
+_OK, _FORBIDDEN, _NOT_FOUND = 200, (401, 403), 404
+_PREVIEW = re.compile(r"\d\d\d\d-\d\d-\d\d_")
+_DAY_MS = 86_400_000
+_SHELF = "http"
+
+
+class HttpGetter(Protocol):
+    """Asks the homeserver, as one of its admins; waits when asked to slow down (429).
+
+    Raises SourceUnavailableError when no answer comes. Parameters are not encoded, paths are.
+    """
+
+    async def get_json(self, path: str, parameters: Mapping[str, str]) -> tuple[int, object]:
+        """Give status and body, which is None when it is not JSON."""
+        ...
+
+    def get_bytes(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """Read a body in small pieces; raises BytesVanishedError on 404, SourceError on any status but 200."""
+        ...
+
+
+class HostedSynapseSource:
+    """A Source of local media alone; walks hold every row in memory, since users' media come user by user."""
+
+    def __init__(
+        self, getter: HttpGetter, server_name: str, *, name: str = "synapse-http", unused_expiration_ms: int = _DAY_MS
+    ) -> None:
+        self.name = name
+        self._getter = getter
+        self._server_name = server_name
+        self._unused_expiration_ms = unused_expiration_ms
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the getter to whoever made it."""
+
+    @property
+    def lists(self) -> int:
+        """Never ask any bucket."""
+        return 0
+
+    async def preflight(self) -> Findings:
+        """Find out whether the token is an admin's, and whose media there are."""
+        findings = Findings(facts=["other servers' media, thumbnails and orphans cannot be seen by HTTP"])
+        try:
+            first = await self._ask("/_synapse/admin/v2/users", {"from": "0", "limit": "1", "deactivated": "true"})
+            findings.counts["users"] = _number(first.get("total"))
+            users = _entries(first, "users")
+            if users and not str(users[0].get("name")).endswith(f":{self._server_name}"):
+                findings.problems.append(f"the users are not of {self._server_name}: the server name must be wrong")
+            path = "/_synapse/admin/v1/statistics/users/media"
+            counted = [user async for user in self._pages(path, "users", {})]
+            findings.counts["local"] = sum(_number(user.get("media_count")) for user in counted)
+            findings.bytes["local"] = sum(_number(user.get("media_length")) for user in counted)
+        except SourceError as exc:
+            findings.problems.append(str(exc))
+        return findings
+
+    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+        """Walk through all media in the order of their ids."""
+        found = {media.media_id: media async for media in self._of_everybody()}
+        for media in sorted(found.values(), key=lambda one: one.key.order):
+            if after is None or media.key.order > after.order:
+                yield media
+
+    async def _of_everybody(self) -> AsyncIterator[SourceMedia]:
+        parameters = {"deactivated": "true", "guests": "true"}
+        async for user in self._pages("/_synapse/admin/v2/users", "users", parameters):
+            path = f"/_synapse/admin/v1/users/{quote(str(user.get('name')), safe='')}/media"
+            async for entry in self._pages(path, "media", {"order_by": "media_id"}):
+                yield self._media({"user_id": user.get("name"), **entry})
+
+    async def _pages(self, path: str, name: str, parameters: Mapping[str, str]) -> AsyncIterator[Mapping[str, object]]:
+        start = "0"
+        while True:
+            page = await self._ask(path, {**parameters, "from": start, "limit": _PAGE})
+            for entry in _entries(page, name):
+                yield entry
+            following = page.get("next_token")
+            if following is None or str(following) == start:
+                return
+            start = str(following)
+
+    async def _ask(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, object]:
+        status, body = await self._getter.get_json(path, parameters)
+        if status in _FORBIDDEN:
+            raise SourceError("the homeserver refuses: the token is not an admin's, or not valid any more")
+        if status != _OK or not isinstance(body, Mapping):
+            raise SourceUnavailableError(f"the homeserver answered {status} to {path}")
+        return body
+
+    def _media(self, entry: Mapping[str, object]) -> SourceMedia:
+        row = {**dict.fromkeys(ALL_COLUMNS), **entry}
+        media_id = str(row["media_id"])
+        if row["url_cache"] is None and _PREVIEW.match(media_id):
+            row["url_cache"] = media_id  # lists of users' media do not say which address it came from
+        if row["media_origin"] not in {None, self._server_name}:
+            return remote_media(row)
+        return local_media(
+            row, media_id, server_name=self._server_name, unused_expiration_ms=self._unused_expiration_ms
+        )
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now; where Synapse is too old for that, by reading all of them."""
+        path = f"/_synapse/admin/v1/media/{quote(server_name, safe='')}/{quote(media_id, safe='')}"
+        status, body = await self._getter.get_json(path, {})
+        if status == _OK and isinstance(body, Mapping) and isinstance(body.get("media_info"), Mapping):
+            return self._media(body["media_info"])
+        if status == _NOT_FOUND and isinstance(body, Mapping) and body.get("errcode") == "M_NOT_FOUND":
+            return None
+        if status in _FORBIDDEN:
+            raise SourceError("the homeserver refuses: the token is not an admin's, or not valid any more")
+        wanted = SourceKey(server_name, media_id)
+        return next((media for media in [one async for one in self._of_everybody()] if media.key == wanted), None)
+
+    async def locate(self, media: SourceMedia) -> Resolution:
+        """Say where bytes would be downloaded: whether they are there shows only then."""
+        if media.pending:
+            return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
+        address = f"{quote(media.server_name, safe='')}/{quote(media.media_id, safe='')}"
+        if media.media_id in {".", ".."} or not media.media_id:
+            return Resolution(ResolutionState.UNSAFE, f"{media.media_id!r} is no part of a path")
+        found = DownloadBytes(_SHELF, f"/_matrix/client/v1/media/download/{address}", media.size_bytes or 0)
+        return Resolution(ResolutionState.FOUND, "to be downloaded", found, (found,))
+
+    async def located(self) -> AsyncIterator[Located | Orphan]:
+        """Walk through all media; orphans cannot be seen."""
+        async for media in self.media():
+            yield Located(media, await self.locate(media))
+
+    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+        """Walk through nothing: the admin API does not tell of thumbnails."""
+        for thumbnail in _thumbnails_of(media):
+            yield thumbnail
+
+    async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
+        """Say that there are none."""
+        return Resolution(ResolutionState.MISSING, f"thumbnails of {thumbnail.media_id} cannot be had by HTTP")
+
+    async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
+        """Download the bytes, quarantined or not."""
+        if not isinstance(found, DownloadBytes):
+            raise SourceError(f"{found} is not downloaded")
+        read = 0
+        async for piece in self._getter.get_bytes(found.path, {"admin_unsafely_bypass_quarantine": "true"}):
+            read += len(piece)
+            yield piece
+        if read != found.size_bytes:
+            raise BytesVanishedError(f"{found.path} should have {found.size_bytes} bytes, and {read} came")
+
+
+def _thumbnails_of(_media: SourceMedia) -> tuple[SourceThumbnail, ...]:
+    return ()
+
+
+def _entries(page: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    listed = page.get(name)
+    if not isinstance(listed, list):
+        raise SourceError(f"the homeserver's list of {name} is not one")
+    return [entry for entry in listed if isinstance(entry, Mapping)]
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
