@@ -7,7 +7,7 @@ _MAX_DEPTH = 40
 _MAX_CHARS = 1_000_000
 _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _WRAPPING = re.compile(
-    r"^(?:\s|<!--|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[|\ufeff|//\s*$)+", re.MULTILINE
+    r"^(?:\s|<!--|-->|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[|\ufeff|//\s*$)+", re.MULTILINE
 )
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 

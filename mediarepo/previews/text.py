@@ -37,8 +37,7 @@ def plain(text: str | None, max_chars: int) -> str | None:
     if text is None:
         return None
     words = _without_markup(text[: max_chars * _RAW_FACTOR + 1024])
-    words = _MARKS_IN_A_ROW.sub(r"\1", _INVISIBLE.sub("", words))
-    words = _BLANKS.sub(" ", words).strip()
+    words = _BLANKS.sub(" ", _MARKS_IN_A_ROW.sub(r"\1", words)).strip()
     return cut(words, max_chars) if _SEEN.search(words) else None
 
 
@@ -48,6 +47,8 @@ def _without_markup(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
+    """Take tags out, after what is invisible: else there could be tags again once that is gone."""
+    text = _INVISIBLE.sub("", text)
     for _ in range(_MAX_ROUNDS):
         before, text = text, _MARKUP.sub(" ", text)
         if text == before:

@@ -10,6 +10,7 @@ Rule = tuple[str, str | None]
 """Where a value stands, and the value, uncleaned."""
 
 _SUBSTANTIAL_CHARS, _ENOUGH_CHARS = 80, 300
+_FILE_NAME = re.compile(r".*[^.]\.(?=[0-9]*[A-Za-z])[0-9A-Za-z]{1,8}", re.DOTALL)
 _HEADING_RANKS = ("h1", "h2", "h3")
 
 
@@ -43,8 +44,8 @@ def descriptions(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
 def url_title(url: str) -> str:
     """Make a title of a URL: the file name, if it has one, or the host."""
     parts = urlsplit(url)
-    name = unquote(parts.path.rstrip("/").rpartition("/")[2], errors="replace")
-    if re.search(r"\w\.\w{1,8}$", name):
+    name = unquote(parts.path.rpartition("/")[2], errors="replace")
+    if _FILE_NAME.fullmatch(name):
         return name
     host = (parts.hostname or "").removeprefix("www.")
     return f"{host}{unquote(parts.path, errors='replace').rstrip('/')}"
