@@ -137,6 +137,10 @@ class RemoteUnavailableError(MatrixError):
     """Another server's media cannot be had just now, for whichever reason; the log says which."""
 
 
+class PreviewError(MatrixError):
+    """A web page cannot be previewed, for whichever reason; the log says which."""
+
+
 class RemoteTooLargeError(MatrixError):
     """Another server's media is larger than what is fetched from other servers."""
 

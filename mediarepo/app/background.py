@@ -33,6 +33,7 @@ def regular_jobs(
     sweeps: Sweeps,
     pending: PendingUploads,
     access_times: AccessTimes,
+    tidy_previews: Callable[[], Awaitable[None]],
 ) -> list[Job]:
     """List what is done by the clock."""
     database = foundation.database
@@ -41,6 +42,7 @@ def regular_jobs(
     access = foundation.settings.access_times.flush_interval_ms
     return [
         *(_once(fleet, *job) for job in _fleet_jobs(foundation, administration, sweeps, pending)),
+        _once(fleet, "previews", _EXPIRY_INTERVAL_MS, tidy_previews),
         Job(name="tasks", interval_ms=_TASK_INTERVAL_MS, run=administration.tasks.run_waiting),
         Job(name="backlog", interval_ms=_BACKLOG_INTERVAL_MS, run=backlog),
         Job(name="access_times", interval_ms=access, run=access_times.flush, last_time=True),

@@ -7,7 +7,7 @@ from functools import partial
 
 from mediarepo.app.administering import Administration, join_administration
 from mediarepo.app.background import regular_jobs
-from mediarepo.app.federating import open_federating
+from mediarepo.app.federating import Federating, open_federating
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
 from mediarepo.app.joining import (
     join_downloads,
@@ -18,6 +18,7 @@ from mediarepo.app.joining import (
     join_thumbnails,
     join_uploads,
 )
+from mediarepo.app.previewing import open_previews
 from mediarepo.config.settings import Settings
 from mediarepo.db.access import AccessTable
 from mediarepo.db.hashing import HashingTable
@@ -35,6 +36,7 @@ from mediarepo.services.downloads import Downloads
 from mediarepo.services.hashing import Hashing
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.pending import PendingUploads
+from mediarepo.services.previews import Previews
 from mediarepo.services.quotas import Quotas
 from mediarepo.services.rates import Rates
 from mediarepo.services.remote_media import RemoteMedia
@@ -62,6 +64,7 @@ class Repository:
     verification: Verification
     administration: Administration
     thumbnails: Thumbnails
+    previews: Previews
     sweeps: Sweeps
     access_times: AccessTimes
 
@@ -85,6 +88,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         calls = await stack.enter_async_context(HomeserverCalls(settings.identity))
         identity = await stack.enter_async_context(Identity(settings.identity, Whoami(calls), elapsed_ms))
         quotas = join_quotas(foundation)
+        thumbnails = await join_thumbnails(foundation, downloads, remote_media, stack)
         repository = Repository(
             foundation=foundation,
             tenants=tenants,
@@ -97,16 +101,21 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             pending=join_pending(foundation, quotas),
             downloads=downloads,
             remote_media=remote_media,
-            verification=Verification(
-                settings.federation, federating.server_keys, lambda name: tenants.by_server_name(name) is not None
-            ),
-            thumbnails=await join_thumbnails(foundation, downloads, remote_media, stack),
+            verification=_verification(settings, federating, tenants),
+            thumbnails=thumbnails,
+            previews=await open_previews(stack, foundation, memory, thumbnails),
             sweeps=join_sweeps(foundation),
             access_times=access_times,
         )
         await _claim_prefixes(repository)
         await stack.enter_async_context(Jobs(jobs_of(repository)))
         yield repository
+
+
+def _verification(settings: Settings, federating: Federating, tenants: Tenants) -> Verification:
+    return Verification(
+        settings.federation, federating.server_keys, lambda name: tenants.by_server_name(name) is not None
+    )
 
 
 async def _open_arrivals(stack: AsyncExitStack, settings: Settings) -> Arrivals:
@@ -126,7 +135,14 @@ def jobs_of(repository: Repository) -> list[Job]:
     """List what this process does by the clock."""
     claiming = Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository))
     foundation, administration = repository.foundation, repository.administration
-    regular = regular_jobs(foundation, administration, repository.sweeps, repository.pending, repository.access_times)
+    regular = regular_jobs(
+        foundation,
+        administration,
+        repository.sweeps,
+        repository.pending,
+        repository.access_times,
+        repository.previews.tidy,
+    )
     share_ms = foundation.settings.rate_limits.share_interval_ms
     sharing = Job(name="rates", interval_ms=share_ms, run=repository.rates.share)
     return [claiming, sharing, *regular]

@@ -28,6 +28,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.IDENTITY] = repository.identity
     app[keys.UPLOADS] = repository.uploads
     app[keys.PENDING] = repository.pending
+    app[keys.PREVIEWS] = repository.previews
     app[keys.QUOTAS] = repository.quotas
     app[keys.RATES] = repository.rates
     app[keys.USAGE] = repository.administration.usage

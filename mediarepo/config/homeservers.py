@@ -81,6 +81,8 @@ class HomeserverConfig(Section):
     """Key for requests to other servers: Synapse's signing.key, Dendrite's matrix_key.pem, or one of our own."""
     freeze_legacy: bool = True
     """Media uploaded while this is on is not served on the unauthenticated legacy paths."""
+    url_previews: bool = False
+    """Whether its users get previews of web pages; see `previews`."""
     appservices: list[AppserviceConfig] = []
     """Application services honoured locally."""
 

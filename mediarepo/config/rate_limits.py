@@ -28,6 +28,8 @@ class UserRates(UserSet):
     """Uploads, in bytes really received."""
     creates: Rate | None = Rate(per_s=10, burst=50)
     """Media ids created for content that is to follow."""
+    previews: Rate | None = Rate(per_s=5, burst=50)
+    """Previews of web pages, kept ones too."""
 
 
 class ServerRates(Section):

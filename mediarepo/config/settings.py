@@ -12,6 +12,7 @@ from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.config.listening import ListenConfig
 from mediarepo.config.logs import LogConfig
 from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.previews import PreviewsConfig
 from mediarepo.config.quotas import QuotasConfig
 from mediarepo.config.rate_limits import RateLimitsConfig
 from mediarepo.config.remote_media import RemoteMediaConfig
@@ -86,6 +87,8 @@ class Settings(Section):
     """Whom we connect to."""
     remote_media: RemoteMediaConfig = RemoteMediaConfig()
     """How other servers' media are fetched."""
+    previews: PreviewsConfig = PreviewsConfig()
+    """Previews of web pages."""
     thumbnails: ThumbnailsConfig = ThumbnailsConfig()
     """Sizes and limits of thumbnails."""
     access_times: AccessConfig = AccessConfig()

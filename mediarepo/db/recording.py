@@ -41,8 +41,8 @@ async def lock_known(connection: Connection, media: NewMedia) -> None:
 async def _insert(connection: Connection, media: NewMedia, blob_id: int) -> None:
     await connection.execute(
         f"""INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by,
-                authenticated, created_ts)
-            VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, coalesce($9, {NOW_MS}))""",  # noqa: S608 - static text
+                authenticated, created_ts, preview_expires_ts)
+            VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, coalesce($9, {NOW_MS}), $10)""",  # noqa: S608 - static text
         media.mxc.server_name,
         media.mxc.media_id,
         media.remote,
@@ -52,6 +52,7 @@ async def _insert(connection: Connection, media: NewMedia, blob_id: int) -> None
         media.uploaded_by,
         media.authenticated,
         media.created_ts,
+        media.preview_expires_ts,
     )
 
 

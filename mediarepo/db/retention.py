@@ -14,6 +14,7 @@ from mediarepo.model.retention import Candidate, RetentionLimits
 _PAGE = 5_000
 _USED = "coalesce(a.last_access_ts, m.created_ts)"
 _FREE = f"""m.state IN ('ready', 'missing') AND m.held_by IS NULL AND m.pinned_by IS NULL AND NOT m.protected
+    AND m.preview_expires_ts IS NULL
     AND {QUARANTINED_BY} IS NULL"""
 _CONDITIONS = f"""{_FREE} AND m.remote = $1
     AND ($2::bigint IS NULL OR m.created_ts < $2) AND ($3::bigint IS NULL OR {_USED} < $3)

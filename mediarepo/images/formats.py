@@ -27,6 +27,15 @@ CONTENT_TYPES = {
 }
 """Formats that may be sent as they are, and by which type."""
 
+DECLARED_TYPES = {
+    **CONTENT_TYPES,
+    PictureFormat.AVIF: "image/avif",
+    PictureFormat.BMP: "image/bmp",
+    PictureFormat.TIFF: "image/tiff",
+    PictureFormat.HEIC: "image/heic",
+}
+"""What each format is called in a Content-Type."""
+
 _SIGNATURES = (
     (b"\xff\xd8\xff", PictureFormat.JPEG),
     (b"\x89PNG\r\n\x1a\n", PictureFormat.PNG),

@@ -11,7 +11,7 @@ import structlog
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.images.errors import too_busy
 from mediarepo.images.memory import Source
-from mediarepo.images.processes import Worker
+from mediarepo.images.processes import Measured, Worker
 from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailSpec
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,21 @@ class WorkerPool:
         await self._wait_for_turn()
         try:
             return await self._render(source, specs)
+        finally:
+            self._free.release()
+
+    async def measure(self, source: Source) -> Measured:
+        """Look at a picture's header; PictureError when it is none, LimitExceededError as above."""
+        await self._wait_for_turn()
+        try:
+            source.seal()
+            worker = await self._hire()
+            result = os.memfd_create("mediarepo-thumbnails", os.MFD_CLOEXEC)
+            try:
+                return await worker.measure(source.fd, result)
+            finally:
+                os.close(result)
+                await asyncio.shield(self._dismiss(worker, idle=worker.has_answered))
         finally:
             self._free.release()
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.errors import UnavailableError
 from mediarepo.images.errors import PictureError, Reason
+from mediarepo.images.formats import PictureFormat
 from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,15 @@ log = structlog.get_logger(__name__)
 _MESSAGE_BYTES = 64 * 1024
 _START_TIMEOUT_S = 30
 _MEMORY_TO_RETIRE_KIB = 600 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a picture is, and its size in pixels, put upright."""
+
+    picture_format: PictureFormat
+    width: int
+    height: int
 
 
 class Worker:
@@ -70,11 +81,20 @@ class Worker:
 
     async def render(self, source: int, result: int, specs: Sequence[ThumbnailSpec]) -> list[RenderedThumbnail]:
         """Have thumbnails made of a sealed memfd into an empty one; PictureError when the file is to blame."""
+        wanted = [[spec.width, spec.height, spec.method, spec.animated] for spec in specs]
+        answer = await self._ask({"specs": wanted}, source, result)
+        return [_thumbnail(made) for made in answer["made"]]
+
+    async def measure(self, source: int, result: int) -> Measured:
+        """Have a sealed memfd looked at, only as far as its header; PictureError when it is no picture."""
+        answer = await self._ask({"specs": [], "measure": True}, source, result)
+        return Measured(PictureFormat(answer["format"]), answer["width"], answer["height"])
+
+    async def _ask(self, job: dict[str, Any], source: int, result: int) -> dict[str, Any]:
         self._jobs += 1
         self.has_answered = False
-        wanted = [[spec.width, spec.height, spec.method, spec.animated] for spec in specs]
         try:
-            socket.send_fds(self._channel, [json.dumps({"specs": wanted}).encode()], [source, result])
+            socket.send_fds(self._channel, [json.dumps(job).encode()], [source, result])
             async with asyncio.timeout(self._config.job_timeout_ms / 1000):
                 answer = await self._receive()
         except TimeoutError:
@@ -87,7 +107,7 @@ class Worker:
         if "refused" in answer:
             log.debug("picture_refused", **answer)
             raise PictureError(Reason(answer["refused"]))
-        return [_thumbnail(made) for made in answer["made"]]
+        return answer
 
     async def _cause_of_death(self) -> Reason:
         """Judge by the signal: the processor time that ran out is the file's doing, any other death may not be."""

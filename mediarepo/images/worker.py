@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image, ImageCms
 
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.opening import Limits
+from mediarepo.images.opening import Limits, open_picture
 from mediarepo.images.rendering import Made, render
 from mediarepo.images.sandbox import allow_cpu_seconds, confine, die_with_parent
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
@@ -83,6 +83,9 @@ def _answer(job: dict[str, Any], descriptors: list[int], limits: Limits) -> dict
     source, result = descriptors
     try:
         specs = [ThumbnailSpec(width, height, ThumbnailMethod(m), moving) for width, height, m, moving in job["specs"]]
+        if job.get("measure"):
+            opened = open_picture(_read(source), limits)
+            return {"width": opened.width, "height": opened.height, "format": opened.picture_format}
         return {"made": _write(render(_read(source), specs, limits), result)}
     except PictureError as exc:
         return {"refused": exc.reason}

@@ -97,6 +97,7 @@ class NewMedia:
 
     `uploaded_by` is None for remote media. `lease` is the right to fill what exists already: media that were announced
     (created, and pending since), or the one fetch of remote media. `reservation` is room under a quota.
+    `preview_expires_ts` is when the image of a preview goes by itself (ms).
     """
 
     mxc: Mxc
@@ -108,6 +109,7 @@ class NewMedia:
     created_ts: int | None = None
     lease: Lease | None = None
     reservation: Reservation | None = None
+    preview_expires_ts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Self
+from typing import Protocol, Self
 
 import aiohttp
 from yarl import URL
@@ -25,6 +25,14 @@ _MAX_LINE_BYTES = 16 * 1024
 _HTTPS_ONLY = frozenset({"https"})
 _HARMLESS = {"accept", "accept-language", "user-agent"}
 """Headers that any server may see."""
+
+
+class Course(Protocol):
+    """Follows a request from server to server, and undoes a Content-Encoding itself."""
+
+    def headers(self, url: str) -> Mapping[str, str]:
+        """Give the headers for the next request, or raise OutboundError to go no further."""
+        ...
 
 
 class Outbound:
@@ -84,7 +92,13 @@ class Outbound:
 
     @asynccontextmanager
     async def get(
-        self, url: str, *, headers: Mapping[str, str], patience: Patience, schemes: frozenset[str] = _HTTPS_ONLY
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        patience: Patience,
+        schemes: frozenset[str] = _HTTPS_ONLY,
+        course: Course | None = None,
     ) -> AsyncIterator[Answer]:
         """GET a URL, following redirects; each is judged like the first.
 
@@ -97,13 +111,16 @@ class Outbound:
             if parsed.scheme not in schemes:
                 raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} is not asked over {parsed.scheme}")
             self._resolver.check_literal(parsed.host)
-            if parsed.origin != first.origin:
+            if course is not None:
+                sent = course.headers(url)
+            elif parsed.origin != first.origin:
                 sent = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
             async with AsyncExitStack() as stack:
                 answer = await self._sent(stack, parsed.url, sent, patience, until, tls_name=None)
                 location = answer.headers.get("Location")
                 if answer.status not in _REDIRECTS or location is None:
-                    answer.check_encoding()
+                    if course is None:
+                        answer.check_encoding()
                     yield answer
                     return
                 url = joined(url, location)

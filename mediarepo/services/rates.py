@@ -79,6 +79,12 @@ class Rates:
         if rates is not None:
             self._meter(requester.user_id, "creates", rates.creates, None)
 
+    def user_previews(self, requester: Requester) -> None:
+        """Let a user have a page previewed; LimitExceededError when that was too often."""
+        rates = self._of_user(requester)
+        if rates is not None:
+            self._meter(requester.user_id, "previews", rates.previews, None)
+
     def server_downloads(self, server_name: str) -> Meter:
         """Let another server download; LimitExceededError when that was too often or too much."""
         rates = self._of_server(server_name)

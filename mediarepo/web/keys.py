@@ -12,6 +12,7 @@ from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.fleet import FleetReports
 from mediarepo.services.pending import PendingUploads
+from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.quotas import Quotas
 from mediarepo.services.rates import Rates
@@ -40,6 +41,7 @@ ADMINS = web.AppKey("admins", Admins)
 RECORDS = web.AppKey("records", Records)
 QUARANTINE = web.AppKey("quarantine", Quarantine)
 DELETION = web.AppKey("deletion", Deletion)
+PREVIEWS = web.AppKey("previews", Previews)
 QUOTAS = web.AppKey("quotas", Quotas)
 RATES = web.AppKey("rates", Rates)
 USAGE = web.AppKey("usage", UsageReports)

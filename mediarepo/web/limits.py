@@ -24,6 +24,11 @@ def limit_create(request: web.Request, requester: Requester) -> None:
     request.app[RATES].user_creates(requester)
 
 
+def limit_preview(request: web.Request, requester: Requester) -> None:
+    """Let a user have a page previewed, or refuse."""
+    request.app[RATES].user_previews(requester)
+
+
 def limit_server(request: web.Request, server_name: str) -> None:
     """Let another server download, or refuse."""
     request[_METER] = request.app[RATES].server_downloads(server_name)

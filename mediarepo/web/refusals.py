@@ -25,6 +25,7 @@ REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
     errors.UnknownDeviceError: Refusal(400, "M_UNKNOWN_DEVICE"),
     errors.ContentLostError: Refusal(404, "M_NOT_FOUND"),
     errors.RemoteUnavailableError: Refusal(502, "M_UNKNOWN"),
+    errors.PreviewError: Refusal(502, "M_UNKNOWN"),
     errors.RemoteTooLargeError: Refusal(502, "M_TOO_LARGE"),
     errors.NotFoundError: Refusal(404, "M_NOT_FOUND"),
     errors.MediaHostUnknownError: Refusal(404, "M_NOT_FOUND"),

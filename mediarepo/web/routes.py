@@ -6,6 +6,7 @@ from mediarepo.web.admin import synapse_media, synapse_quarantine, synapse_users
 from mediarepo.web.client.config import media_config
 from mediarepo.web.client.create import create, upload_to
 from mediarepo.web.client.download import download, legacy_download
+from mediarepo.web.client.preview import preview_url
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
 from mediarepo.web.client.upload import upload
 from mediarepo.web.client.usage import media_usage
@@ -30,6 +31,8 @@ def add_matrix_routes(app: web.Application) -> None:
     app.router.add_get(f"{_CLIENT}/download/{_NAMED}", download)
     app.router.add_get(f"{_CLIENT}/thumbnail/{_MEDIA}", thumbnail)
     app.router.add_get(f"{_CLIENT}/config", media_config)
+    app.router.add_get(f"{_CLIENT}/preview_url", preview_url)
+    app.router.add_get(f"{_LEGACY}/preview_url", preview_url)
     app.router.add_get(f"{_LEGACY}/download/{_MEDIA}", legacy_download)
     app.router.add_get(f"{_LEGACY}/download/{_NAMED}", legacy_download)
     app.router.add_get(f"{_LEGACY}/thumbnail/{_MEDIA}", legacy_thumbnail)

@@ -1,0 +1,57 @@
+"""What previews web pages, joined by hand."""
+
+from contextlib import AsyncExitStack
+
+from mediarepo.app.foundation import Foundation, now_ms
+from mediarepo.app.joining import join_uploads
+from mediarepo.db.leases import Leases
+from mediarepo.db.previews import PreviewTable
+from mediarepo.model.media import StoreClass
+from mediarepo.outbound.client import Outbound
+from mediarepo.previews.providers import OEmbedProviders
+from mediarepo.previews.request_headers import RequestHeaders
+from mediarepo.previews.url_rules import UrlRules
+from mediarepo.services.holding import Holding
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.preview_images import PreviewImages
+from mediarepo.services.preview_making import PreviewMaking
+from mediarepo.services.preview_pages import PreviewPages
+from mediarepo.services.preview_reading import PreviewReading
+from mediarepo.services.previews import Previews
+from mediarepo.services.thumbnails import Thumbnails
+
+_LEASE_MS = 10_000
+
+
+async def open_previews(
+    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, thumbnails: Thumbnails
+) -> Previews:
+    """Open a door for pages, and join what reads them; its process starts with the first page."""
+    settings = foundation.settings
+    config = settings.previews
+    outbound = await stack.enter_async_context(Outbound(settings.outbound))
+    pages = PreviewPages(
+        config=config,
+        outbound=outbound,
+        rules=UrlRules.of(config.url_rules),
+        request_headers=RequestHeaders(config),
+    )
+    limits = settings.uploads.model_copy(update={"max_bytes": config.max_image_bytes})
+    images = PreviewImages(
+        config=config,
+        pages=pages,
+        pool=thumbnails.rendering.pool,
+        sources=thumbnails.rendering.sources,
+        uploads=join_uploads(foundation, memory, limits, StoreClass.REMOTE),
+        now_ms=now_ms,
+    )
+    making = PreviewMaking(
+        config=config,
+        pages=pages,
+        reading=await stack.enter_async_context(PreviewReading()),
+        images=images,
+        providers=OEmbedProviders.shipped(),
+    )
+    holding = Holding(leases=Leases(foundation.database), duration_ms=_LEASE_MS)
+    previews = Previews(config, table=PreviewTable(foundation.database), making=making, holding=holding)
+    return await stack.enter_async_context(previews)

@@ -1,0 +1,93 @@
+"""Previews of web pages that are kept for a while, and the media that belong to them."""
+
+import json
+from dataclasses import dataclass
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Database
+from mediarepo.db.deleting import let_all_go
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPreview:
+    """An answer, or why there is none."""
+
+    answer: dict[str, str | int] | None
+    failure: str | None
+
+
+class PreviewTable:
+    """Keeps previews, and lets go of what is old or too much."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, cache_key: bytes) -> KeptPreview | None:
+        """Read one that is still good."""
+        row = await self._database.get(
+            f"SELECT answer, failure FROM preview WHERE cache_key = $1 AND expires_ts > {NOW_MS}",  # noqa: S608 - static text
+            cache_key,
+        )
+        if row is None:
+            return None
+        return KeptPreview(None if row["answer"] is None else json.loads(row["answer"]), row["failure"])
+
+    async def keep(self, cache_key: bytes, url: str, kept: KeptPreview, lifetime_ms: int) -> None:
+        """Keep one."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO preview (cache_key, url, answer, failure, created_ts, expires_ts)
+                    VALUES ($1, $2, $3, $4, {NOW_MS}, {NOW_MS} + $5::bigint)
+                    ON CONFLICT (cache_key) DO UPDATE SET answer = EXCLUDED.answer, failure = EXCLUDED.failure,
+                        created_ts = EXCLUDED.created_ts, expires_ts = EXCLUDED.expires_ts""",  # noqa: S608 - static text
+                cache_key,
+                url,
+                None if kept.answer is None else json.dumps(kept.answer),
+                kept.failure,
+                lifetime_ms,
+            )
+
+    async def forget_expired(self) -> int:
+        """Remove previews that are no longer good, and images whose time is over; gives how many images."""
+        async with self._database.connection() as connection:
+            await connection.execute(f"DELETE FROM preview WHERE expires_ts <= {NOW_MS}")  # noqa: S608 - static text
+        return await self._forget_images(f"preview_expires_ts <= {NOW_MS}")
+
+    async def keep_to_budget(self, budget_bytes: int) -> int:
+        """Remove the oldest images, with the previews that show them, until the rest fit; gives how many."""
+        total = 0
+        while count := await self._forget_images(
+            """(server_name, media_id) IN (
+                SELECT server_name, media_id FROM (
+                    SELECT m.server_name, m.media_id,
+                        sum(b.size_bytes) OVER (ORDER BY m.created_ts DESC, m.media_id) AS taken
+                    FROM media m JOIN blob b USING (blob_id) WHERE m.preview_expires_ts IS NOT NULL) newest
+                WHERE taken > $2)""",
+            budget_bytes,
+        ):
+            total += count
+        return total
+
+    async def _forget_images(self, condition: str, *arguments: object) -> int:
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"""SELECT server_name, media_id, blob_id FROM media
+                    WHERE preview_expires_ts IS NOT NULL AND held_by IS NULL AND pinned_by IS NULL AND {condition}
+                    ORDER BY server_name, media_id LIMIT $1 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
+                _BATCH,
+                *arguments,
+            )
+            names = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
+            await connection.execute(
+                """DELETE FROM preview WHERE answer ->> 'og:image' IN (
+                       SELECT 'mxc://' || s || '/' || i FROM unnest($1::text[], $2::text[]) AS n (s, i))""",
+                *names,
+            )
+            await connection.execute(
+                "DELETE FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+                *names,
+            )
+            await let_all_go(connection, [row["blob_id"] for row in rows])
+        return len(rows)

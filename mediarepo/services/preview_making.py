@@ -1,0 +1,115 @@
+"""From a URL to a preview: the page, what oEmbed knows of it, the first of its pictures that can be had."""
+
+from dataclasses import dataclass, field
+from email.message import Message
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.config.previews import PreviewsConfig
+from mediarepo.model.previews import OEmbed, Page, Preview, PreviewUrl
+from mediarepo.previews import worker
+from mediarepo.previews.kinds import may_be_page
+from mediarepo.previews.providers import OEmbedProviders
+from mediarepo.services.preview_images import PreviewImages
+from mediarepo.services.preview_pages import Fetched, PageError, PreviewPages
+from mediarepo.services.preview_reading import PreviewReading
+
+
+@dataclass(slots=True)
+class Steps:
+    """What was done for a preview, in words, for whoever wants it explained."""
+
+    told: list[str] = field(default_factory=list)
+
+    def tell(self, words: str) -> None:
+        """Add a step."""
+        self.told.append(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewMaking:
+    """Makes previews, each from nothing."""
+
+    config: PreviewsConfig
+    pages: PreviewPages
+    reading: PreviewReading
+    images: PreviewImages
+    providers: OEmbedProviders
+
+    async def make(
+        self, url: PreviewUrl, homeserver: HomeserverConfig, *, language: str | None, steps: Steps
+    ) -> Preview:
+        """Make a preview; PageError when nothing can be said about the URL."""
+        preview = await self._text(url, language, steps)
+        for picture in preview.pictures[: self.config.max_images]:
+            try:
+                image = await self.images.keep(picture, homeserver)
+            except PageError as exc:
+                steps.tell(f"image passed over: {exc}")
+                continue
+            steps.tell(f"image from {picture.url} ({picture.rule})")
+            return preview.with_image(picture, image)
+        return preview
+
+    async def _text(self, url: PreviewUrl, language: str | None, steps: Steps) -> Preview:
+        known = await self._known_embed(url, language, steps)
+        try:
+            fetched = await self.pages.page(url.text, language)
+        except PageError as exc:
+            if known is None:
+                raise
+            steps.tell(f"page passed over: {exc}")
+            return await self.reading.run(worker.make, Page(url=url.text), known, self.config.limits)
+        steps.tell(f"page from {fetched.url} ({fetched.content_type}, {len(fetched.body)} bytes)")
+        return await self._of(fetched, known, language, steps, may_refresh=True)
+
+    async def _of(
+        self, fetched: Fetched, oembed: OEmbed | None, language: str | None, steps: Steps, *, may_refresh: bool
+    ) -> Preview:
+        page = None
+        if may_be_page(fetched.content_type):
+            arguments = fetched.body, fetched.url, fetched.content_type, self.config.max_page_bytes
+            page = await self.reading.run(worker.read, *arguments)
+        if page is None:
+            name = _file_name(fetched.content_disposition)
+            return await self.reading.run(
+                worker.make_of_file, fetched.url, fetched.content_type, name, self.config.limits
+            )
+        if oembed is None and page.oembed_urls and self.config.oembed:
+            oembed = await self._embed(page.oembed_urls[0], language, steps)
+        preview = await self.reading.run(worker.make, page, oembed, self.config.limits)
+        if may_refresh and preview.says_nothing and page.refresh_url is not None:
+            return await self._refreshed(page.refresh_url, preview, language, steps)
+        return preview
+
+    async def _refreshed(self, url: str, otherwise: Preview, language: str | None, steps: Steps) -> Preview:
+        """Follow a page that only sends its readers on."""
+        try:
+            fetched = await self.pages.page(url, language)
+        except PageError as exc:
+            steps.tell(f"refresh passed over: {exc}")
+            return otherwise
+        steps.tell(f"page from {fetched.url} (refresh)")
+        return await self._of(fetched, None, language, steps, may_refresh=False)
+
+    async def _known_embed(self, url: PreviewUrl, language: str | None, steps: Steps) -> OEmbed | None:
+        request_url = self.providers.request_url(url, language=None) if self.config.oembed else None
+        return None if request_url is None else await self._embed(request_url, language, steps)
+
+    async def _embed(self, url: str, language: str | None, steps: Steps) -> OEmbed | None:
+        try:
+            fetched = await self.pages.oembed(url, language)
+            found = await self.reading.run(worker.read_embed, fetched.body, fetched.url, fetched.content_type)
+        except PageError as exc:
+            steps.tell(f"oEmbed passed over: {exc}")
+            return None
+        steps.tell(f"oEmbed from {fetched.url}" if found is not None else f"oEmbed from {fetched.url} says nothing")
+        return found
+
+
+def _file_name(content_disposition: str | None) -> str | None:
+    """Read a file's name (RFC 6266)."""
+    if content_disposition is None or len(content_disposition) > 4096:  # noqa: PLR2004 - no header needs more
+        return None
+    message = Message()
+    message["Content-Disposition"] = content_disposition
+    return message.get_filename()

@@ -1,0 +1,119 @@
+"""Previews of web pages: made once for any number of requests in any number of processes, kept for a while."""
+
+import asyncio
+import hashlib
+import re
+from typing import Self
+
+import structlog
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.config.previews import PreviewsConfig
+from mediarepo.db.previews import KeptPreview, PreviewTable
+from mediarepo.errors import ForbiddenError, LimitExceededError, PreviewError
+from mediarepo.model.previews import PreviewUrl
+from mediarepo.model.single_flight import SingleFlight
+from mediarepo.previews.urls import parse_preview_url
+from mediarepo.services.holding import Holding
+from mediarepo.services.preview_making import PreviewMaking, Steps
+from mediarepo.services.preview_pages import PageError
+
+log = structlog.get_logger(__name__)
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9*;=.,\- ]{1,100}", re.ASCII)
+_POLL_S = 0.25
+_FLOOR_S = 1.0
+"""A failure is told no sooner, so that its time tells nothing of what was tried."""
+_MAX_FLIGHTS = 100
+_FAILURE = "the page cannot be previewed"
+"""The same words, whatever the reason: they must not tell what lies behind an address."""
+
+Answer = dict[str, str | int]
+
+
+class Previews:
+    """Answers with what is kept, or has it made."""
+
+    def __init__(self, config: PreviewsConfig, *, table: PreviewTable, making: PreviewMaking, holding: Holding) -> None:
+        self.config = config
+        self.table = table
+        self.making = making
+        self._holding = holding
+        self._flights = SingleFlight[KeptPreview]()
+        self._count = 0
+
+    async def __aenter__(self) -> Self:
+        await self._flights.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._flights.__aexit__(*exc_info)
+
+    def parse(self, text: str) -> PreviewUrl:
+        """Read a URL; InvalidParamError when it is none, ForbiddenError when a rule stands against it."""
+        url = parse_preview_url(text)
+        if not self.making.pages.rules.allows(url):
+            raise ForbiddenError("this URL is not previewed here")
+        return url
+
+    async def get(self, text: str, homeserver: HomeserverConfig, *, accept_language: str | None) -> Answer:
+        """Preview a URL; PreviewError when that cannot be done."""
+        url = self.parse(text)
+        language = accept_language if accept_language and _LANGUAGE.fullmatch(accept_language) else None
+        key = hashlib.sha256(f"{homeserver.server_name}\0{language or ''}\0{url.text}".encode()).digest()
+        began = asyncio.get_running_loop().time()
+        kept = await self.table.get(key)
+        if kept is None:
+            kept = await self._made(key, url, homeserver, language)
+        if kept.answer is None:
+            await asyncio.sleep(max(0.0, began + _FLOOR_S - asyncio.get_running_loop().time()))
+            raise PreviewError(_FAILURE)
+        return kept.answer
+
+    async def _made(
+        self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
+    ) -> KeptPreview:
+        if self._count >= _MAX_FLIGHTS:
+            raise LimitExceededError("too many pages are being looked at already", retry_after_s=5)
+        self._count += 1
+        try:
+            return await self._flights.run(key, lambda: self._make_or_wait(key, url, homeserver, language))
+        finally:
+            self._count -= 1
+
+    async def _make_or_wait(
+        self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
+    ) -> KeptPreview:
+        """Make a preview unless another process does; then wait for that, and take over if it dies."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2 * self.config.timeout_ms / 1000
+        while loop.time() < until:
+            async with self._holding.trying(f"preview {key.hex()}") as lease:
+                kept = await self.table.get(key)
+                if kept is not None:
+                    return kept
+                if lease is not None:
+                    return await self._make(key, url, homeserver, language)
+            await asyncio.sleep(_POLL_S)
+        return KeptPreview(None, "another process took too long")
+
+    async def _make(
+        self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
+    ) -> KeptPreview:
+        steps = Steps()
+        try:
+            async with asyncio.timeout(self.config.timeout_ms / 1000):
+                preview = await self.making.make(url, homeserver, language=language, steps=steps)
+            kept = KeptPreview(preview.values, None)
+            lifetime_ms = self.config.failure_ttl_ms if preview.says_nothing else self.config.ttl_ms
+        except (PageError, TimeoutError) as exc:
+            reason = str(exc) or "it took too long"
+            log.info("page_not_previewed", url=url.text, reason=reason, steps=steps.told)
+            kept, lifetime_ms = KeptPreview(None, reason), self.config.failure_ttl_ms
+        await self.table.keep(key, url.text, kept, lifetime_ms)
+        return kept
+
+    async def tidy(self) -> None:
+        """Let go of what is no longer good, and of the oldest images beyond the budget."""
+        await self.table.forget_expired()
+        await self.table.keep_to_budget(self.config.budget_bytes)

@@ -1,0 +1,25 @@
+"""GET of a preview of a web page (client-server API, GET preview_url)."""
+
+from aiohttp import web
+
+from mediarepo.errors import ForbiddenError, MissingParamError
+from mediarepo.web.auth import tenant_required, user_required
+from mediarepo.web.keys import PREVIEWS
+from mediarepo.web.limits import limit_preview
+from mediarepo.web.params import Query
+from mediarepo.web.wire.responses import json_response
+
+
+async def preview_url(request: web.Request) -> web.Response:
+    """Tell a user what a web page is about; `ts` is accepted, and answered with what the page says now."""
+    query, tenant = Query(request), tenant_required(request)
+    requester = await user_required(request, tenant, query)
+    if not tenant.url_previews:
+        raise ForbiddenError("URL Previews are disabled")
+    url = query.text("url")
+    if url is None:
+        raise MissingParamError("Missing required string query parameter url")
+    query.count("ts", default=0)
+    limit_preview(request, requester)
+    answer = await request.app[PREVIEWS].get(url, tenant, accept_language=request.headers.get("Accept-Language"))
+    return json_response(answer)
