@@ -13,7 +13,7 @@ from mediarepo.importers.reading.postgres import PostgresDatabase
 from mediarepo.importers.reading.sqlite import SqliteDatabase
 
 _KEPT = ("host", "port", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey", "passfile", "service")
-_PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\]|\\.)*))\s*", re.DOTALL)
+_PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?!')(?:[^\s\\]|\\.)*))\s*", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _OPTION = re.compile(r"(\w+)=(.*)", re.DOTALL)
 _SCHEMES = ("postgres", "postgresql")

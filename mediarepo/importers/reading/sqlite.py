@@ -13,7 +13,7 @@ from mediarepo.importers.reading.texts import Row, as_text, key_text
 _PAGE = 2000
 _BUSY_TIMEOUT_S = 30
 _HEADER_BYTES = 100
-_WAL_VERSION = 2
+_MODE_OFFSET, _WAL_VERSION = 18, 2
 
 
 class SqliteDialect:
@@ -75,11 +75,24 @@ class SqliteDatabase:
     def _ask_now(self, query: str, arguments: Sequence[str]) -> list[Row]:
         values = [argument.encode(errors="surrogateescape") for argument in arguments]
         try:
-            if self._connection is None:
-                self._connection, self.warnings = open_read_only(self.path)
-            return [dict(row) for row in self._connection.execute(query, values)]
+            rows: list[Row] = [dict(row) for row in self._opened().execute(query, values)]
+            if self._is_stale():  # its server may have changed pages under our eyes
+                rows = [dict(row) for row in self._opened().execute(query, values)]
         except sqlite3.Error as exc:
             raise SourceError(f"{self.words} cannot be read: {exc}") from exc
+        return rows
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and self._is_stale():
+            self._connection.close()
+            self._connection = None
+        if self._connection is None:
+            self._connection, self.warnings = open_read_only(self.path)
+        return self._connection
+
+    def _is_stale(self) -> bool:
+        """Say whether somebody has opened a database that was taken for unused."""
+        return bool(self.warnings) and log_of(self.path).exists()
 
 
 def _narrowed(selection: Selection, textual: str) -> Selection:
@@ -90,31 +103,34 @@ def _narrowed(selection: Selection, textual: str) -> Selection:
 def open_read_only(path: Path) -> tuple[sqlite3.Connection, list[str]]:
     """Open a database beside its running server, or a copy of one; gives warnings too.
 
-    A copy without the write-ahead log beside it lacks what was written last, and nothing tells; a log that cannot be
-    read for lack of permission must not be ignored.
+    A log that cannot be read for lack of permission must not be ignored. Where there is none, nobody has the database
+    open, and it is read as if it never changed: anything else would leave an empty log behind.
     """
+    in_wal_mode = _read_header(path)[_MODE_OFFSET] == _WAL_VERSION
+    try:
+        if not in_wal_mode or log_of(path).exists():
+            return _connect(path, "mode=ro"), []
+        warning = f"{path} is in WAL mode but has no {log_of(path).name} beside it; if it was copied while its server "
+        return _connect(path, "mode=ro&immutable=1"), [warning + "ran, what was written last is not in it"]
+    except sqlite3.Error as exc:
+        hint = ": run this as the server's user, or read a copy made with sqlite3's .backup" if in_wal_mode else ""
+        raise SourceError(f"the SQLite database {path} cannot be read ({exc}){hint}") from exc
+
+
+def log_of(path: Path) -> Path:
+    """Name the write-ahead log, which exists while anybody has the database open."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _read_header(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
     except OSError as exc:
         raise SourceError(f"the SQLite database {path} cannot be read: {exc.strerror}") from exc
-    if not header.startswith(b"SQLite format 3\x00"):
+    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\x00"):
         raise SourceError(f"{path} is not a SQLite database")
-    log = path.with_name(f"{path.name}-wal")
-    logged = log.exists() and log.stat().st_size > 0
-    try:
-        connection = _connect(path, "mode=ro")
-    except sqlite3.OperationalError as exc:
-        if logged:
-            raise SourceError(
-                f"{path} has a write-ahead log ({log.name}) that cannot be read ({exc}): "
-                "run this as the server's user, or make a copy with sqlite3's .backup and read that"
-            ) from exc
-        connection = _connect(path, "mode=ro&immutable=1")
-    if header[18] == _WAL_VERSION and not log.exists():
-        words = f"{path} is in WAL mode but has no {log.name} beside it; if it was copied while its server ran, "
-        return connection, [words + "it lacks what was written last: copy it with sqlite3's .backup"]
-    return connection, []
+    return header
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:
