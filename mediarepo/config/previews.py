@@ -95,7 +95,7 @@ class PreviewsConfig(Section):
 
     url_rules: UrlRulesConfig = UrlRulesConfig()
     """Which URLs are previewed; what is not public (see outbound) never is."""
-    max_page_bytes: int = Field(default=2 * MIB, ge=16 * KIB, le=64 * MIB)
+    max_page_bytes: int = Field(default=2 * MIB, ge=16 * KIB, le=16 * MIB)
     """How much of a page is read, in bytes; what follows is left out."""
     max_image_bytes: int = Field(default=10 * MIB, ge=1)
     """Largest image that is fetched for a preview, in bytes."""

@@ -54,6 +54,7 @@ class Collector:
             "img": self._image,
             "amp-img": self._image,
             "source": self._source,
+            "video": self._poster,
         }
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -128,7 +129,7 @@ class Collector:
                 self.meta.append((name, content[:_MAX_VALUE_CHARS]))
 
     def _refresh(self, content: str) -> None:
-        found = _REFRESH.match(content)
+        found = _REFRESH.match(content[:_MAX_VALUE_CHARS])
         if found is not None and int(found[1]) <= _MAX_REFRESH_S and self.refresh_url is None:
             self.refresh_url = resolved(self.base_url, found[2])
 
@@ -156,6 +157,10 @@ class Collector:
         is_shown = attributes.get("type", "").lower() not in _RARE_FORMATS
         if is_shown and ("srcset" in attributes or "data-srcset" in attributes):
             self._image(attributes)
+
+    def _poster(self, attributes: dict[str, str]) -> None:
+        if "poster" in attributes and len(self.pictures) < _MAX_PICTURES:
+            self._keep(picture_of({"src": attributes["poster"]}, self.base_url, "poster of a video"))
 
     def _keep(self, picture: Picture | None) -> None:
         if picture is None or len(self.pictures) >= _MAX_PICTURES:

@@ -26,7 +26,7 @@ def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
     """
     codec = marked(body) or _fitting(body, content_type)
     text = body.decode(codec, errors="replace").removeprefix("\ufeff")
-    return _NO_TEXT.sub("\ufffd" if codec.startswith("utf-16") else "", text), codec
+    return _NO_TEXT.sub("", text), codec
 
 
 def _fitting(body: bytes, content_type: str | None) -> str:

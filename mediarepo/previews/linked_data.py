@@ -9,12 +9,12 @@ from mediarepo.previews.json_reading import read_json
 _MAX_THINGS, _MAX_VISITED = 30, 2_000
 _MAX_IMAGES, _MAX_VALUE_CHARS = 5, 8192
 _INWARD = ("@graph", "mainEntity", "mainEntityOfPage")
-_PAGES = frozenset(
-    {"webpage", "profilepage", "collectionpage", "itempage", "aboutpage", "qapage", "person", "imageobject"}
-)
+_CLIPS = frozenset({"videoobject", "audioobject"})
+_PAGES = frozenset({"webpage", "profilepage", "collectionpage", "itempage", "aboutpage", "contactpage", "qapage"})
 _SITES = frozenset({"website", "organization", "newsmediaorganization", "corporation"})
 _PARTS = frozenset(
-    {"", "breadcrumblist", "listitem", "itemlist", "sitenavigationelement", "wpheader", "wpfooter", "wpsidebar",
+    {"", "person", "imageobject",
+     "breadcrumblist", "listitem", "itemlist", "sitenavigationelement", "wpheader", "wpfooter", "wpsidebar",
      "faqpage", "searchaction", "offer", "aggregaterating", "brand", "contactpoint", "speakablespecification",
      "comment", "answer"}
 )  # fmt: skip
@@ -55,7 +55,7 @@ def _type(thing: dict[str, object]) -> str:
 
 def _rank(thing: dict[str, object]) -> int:
     kind = _type(thing)
-    return (kind in _PAGES) + 2 * (kind in _SITES)
+    return (kind in _CLIPS) + 2 * (kind in _PAGES) + 3 * (kind in _SITES)
 
 
 def _read(thing: dict[str, object]) -> LinkedData:

@@ -7,6 +7,7 @@ from mediarepo.model.previews import Picture
 from mediarepo.previews.urls import resolved
 
 _LAZY = (
+    "data-old-hires",
     "data-src",
     "data-lazy-src",
     "data-original",

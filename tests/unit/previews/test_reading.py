@@ -130,13 +130,28 @@ def test_a_thing_is_found_wherever_it_stands_in_linked_data() -> None:
     scripts = [
         '{"@graph": [{"@type": "WebSite", "name": "Site"}, {"@type": "WebPage", "name": "Page"}]}',
         '<!-- --> [{"@type": ["Thing2", "schema:NewsArticle"], "headline": "First"}]',
+        '[{"@type": ["Person", "Organization"], "name": "Owner"}, {"@type": "VideoObject", "name": "Clip"}]',
         '{"@type": "WebPage", "mainEntity": {"@type": "https://schema.org/Recipe", "name": "Soup", "image": "s.png"}};',
     ]
 
     assert [(thing.type, thing.title, thing.is_site) for thing in read_linked_data(scripts)] == [
         ("thing2", "First", False),
         ("recipe", "Soup", False),
+        ("videoobject", "Clip", False),
         ("webpage", "Page", False),
         ("webpage", None, False),
         ("website", "Site", True),
     ]
+
+
+def test_a_list_of_things_of_one_kind_is_not_what_the_page_is_about() -> None:
+    listed = ",".join('{"@type": "Product", "name": "p"}' for _ in range(4))
+
+    assert read_linked_data([f'[{listed}, {{"@type": "ItemList", "name": "l"}}]']) == ()
+
+
+def test_a_videos_poster_is_a_picture_and_its_text_is_none() -> None:
+    page = read("<video poster=/p.jpg width=9>Get a browser<img src=/no.jpg></video>")
+
+    assert [picture.url for picture in page.pictures] == ["https://a.example/p.jpg", "https://a.example/no.jpg"]
+    assert page.blocks == ()

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from mediarepo.config.base import Section
 from mediarepo.config.previews import DomainConfig, PreviewsConfig, UrlRule, UrlRulesConfig
 from mediarepo.previews.request_headers import RequestHeaders
 from mediarepo.previews.url_rules import UrlRules
@@ -121,3 +122,26 @@ def test_limits_of_previews_are_those_of_the_configuration() -> None:
     limits = PreviewsConfig(max_title_chars=50, max_description_chars=60, max_images=2).limits
 
     assert (limits.max_title_chars, limits.max_description_chars, limits.max_images) == (50, 60, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_page_bytes": 1},
+        {"max_page_bytes": 2**30},
+        {"timeout_ms": 0},
+        {"ttl_ms": -1},
+        {"user_agent": "a\nb"},
+        {"url_rules": {"deny": [{}]}},
+        {"max_images": 100},
+        {"enabled": True},
+    ],
+)
+def test_settings_out_of_their_bounds_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        PreviewsConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("section", [PreviewsConfig, DomainConfig, UrlRule, UrlRulesConfig])
+def test_every_setting_says_what_it_means(section: type[Section]) -> None:
+    assert all(field.description for field in section.model_fields.values())
