@@ -103,7 +103,9 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             remote_media=remote_media,
             verification=_verification(settings, federating, tenants),
             thumbnails=thumbnails,
-            previews=await open_previews(stack, foundation, memory, thumbnails),
+            previews=await open_previews(
+                stack, foundation, memory, thumbnails.rendering.pool, thumbnails.rendering.sources
+            ),
             sweeps=join_sweeps(foundation),
             access_times=access_times,
         )

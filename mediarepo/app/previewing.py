@@ -6,6 +6,8 @@ from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.app.joining import join_uploads
 from mediarepo.db.leases import Leases
 from mediarepo.db.previews import PreviewTable
+from mediarepo.images.memory import SourceBudget
+from mediarepo.images.pool import WorkerPool
 from mediarepo.model.media import StoreClass
 from mediarepo.outbound.client import Outbound
 from mediarepo.previews.providers import OEmbedProviders
@@ -18,13 +20,12 @@ from mediarepo.services.preview_making import PreviewMaking
 from mediarepo.services.preview_pages import PreviewPages
 from mediarepo.services.preview_reading import PreviewReading
 from mediarepo.services.previews import Previews
-from mediarepo.services.thumbnails import Thumbnails
 
 _LEASE_MS = 10_000
 
 
 async def open_previews(
-    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, thumbnails: Thumbnails
+    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, pool: WorkerPool, sources: SourceBudget
 ) -> Previews:
     """Open a door for pages, and join what reads them; its process starts with the first page."""
     settings = foundation.settings
@@ -40,8 +41,8 @@ async def open_previews(
     images = PreviewImages(
         config=config,
         pages=pages,
-        pool=thumbnails.rendering.pool,
-        sources=thumbnails.rendering.sources,
+        pool=pool,
+        sources=sources,
         uploads=join_uploads(foundation, memory, limits, StoreClass.REMOTE),
         now_ms=now_ms,
     )

@@ -15,6 +15,7 @@ from mediarepo.cli.doctor import doctor_cli
 from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.keys import keys_cli
 from mediarepo.cli.media import media_cli
+from mediarepo.cli.preview import preview
 from mediarepo.cli.quarantine import quarantine_cli
 from mediarepo.cli.retention import retention_cli
 from mediarepo.cli.running import run, stop_signal
@@ -42,6 +43,7 @@ cli.add_typer(retention_cli, name="retention")
 cli.add_typer(tasks_cli, name="tasks")
 cli.command()(usage)
 cli.command()(audit)
+cli.command()(preview)
 
 
 @cli.command()

@@ -13,7 +13,9 @@ from mediarepo.cli.main import cli
 from mediarepo.cli.showing import human_bytes, human_time
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
+from tests.pictures.drawn import corners, encoded
 from tests.support.installation import SERVER_NAME, Installation, document_for, installed, settings_for
+from tests.support.website import website
 
 POLICIES = [{"name": "old", "what": "local", "max_age_ms": 0, "keep_avatars": False}]
 
@@ -161,3 +163,30 @@ def test_bytes_are_written_with_a_unit(count: int, text: str) -> None:
 def test_times_are_written_in_utc() -> None:
     assert human_time(1_700_000_000_000) == "2023-11-14 22:13:20"
     assert human_time(None) == "-"
+
+
+async def test_a_preview_is_shown_and_explained(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
+    overrides = {"outbound": {"allow_networks": ["127.0.0.0/8"]}}
+    document, config = document_for(postgres, s3, **overrides), tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    async with installed(settings_for(postgres, s3, **document)) as own, website() as site:
+        shell = Shell(own, config)
+        site.file("/image.png", encoded(corners(40, 30), "PNG"), "image/png")
+        url = site.page("/page", '<title>A page</title><meta property="og:image" content="/image.png">')
+        plain = await shell.process("preview", url)
+        kept = await shell.process("preview", url)
+        explained = await shell.process("preview", url, "--explain")
+        refused = await shell.process("preview", "http://169.254.169.254/latest", "--explain")
+        unknown = await shell.process("preview", url, "--server-name", "nowhere.example")
+
+    assert json.loads(plain[1])["og:title"] == "A page"
+    assert plain[1] == kept[1]
+    assert site.times("/page") == 2
+    told = json.loads(explained[1])
+    assert told["og:title"]["value"] == "A page"
+    assert "title" in told["og:title"]["from"]
+    assert f"page from {url}" in explained[2]
+    assert "image from" in explained[2]
+    assert refused[0] == 1
+    assert "forbidden_address" in refused[2]
+    assert unknown[0] == 2

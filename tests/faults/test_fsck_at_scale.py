@@ -139,6 +139,7 @@ async def uploading(own: Installation) -> AsyncIterator[list[str]]:
 
     async def upload() -> None:
         for number in range(10**9):
+            await asyncio.sleep(0.02)
             media_id = await own.upload(secrets.token_bytes(100))
             if number % 3:
                 kept.append(media_id)
@@ -177,6 +178,7 @@ async def test_exactly_the_drift_is_found_and_mended_while_uploads_go_on(
         print(f"memory: {[one // MIB for one in found.memory[::20]]} MiB; {len(kept)} uploads meanwhile")
         assert found.of("found") == seeded
         assert repaired.of("repaired") == seeded
+        assert again.of("found") == {kind: set() for kind in DriftKind}
         assert [found.status, repaired.status, again.status] == [1, 1, 0]
         assert found.growth < MAY_GROW
         for media_id in kept:

@@ -1,0 +1,77 @@
+"""`mediarepo preview`: what users would be told of a web page, and why."""
+
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+import typer
+
+from mediarepo.app.foundation import open_foundation
+from mediarepo.app.previewing import open_previews
+from mediarepo.cli.running import run
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.showing import show_json
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.config.settings import Settings
+from mediarepo.errors import MatrixError
+from mediarepo.images.memory import SourceBudget
+from mediarepo.images.pool import WorkerPool
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.preview_making import Steps
+from mediarepo.services.preview_pages import PageError
+from mediarepo.services.previews import Previews
+from mediarepo.telemetry.logs import set_up_logs
+
+
+def preview(
+    url: Annotated[str, typer.Argument(help="The page.")],
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Make it anew, and keep nothing but its image.")] = False,  # noqa: FBT002 - typer's way
+    explain: Annotated[bool, typer.Option("--explain", help="Say what was fetched, and which rule gave what.")] = False,  # noqa: FBT002 - typer's way
+    language: Annotated[str | None, typer.Option(help="Accept-Language, as the user's client would send it.")] = None,
+    server_name: Annotated[str | None, typer.Option(help="For which homeserver; the first one if not given.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Preview a web page, as JSON; exit 1 when it cannot be."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    by_name = {one.server_name: one for one in settings.homeservers}
+    if server_name is not None and server_name not in by_name:
+        typer.echo(f"there is no homeserver {server_name!r} under homeservers", err=True)
+        raise typer.Exit(2)
+    homeserver = by_name[server_name] if server_name is not None else settings.homeservers[0]
+    run(_preview(settings, homeserver, url, language, fresh=no_cache or explain, explain=explain))
+
+
+async def _preview(
+    settings: Settings, homeserver: HomeserverConfig, url: str, language: str | None, *, fresh: bool, explain: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        foundation = await stack.enter_async_context(open_foundation(settings))
+        pool = await stack.enter_async_context(WorkerPool(settings.thumbnails))
+        memory, sources = MemoryBudget(settings.uploads), SourceBudget(settings.thumbnails)
+        previews = await open_previews(stack, foundation, memory, pool, sources)
+        if not fresh:
+            show_json(await previews.get(url, homeserver, accept_language=language))
+            return
+        steps = Steps()
+        try:
+            answer = await _made(previews, homeserver, url, language, steps, explain=explain)
+        except (PageError, MatrixError) as exc:
+            _tell(steps, explain=explain)
+            typer.echo(f"not previewed: {exc}", err=True)
+            raise typer.Exit(1) from exc
+        _tell(steps, explain=explain)
+        show_json(answer)
+
+
+async def _made(
+    previews: Previews, homeserver: HomeserverConfig, url: str, language: str | None, steps: Steps, *, explain: bool
+) -> dict[str, Any]:
+    made = await previews.making.make(previews.parse(url), homeserver, language=language, steps=steps)
+    if not explain:
+        return dict(made.values)
+    return {name: {"value": value, "from": made.rules.get(name)} for name, value in made.values.items()}
+
+
+def _tell(steps: Steps, *, explain: bool) -> None:
+    for words in steps.told if explain else ():
+        typer.echo(words, err=True)
