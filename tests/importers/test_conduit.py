@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +185,40 @@ async def test_preflight_counts(source: ConduitSource) -> None:
     assert findings.counts == {"local": 3, "remote": 1}
 
 
-async def test_rocksdb_is_plainly_refused(tmp_path: Path) -> None:
+async def test_rocksdb_needs_its_wheel_and_sled_is_plainly_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rocksdict", None)
+    for backend, words in (("rocksdb", "install rocksdict"), ("sled", "only SQLite and RocksDB")):
+        async with ConduitSource(load_conduit_config(write_config(tmp_path, "", backend=backend))) as source:
+            findings = await source.preflight()
+
+            with pytest.raises(SourceError, match=words):
+                await source.lookup("a.test", "x")
+
+        assert any(words in problem for problem in findings.problems)
+
+
+async def test_rocksdb_has_the_same_trees(tmp_path: Path) -> None:
+    rocksdict = pytest.importorskip("rocksdict")
+    (tmp_path / "sqlite").mkdir()
+    make_database(tmp_path / "sqlite")
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    families = dict.fromkeys(("default", *TREES), options)
+    writer = rocksdict.Rdict(str(tmp_path / "db"), options, column_families=families)
+    tables = sqlite3.connect(tmp_path / "sqlite/conduit.db")
+    for tree in TREES:
+        for key, value in tables.execute(f"SELECT key, value FROM {tree}"):  # noqa: S608 - names of our own
+            writer.get_column_family(tree)[key] = value
+    tables.close()
+
     async with ConduitSource(load_conduit_config(write_config(tmp_path, "", backend="rocksdb"))) as source:
-        findings = await source.preflight()
+        media = [one.media_id async for one in source.media()]
+    writer.close()
 
-        with pytest.raises(SourceError, match="only its SQLite backend"):
-            await source.lookup("a.test", "x")
-
-    assert any("rocksdb" in problem for problem in findings.problems)
+    assert media == ["copy", "first", "second", "gone"]
 
 
 @pytest.mark.parametrize(("depth", "length"), [(0, 2), (1, 4), (4, 1)])

@@ -2,13 +2,13 @@
 
 import base64
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.key_value import rocks
 from mediarepo.importers.key_value.tuwunel import TuwunelSource, load_tuwunel_config
 from mediarepo.importers.source import Source
 from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState
@@ -100,10 +100,7 @@ async def test_rows_meet_files_of_both_ages(tmp_path: Path) -> None:
 
 
 async def test_without_the_wheel_it_is_plainly_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(rocks.importlib, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "rocksdict", None)
     (tmp_path / "db/media").mkdir(parents=True)
     async with TuwunelSource(load_tuwunel_config(write_config(tmp_path))) as source:
         findings = await source.preflight()

@@ -1,4 +1,4 @@
-"""Conduit on SQLite: trees of bytes, one table each, and files named by the hashes of their contents."""
+"""Conduit: trees of bytes, and files named by the hashes of their contents."""
 
 import asyncio
 import sqlite3
@@ -9,6 +9,7 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.conduit_config import ConduitConfig
 from mediarepo.importers.key_value.indexed import IndexedSource
 from mediarepo.importers.key_value.keys import SEPARATOR, decode, storable
+from mediarepo.importers.key_value.rocks import read_families
 from mediarepo.importers.reading.buckets import Bucket
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Placed
@@ -88,15 +89,15 @@ class ConduitSource(IndexedSource):
         ]
 
     def _read(self, names: Sequence[str]) -> dict[str, Tree]:
-        if self.config.database_backend != "sqlite":
-            raise SourceError(
-                f"Conduit's database is {self.config.database_backend}, and only its SQLite backend can be read: "
-                "convert it with Conduit's own tools first"
-            )
+        backend = self.config.database_backend
+        if backend == "rocksdb":
+            return read_families(self.config.database_path, names)
+        if backend != "sqlite":
+            raise SourceError(f"Conduit's database is {backend}, and only SQLite and RocksDB can be read")
         path = self.config.database_path / "conduit.db"
         connection, _ = open_read_only(path)
         try:
-            return {name: dict(connection.execute(f"SELECT key, value FROM {name}").fetchall()) for name in names}  # noqa: S608 - names are ours
+            return {name: _read_table(connection, name) for name in names}
         except sqlite3.Error as exc:
             raise SourceError(f"{path} cannot be read as a database of Conduit 17 or later: {exc}") from exc
         finally:
@@ -161,6 +162,11 @@ class ConduitSource(IndexedSource):
             size_bytes=content.size_bytes if content is not None else None,
             filesystem_id=self._path(one.sha256),
         )
+
+
+def _read_table(connection: sqlite3.Connection, name: str) -> Tree:
+    query = f"SELECT key, value FROM {name}"  # noqa: S608 - names of our own
+    return {bytes(key): bytes(value) for key, value in connection.execute(query)}
 
 
 def _describe(value: bytes) -> _Described | None:

@@ -1,0 +1,175 @@
+"""Tuwunel and its kin: keys that say everything but size and time, and files named by the hashes of keys."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import tomllib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediarepo.importers.errors import SourceConfigError, SourceError
+from mediarepo.importers.key_value.indexed import IndexedSource
+from mediarepo.importers.key_value.keys import SEPARATOR, MediaKey, decode, parse_media_key, storable
+from mediarepo.importers.key_value.rocks import read_families
+from mediarepo.importers.reading.folders import FolderShelf
+from mediarepo.importers.reading.joining import Placed
+from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.yamls import section, text
+from mediarepo.model.imports import Findings, MediaKind, SourceMedia, SourceThumbnail
+
+_FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"
+_EXPIRY_BYTES, _SAMPLES = 8, 20
+Tree = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class TuwunelConfig:
+    """What an import needs of tuwunel.toml."""
+
+    server_name: str
+    database_path: Path
+    media_path: Path
+
+
+def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfig:
+    """Read tuwunel.toml; relative paths in it start at `base`, or at the file's folder."""
+    try:
+        shared = section(tomllib.loads(path.read_text(encoding="utf-8")).get("global"), "global")
+    except OSError as exc:
+        raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SourceConfigError(f"{path} is not TOML: {exc}") from exc
+    name, database = text(shared.get("server_name")), text(shared.get("database_path"))
+    if name is None or database is None:
+        raise SourceConfigError(f"{path} lacks global.server_name or global.database_path")
+    folder = (base or path.parent) / database
+    return TuwunelConfig(name, folder, folder / "media")
+
+
+class TuwunelSource(IndexedSource):
+    """A Source of media in Tuwunel's own folder; its buckets are not read. Times are those of the files."""
+
+    def __init__(
+        self,
+        config: TuwunelConfig,
+        *,
+        name: str = "tuwunel",
+        follow_links: bool = False,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        shelf = FolderShelf("media", config.media_path, follow_links=follow_links)
+        super().__init__(name, None, [shelf], now_ms=now_ms)
+
+    async def preflight(self) -> Findings:
+        """Look at the database, the folder, and a few originals."""
+        findings = Findings(facts=[f"the server name is {self.config.server_name}"])
+        await check_shelves(self.shelves, findings)
+        try:
+            media = await self.read_all()
+            for kind in (MediaKind.LOCAL, MediaKind.REMOTE):
+                findings.counts[kind] = sum(one.kind is kind for one in media)
+            findings.counts["pending"] = sum(one.pending for one in media)
+            if findings.usable:
+                await try_some(self, self.media(), findings, count=_SAMPLES)
+        except SourceError as exc:
+            findings.problems.append(str(exc))
+        return findings
+
+    async def read_all(self) -> list[SourceMedia]:
+        """Read every row; of several about one address, the one whose file is there."""
+        trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES, _USERS, _PENDING))
+        files = await asyncio.to_thread(self._files)
+        users = {key.partition(SEPARATOR)[0]: storable(user) for key, user in trees[_USERS].items()}
+        found: dict[tuple[str, str], SourceMedia] = {}
+        for encoded in sorted(trees[_FILES]):
+            key = parse_media_key(encoded)
+            if key is None or not key.is_original:
+                continue
+            media = self._media(key, _name_of(encoded, files), users, files)
+            if media.key not in found or media.filesystem_id in files:
+                found[media.key] = media
+        for address, value in trees[_PENDING].items():
+            pending = self._announced(address, value)
+            if pending is not None:
+                found.setdefault(pending.key, pending)
+        return list(found.values())
+
+    def _media(self, key: MediaKey, name: str, users: Mapping[bytes, str], files: Mapping[str, int]) -> SourceMedia:
+        address = f"mxc://{key.server_name}/{key.media_id}".encode(errors="surrogateescape")
+        return SourceMedia(
+            server_name=key.server_name,
+            media_id=key.media_id,
+            kind=self._kind(key.server_name),
+            content_type=key.content_type,
+            created_ts=files.get(name),
+            upload_name=key.upload_name,
+            user_id=users.get(address) or None,
+            filesystem_id=name,
+        )
+
+    def _announced(self, address: bytes, value: bytes) -> SourceMedia | None:
+        server_name, slash, media_id = address.removeprefix(b"mxc://").partition(b"/")
+        if not slash or len(value) < _EXPIRY_BYTES:
+            return None
+        return SourceMedia(
+            server_name=decode(server_name),
+            media_id=decode(media_id),
+            kind=self._kind(decode(server_name)),
+            user_id=storable(value[_EXPIRY_BYTES:]).strip() or None,
+            pending=True,
+            expires_ts=int.from_bytes(value[:_EXPIRY_BYTES], "big"),
+        )
+
+    def _kind(self, server_name: str) -> MediaKind:
+        return MediaKind.LOCAL if server_name == self.config.server_name else MediaKind.REMOTE
+
+    def _files(self) -> dict[str, int]:
+        """List the folder: the time of each file, in ms."""
+        try:
+            with os.scandir(self.config.media_path) as entries:
+                return {entry.name: entry.stat().st_mtime_ns // 1_000_000 for entry in entries if entry.is_file()}
+        except OSError as exc:
+            raise SourceError(f"{self.config.media_path} cannot be read: {exc.strerror}") from exc
+
+    def place(self, media: SourceMedia) -> Placed:
+        """Say which file a row's bytes are."""
+        return Placed(media, media.filesystem_id or "")
+
+    async def other_paths(self) -> Collection[str]:
+        """Name the files of thumbnails."""
+        trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES,))
+        files = await asyncio.to_thread(self._files)
+        keys = [(encoded, parse_media_key(encoded)) for encoded in trees[_FILES]]
+        return {_name_of(encoded, files) for encoded, key in keys if key is not None and not key.is_original}
+
+    async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
+        """List thumbnails; nothing tells how they were made."""
+        trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES,))
+        files = await asyncio.to_thread(self._files)
+        keys = [(encoded, parse_media_key(encoded)) for encoded in sorted(trees[_FILES])]
+        return [
+            SourceThumbnail(
+                server_name=media.server_name,
+                media_id=media.media_id,
+                kind=media.kind,
+                width=key.width,
+                height=key.height,
+                method="",
+                content_type=key.content_type or "",
+                filesystem_id=_name_of(encoded, files),
+            )
+            for encoded, key in keys
+            if key is not None and not key.is_original and (key.server_name, key.media_id) == tuple(media.key)
+        ]
+
+
+def _name_of(encoded: bytes, files: Collection[str]) -> str:
+    """Name a key's file: today by the key's hash, in older installations by the key itself."""
+    name, old = (
+        base64.urlsafe_b64encode(value).decode("ascii").rstrip("=")
+        for value in (hashlib.sha256(encoded).digest(), encoded)
+    )
+    return old if name not in files and old in files else name
