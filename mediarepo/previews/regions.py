@@ -11,8 +11,8 @@ _SILENT_TAGS = frozenset(
 _SILENT_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search", "menu", "dialog", "alert"})
 _UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _SILENT_NAME = re.compile(
-    r"(?:^|[\s_-])(?:cookies?|consent|gdpr|breadcrumbs?|sr-only|visually-hidden|screen-reader|skip|noprint|hatnote|toc"
-    r"|infobox|byline|reference|navbar|sidebar|newsletter|paywall)(?:$|[\s_-])",
+    r"(?:^|\s)(?:js-)?(?:cookies?|consent|gdpr|breadcrumbs?|sr-only|visually-hidden|screen-reader|skip|noprint|hatnote"
+    r"|toc|infobox|byline|navbar|sidebar|newsletter)(?:$|[\s_-])",
     re.IGNORECASE,
 )
 _NEVER_BY_NAME = frozenset({"html", "body", "main", "article"})
@@ -36,7 +36,7 @@ def region_of(tag: str, attributes: dict[str, str]) -> Region:
         return Region.NOTHING
     if tag in _SILENT_TAGS:
         return Region.HEADINGS if tag == "header" else Region.PICTURES
-    if attributes and tag not in _NEVER_BY_NAME and _is_silent(attributes):
+    if attributes and tag not in _NEVER_BY_NAME and _is_silent(tag, attributes):
         return Region.PICTURES
     return Region.TEXT
 
@@ -48,8 +48,10 @@ def _is_hidden(attributes: dict[str, str]) -> bool:
     return style is not None and _UNSEEN_STYLE.search(style[:_MAX_NAME_CHARS]) is not None
 
 
-def _is_silent(attributes: dict[str, str]) -> bool:
+def _is_silent(tag: str, attributes: dict[str, str]) -> bool:
     if attributes.get("role") in _SILENT_ROLES or attributes.get("aria-hidden") == "true":
         return True
+    if tag == "sup":
+        return "reference" in attributes.get("class", "")
     name = f"{attributes.get('class', '')[:_MAX_NAME_CHARS]} {attributes.get('id', '')[:_MAX_NAME_CHARS]}"
     return name != " " and _SILENT_NAME.search(name) is not None

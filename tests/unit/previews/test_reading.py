@@ -155,3 +155,16 @@ def test_a_videos_poster_is_a_picture_and_its_text_is_none() -> None:
 
     assert [picture.url for picture in page.pictures] == ["https://a.example/p.jpg", "https://a.example/no.jpg"]
     assert page.blocks == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["layout has-sidebar", "content-sidebar-wrap", "api-reference", "post tag-cookies", "paywall", "no-toc", "tocsin"],
+)
+def test_names_that_only_mention_what_is_beside_the_text_hide_nothing(name: str) -> None:
+    assert [block.text for block in read(f'<div class="{name}" id="{name}"><p>seen</p></div>').blocks] == ["seen"]
+
+
+@pytest.mark.parametrize("name", ["sidebar", "x sidebar-left", "cookie-banner", "js-consent", "toc", "skip-link x"])
+def test_names_of_what_is_beside_the_text_hide_it(name: str) -> None:
+    assert read(f'<div class="{name}"><p>no</p></div><div id="{name}"><p>no</p></div>').blocks == ()
