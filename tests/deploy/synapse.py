@@ -17,7 +17,7 @@ import aiohttp
 from tests.deploy.natively import until
 from tests.support.serving import free_port
 
-PACKAGES = ("matrix-synapse==1.163.2", "matrix-nio==0.26.0")
+PACKAGES = ("matrix-synapse[url-preview]==1.163.2", "matrix-nio==0.26.0")
 SERVER_NAME = "synapse.test"
 AS_TOKEN = "as-token-of-the-real-bridge"
 SHARED_SECRET = "registration-secret"
