@@ -30,7 +30,7 @@ LEFT_OUT = {
     ("frameset", "og:description"): "that the browser has no frames",
     ("video_consent_wall", "og:description"): "that the site wants to store cookies",
     ("spoofed_direction", "og:site_name"): "characters that nobody sees",
-    ("tags_in_body", "og:site_name"): "a tag inside a text that users wrote",
+    ("tags_in_body", "og:site_name"): "a tag inside a template, which is no part of the page",
 }
 """What Synapse gives and we do not, on purpose: it would tell readers nothing of the page."""
 WITH_PREVIEWS = {
