@@ -13,6 +13,9 @@ _LOOKS_LIKE_HTML = re.compile(
 )
 _LOOKS_LIKE_FEED = re.compile(r"<(?:rss|feed|rdf:RDF)\b")
 _FIRST_CHARS = 2048
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
+_MOST_CONTROLS = 0.05
 
 
 class Kind(StrEnum):
@@ -35,9 +38,14 @@ def may_be_page(content_type: str | None) -> bool:
     return kind in _HTML | _XML | _FEEDS | _TEXT | {""} or (kind.endswith("+xml") and kind != "image/svg+xml")
 
 
-def kind_of(content_type: str | None, text: str) -> Kind:
-    """Judge a body that was read, by its declared type, and by its beginning where that leaves it open."""
+def kind_of(content_type: str | None, body: bytes, text: str) -> Kind:
+    """Judge a body and the text that was read of it: by the declared type, and by how it begins where that says little.
+
+    What is declared to be text, but consists of controls, is a file.
+    """
     kind, first = essence(content_type), text[:_FIRST_CHARS]
+    if _is_binary(body) and not _LOOKS_LIKE_HTML.match(first):
+        return Kind.FILE
     if kind in _HTML:
         return Kind.HTML
     if kind in _TEXT:
@@ -47,3 +55,9 @@ def kind_of(content_type: str | None, text: str) -> Kind:
     if kind in _FEEDS or _LOOKS_LIKE_FEED.search(first):
         return Kind.FEED
     return Kind.HTML if _LOOKS_LIKE_HTML.match(first) else Kind.FILE
+
+
+def _is_binary(body: bytes) -> bool:
+    first = body[:_FIRST_CHARS]
+    controls = len(first) - len(first.translate(None, _CONTROLS))
+    return not first.startswith(_WIDE) and controls > len(first) * _MOST_CONTROLS

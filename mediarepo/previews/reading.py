@@ -21,8 +21,9 @@ def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int
 
     `url` is where the answer came from, after redirects. Bytes beyond `max_bytes` are left out. Never fails.
     """
-    text, encoding = decode(body[:max_bytes], content_type)
-    match kind_of(content_type, text):
+    body = body[:max_bytes]
+    text, encoding = decode(body, content_type)
+    match kind_of(content_type, body, text):
         case Kind.HTML:
             page = read_html(text, url)
         case Kind.FEED:

@@ -168,3 +168,18 @@ def test_names_that_only_mention_what_is_beside_the_text_hide_nothing(name: str)
 @pytest.mark.parametrize("name", ["sidebar", "x sidebar-left", "cookie-banner", "js-consent", "toc", "skip-link x"])
 def test_names_of_what_is_beside_the_text_hide_it(name: str) -> None:
     assert read(f'<div class="{name}"><p>no</p></div><div id="{name}"><p>no</p></div>').blocks == ()
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain", None, "application/xml"])
+def test_a_file_that_is_called_a_page_is_a_file(content_type: str | None) -> None:
+    body = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0\0\0\1\0\x08\x06" + bytes(range(256)) * 8
+
+    assert read_page(body, url=URL, content_type=content_type) is None
+
+
+@pytest.mark.parametrize("body", [b"<title>a\0\0\0b</title>", "\ufeff<title>ab</title>".encode("utf-16-le")])
+def test_a_page_with_many_nuls_stays_a_page(body: bytes) -> None:
+    page = read_page(body, url=URL, content_type="text/html")
+
+    assert page is not None
+    assert page.title == "ab"
