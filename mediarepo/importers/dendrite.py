@@ -4,7 +4,8 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,11 +17,12 @@ from mediarepo.importers.reading.addresses import (
     open_database,
     postgres_address,
 )
-from mediarepo.importers.reading.databases import Selection, key_name, select
+from mediarepo.importers.reading.databases import Selection, select
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Joining, Placed
 from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.texts import Row, Values, key_text
+from mediarepo.importers.reading.walking import mapped
 from mediarepo.importers.reading.yamls import entries, load_files, section, text
 from mediarepo.model.imports import Findings, Located, MediaKind, Orphan, SourceKey, SourceMedia, SourceThumbnail
 
@@ -123,16 +125,18 @@ class DendriteSource(ShelvedSource):
         if findings.counts["local"] and not int(str(own["rows"])):
             findings.problems.append("no media belong to the server name: it must be wrong")
 
-    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+    def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of their keys."""
         selection = Selection(_MEDIA, _COLUMNS, ("media_origin", "media_id"))
-        async for row in self.database.stream(selection, after):
-            yield self._media(key_text(row[key_name(0)]), key_text(row[key_name(1)]), row)
+        return mapped(self.database.stream(selection, after), self._media_of)
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
         """Get one row as it is now."""
         rows = await self.database.rows(select(_MEDIA, _COLUMNS, _BY_ADDRESS), server_name, media_id)
         return self._media(server_name, media_id, rows[0]) if rows else None
+
+    def _media_of(self, row: Row) -> SourceMedia:
+        return self._media(key_text(row["media_origin"]), key_text(row["media_id"]), row)
 
     def _media(self, server_name: str, media_id: str, row: Row) -> SourceMedia:
         values = Values(row)
@@ -149,7 +153,7 @@ class DendriteSource(ShelvedSource):
         )
         return replace(media, repaired=tuple(values.repaired))
 
-    async def located(self) -> AsyncIterator[Located | Orphan]:
+    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
         """Walk through all media and files, in the order of contents."""
         joining = Joining(
             self.shelves,
@@ -157,13 +161,11 @@ class DendriteSource(ShelvedSource):
             is_known=self._is_known,
             is_original=lambda path: path.endswith("/file"),
         )
-        async for met in joining.join(self._by_place(), ""):
-            yield met
-
-    async def _by_place(self) -> AsyncIterator[Placed]:
         selection = Selection(_MEDIA, _COLUMNS, ("base64hash", "media_origin", "media_id"))
-        async for row in self.database.stream(selection):
-            yield self.place(self._media(key_text(row[key_name(1)]), key_text(row[key_name(2)]), row))
+        rows = mapped(self.database.stream(selection), lambda row: self.place(self._media_of(row)))
+        async with aclosing(joining.join(rows, "")) as meetings:
+            async for met in meetings:
+                yield met
 
     async def _is_known(self, path: str) -> bool:
         name = path.removesuffix("/file").replace("/", "")
@@ -176,7 +178,7 @@ class DendriteSource(ShelvedSource):
             return Placed(media, None, f"{media.filesystem_id!r} is not the hash of any content")
         return Placed(media, f"{folder}/file")
 
-    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+    async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the rows of its thumbnails."""
         query = select(_THUMBNAILS, _THUMBNAIL_COLUMNS, _BY_ADDRESS)
         for row in await self.database.rows(query, media.server_name, media.media_id):

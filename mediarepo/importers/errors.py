@@ -15,3 +15,7 @@ class SourceUnavailableError(SourceError):
 
 class BytesVanishedError(SourceError):
     """Bytes that were there when they were looked for are gone, or have another length now."""
+
+
+class ListingRefusedError(SourceError):
+    """The bucket answers, and does not let itself be listed; single objects may still be had."""

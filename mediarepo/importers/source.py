@@ -1,6 +1,6 @@
 """What every source can do, whatever keeps its media."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol, Self
 
 from mediarepo.model.imports import (
@@ -40,7 +40,7 @@ class Source(Protocol):
         """Look at everything an import would need; never raises for what is wrong with the source."""
         ...
 
-    def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+    def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of their keys, behind `after`."""
         ...
 
@@ -52,11 +52,11 @@ class Source(Protocol):
         """Look for the bytes of one piece of media."""
         ...
 
-    def located(self) -> AsyncIterator[Located | Orphan]:
+    def located(self) -> AsyncGenerator[Located | Orphan, None]:
         """Walk through all media and all bytes at once, in the order of their places."""
         ...
 
-    def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+    def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the thumbnails that the source has of it."""
         ...
 

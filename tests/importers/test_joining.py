@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ class Listing:
         self.looks += 1
         return self._found(path) if path in self._sizes else None
 
-    async def walk(self, under: str) -> AsyncIterator[Listed]:
+    async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
         def order(path: str) -> list[bytes]:
             return path.encode().split(b"/") if self._by_folder else [path_order(path)]
 
@@ -66,7 +66,7 @@ class Listing:
 
 
 def join(media: Sequence[SourceMedia], shelves: Sequence[Listing], under: str) -> tuple[list[Located], list[Orphan]]:
-    async def rows() -> AsyncIterator[Placed]:
+    async def rows() -> AsyncGenerator[Placed, None]:
         for one in sorted(media, key=lambda one: path_order(place(one).path or "")):
             yield place(one)
 

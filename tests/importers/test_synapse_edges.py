@@ -161,6 +161,7 @@ async def test_servers_that_lead_elsewhere_are_unsafe(made: Installation) -> Non
 
     found, orphans = await made.resolve()
 
+    assert len(found) == len(names) + 3
     assert {name for name, one in found.items() if one.state is not UNSAFE} == {"six"}
     assert found["six"].state is FOUND
     assert orphans == []
@@ -514,14 +515,16 @@ async def test_old_schemas_are_read(tmp_path: Path) -> None:
 
 async def test_rows_without_ids_are_left_out_and_told(made: Installation) -> None:
     made.local(None, 1, user_id=f"@a:{OWN}")
+    made.local(b"abcdefgi", 1, user_id=f"@a:{OWN}")
     made.local("abcdefgh", 1, user_id=f"@a:{OWN}")
+    made.remote(None, "abcdefgh", "abcdefgh")
     made.file("local_content/ab/cd/efgh")
 
     async with made.source() as source:
         findings = await source.preflight()
 
     assert len(await made.rows()) == 1
-    assert any("no media id" in warning for warning in findings.warnings)
+    assert [warning[:6] for warning in findings.warnings if "no media id" in warning] == ["2 rows", "1 rows"]
 
 
 async def test_times_that_cannot_be_are_told(made: Installation) -> None:

@@ -1,7 +1,7 @@
 """Sources whose rows cannot be asked for in any order of use: they are read whole, and put in order here."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from mediarepo.importers.reading.joining import Joining, Placed
 from mediarepo.importers.reading.shelved import ShelvedSource
@@ -22,7 +22,7 @@ class IndexedSource(ShelvedSource):
         """Name the paths of bytes that belong to something else than rows, such as thumbnails."""
         return ()
 
-    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+    async def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of their keys."""
         for media in sorted(await self.read_all(), key=lambda one: one.key.order):
             if after is None or media.key.order > after.order:
@@ -33,7 +33,7 @@ class IndexedSource(ShelvedSource):
         wanted = SourceKey(server_name, media_id)
         return next((media for media in await self.read_all() if media.key == wanted), None)
 
-    async def located(self) -> AsyncIterator[Located | Orphan]:
+    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
         """Walk through all media and bytes, in the order of paths."""
         placed = [self.place(media) for media in await self.read_all()]
         placed += [Placed(None, path) for path in await self.other_paths()]
@@ -45,7 +45,7 @@ class IndexedSource(ShelvedSource):
     async def _is_known(self, path: str) -> bool:
         return any(self.place(media).path == path for media in await self.read_all())
 
-    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+    async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the thumbnails that are known of."""
         for thumbnail in await self.known_thumbnails(media):
             yield thumbnail
@@ -59,6 +59,6 @@ class IndexedSource(ShelvedSource):
         return [thumbnail.filesystem_id] if thumbnail.filesystem_id else []
 
 
-async def _each(placed: Sequence[Placed]) -> AsyncIterator[Placed]:
+async def _each(placed: Sequence[Placed]) -> AsyncGenerator[Placed, None]:
     for one in placed:
         yield one

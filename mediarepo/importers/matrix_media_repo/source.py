@@ -1,6 +1,7 @@
 """matrix-media-repo: rows that say in which datastore their content is, and where in it."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.matrix_media_repo.config import (
@@ -16,12 +17,11 @@ from mediarepo.importers.reading.joining import Joining, Placed
 from mediarepo.importers.reading.objects import BucketShelf
 from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.shelves import Shelf
+from mediarepo.importers.reading.walking import mapped
 from mediarepo.model.imports import (
     Findings,
     Located,
     Orphan,
-    Resolution,
-    ResolutionState,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -69,7 +69,7 @@ class MatrixMediaRepoSource(ShelvedSource):
             if name not in configured:
                 findings.problems.append(f"{count} media lie in the datastore {name!r}, which is not configured")
 
-    def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+    def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of their keys, those among them that are announced only."""
         return self.tables.media(after)
 
@@ -93,24 +93,20 @@ class MatrixMediaRepoSource(ShelvedSource):
         name = (filesystem_id or "").partition("/")[0]
         return [shelf for shelf in self.shelves if shelf.name == name]
 
-    async def located(self) -> AsyncIterator[Located | Orphan]:
+    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
         """Walk through all media and bytes, one datastore after the other; then what is not in any."""
         for shelf in self.shelves:
             joining = Joining([shelf], started_ts=self._now_ms() - _FRESH_MS, is_known=self.tables.is_known(shelf.name))
-            async for met in joining.join(self._placed(shelf.name), ""):
-                yield met
-        configured = frozenset(shelf.name for shelf in self.shelves)
-        async for media in self.tables.media(None):
-            if media.pending:
-                yield Located(media, Resolution(ResolutionState.PENDING, "announced, its content was not uploaded"))
-            elif (media.filesystem_id or "").partition("/")[0] not in configured:
-                yield Located(media, await self.locate(media))
+            places = mapped(self.tables.by_place(shelf.name), _placed)
+            async with aclosing(joining.join(places, "")) as meetings:
+                async for met in meetings:
+                    yield met
+        async with aclosing(self.tables.media(None)) as rows:
+            async for media in rows:
+                if media.pending or not self.shelves_of(media.filesystem_id):
+                    yield Located(media, await self.locate(media))
 
-    async def _placed(self, datastore: str) -> AsyncIterator[Placed]:
-        async for location, media in self.tables.by_place(datastore):
-            yield Placed(media, location, None if location else "the row has no location")
-
-    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+    async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the rows of its thumbnails."""
         for thumbnail in await self.tables.thumbnails(media):
             yield thumbnail
@@ -119,6 +115,11 @@ class MatrixMediaRepoSource(ShelvedSource):
         """Name a thumbnail's location."""
         location = _location(thumbnail.filesystem_id)
         return [location] if location else []
+
+
+def _placed(found: tuple[str, SourceMedia | None]) -> Placed:
+    location, media = found
+    return Placed(media, location, None if location else "the row has no location")
 
 
 def _location(filesystem_id: str | None) -> str | None:

@@ -1,10 +1,12 @@
 """The tables of matrix-media-repo."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import aclosing
 from dataclasses import replace
 
 from mediarepo.importers.reading.databases import Database, Selection, key_name, present, select
 from mediarepo.importers.reading.texts import Row, Values, key_text
+from mediarepo.importers.reading.walking import mapped
 from mediarepo.model.imports import Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _QUARANTINED_BY = "matrix-media-repo"
@@ -84,11 +86,12 @@ class MatrixMediaRepoTables:
         rows = await self._database.rows("SELECT origin, media_id FROM reserved_media ORDER BY origin, media_id")
         return [SourceKey(key_text(row["origin"]), key_text(row["media_id"])) for row in rows]
 
-    async def media(self, after: SourceKey | None) -> AsyncIterator[SourceMedia]:
+    async def media(self, after: SourceKey | None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through media, and what is announced, in the order of keys."""
         selection = Selection(await self._everything(), _SHOWN, ("origin", "media_id"))
-        async for row in self._database.stream(selection, after):
-            yield self._media(row)
+        async with aclosing(mapped(self._database.stream(selection, after), self._media)) as found:
+            async for media in found:
+                yield media
 
     async def get(self, server_name: str, media_id: str) -> SourceMedia | None:
         """Get one row as it is now."""
@@ -96,7 +99,7 @@ class MatrixMediaRepoTables:
         rows = await self._database.rows(query, server_name, media_id)
         return self._media(rows[0]) if rows else None
 
-    async def by_place(self, datastore: str) -> AsyncIterator[tuple[str, SourceMedia | None]]:
+    async def by_place(self, datastore: str) -> AsyncGenerator[tuple[str, SourceMedia | None], None]:
         """Walk through the locations of one datastore; those of thumbnails come without media."""
         nothing = ", ".join("t.datastore_id" if name == "datastore_id" else "NULL" for name in _SHOWN)
         nothing = nothing.removesuffix("NULL") + "FALSE"
@@ -105,8 +108,9 @@ class MatrixMediaRepoTables:
         keys = ("place", "COALESCE(origin, '')", "COALESCE(media_id, '')")
         columns = {**_SHOWN, "thumbnail": "thumbnail"}
         selection = Selection(f"({union}) AS places", columns, keys, "datastore_id = {0}", (datastore,))
-        async for row in self._database.stream(selection):
-            yield key_text(row[key_name(0)]), None if row["thumbnail"] else self._media(row)
+        async with aclosing(self._database.stream(selection)) as rows:
+            async for row in rows:
+                yield key_text(row[key_name(0)]), None if row["thumbnail"] else self._media(row)
 
     def is_known(self, datastore: str) -> Callable[[str], Awaitable[bool]]:
         """Make what tells whether a location of a datastore is in use by now."""

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from mediarepo.config.stores import StoreConfig
 from mediarepo.importers.errors import (
     BytesVanishedError,
+    ListingRefusedError,
     SourceConfigError,
     SourceError,
     SourceUnavailableError,
 )
 from mediarepo.importers.reading.objects import StoredKey
-from mediarepo.storage.control import Answer, Control
+from mediarepo.storage.control import Answer, Control, refusal_of
 from mediarepo.storage.credentials import CredentialSource, find_credentials
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.explain import Place, error_of_failure
@@ -79,7 +80,7 @@ class Bucket:
         self._clients = None
         await self._stack.aclose()
 
-    async def list(self, prefix: str, start_after: str | None = None) -> AsyncIterator[StoredKey]:
+    async def list(self, prefix: str, start_after: str | None = None) -> AsyncGenerator[StoredKey, None]:
         """Walk through objects in the order of keys."""
         following = {} if start_after is None else {"StartAfter": start_after}
         while True:
@@ -96,9 +97,7 @@ class Bucket:
         """Look for one object by a LIST, or where only GET is allowed, by a GET that is broken off."""
         try:
             page = await self._list_page(Prefix=key, MaxKeys=1)
-        except SourceUnavailableError:
-            raise
-        except SourceError:
+        except ListingRefusedError:
             return await self._find_by_get(key)
         found = [_stored_key(one) for one in page.get("Contents", ())]
         return found[0] if found and found[0].key == key else None
@@ -140,7 +139,12 @@ class Bucket:
         control, _ = await self._opened()
         self.lists += 1
         with self._translated():
-            return await self._retrying.call(control.list, "list", **parameters)
+            try:
+                return await self._retrying.call(control.list, "list", **parameters)
+            except StorageUnavailableError as exc:
+                if not _is_denied(exc):
+                    raise
+                raise ListingRefusedError(f"{self.words} cannot be listed: {exc}") from exc
 
     async def _opened(self) -> tuple[Control, Wire]:
         async with self._opening:
@@ -163,6 +167,11 @@ class Bucket:
             raise SourceUnavailableError(str(exc)) from exc
         except StorageError as exc:
             raise SourceError(str(exc)) from exc
+
+
+def _is_denied(exc: StorageUnavailableError) -> bool:
+    """Tell a policy from all else that keeps a bucket from being listed, such as that there is no such bucket."""
+    return hasattr(exc.__cause__, "response") and refusal_of(exc.__cause__).code in {"AccessDenied", "Forbidden"}
 
 
 def _not_counted(_operation: str, _outcome: str) -> None:

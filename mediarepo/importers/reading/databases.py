@@ -1,6 +1,6 @@
 """Somebody else's database, of which we read tables in the order of keys."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Database(Protocol):
         """Name a table's columns, as far as we may read them; none when there is no such table."""
         ...
 
-    def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncIterator[Row]:
+    def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncGenerator[Row, None]:
         """Walk through rows in the order of their keys, in constant memory, behind the keys `after`."""
         ...
 

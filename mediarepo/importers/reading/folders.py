@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -80,7 +80,7 @@ class FolderShelf:
             return None
         return f"{whole} is a symbolic link out of {self._folder}; allow links if that is meant"
 
-    async def walk(self, under: str) -> AsyncIterator[Listed]:
+    async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
         """Walk through files, a thousand at a time."""
         files = self._files(self._folder / under, under, _MAX_DEPTH)
         while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):

@@ -1,6 +1,7 @@
 """Rows meet their bytes: both walked through once, side by side, in the same order."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from mediarepo.importers.reading.shelves import Listed, Shelf, Trouble, path_order
@@ -65,6 +66,14 @@ def _pending() -> Resolution:
     return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
 
 
+def _joinable(placed: Placed, under: str, last: bytes) -> bytes | None:
+    """Give the path by which a row takes part in the walk; None when it has none, or comes out of order."""
+    if placed.path is None or not placed.path.startswith(under):
+        return None
+    path = path_order(placed.path)
+    return None if path < last else path
+
+
 class _Walker:
     """One shelf's walk, looking one step ahead.
 
@@ -91,7 +100,7 @@ class _Walker:
                 self._shelf.notes.append(f"{self._shelf.words} is not listed in order, so orphans may go unnoticed")
         self.head = None
 
-    async def orphans_before(self, end: bytes | None) -> AsyncIterator[Listed]:
+    async def orphans_before(self, end: bytes | None) -> AsyncGenerator[Listed, None]:
         while self.head is not None and (end is None or self.head.order < end):
             if not self.claimed:
                 yield self.head
@@ -124,39 +133,41 @@ class Joining:
         self._is_known = is_known
         self._is_original = is_original
 
-    async def join(self, rows: AsyncIterator[Placed], under: str) -> AsyncIterator[Located | Orphan]:
+    async def join(self, rows: AsyncGenerator[Placed, None], under: str) -> AsyncGenerator[Located | Orphan, None]:
         """Tell of every row, and of all bytes that no row asked for."""
         walkers = [_Walker(shelf, under) for shelf in self._shelves]
         for walker in walkers:
             await walker.step()
         last = b""
-        async for placed in rows:
-            path = None if placed.path is None or not placed.path.startswith(under) else path_order(placed.path)
-            if path is None or path < last:
-                if placed.media is not None:
-                    yield Located(placed.media, await locate(placed, self._shelves))
-                continue
-            last = path
-            async for orphan in self._orphans(walkers, path):
-                yield orphan
-            resolution = await self._resolve(placed, placed.media, walkers, path)
-            if placed.media is not None:
-                yield Located(placed.media, resolution)
+        async with aclosing(rows):
+            async for placed in rows:
+                path = _joinable(placed, under, last)
+                last = path or last
+                async for met in self._meet(placed, path, walkers):
+                    yield met
         async for orphan in self._orphans(walkers, None):
             yield orphan
 
-    async def _resolve(
-        self, placed: Placed, media: SourceMedia | None, walkers: Sequence[_Walker], path: bytes
-    ) -> Resolution:
-        claims = [walker.claim(path) for walker in walkers]
-        if media is not None and media.pending and placed.complaint is None:
-            return _pending()
-        resolution = conclude(placed, [found for found in claims if found is not None])
-        if media is not None and resolution.state in {ResolutionState.MISSING, ResolutionState.MISMATCH}:
-            return await locate(placed, self._shelves)
-        return resolution
+    async def _meet(
+        self, placed: Placed, path: bytes | None, walkers: Sequence[_Walker]
+    ) -> AsyncGenerator[Located | Orphan, None]:
+        claims: list[SourceBytes] = []
+        if path is not None:
+            async for orphan in self._orphans(walkers, path):
+                yield orphan
+            claims = [found for walker in walkers if (found := walker.claim(path)) is not None]
+        if placed.media is not None:
+            yield Located(placed.media, await self._resolve(placed, placed.media, claims))
 
-    async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncIterator[Orphan]:
+    async def _resolve(self, placed: Placed, media: SourceMedia, claims: Sequence[SourceBytes]) -> Resolution:
+        """Believe in what was found, and look again for what was not: listings may be late, or in another order."""
+        if not media.pending:
+            resolution = conclude(placed, claims)
+            if claims and resolution.state in {ResolutionState.FOUND, ResolutionState.UNSAFE}:
+                return resolution
+        return await locate(placed, self._shelves)
+
+    async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncGenerator[Orphan, None]:
         for walker in walkers:
             async for listed in walker.orphans_before(end):
                 if not self._is_original(listed.path):

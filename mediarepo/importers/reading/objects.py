@@ -1,10 +1,10 @@
 """Buckets of a source: what is asked of them, and shelves made of them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from mediarepo.importers.errors import BytesVanishedError, SourceError
+from mediarepo.importers.errors import BytesVanishedError, ListingRefusedError, SourceError
 from mediarepo.importers.reading.shelves import Listed, Trouble
 from mediarepo.model.imports import ObjectBytes, ResolutionState, SourceBytes
 
@@ -29,7 +29,7 @@ class ObjectLister(Protocol):
     words: str
     lists: int
 
-    def list(self, prefix: str, start_after: str | None = None) -> AsyncIterator[StoredKey]:
+    def list(self, prefix: str, start_after: str | None = None) -> AsyncGenerator[StoredKey, None]:
         """Walk through the objects whose keys begin with `prefix`, in the order of keys, behind `start_after`."""
         ...
 
@@ -84,11 +84,14 @@ class BucketShelf:
             return Trouble(ResolutionState.UNREADABLE, words)
         return None if stored is None else self._found(stored)
 
-    async def walk(self, under: str) -> AsyncIterator[Listed]:
-        """Walk through objects, a thousand with one request; archived ones are left to `find`."""
-        async for stored in self._objects.list(self._prefix + under):
-            if stored.storage_class not in _ARCHIVED:
-                yield Listed(stored.key.removeprefix(self._prefix), self._found(stored), stored.modified_ts)
+    async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
+        """Walk through objects, a thousand with one request; archived ones are left to `find`, or all if it must be."""
+        try:
+            async for stored in self._objects.list(self._prefix + under):
+                if stored.storage_class not in _ARCHIVED:
+                    yield Listed(stored.key.removeprefix(self._prefix), self._found(stored), stored.modified_ts)
+        except ListingRefusedError as exc:
+            self.notes.append(f"{exc}: objects are asked for one by one, and orphans go unnoticed")
 
     def _found(self, stored: StoredKey) -> ObjectBytes:
         return ObjectBytes(self.name, self._objects.bucket, stored.key, stored.size_bytes, stored.etag)

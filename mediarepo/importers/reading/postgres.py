@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -25,6 +25,7 @@ _COMMAND_TIMEOUT_S = 600
 _FETCH = 1000
 _PAGE = 10_000
 _ATTEMPTS = 5
+_STATEMENT_POOLING = "statement pooling"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PAUSE_S = 0.5
 _NO_CURSOR = (asyncpg.ProtocolViolationError, asyncpg.FeatureNotSupportedError, asyncpg.InvalidCursorNameError)
@@ -86,27 +87,28 @@ class PostgresDatabase:
         )
         return frozenset(str(row["name"]) for row in found)
 
-    async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncIterator[Row]:
+    async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncGenerator[Row, None]:
         """Walk through rows; those of one walk are of one moment, unless it was interrupted."""
         failures = 0
         while True:
             try:
                 rows = self._snapshot(selection, after) if not failures else self._pages(selection, after)
-                async for row in rows:
-                    yield row
-                    after = [key_text(row[key_name(number)]) for number in range(len(selection.keys))]
-                    failures = min(failures, 1)
+                async with aclosing(rows):
+                    async for row in rows:
+                        yield row
+                        after = [key_text(row[key_name(number)]) for number in range(len(selection.keys))]
+                        failures = min(failures, 1)
             except _INTERRUPTED as exc:
                 failures += 1
-                if failures > _ATTEMPTS:
-                    raise SourceUnavailableError(f"{self.words} cannot be read: {exc}") from exc
+                if failures > _ATTEMPTS or _STATEMENT_POOLING in str(exc):
+                    raise self._unavailable(exc) from exc
                 await asyncio.sleep(_PAUSE_S * (failures - 1))
             except asyncpg.PostgresError as exc:
                 raise SourceError(f"{self.words} cannot be read: {exc}") from exc
             else:
                 return
 
-    async def _snapshot(self, selection: Selection, after: Sequence[str] | None) -> AsyncIterator[Row]:
+    async def _snapshot(self, selection: Selection, after: Sequence[str] | None) -> AsyncGenerator[Row, None]:
         query = render(selection, self.dialect, after=after)
         async with (
             self._connection() as connection,
@@ -117,12 +119,10 @@ class PostgresDatabase:
                 for record in batch:
                     yield dict(record)
 
-    async def _pages(self, selection: Selection, after: Sequence[str] | None) -> AsyncIterator[Row]:
+    async def _pages(self, selection: Selection, after: Sequence[str] | None) -> AsyncGenerator[Row, None]:
         while True:
             query = render(selection, self.dialect, after=after) + f" LIMIT {_PAGE}"
-            async with self._connection() as connection:
-                records = await connection.fetch(query, *selection.arguments, *(after or ()))
-            page = [dict(record) for record in records]
+            page = await self._fetch(query, *selection.arguments, *(after or ()))
             for row in page:
                 yield row
             if len(page) < _PAGE:
@@ -136,15 +136,25 @@ class PostgresDatabase:
         query = query.format(*(self.dialect.text(number + 1) for number in range(len(arguments))))
         for attempt in range(_ATTEMPTS):
             try:
-                async with self._connection() as connection:
-                    return [dict(record) for record in await connection.fetch(query, *arguments)]
+                return await self._fetch(query, *arguments)
             except _INTERRUPTED as exc:
-                if attempt == _ATTEMPTS - 1 or isinstance(exc, OSError):
-                    raise SourceUnavailableError(f"{self.words} cannot be read: {exc}") from exc
+                if attempt == _ATTEMPTS - 1 or isinstance(exc, OSError) or _STATEMENT_POOLING in str(exc):
+                    raise self._unavailable(exc) from exc
                 await asyncio.sleep(_PAUSE_S * attempt)
             except asyncpg.PostgresError as exc:
                 raise SourceError(f"{self.words} cannot be read: {exc}") from exc
         raise SourceUnavailableError(f"{self.words} cannot be read")
+
+    def _unavailable(self, exc: Exception) -> SourceUnavailableError:
+        hint = (
+            ": PgBouncer must pool transactions or sessions, or be left aside" if _STATEMENT_POOLING in str(exc) else ""
+        )
+        return SourceUnavailableError(f"{self.words} cannot be read: {exc or type(exc).__name__}{hint}")
+
+    async def _fetch(self, query: str, *arguments: str) -> list[Row]:
+        """Fetch in a transaction: between two of them, PgBouncer may give another server to us."""
+        async with self._connection() as connection, connection.transaction(readonly=True):
+            return [dict(record) for record in await connection.fetch(query, *arguments)]
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

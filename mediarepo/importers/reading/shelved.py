@@ -2,7 +2,8 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Self
 
 from mediarepo.importers.errors import SourceError
@@ -98,21 +99,23 @@ async def check_shelves(shelves: Sequence[Shelf], findings: Findings) -> None:
             findings.problems.append(f"{shelf.name}: {problem}")
 
 
-async def try_some(source: ShelvedSource, rows: AsyncIterator[SourceMedia], findings: Findings, *, count: int) -> None:
+async def try_some(
+    source: ShelvedSource, rows: AsyncGenerator[SourceMedia, None], findings: Findings, *, count: int
+) -> None:
     """Look for the bytes of a few rows: none at all found means that folders and database do not belong together."""
     tried = found = 0
     words = ""
-    async for media in rows:
-        if media.pending:
-            continue
-        tried += 1
-        resolution = await source.locate(media)
-        if resolution.state is ResolutionState.FOUND:
-            found += 1
-        else:
-            words = words or f"{media.media_id}: {resolution.words}"
-        if tried == count:
-            break
+    async with aclosing(rows):
+        async for media in rows:
+            if media.pending:
+                continue
+            tried += 1
+            resolution = await source.locate(media)
+            found += resolution.state is ResolutionState.FOUND
+            if resolution.state is not ResolutionState.FOUND:
+                words = words or f"{media.media_id}: {resolution.words}"
+            if tried == count:
+                break
     if tried and not found:
         findings.problems.append(f"none of {tried} originals was found ({words}): do the folders belong to it?")
     elif tried:

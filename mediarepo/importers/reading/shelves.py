@@ -1,6 +1,6 @@
 """Places where a source keeps bytes under relative paths."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +40,7 @@ class Shelf(Protocol):
         """Look for the bytes at a path; None when it is sure that there are none."""
         ...
 
-    def walk(self, under: str) -> AsyncIterator[Listed]:
+    def walk(self, under: str) -> AsyncGenerator[Listed, None]:
         """Walk through everything whose path begins with `under` (up to a slash), in the order of paths as bytes."""
         ...
 

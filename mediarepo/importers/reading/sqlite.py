@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,7 +10,7 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.databases import Dialect, Selection, key_name, render
 from mediarepo.importers.reading.texts import Row, as_text, key_text
 
-_PAGE = 2000
+_PAGE = 10_000
 _BUSY_TIMEOUT_S = 30
 _HEADER_BYTES = 100
 _MODE_OFFSET, _WAL_VERSION = 18, 2
@@ -51,7 +51,7 @@ class SqliteDatabase:
         found = await self._ask(f"PRAGMA table_info({table})", ())
         return frozenset(str(row["name"]) for row in found)
 
-    async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncIterator[Row]:
+    async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncGenerator[Row, None]:
         """Walk through rows, a page at a time."""
         keys = range(len(selection.keys))
         textual = "".join(f" AND typeof({expression}) = 'text'" for expression in selection.keys)

@@ -1,7 +1,7 @@
 """A Synapse that is reached by HTTP only: its admin API tells of local media, and gives out their bytes."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol, Self
 from urllib.parse import quote
 
@@ -81,21 +81,23 @@ class HostedSynapseSource:
             findings.problems.append(str(exc))
         return findings
 
-    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+    async def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of their ids."""
         found = {media.media_id: media async for media in self._of_everybody()}
         for media in sorted(found.values(), key=lambda one: one.key.order):
             if after is None or media.key.order > after.order:
                 yield media
 
-    async def _of_everybody(self) -> AsyncIterator[SourceMedia]:
+    async def _of_everybody(self) -> AsyncGenerator[SourceMedia, None]:
         parameters = {"deactivated": "true", "guests": "true"}
         async for user in self._pages("/_synapse/admin/v2/users", "users", parameters):
             path = f"/_synapse/admin/v1/users/{quote(str(user.get('name')), safe='')}/media"
             async for entry in self._pages(path, "media", {"order_by": "media_id"}):
                 yield self._media({"user_id": user.get("name"), **entry})
 
-    async def _pages(self, path: str, name: str, parameters: Mapping[str, str]) -> AsyncIterator[Mapping[str, object]]:
+    async def _pages(
+        self, path: str, name: str, parameters: Mapping[str, str]
+    ) -> AsyncGenerator[Mapping[str, object], None]:
         start = "0"
         while True:
             page = await self._ask(path, {**parameters, "from": start, "limit": _PAGE})
@@ -148,12 +150,12 @@ class HostedSynapseSource:
         found = DownloadBytes(_SHELF, f"/_matrix/client/v1/media/download/{address}", media.size_bytes or 0)
         return Resolution(ResolutionState.FOUND, "to be downloaded", found, (found,))
 
-    async def located(self) -> AsyncIterator[Located | Orphan]:
+    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
         """Walk through all media; orphans cannot be seen."""
         async for media in self.media():
             yield Located(media, await self.locate(media))
 
-    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+    async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through nothing: the admin API does not tell of thumbnails."""
         for thumbnail in _thumbnails_of(media):
             yield thumbnail

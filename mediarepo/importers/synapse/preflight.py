@@ -86,10 +86,14 @@ async def _look_at_names(config: SynapseConfig, database: Database, tables: Tabl
     own = (await database.rows(select(REMOTE, _TOTALS, "media_origin = {0}"), config.server_name))[0]
     if int(str(own["rows"])):
         findings.warnings.append(f"{own['rows']} rows of other servers' media claim to be of our own and are left out")
-    for table in (LOCAL, REMOTE):
-        row = (await database.rows(select(table, _TOTALS, "media_id IS NULL")))[0]
+    nameless = "typeof({}) <> 'text'" if isinstance(database, SqliteDatabase) else "{} IS NULL"
+    for table, columns in ((LOCAL, ("media_id",)), (REMOTE, ("media_origin", "media_id"))):
+        condition = " OR ".join(nameless.format(column) for column in columns)
+        row = (await database.rows(select(table, _TOTALS, condition)))[0]
         if int(str(row["rows"])):
-            findings.warnings.append(f"{row['rows']} rows of {table} have no media id and are left out")
+            findings.warnings.append(
+                f"{row['rows']} rows of {table} have no media id, or no server name, and are left out"
+            )
 
 
 async def _look_at_times(database: Database, findings: Findings, *, now_ms: int) -> None:

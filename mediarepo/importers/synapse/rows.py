@@ -1,10 +1,12 @@
 """Synapse's tables, of any age."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from mediarepo.importers.reading.databases import Database, Selection, key_name, present, select
 from mediarepo.importers.reading.texts import Row, Values, key_text
+from mediarepo.importers.reading.walking import mapped
 from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
 
 LOCAL, REMOTE = "local_media_repository", "remote_media_cache"
@@ -48,7 +50,9 @@ class Tables:
             self._columns[table] = await self._database.columns(table)
         return self._columns[table]
 
-    async def local(self, after: str | None = None, *, url_cache: bool | None = None) -> AsyncIterator[SourceMedia]:
+    async def local(
+        self, after: str | None = None, *, url_cache: bool | None = None
+    ) -> AsyncGenerator[SourceMedia, None]:
         """Walk through local media by id: all, or only those of previews, or only others."""
         columns = await self.columns(LOCAL)
         if "media_id" not in columns:
@@ -59,20 +63,23 @@ class Tables:
         elif url_cache:
             return
         selection = Selection(LOCAL, present(columns, (*_SHARED, *_LOCAL_ONLY)), ("media_id",), where)
-        async for row in self._database.stream(selection, None if after is None else (after,)):
-            yield self._local(key_text(row[key_name(0)]), row)
+        rows = self._database.stream(selection, None if after is None else (after,))
+        async with aclosing(mapped(rows, lambda row: self._local(key_text(row[key_name(0)]), row))) as found:
+            async for media in found:
+                yield media
 
     async def remote(
         self, keys: Sequence[str], *, where: str, arguments: tuple[str, ...] = (), after: Sequence[str] | None = None
-    ) -> AsyncIterator[SourceMedia]:
+    ) -> AsyncGenerator[SourceMedia, None]:
         """Walk through other servers' media by these keys."""
         columns = await self.columns(REMOTE)
         if "media_id" not in columns:
             return
         wanted = present(columns, (*_SHARED, *_REMOTE_ONLY))
         selection = Selection(REMOTE, wanted, tuple(keys), where, arguments)
-        async for row in self._database.stream(selection, after):
-            yield remote_media(row)
+        async with aclosing(mapped(self._database.stream(selection, after), remote_media)) as found:
+            async for media in found:
+                yield media
 
     async def get(self, server_name: str, media_id: str) -> SourceMedia | None:
         """Get one row as it is now."""

@@ -1,6 +1,7 @@
 """Synapse's media, out of its database, its folders and its buckets."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from mediarepo.importers.reading.addresses import open_database
 from mediarepo.importers.reading.buckets import Bucket
@@ -9,6 +10,7 @@ from mediarepo.importers.reading.joining import Joining, Placed
 from mediarepo.importers.reading.objects import BucketShelf
 from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.shelves import Shelf
+from mediarepo.importers.reading.walking import chained, mapped
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbnail_paths
 from mediarepo.importers.synapse.preflight import look_at
@@ -24,7 +26,7 @@ from mediarepo.model.imports import (
 )
 
 _BY_KEY = ("media_origin", "media_id")
-_BY_PLACE = ("media_origin || '/'", "filesystem_id", "media_id")
+_BY_PLACE = ("media_origin || '/'", "COALESCE(filesystem_id, '')", "media_id")
 _SAMPLES = 20
 _FRESH_MS = 10 * 60 * 1000
 
@@ -60,20 +62,19 @@ class SynapseSource(ShelvedSource):
             await try_some(self, self.tables.local(url_cache=False), findings, count=_SAMPLES)
         return findings
 
-    async def media(self, after: SourceKey | None = None) -> AsyncIterator[SourceMedia]:
+    def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of server names and ids."""
         own = self.config.server_name
-        if after is None or after.order[0] < own.encode():
-            async for media in self._remote("{own} > {name}", after):
-                yield media
+        walks = [self._remote("{own} < {name}", after)]
         if after is None or after.order[0] <= own.encode():
-            start = after.media_id if after is not None and after.server_name == own else None
-            async for media in self.tables.local(start):
-                yield media
-        async for media in self._remote("{own} < {name}", after):
-            yield media
+            walks.insert(
+                0, self.tables.local(after.media_id if after is not None and after.server_name == own else None)
+            )
+        if after is None or after.order[0] < own.encode():
+            walks.insert(0, self._remote("{own} > {name}", after))
+        return chained(*walks)
 
-    def _remote(self, condition: str, after: SourceKey | None) -> AsyncIterator[SourceMedia]:
+    def _remote(self, condition: str, after: SourceKey | None) -> AsyncGenerator[SourceMedia, None]:
         own = self.config.server_name
         name = self.database.dialect.bytewise("media_origin")
         where = condition.format(own="{0}", name=name)
@@ -91,7 +92,7 @@ class SynapseSource(ShelvedSource):
         """Name a thumbnail's path, and the one it would have had long ago."""
         return thumbnail_paths(thumbnail)
 
-    async def located(self) -> AsyncIterator[Located | Orphan]:
+    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
         """Walk through all media and bytes: local ones, those of previews, those of other servers."""
         started_ts = self._now_ms() - _FRESH_MS
         joining = Joining(self.shelves, started_ts=started_ts, is_known=self._is_known)
@@ -101,8 +102,9 @@ class SynapseSource(ShelvedSource):
             (MediaKind.URL_CACHE, self.tables.local(url_cache=True)),
             (MediaKind.REMOTE, remote),
         ):
-            async for met in joining.join(_placed(rows), folder_of(kind)):
-                yield met
+            async with aclosing(joining.join(mapped(rows, place), folder_of(kind))) as meetings:
+                async for met in meetings:
+                    yield met
 
     async def _is_known(self, path: str) -> bool:
         found = media_of(path)
@@ -113,15 +115,10 @@ class SynapseSource(ShelvedSource):
             return await self.tables.has_file(server_name, name)
         return await self.tables.get(self.config.server_name, name) is not None
 
-    async def thumbnails(self, media: SourceMedia) -> AsyncIterator[SourceThumbnail]:
+    async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the rows of its thumbnails."""
         for thumbnail in await self.tables.thumbnails(media):
             yield thumbnail
-
-
-async def _placed(rows: AsyncIterator[SourceMedia]) -> AsyncIterator[Placed]:
-    async for media in rows:
-        yield place(media)
 
 
 def make_shelves(config: SynapseConfig, *, follow_links: bool = False) -> list[Shelf]:
