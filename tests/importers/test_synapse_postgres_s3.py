@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
 from mediarepo.importers.reading.addresses import postgres_address
 from mediarepo.importers.reading.buckets import Bucket
+from mediarepo.importers.reading.databases import Selection, render
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.postgres import PostgresDialect
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.imports import (
@@ -275,6 +278,65 @@ async def test_a_lost_connection_costs_no_row_and_doubles_none(
     assert len(seen) == 25_021
     assert set(seen) >= {row["media_id"] for row in rows}
     assert len(set(seen)) == len(seen)
+
+
+async def test_a_transaction_that_is_ended_for_being_slow_costs_no_row(
+    synapse_database: dict[str, Any], source_bucket: Any, tmp_path: Path
+) -> None:
+    connection = await asyncpg.connect(**synapse_database)
+    await connection.execute(
+        "INSERT INTO remote_media_cache (media_origin, media_id, media_length, filesystem_id)"
+        " SELECT 'generated' || n % 7, 'id' || n, 1, 'abcdefg' || n FROM generate_series(1, 5000) AS n"
+    )
+    name = synapse_database["database"]
+    await connection.execute(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '20ms'")
+    await connection.close()
+    config = config_of(synapse_database, source_bucket, tmp_path)
+
+    async with SynapseSource(config) as source:
+        keys = []
+        async for media in source.media():
+            keys.append(media.key)
+            if len(keys) in {10, 3000}:
+                await asyncio.sleep(0.2)  # the consumer is slow, as one that copies is
+        met = []
+        async for one in source.located():
+            if isinstance(one, Located):
+                met.append(one.media.key)
+                if len(met) == 100:
+                    await asyncio.sleep(0.2)
+
+    assert len(keys) == len(set(keys)) == 5021
+    assert [key.order for key in keys] == sorted(key.order for key in keys)
+    assert sorted(met) == sorted(keys)
+
+
+async def test_a_walk_that_is_left_early_leaves_no_transaction(
+    synapse_database: dict[str, Any], source_bucket: Any, tmp_path: Path
+) -> None:
+    async with SynapseSource(config_of(synapse_database, source_bucket, tmp_path)) as source:
+        for walk in (source.media(), source.located()):
+            async with aclosing(walk):
+                await anext(walk)
+        connection = await asyncpg.connect(**synapse_database)
+        left = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+        )
+        await connection.close()
+
+    assert left == 0
+
+
+def test_postgres_is_asked_to_compare_bytes_whatever_its_collation() -> None:
+    selection = Selection("table_name", {"a": "a"}, ("a", "b"), "c = {0}", ("x",))
+
+    assert render(selection, PostgresDialect(), after=("y", "z")) == (
+        "SELECT a AS a, a AS key_0, b AS key_1 FROM table_name WHERE (c = CAST($1 AS TEXT))"
+        " AND a IS NOT NULL AND b IS NOT NULL"
+        ' AND ((a) COLLATE "C", (b) COLLATE "C") > (CAST($2 AS TEXT), CAST($3 AS TEXT))'
+        ' ORDER BY (a) COLLATE "C", (b) COLLATE "C"'
+    )
 
 
 async def test_old_schemas_lack_columns_and_are_read_all_the_same(
