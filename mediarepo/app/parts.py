@@ -78,16 +78,15 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         access_times = AccessTimes(settings.access_times, AccessTable(foundation.database), now_ms)
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
         arrivals = await _open_arrivals(stack, settings)
-        hashing = await stack.enter_async_context(
-            Hashing(table=HashingTable(foundation.database), stores=foundation.stores)
-        )
+        hashing = Hashing(table=HashingTable(foundation.database), stores=foundation.stores)
+        await stack.enter_async_context(hashing)
         downloads = join_downloads(foundation, tenants, access_times, arrivals, hashing)
         federating = await stack.enter_async_context(open_federating(foundation))
         remote_media = join_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
         calls = await stack.enter_async_context(HomeserverCalls(settings.identity))
         identity = await stack.enter_async_context(Identity(settings.identity, Whoami(calls), elapsed_ms))
-        quotas = join_quotas(foundation)
+        quotas, rates = join_quotas(foundation), Rates(settings.rate_limits, RateTable(foundation.database), elapsed_ms)
         thumbnails = await join_thumbnails(foundation, downloads, remote_media, stack)
         repository = Repository(
             foundation=foundation,
@@ -97,15 +96,13 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             memory=memory,
             uploads=join_uploads(foundation, memory, settings.uploads),
             quotas=quotas,
-            rates=Rates(settings.rate_limits, RateTable(foundation.database), elapsed_ms),
+            rates=rates,
             pending=join_pending(foundation, quotas),
             downloads=downloads,
             remote_media=remote_media,
             verification=_verification(settings, federating, tenants),
             thumbnails=thumbnails,
-            previews=await open_previews(
-                stack, foundation, memory, thumbnails.rendering.pool, thumbnails.rendering.sources
-            ),
+            previews=await open_previews(stack, foundation, memory, thumbnails.rendering),
             sweeps=join_sweeps(foundation),
             access_times=access_times,
         )

@@ -1,6 +1,7 @@
 """What previews web pages, joined by hand."""
 
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.app.joining import join_uploads
@@ -24,8 +25,22 @@ from mediarepo.services.previews import Previews
 _LEASE_MS = 10_000
 
 
+class Workers(Protocol):
+    """Who looks at pictures, and with how much memory."""
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The processes."""
+        ...
+
+    @property
+    def sources(self) -> SourceBudget:
+        """The memory for pictures on their way to them."""
+        ...
+
+
 async def open_previews(
-    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, pool: WorkerPool, sources: SourceBudget
+    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, workers: Workers
 ) -> Previews:
     """Open a door for pages, and join what reads them; its process starts with the first page."""
     settings = foundation.settings
@@ -41,8 +56,8 @@ async def open_previews(
     images = PreviewImages(
         config=config,
         pages=pages,
-        pool=pool,
-        sources=sources,
+        pool=workers.pool,
+        sources=workers.sources,
         uploads=join_uploads(foundation, memory, limits, StoreClass.REMOTE),
         now_ms=now_ms,
     )

@@ -1,6 +1,7 @@
 """`mediarepo preview`: what users would be told of a web page, and why."""
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,12 @@ from mediarepo.services.preview_making import Steps
 from mediarepo.services.preview_pages import PageError
 from mediarepo.services.previews import Previews
 from mediarepo.telemetry.logs import set_up_logs
+
+
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    pool: WorkerPool
+    sources: SourceBudget
 
 
 def preview(
@@ -47,8 +54,8 @@ async def _preview(
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
         pool = await stack.enter_async_context(WorkerPool(settings.thumbnails))
-        memory, sources = MemoryBudget(settings.uploads), SourceBudget(settings.thumbnails)
-        previews = await open_previews(stack, foundation, memory, pool, sources)
+        workers = _Workers(pool, SourceBudget(settings.thumbnails))
+        previews = await open_previews(stack, foundation, MemoryBudget(settings.uploads), workers)
         if not fresh:
             show_json(await previews.get(url, homeserver, accept_language=language))
             return

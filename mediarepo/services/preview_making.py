@@ -77,7 +77,8 @@ class PreviewMaking:
         if oembed is None and page.oembed_urls and self.config.oembed:
             oembed = await self._embed(page.oembed_urls[0], language, steps)
         preview = await self.reading.run(worker.make, page, oembed, self.config.limits)
-        if may_refresh and preview.says_nothing and page.refresh_url is not None:
+        says_more = page.refresh_url == fetched.url or page.first("og:title") is not None
+        if may_refresh and page.refresh_url is not None and not says_more:
             return await self._refreshed(page.refresh_url, preview, language, steps)
         return preview
 

@@ -49,7 +49,19 @@ def inner_model(annotation: Any) -> tuple[type[BaseModel] | None, list[str | int
     return None, []
 
 
-EXAMPLES = {"appservices", "sizes", "policies", "rules", "users", "servers", "downloads", "download_bytes", "deny", "allow", "domains"}
+EXAMPLES = {
+    "appservices",
+    "sizes",
+    "policies",
+    "rules",
+    "users",
+    "servers",
+    "downloads",
+    "download_bytes",
+    "deny",
+    "allow",
+    "domains",
+}
 REACHABLE = [
     path
     for path in all_settings(Settings, [])
