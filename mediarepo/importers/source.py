@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol, Self
 
+from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.model.imports import (
     Findings,
     Located,
@@ -18,7 +19,8 @@ from mediarepo.model.imports import (
 class Source(Protocol):
     """Another media repository, never written to; open it before use, with `async with`.
 
-    Only `preflight` tells of problems as findings; everything else raises SourceError for them.
+    Only `preflight` tells of problems as findings; everything else raises SourceError for them. Walks that are left
+    early must be closed (contextlib.aclosing).
     """
 
     name: str
@@ -34,6 +36,16 @@ class Source(Protocol):
     @property
     def lists(self) -> int:
         """How many LIST requests were made until now."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What the walks until now could not see, in words."""
+        ...
+
+    @property
+    def bucket_addresses(self) -> dict[str, BucketAddress]:
+        """Where the buckets of ObjectBytes are, by the names of their shelves."""
         ...
 
     async def preflight(self) -> Findings:

@@ -18,7 +18,7 @@ from yarl import URL
 from mediarepo.config.stores import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
-from mediarepo.importers.reading.buckets import BucketAddress
+from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.storage.store import Store
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "imports"

@@ -59,7 +59,7 @@ def test_the_real_configuration_on_postgres_and_s3_is_read() -> None:
     assert provider.address.bucket == "synmedia"
     assert provider.address.endpoint_url == "http://127.0.0.1:15555"
     assert (provider.address.access_key_id, provider.address.secret_access_key) == ("k", "s")
-    assert Bucket(provider.address).bucket == "synmedia"
+    assert Bucket(provider.address).address.bucket == "synmedia"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1))

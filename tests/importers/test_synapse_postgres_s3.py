@@ -470,8 +470,11 @@ async def test_two_walks_and_lookups_go_on_at_once(source: SynapseSource) -> Non
     assert set(await asyncio.gather(count(), count(), count(), count())) == {21}
 
 
-def test_shelves_follow_the_order_of_the_configuration(source: SynapseSource) -> None:
+def test_shelves_follow_the_order_of_the_configuration(source: SynapseSource, source_bucket: Any) -> None:
     first, second = source.shelves
+
+    assert source.bucket_addresses == {"provider 1": source_bucket.address}
+    assert source.notes == []
 
     assert isinstance(first, FolderShelf)
     assert isinstance(second, BucketShelf)

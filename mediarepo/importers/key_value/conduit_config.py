@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.buckets import BucketAddress
+from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.importers.reading.yamls import section, text
 
 _DEPTH = _LENGTH = 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.reading.addresses import DatabaseAddress, postgres_address
-from mediarepo.importers.reading.buckets import BucketAddress
+from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.importers.reading.yamls import entries, load_files, section, text
 
 _TRUE = frozenset({"1", "t", "true", "none"})

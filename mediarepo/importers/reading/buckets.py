@@ -5,7 +5,6 @@ import base64
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import aiohttp
@@ -19,7 +18,7 @@ from mediarepo.importers.errors import (
     SourceError,
     SourceUnavailableError,
 )
-from mediarepo.importers.reading.objects import StoredKey
+from mediarepo.importers.reading.objects import BucketAddress, StoredKey
 from mediarepo.storage.control import Answer, Control, refusal_of
 from mediarepo.storage.credentials import CredentialSource, find_credentials
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
@@ -29,24 +28,6 @@ from mediarepo.storage.wire import Wire
 
 _PIECE_BYTES = 256 * 1024
 _CUSTOMER = "x-amz-server-side-encryption-customer"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BucketAddress:
-    """How to reach a bucket; without `endpoint_url` it is Amazon's, without keys they come from the environment.
-
-    `customer_key` is what objects are encrypted with (SSE-C), which the server has to be told with every GET.
-    """
-
-    bucket: str
-    region: str | None = None
-    endpoint_url: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    customer_key: str | None = field(default=None, repr=False)
-    customer_algorithm: str = "AES256"
-    path_style: bool = True
 
 
 class _EncryptedWire(Wire):
@@ -62,9 +43,8 @@ class Bucket:
     """An ObjectLister over the storage room; it connects when first asked."""
 
     def __init__(self, address: BucketAddress) -> None:
-        self.bucket = address.bucket
         self.lists = 0
-        self._address = address
+        self.address = address
         self._config = _store_config(address)
         self.words = f"the bucket {address.bucket} at {self._config.endpoint_url}"
         self._place = Place(
@@ -155,7 +135,7 @@ class Bucket:
 
     async def _open(self, credentials: CredentialSource) -> tuple[Control, Wire]:
         wire = _EncryptedWire(self._config, self._place, credentials, _not_counted)
-        wire.customer_headers = _customer_headers(self._address)
+        wire.customer_headers = _customer_headers(self.address)
         control = Control(self._config, self._place, credentials, _not_counted)
         return await self._stack.enter_async_context(control), await self._stack.enter_async_context(wire)
 

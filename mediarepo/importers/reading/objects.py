@@ -1,7 +1,7 @@
 """Buckets of a source: what is asked of them, and shelves made of them."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mediarepo.importers.errors import BytesVanishedError, ListingRefusedError, SourceError
@@ -9,6 +9,24 @@ from mediarepo.importers.reading.shelves import Listed, Trouble
 from mediarepo.model.imports import ObjectBytes, ResolutionState, SourceBytes
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketAddress:
+    """How to reach a bucket; without `endpoint_url` it is Amazon's, without keys they come from the environment.
+
+    `customer_key` is what objects are encrypted with (SSE-C), which the server has to be told with every GET.
+    """
+
+    bucket: str
+    region: str | None = None
+    endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    customer_key: str | None = field(default=None, repr=False)
+    customer_algorithm: str = "AES256"
+    path_style: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +43,7 @@ class StoredKey:
 class ObjectLister(Protocol):
     """A bucket that is only read. Methods raise SourceUnavailableError during outages, else SourceError."""
 
-    bucket: str
+    address: BucketAddress
     words: str
     lists: int
 
@@ -53,6 +71,7 @@ class BucketShelf:
         self.name = name
         self.words = f"{objects.words} under {prefix!r}"
         self.notes: list[str] = []
+        self.address = objects.address
         self._objects = objects
         self._prefix = prefix
 
@@ -94,7 +113,7 @@ class BucketShelf:
             self.notes.append(f"{exc}: objects are asked for one by one, and orphans go unnoticed")
 
     def _found(self, stored: StoredKey) -> ObjectBytes:
-        return ObjectBytes(self.name, self._objects.bucket, stored.key, stored.size_bytes, stored.etag)
+        return ObjectBytes(self.name, self.address.bucket, stored.key, stored.size_bytes, stored.etag)
 
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
         """Read an object, if it is still what was found."""

@@ -9,7 +9,7 @@ from typing import Self
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.databases import Database
 from mediarepo.importers.reading.joining import Placed, locate
-from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.objects import BucketAddress, BucketShelf
 from mediarepo.importers.reading.shelves import Shelf
 from mediarepo.model.imports import Findings, Resolution, ResolutionState, SourceBytes, SourceMedia, SourceThumbnail
 
@@ -43,6 +43,16 @@ class ShelvedSource(ABC):
     def lists(self) -> int:
         """How many LIST requests were made until now."""
         return sum(shelf.lists for shelf in self.shelves if isinstance(shelf, BucketShelf))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the walks until now could not see, in words."""
+        return [note for shelf in self.shelves for note in shelf.notes]
+
+    @property
+    def bucket_addresses(self) -> dict[str, BucketAddress]:
+        """Where the buckets are, by the names of their shelves."""
+        return {shelf.name: shelf.address for shelf in self.shelves if isinstance(shelf, BucketShelf)}
 
     @abstractmethod
     def place(self, media: SourceMedia) -> Placed:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress, postgres_address
-from mediarepo.importers.reading.buckets import BucketAddress
+from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.importers.reading.yamls import duration_ms, entries, load_files, section, size_bytes, text
 
 _DAY_MS = 86_400_000

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 from urllib.parse import quote
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
+from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.importers.synapse.rows import ALL_COLUMNS, local_media, remote_media
 from mediarepo.model.imports import (
     DownloadBytes,
@@ -63,6 +64,16 @@ class HostedSynapseSource:
     def lists(self) -> int:
         """Never ask any bucket."""
         return 0
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing beyond what preflight says."""
+        return []
+
+    @property
+    def bucket_addresses(self) -> dict[str, BucketAddress]:
+        """There are no buckets."""
+        return {}
 
     async def preflight(self) -> Findings:
         """Find out whether the token is an admin's, and whose media there are."""
