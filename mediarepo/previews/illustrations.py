@@ -12,17 +12,24 @@ from mediarepo.previews.urls import resolved
 _OG_URLS = frozenset({"og:image", "og:image:url"})
 _TWITTER = ("twitter:image", "twitter:image:src", "twitter:image0")
 _NO_PICTURE = re.compile(r"\.(?:ico|svgz?)$|/favicon[^/]*$", re.IGNORECASE)
+_NO_BITMAP = (".ico", ".svg", ".svgz")
 _MAX_ALT_CHARS = 200
 
 
 def illustrations(page: Page, oembed: OEmbed | None, limit: int) -> tuple[Picture, ...]:
-    """Choose what to try, at most `limit` images; icons never are among them."""
+    """Choose what to try, at most `limit` images; the site's icons only where the page has nothing else to show."""
     chosen: dict[str, Picture] = {}
     for picture in _all(page, oembed):
         is_icon = picture.url in page.icon_urls or _NO_PICTURE.search(picture.url.partition("?")[0]) is not None
         if not is_icon and not is_too_small(picture) and len(chosen) < limit:
             chosen.setdefault(picture.url, replace(picture, alt=plain(picture.alt, _MAX_ALT_CHARS)))
-    return tuple(chosen.values())
+    return tuple(chosen.values()) or _icons(page)[:limit]
+
+
+def _icons(page: Page) -> tuple[Picture, ...]:
+    """Name the site's icons, those for home screens first, since they are the larger ones."""
+    urls = sorted(page.icon_urls, key=lambda url: ("apple" not in url, url))
+    return tuple(Picture(url=url, rule="link rel=icon") for url in urls if not url.lower().endswith(_NO_BITMAP))
 
 
 def _all(page: Page, oembed: OEmbed | None) -> Iterator[Picture]:
