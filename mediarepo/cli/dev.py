@@ -30,17 +30,19 @@ async def run_dev(data_dir: Path, listen: str) -> None:
     typer.echo("starting Postgres and S3 ...")
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(EmbeddedServices(data_dir))
-        token = _kept_token(data_dir)
-        settings = _settings(services, token, listen)
+        token, admin_token = _kept_token(data_dir, "access-token"), _kept_token(data_dir, "admin-token")
+        settings = _settings(services, token, admin_token, listen)
         set_up_logs(settings.log)
         await upgrade(settings.database)
         (address,) = await stack.enter_async_context(serving_repository(settings))
-        _print_welcome(address, token, data_dir, await _sample_media_id(data_dir, address, token))
+        media_id = await _sample_media_id(data_dir, address, token)
+        _print_welcome(address, token, data_dir, media_id)
+        typer.echo(f"admin token: {admin_token}\n(see http://{address}/_mediarepo/admin/v1/docs)\n")
         await stop.wait()
         typer.echo("stopping ...")
 
 
-def _settings(services: EmbeddedServices, token: str, listen: str) -> Settings:
+def _settings(services: EmbeddedServices, token: str, admin_token: str, listen: str) -> Settings:
     appservice = {
         "id": "quick-start",
         "as_token": token,
@@ -51,7 +53,15 @@ def _settings(services: EmbeddedServices, token: str, listen: str) -> Settings:
         {
             "listen": {"addresses": [listen], "shutdown_timeout_ms": 5_000},
             "database": {"url": services.postgres.dsn},
-            "homeservers": [{"server_name": SERVER_NAME, "hosts": ["127.0.0.1", "[::1]"], "appservices": [appservice]}],
+            "homeservers": [
+                {
+                    "server_name": SERVER_NAME,
+                    "hosts": ["127.0.0.1", "[::1]"],
+                    "appservices": [appservice],
+                    "url_previews": True,
+                }
+            ],
+            "admin": {"token": admin_token},
             "stores": {
                 "main": {
                     "endpoint_url": services.s3.endpoint_url,
@@ -66,9 +76,9 @@ def _settings(services: EmbeddedServices, token: str, listen: str) -> Settings:
     )
 
 
-def _kept_token(data_dir: Path) -> str:
-    """Make an access token once and keep it, so that a second start prints the same lines."""
-    path = data_dir / "access-token"
+def _kept_token(data_dir: Path, name: str) -> str:
+    """Make a token once and keep it, so that a second start prints the same lines."""
+    path = data_dir / name
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(f"dev-{secrets.token_urlsafe(24)}\n", encoding="ascii")
