@@ -111,6 +111,15 @@ async def test_without_the_wheel_it_is_plainly_said(tmp_path: Path, monkeypatch:
     assert any("rocksdict" in problem for problem in findings.problems)
 
 
+async def test_buckets_are_plainly_said_to_be_left_out(tmp_path: Path) -> None:
+    file = write_config(tmp_path)
+    file.write_text(file.read_text() + '[global.storage_provider.media.s3]\nbucket = "b"\n')
+    async with TuwunelSource(load_tuwunel_config(file)) as source:
+        findings = await source.preflight()
+
+    assert findings.warnings == ["storage_provider is not followed: what lies in a bucket alone will be missing"]
+
+
 async def test_what_is_no_database_is_a_problem_in_words(tmp_path: Path) -> None:
     pytest.importorskip("rocksdict")
     (tmp_path / "db/media").mkdir(parents=True)

@@ -26,11 +26,12 @@ Tree = Mapping[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class TuwunelConfig:
-    """What an import needs of tuwunel.toml."""
+    """What an import needs of tuwunel.toml; `providers` are settings about other places of media than its folder."""
 
     server_name: str
     database_path: Path
     media_path: Path
+    providers: tuple[str, ...] = ()
 
 
 def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfig:
@@ -45,7 +46,8 @@ def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfi
     if name is None or database is None:
         raise SourceConfigError(f"{path} lacks global.server_name or global.database_path")
     folder = (base or path.parent) / database
-    return TuwunelConfig(name, folder, folder / "media")
+    providers = tuple(sorted(key for key in shared if "storage_provider" in key))
+    return TuwunelConfig(name, folder, folder / "media", providers)
 
 
 class TuwunelSource(IndexedSource):
@@ -66,6 +68,8 @@ class TuwunelSource(IndexedSource):
     async def preflight(self) -> Findings:
         """Look at the database, the folder, and a few originals."""
         findings = Findings(facts=[f"the server name is {self.config.server_name}"])
+        for setting in self.config.providers:
+            findings.warnings.append(f"{setting} is not followed: what lies in a bucket alone will be missing")
         await check_shelves(self.shelves, findings)
         try:
             media = await self.read_all()

@@ -98,6 +98,8 @@ class Tables:
 
     async def has_file(self, server_name: str, filesystem_id: str) -> bool:
         """Say whether a row of another server's media names this file by now."""
+        if "filesystem_id" not in await self.columns(REMOTE):
+            return False
         query = select(REMOTE, {"one": "1"}, "media_origin = {0} AND filesystem_id = {1}")
         return bool(await self._database.rows(query, server_name, filesystem_id))
 

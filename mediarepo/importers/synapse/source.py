@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.addresses import open_database
 from mediarepo.importers.reading.buckets import Bucket
 from mediarepo.importers.reading.folders import FolderShelf
@@ -59,19 +60,21 @@ class SynapseSource(ShelvedSource):
         findings = await look_at(self.config, self.database, self.tables, now_ms=self._now_ms())
         await check_shelves(self.shelves, findings)
         if findings.usable:
-            await try_some(self, self.tables.local(url_cache=False), findings, count=_SAMPLES)
+            try:
+                await try_some(self, self.tables.local(url_cache=False), findings, count=_SAMPLES)
+            except SourceError as exc:
+                findings.problems.append(str(exc))
         return findings
 
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of server names and ids."""
         own = self.config.server_name
-        walks = [self._remote("{own} < {name}", after)]
-        if after is None or after.order[0] <= own.encode():
-            walks.insert(
-                0, self.tables.local(after.media_id if after is not None and after.server_name == own else None)
-            )
+        walks: list[AsyncGenerator[SourceMedia, None]] = []
         if after is None or after.order[0] < own.encode():
-            walks.insert(0, self._remote("{own} > {name}", after))
+            walks.append(self._remote("{own} > {name}", after))
+        if after is None or after.order[0] <= own.encode():
+            walks.append(self.tables.local(after.media_id if after and after.server_name == own else None))
+        walks.append(self._remote("{own} < {name}", after))
         return chained(*walks)
 
     def _remote(self, condition: str, after: SourceKey | None) -> AsyncGenerator[SourceMedia, None]:
