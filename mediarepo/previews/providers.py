@@ -1,5 +1,6 @@
 """The list of known oEmbed providers (oembed.com), shipped beside this file as it is published."""
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -31,8 +32,9 @@ class OEmbedProviders:
                 self._by_host.setdefault(host, []).append((path, endpoint))
 
     @classmethod
+    @functools.cache
     def shipped(cls) -> Self:
-        """Read the list that is shipped."""
+        """Read the list that is shipped, once."""
         return cls(_schemes(json.loads(files("mediarepo.previews").joinpath(_LIST).read_text("utf-8"))))
 
     def request_url(self, url: PreviewUrl, *, language: str | None = None) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -21,6 +22,12 @@ from mediarepo.storage.refusals import Refusal
 
 _NOT_FOUND = 404
 Answer = dict[str, Any]  # what botocore makes of an answer's XML
+
+
+@functools.cache
+def _session() -> aioboto3.Session:
+    """Read the description of S3's API once a process: it takes 15 MB."""
+    return aioboto3.Session()
 
 
 class Control:
@@ -45,7 +52,7 @@ class Control:
     async def _make_client(self) -> AbstractAsyncContextManager[Any]:  # botocore makes the client's class at runtime
         config = self._config
         credentials = await self._credentials.current() if config.access_key_id is not None else None
-        return aioboto3.Session().client(  # type: ignore[no-any-return]
+        return _session().client(  # type: ignore[no-any-return]
             "s3",
             endpoint_url=config.endpoint_url,
             region_name=config.region,

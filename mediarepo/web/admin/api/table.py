@@ -1,6 +1,8 @@
 """The table of our own admin endpoints."""
 
+import functools
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -101,14 +103,23 @@ def add_api_routes(app: web.Application) -> None:
             app.router.add_get(pattern, endpoint.serve)
         else:
             app.router.add_route(endpoint.method, pattern, endpoint.serve)
-    document = openapi_document(ENDPOINTS)
-    page = api_page(document)
+    app.router.add_get(f"{PREFIX}/openapi.json", _serve_document)
+    app.router.add_get(f"{PREFIX}/docs", _serve_page)
 
-    async def serve_document(_request: web.Request) -> web.Response:
-        return json_response(document)
 
-    async def serve_page(_request: web.Request) -> web.Response:
-        return web.Response(text=page, content_type="text/html", charset="utf-8")
+@functools.cache
+def _document() -> dict[str, Any]:
+    return openapi_document(ENDPOINTS)
 
-    app.router.add_get(f"{PREFIX}/openapi.json", serve_document)
-    app.router.add_get(f"{PREFIX}/docs", serve_page)
+
+@functools.cache
+def _page() -> str:
+    return api_page(_document())
+
+
+async def _serve_document(_request: web.Request) -> web.Response:
+    return json_response(_document())
+
+
+async def _serve_page(_request: web.Request) -> web.Response:
+    return web.Response(text=_page(), content_type="text/html", charset="utf-8")
