@@ -19,6 +19,7 @@ from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import ListedObject, Store
 
 _BATCH = 1000
+_READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,32 @@ class Progress:
     last_key: str = ""
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
 
+    def note(self, listed: ListedObject | None, known: KnownObject | None) -> None:
+        """Count a pair, or a single one."""
+        self.objects += listed is not None
+        self.rows += known is not None
+        self.last_key = listed.key if listed is not None else known.object_key if known is not None else ""
+
+
+@dataclass(slots=True)
+class _Suspects:
+    """Objects that no row was met for, and objects whose content is to be read."""
+
+    strangers: list[ListedObject] = field(default_factory=list)
+    unread: list[KnownObject] = field(default_factory=list)
+
+    def add(self, listed: ListedObject | None, known: KnownObject | None, *, hashes: bool) -> None:
+        if listed is None:
+            return
+        if known is None:
+            self.strangers.append(listed)
+        elif hashes and listed.size_bytes == known.size_bytes:
+            self.unread.append(known)
+
+    @property
+    def are_many(self) -> bool:
+        return len(self.strangers) >= _BATCH or len(self.unread) >= _READ_AT_ONCE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fsck:
@@ -53,26 +80,30 @@ class Fsck:
     ) -> AsyncIterator[Drift]:
         """Walk through a store; gives each disagreement as it is found."""
         horizon_ms = await self.sweeping.now_ms() - self.grace_ms
-        strangers: list[ListedObject] = []
-        began = asyncio.get_running_loop().time()
+        suspects, began = _Suspects(), asyncio.get_running_loop().time()
         async for listed, known in _merged(self._listed(store, how.after_key), self._known(store, how.after_key)):
-            progress.objects += listed is not None
-            progress.rows += known is not None
-            progress.last_key = listed.key if listed is not None else known.object_key if known is not None else ""
+            progress.note(listed, known)
             on_progress()
             await _pace(progress.objects, began, how.objects_per_s)
-            if known is None and listed is not None:
-                strangers.append(listed)
-            elif known is not None:
-                async for drift in self._compared(store, listed, known, how):
+            if known is not None:
+                async for drift in self._compared(store, listed, known):
                     yield drift
-            if len(strangers) >= _BATCH:
-                async for drift in self._unknown(store, strangers, horizon_ms):
+            suspects.add(listed, known, hashes=how.hashes)
+            if suspects.are_many:
+                async for drift in self._looked_into(store, suspects, horizon_ms):
                     yield drift
-                strangers = []
-        async for drift in self._unknown(store, strangers, horizon_ms):
+        async for drift in self._looked_into(store, suspects, horizon_ms):
             yield drift
         async for drift in self._leftovers(store, horizon_ms):
+            yield drift
+
+    async def _looked_into(self, store: Store, suspects: "_Suspects", horizon_ms: int) -> AsyncIterator[Drift]:
+        """Look into what one glance could not tell, and let go of it."""
+        strangers, unread = suspects.strangers, suspects.unread
+        suspects.strangers, suspects.unread = [], []
+        async for drift in self._unknown(store, strangers, horizon_ms):
+            yield drift
+        for drift in await _damaged(store, unread):
             yield drift
 
     async def _listed(self, store: Store, after_key: str) -> AsyncIterator[ListedObject]:
@@ -83,9 +114,7 @@ class Fsck:
     def _known(self, store: Store, after_key: str) -> AsyncIterator[KnownObject]:
         return self.inventory.known(store.name, after_key or f"{store.prefix}/")
 
-    async def _compared(
-        self, store: Store, listed: ListedObject | None, known: KnownObject, how: Thoroughness
-    ) -> AsyncIterator[Drift]:
+    async def _compared(self, store: Store, listed: ListedObject | None, known: KnownObject) -> AsyncIterator[Drift]:
         """Look twice at what does not agree: it may have come or gone meanwhile."""
         if listed is None or listed.size_bytes != known.size_bytes:
             again = await self.inventory.get(known.blob_id)
@@ -97,11 +126,6 @@ class Fsck:
                 yield Drift(kind, store.name, known.object_key, known.blob_id, None, known.size_bytes)
             elif size_bytes != known.size_bytes:
                 yield Drift(DriftKind.SIZE, store.name, known.object_key, known.blob_id, size_bytes, known.size_bytes)
-            return
-        if how.hashes and known.sha256 is not None and not await _hash_agrees(store, known):
-            yield Drift(
-                DriftKind.HASH, store.name, known.object_key, known.blob_id, listed.size_bytes, known.size_bytes
-            )
 
     async def _unknown(self, store: Store, strangers: list[ListedObject], horizon_ms: int) -> AsyncIterator[Drift]:
         """Ask once more, as of one instant, which objects no row, intent or queued deletion mentions."""
@@ -149,7 +173,19 @@ async def _size_of(store: Store, object_key: str) -> int | None:
     return None
 
 
+async def _damaged(store: Store, unread: list[KnownObject]) -> list[Drift]:
+    """Read some contents at once, and tell which are not what they should be."""
+    agree = await asyncio.gather(*(_hash_agrees(store, known) for known in unread))
+    return [
+        Drift(DriftKind.HASH, store.name, known.object_key, known.blob_id, known.size_bytes, known.size_bytes)
+        for known, agrees in zip(unread, agree, strict=True)
+        if not agrees
+    ]
+
+
 async def _hash_agrees(store: Store, known: KnownObject) -> bool:
+    if known.sha256 is None:
+        return True
     hashing = HashingSink()
     try:
         async with store.open(known.object_key) as stored:

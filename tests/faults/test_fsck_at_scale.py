@@ -152,6 +152,7 @@ async def uploading(own: Installation) -> AsyncIterator[list[str]]:
     try:
         yield kept
     finally:
+        assert not task.done(), task.exception()
         task.cancel()
         await asyncio.wait([task])
 
