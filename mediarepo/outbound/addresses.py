@@ -37,6 +37,7 @@ _FORBIDDEN: Sequence[Network] = [
         "100:0:0:1::/64",  # dummy
         "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
         "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which nobody is reached by any more, whatever it hides
         "3fff::/20",  # documentation
         "5f00::/16",  # segment routing
         "fc00::/7",  # unique local

@@ -7,9 +7,9 @@ _HTML = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xh
 _XML = frozenset({"application/xml", "text/xml"})
 _FEEDS = frozenset({"application/rss+xml", "application/atom+xml", "application/rdf+xml", "application/feed+xml"})
 _TEXT = frozenset({"text/plain", "text/markdown", "text/x-markdown", "text/gemini"})
-_LOOKS_LIKE_HTML = re.compile(
-    r"\s*(?:<!--.*?-->\s*|<\?xml\b[^>]*>\s*)*+<(?:!doctype\s+html|html|head|body|title|meta|h1|div|p|a|script|table|frameset)\b",
-    re.IGNORECASE | re.DOTALL,
+_PROLOGUE = re.compile(r"\s*(?:<!--.*?-->|<\?xml\b[^>]*>)", re.IGNORECASE | re.DOTALL)
+_HTML_TAG = re.compile(
+    r"\s*<(?:!doctype\s+html|html|head|body|title|meta|h1|div|p|a|script|table|frameset)\b", re.IGNORECASE
 )
 _LOOKS_LIKE_FEED = re.compile(r"<(?:rss|feed|rdf:RDF)\b")
 _FIRST_CHARS = 2048
@@ -44,7 +44,7 @@ def kind_of(content_type: str | None, body: bytes, text: str) -> Kind:
     What is declared to be text, but consists of controls, is a file.
     """
     kind, first = essence(content_type), text[:_FIRST_CHARS]
-    if _is_binary(body) and not _LOOKS_LIKE_HTML.match(first):
+    if _is_binary(body) and not _looks_like_html(first):
         return Kind.FILE
     if kind in _HTML:
         return Kind.HTML
@@ -54,7 +54,15 @@ def kind_of(content_type: str | None, body: bytes, text: str) -> Kind:
         return Kind.FILE
     if kind in _FEEDS or _LOOKS_LIKE_FEED.search(first):
         return Kind.FEED
-    return Kind.HTML if _LOOKS_LIKE_HTML.match(first) else Kind.FILE
+    return Kind.HTML if _looks_like_html(first) else Kind.FILE
+
+
+def _looks_like_html(first: str) -> bool:
+    """Tell whether a text begins with a tag of HTML; comments before it are passed over one by one."""
+    at = 0
+    while passed := _PROLOGUE.match(first, at):
+        at = passed.end()
+    return _HTML_TAG.match(first, at) is not None
 
 
 def _is_binary(body: bytes) -> bool:

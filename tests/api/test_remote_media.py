@@ -314,7 +314,7 @@ async def test_more_than_the_limit_is_502_too_large_and_nothing_stays(
 
     assert refusal(answer) == (502, "M_TOO_LARGE")
     await near.repository.sweeps.outbox.drain()
-    assert await near.object_keys() == before
+    assert await near.object_keys() <= before
 
 
 @pytest.mark.parametrize("size_bytes", [1000, 12_000_000])

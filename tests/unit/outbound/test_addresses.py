@@ -74,7 +74,6 @@ PUBLIC = [
     "2a00:1450::1",
     "::ffff:8.8.8.8",
     "64:ff9b::8.8.8.8",
-    "2002:808:808::1",
 ]
 NOTHING_SPECIAL = AddressRules(allow=[], deny=[])
 
