@@ -17,6 +17,7 @@ import botocore.session
 from botocore.config import Config
 
 from bench.costs import Cost, Meter
+from bench.distance import distant
 from bench.s3_media_upload import TheirUpload, make_environment
 from bench.servers import settings_of
 from mediarepo.config.stores import StoreConfig
@@ -139,13 +140,13 @@ class Bench:
     async def puts(self, concurrency: int) -> Cost:
         """Put the same files with nothing but PUTs: what this S3 server takes at all."""
         s3 = self.services.s3
-        config = StoreConfig(
-            endpoint_url=s3.endpoint_url,
-            region=s3.region,
-            bucket=self.buckets.make(f"puts{concurrency}"),
-            access_key_id=s3.access_key_id,
-            secret_access_key=s3.secret_access_key,
-        )
+        access = {
+            "endpoint_url": s3.endpoint_url,
+            "region": s3.region,
+            "bucket": self.buckets.make(f"puts{concurrency}"),
+            "access_key_id": s3.access_key_id,
+            "secret_access_key": s3.secret_access_key,
+        }
         files = iter(sorted(path for path in self.made.store.media.rglob("*") if path.is_file()))
 
         async def worker(store: Store) -> None:
@@ -153,7 +154,7 @@ class Bench:
                 data = path.read_bytes()
                 await store.put(f"{store.prefix}/{path.name}", [data], size_bytes=len(data), metadata={})
 
-        async with Store("bench", config) as store:
+        async with Store("bench", StoreConfig.model_validate(access)) as store:
             with self.meter.metering() as cost:
                 await asyncio.gather(*(worker(store) for _ in range(concurrency)))
         return cost
@@ -191,7 +192,7 @@ def report(rounds: Mapping[str, Sequence[Cost]]) -> None:
     )
 
 
-async def run(*, files: int, rounds: int, contenders: Sequence[str]) -> None:
+async def run(*, files: int, rounds: int, contenders: Sequence[str], one_way_ms: float) -> None:
     """Make everything, measure, and report."""
     script = await asyncio.to_thread(make_environment, _CACHE)
     async with AsyncExitStack() as stack:
@@ -200,6 +201,8 @@ async def run(*, files: int, rounds: int, contenders: Sequence[str]) -> None:
         (folder / "synapse").mkdir()
         made = make_store(folder / "synapse", files)
         meter = Meter({"s3": services.s3.pid, "postgres": services.postgres.pid})
+        if one_way_ms > 0:
+            services.s3.endpoint_url, _ = await stack.enter_async_context(distant(services.s3.endpoint_url, one_way_ms))
         bench = Bench(services, folder, made, meter, Buckets(services.s3), script)
         _say(f"{files} files, {sum(made.sizes) / _MB:.0f} MB, the largest {max(made.sizes) / _MB:.1f} MB", "")
         _say(f"| {'':28} |  wall s | files/s |   MB/s |   CPU s |    S3 CPU | Postgres  |")
@@ -220,10 +223,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.importing", description=__doc__)
     parser.add_argument("--files", type=int, default=_FILES, help=f"how many ({_FILES})")
     parser.add_argument("--rounds", type=int, default=3, help="how often each (3)")
+    parser.add_argument("--one-way-ms", type=float, default=0, help="how far away the S3 server is (0)")
     parser.add_argument("--only", choices=[OURS, THEIRS], help="measure one of the two")
     chosen = parser.parse_args()
     contenders = [chosen.only] if chosen.only else [THEIRS, OURS]
-    asyncio.run(run(files=chosen.files, rounds=chosen.rounds, contenders=contenders))
+    asyncio.run(run(files=chosen.files, rounds=chosen.rounds, contenders=contenders, one_way_ms=chosen.one_way_ms))
 
 
 if __name__ == "__main__":
