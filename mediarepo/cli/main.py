@@ -12,6 +12,7 @@ from mediarepo.app.foundation import open_foundation
 from mediarepo.app.joining import join_sweeps
 from mediarepo.app.serving import serve as serve_until
 from mediarepo.cli.doctor import doctor_cli
+from mediarepo.cli.export import export
 from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.keys import keys_cli
 from mediarepo.cli.media import media_cli
@@ -44,6 +45,7 @@ cli.add_typer(tasks_cli, name="tasks")
 cli.command()(usage)
 cli.command()(audit)
 cli.command()(preview)
+cli.command()(export)
 
 
 @cli.command()

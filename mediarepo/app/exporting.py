@@ -1,0 +1,84 @@
+"""What takes media out of here, joined by hand."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediarepo.app.foundation import Foundation, now_ms
+from mediarepo.db.exporting import ExportTable
+from mediarepo.exporters.buckets import BucketPlace
+from mediarepo.exporters.errors import ExportError
+from mediarepo.exporters.files.archives import Archive, FolderArchive
+from mediarepo.exporters.files.tar import TarArchive
+from mediarepo.exporters.folders import FolderPlace
+from mediarepo.exporters.synapse.databases import open_for_writing
+from mediarepo.exporters.synapse.recording import DatabaseRecording, FileRecording
+from mediarepo.importers.errors import SourceConfigError
+from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, load_synapse_config
+from mediarepo.services.exports.contents import Contents
+from mediarepo.services.exports.files import FilesExport
+from mediarepo.services.exports.synapse import SynapseExport
+
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynapseTarget:
+    """Where a Synapse is; bytes go into its folder or its bucket, rows into its database or into the file `sql`."""
+
+    config: SynapseConfig
+    into_bucket: bool = False
+    sql: Path | None = None
+
+
+def read_synapse_config(paths: list[Path]) -> SynapseConfig:
+    """Read homeserver.yaml, or raise ExportError."""
+    try:
+        return load_synapse_config(paths)
+    except SourceConfigError as exc:
+        raise ExportError(str(exc)) from exc
+
+
+@asynccontextmanager
+async def open_synapse_export(foundation: Foundation, target: SynapseTarget) -> AsyncIterator[SynapseExport]:
+    """Open a Synapse's database and folder, or what stands for them."""
+    config = target.config
+    recording: DatabaseRecording | FileRecording
+    if target.sql is not None:
+        recording = FileRecording(target.sql)
+    else:
+        recording = DatabaseRecording(open_for_writing(config.database), config.server_name)
+    async with _place_of(target) as place, recording:
+        yield SynapseExport(
+            table=ExportTable(foundation.database),
+            contents=Contents(stores=foundation.stores),
+            bytes_place=place,
+            recording=recording,
+            server_name=config.server_name,
+        )
+
+
+def _place_of(target: SynapseTarget) -> FolderPlace | BucketPlace:
+    if not target.into_bucket:
+        return FolderPlace(target.config.media_store_path)
+    for provider in target.config.providers:
+        if isinstance(provider, BucketProvider):
+            return BucketPlace(provider.address, prefix=provider.prefix)
+    raise ExportError("there is no S3 storage provider in Synapse's configuration, so there is no bucket to write into")
+
+
+def _archive_of(output: Path) -> Archive:
+    if output != _STDOUT and output.suffix != ".tar":
+        return FolderArchive(output)
+    path = None if output == _STDOUT else output
+    return TarArchive(path, output=sys.stdout.buffer, now_s=now_ms() // 1000)
+
+
+@asynccontextmanager
+async def open_files_export(foundation: Foundation, output: Path) -> AsyncIterator[FilesExport]:
+    """Open a folder, or a tar file when the name says so; a single dash is standard output."""
+    async with _archive_of(output) as archive:
+        contents = Contents(stores=foundation.stores)
+        yield FilesExport(table=ExportTable(foundation.database), contents=contents, archive=archive)

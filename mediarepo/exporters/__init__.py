@@ -1,0 +1,1 @@
+"""What writes the databases, folders and buckets of others."""

@@ -1,0 +1,1 @@
+"""Media for people: files, with a list of what they are."""

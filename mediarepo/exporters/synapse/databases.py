@@ -1,0 +1,118 @@
+"""Synapse's database, as rows are added to it."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+import asyncpg
+
+from mediarepo.exporters.errors import ExportError, RowAppearedError, RowRefusedError
+from mediarepo.exporters.synapse.changes import Arguments, Change, render
+from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress
+from mediarepo.importers.reading.databases import Database
+from mediarepo.importers.reading.postgres import PostgresDatabase
+from mediarepo.importers.reading.sqlite import SqliteDatabase
+from mediarepo.importers.reading.texts import as_text
+
+_BUSY_TIMEOUT_S = 60
+_NOTHING = "INSERT 0 0", "UPDATE 0"
+
+
+class WritableDatabase(Database, Protocol):
+    """A database that rows can be added to."""
+
+    async def change(self, changes: Sequence[Change]) -> None:
+        """Make all changes or none.
+
+        RowAppearedError when the first one finds its row there, or not as expected; RowRefusedError when it cannot be.
+        """
+        ...
+
+
+def open_for_writing(address: DatabaseAddress) -> WritableDatabase:
+    """Make what writes a database; it connects when first asked."""
+    if isinstance(address, SqliteAddress):
+        return WritableSqlite(address.path)
+    settings = {**dict(address.settings), "application_name": "mediarepo export"}
+    return WritablePostgres(address.dsn, settings=settings, words=address.words)
+
+
+class WritablePostgres(PostgresDatabase):
+    """Adds rows in a transaction for each piece of media."""
+
+    async def change(self, changes: Sequence[Change]) -> None:
+        """Make all changes or none."""
+        try:
+            async with self._connection() as connection, connection.transaction():
+                for number, change in enumerate(changes):
+                    arguments = Arguments("$")
+                    tag = await connection.execute(render(change, arguments), *arguments.values)
+                    if number == 0 and tag in _NOTHING:
+                        raise RowAppearedError
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as exc:
+            raise RowRefusedError(f"{self.words} refuses it: {exc}") from exc
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            raise ExportError(f"{self.words} cannot be written: {exc or type(exc).__name__}") from exc
+
+
+class WritableSqlite(SqliteDatabase):
+    """Adds rows through one connection, in a transaction for each piece of media; its server may be running."""
+
+    async def change(self, changes: Sequence[Change]) -> None:
+        """Make all changes or none."""
+        async with self._lock:
+            await asyncio.to_thread(self._change_now, changes)
+
+    def _change_now(self, changes: Sequence[Change]) -> None:
+        connection = self._opened()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            _execute(connection, changes)
+            connection.execute("COMMIT")
+        except (sqlite3.DataError, sqlite3.IntegrityError) as exc:
+            _roll_back(connection)
+            raise RowRefusedError(f"{self.words} refuses it: {exc}") from exc
+        except sqlite3.Error as exc:
+            _roll_back(connection)
+            raise ExportError(f"{self.words} cannot be written: {exc}") from exc
+        except RowAppearedError:
+            _roll_back(connection)
+            raise
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _connect(self.path)
+        return self._connection
+
+    def _is_stale(self) -> bool:
+        return False
+
+
+def _execute(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    for number, change in enumerate(changes):
+        arguments = Arguments("?")
+        if not connection.execute(render(change, arguments), arguments.values).rowcount and number == 0:
+            raise RowAppearedError
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):  # there may be no transaction; what went wrong is being told already
+        connection.execute("ROLLBACK")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    address = f"file:{quote(str(path.absolute()))}?mode=rw"
+    try:
+        connection = sqlite3.connect(
+            address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        connection.text_factory = as_text
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as exc:
+        raise ExportError(f"the SQLite database {path} cannot be opened: {exc}") from exc
+    return connection

@@ -1,0 +1,1 @@
+"""Media on their way out: what goes, and what became of it."""

@@ -1,0 +1,63 @@
+"""Media for people: an archive of files, with a list that tells of every media, and of those without content why."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from mediarepo.db.exporting import ExportTable
+from mediarepo.errors import UnavailableError
+from mediarepo.exporters.files.archives import Archive
+from mediarepo.exporters.files.lists import Lists
+from mediarepo.exporters.files.naming import path_of
+from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
+from mediarepo.model.media import Blob, MediaState
+from mediarepo.services.exports.contents import Contents, DamagedContentError
+from mediarepo.services.exports.working import in_order
+from mediarepo.storage.errors import ObjectMissingError
+
+_WITHOUT_CONTENT = {MediaState.PENDING: "it has not been uploaded yet", MediaState.TRASHED: "it is in the trash"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesExport:
+    """Writes media of ours into an archive."""
+
+    table: ExportTable
+    contents: Contents
+    archive: Archive
+
+    async def run(
+        self, selection: ExportSelection, about: Mapping[str, object], *, jobs: int
+    ) -> AsyncGenerator[ExportResult, None]:
+        """Export everything selected; gives what became of each. The lists are written last."""
+        await self.archive.begin(about)
+        with Lists() as lists:
+            async with aclosing(in_order(self.table.walk(selection), self._judge, jobs=jobs)) as results:
+                async for result in results:
+                    lists.note(result)
+                    yield result
+            await self.archive.close_with(lists)
+
+    async def _judge(self, media: ExportMedia) -> ExportResult:
+        if media.state in _WITHOUT_CONTENT:
+            return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, _WITHOUT_CONTENT[media.state])
+        if media.blob is None or media.state is not MediaState.READY:
+            return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
+        try:
+            return await self._export(media, media.blob)
+        except ObjectMissingError:
+            return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
+        except DamagedContentError as exc:
+            return ExportResult(media, ExportOutcome.DAMAGED, str(exc))
+        except UnavailableError as exc:
+            return ExportResult(media, ExportOutcome.FAILED, str(exc) or exc.message)
+
+    async def _export(self, media: ExportMedia, blob: Blob) -> ExportResult:
+        path = path_of(media)
+        found = await self.archive.find(path)
+        if found is not None and found.size_bytes == blob.size_bytes and media.sha256 in {None, found.sha256}:
+            return ExportResult(media, ExportOutcome.ALREADY_THERE, path=path, sha256=found.sha256)
+        async with self.archive.writing(path, size_bytes=blob.size_bytes) as writing:
+            sha256 = await self.contents.send(blob, media.sha256, writing)
+            await writing.finish()
+        return ExportResult(media, ExportOutcome.EXPORTED, path=path, sha256=sha256, written_bytes=blob.size_bytes)

@@ -1,0 +1,125 @@
+"""Media for a Synapse, one at a time: bytes first, then the row, and nothing overwritten.
+
+A row that is there already is left alone: when it agrees, the media are there; when not, that is a conflict. One that
+Synapse announced and that has no content yet is filled, as its own user would have done.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from mediarepo.db.exporting import ExportTable
+from mediarepo.errors import UnavailableError
+from mediarepo.exporters.errors import RowAppearedError, RowRefusedError
+from mediarepo.exporters.places import BytesPlace, FoundBytes
+from mediarepo.exporters.synapse.recording import Recording
+from mediarepo.exporters.synapse.rows import TOO_LONG, changes_for, source_media
+from mediarepo.importers.synapse.paths import place
+from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
+from mediarepo.model.imports import SourceMedia
+from mediarepo.model.media import Blob, MediaState
+from mediarepo.services.exports.contents import Contents, DamagedContentError
+from mediarepo.services.exports.working import in_order
+from mediarepo.storage.errors import ObjectMissingError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynapseExport:
+    """Writes media of ours to where a Synapse finds them."""
+
+    table: ExportTable
+    contents: Contents
+    bytes_place: BytesPlace
+    recording: Recording
+    server_name: str
+
+    async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
+        """Export everything selected; gives what became of each."""
+        async for result in in_order(self.table.walk(selection), self._judge, jobs=jobs):
+            yield result
+
+    async def _judge(self, media: ExportMedia) -> ExportResult:
+        if media.state is MediaState.TRASHED:
+            return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, "it is in the trash")
+        placed = place(source_media(media))
+        if complaint := self._complaint(media) or placed.complaint:
+            return ExportResult(media, ExportOutcome.REFUSED, complaint)
+        try:
+            return await self._export_twice(media, placed.path or "")
+        except RowRefusedError as exc:
+            return ExportResult(media, ExportOutcome.REFUSED, str(exc))
+        except DamagedContentError as exc:
+            return ExportResult(media, ExportOutcome.DAMAGED, str(exc))
+        except UnavailableError as exc:
+            return ExportResult(media, ExportOutcome.FAILED, str(exc) or exc.message)
+
+    async def _export_twice(self, media: ExportMedia, path: str) -> ExportResult:
+        """Look again when somebody else wrote the row meanwhile."""
+        try:
+            return await self._export(media, path)
+        except RowAppearedError:
+            return await self._export(media, path)
+
+    def _complaint(self, media: ExportMedia) -> str | None:
+        if media.remote and media.mxc.server_name == self.server_name:
+            return "it claims to be of the homeserver's own, and is not"
+        if media.size_bytes is not None and media.size_bytes >= TOO_LONG:
+            return f"it has {media.size_bytes} bytes; Synapse has no media of 2 GiB or more"
+        return None
+
+    async def _export(self, media: ExportMedia, path: str) -> ExportResult:
+        row = await self.recording.find(media)
+        fill = row is not None and row.pending and media.state is not MediaState.PENDING
+        if row is not None and not (fill and row.user_id == media.uploaded_by):
+            return _compared(media, row)
+        if media.blob is None or media.state is not MediaState.READY:
+            return await self._without_content(media, fill=fill)
+        try:
+            found = await self.bytes_place.find(path)
+            sha256, written = await self._bytes(media, media.blob, path, found)
+        except ObjectMissingError:
+            return await self._without_content(media, fill=fill)
+        if sha256 is None:
+            return ExportResult(media, ExportOutcome.CONFLICT, f"other bytes lie at {path}")
+        await self.recording.add(changes_for(media, sha256, self.recording.columns, fill=fill))
+        return ExportResult(media, ExportOutcome.EXPORTED, path=path, sha256=sha256, written_bytes=written)
+
+    async def _bytes(
+        self, media: ExportMedia, blob: Blob, path: str, found: FoundBytes | None
+    ) -> tuple[bytes | None, int]:
+        """Make sure that the bytes lie there; gives their hash, or None when others do, and how many were written."""
+        if found is not None:
+            sha256 = media.sha256
+            if sha256 is None and found.size_bytes == blob.size_bytes:
+                sha256 = await self.contents.send(blob, None, None)
+            return (sha256 if sha256 == found.sha256 else None), 0
+        async with self.bytes_place.writing(path, size_bytes=blob.size_bytes) as writing:
+            sha256 = await self.contents.send(blob, media.sha256, writing)
+            await writing.finish()
+        return sha256, blob.size_bytes
+
+    async def _without_content(self, media: ExportMedia, *, fill: bool) -> ExportResult:
+        """Hand on announced ids, and what is hidden: its hash keeps others from uploading it again."""
+        pending = media.state is MediaState.PENDING
+        if fill or not (pending or media.quarantined_by):
+            return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
+        await self.recording.add(changes_for(media, media.sha256, self.recording.columns, fill=False)[:1])
+        words = "it has not been uploaded yet" if pending else "its content is lost, and it stays hidden"
+        return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, words)
+
+
+def _compared(media: ExportMedia, row: SourceMedia) -> ExportResult:
+    """Judge a row that is there already."""
+    words = None
+    if media.state is MediaState.PENDING and not row.pending:
+        words = "it has content there, and none here"
+    elif row.pending and media.state is not MediaState.PENDING:
+        words = f"somebody else announced it there ({row.user_id})"
+    elif None not in (media.size_bytes, row.size_bytes) and media.size_bytes != row.size_bytes:
+        words = f"it has {row.size_bytes} bytes there, {media.size_bytes} here"
+    elif None not in (media.sha256, row.sha256) and media.sha256 != row.sha256:
+        words = "it has another hash there"
+    elif media.quarantined_by is not None and row.quarantined_by is None:
+        words = f"{media.quarantined_by} has hidden it here, and it is not hidden there: hide it there too"
+    if words is not None:
+        return ExportResult(media, ExportOutcome.CONFLICT, words)
+    return ExportResult(media, ExportOutcome.ALREADY_THERE)
