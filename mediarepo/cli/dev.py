@@ -1,8 +1,11 @@
 """`mediarepo dev`: everything on one machine, with nothing installed but this."""
 
+import asyncio
 import json
 import secrets
+import time
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 SERVER_NAME = "localhost"
 _SAMPLE = "sample.jpg"
+_WARM_UP_S, _WARM_UP_PAUSE_S = 20, 0.2
 
 
 async def run_dev(data_dir: Path, listen: str) -> None:
@@ -94,9 +98,8 @@ async def _sample_media_id(data_dir: Path, address: Address, token: str) -> str:
     async with aiohttp.ClientSession(f"http://{address}", headers=headers) as session:
         if kept.exists():
             media_id = kept.read_text(encoding="ascii").strip()
-            async with session.head(f"/_matrix/client/v1/media/download/{SERVER_NAME}/{media_id}") as answer:
-                if answer.ok:
-                    return media_id
+            if await _gives_out(session, media_id):
+                return media_id
         async with session.post(
             "/_matrix/media/v3/upload", params={"filename": _SAMPLE}, data=picture.read_bytes()
         ) as answer:
@@ -105,6 +108,17 @@ async def _sample_media_id(data_dir: Path, address: Address, token: str) -> str:
     media_id = content_uri.rpartition("/")[2]
     kept.write_text(f"{media_id}\n", encoding="ascii")
     return media_id
+
+
+async def _gives_out(session: aiohttp.ClientSession, media_id: str) -> bool:
+    """Download the sample; an S3 server just started may answer a while before it finds its objects again."""
+    until = time.monotonic() + _WARM_UP_S
+    while True:
+        async with session.get(f"/_matrix/client/v1/media/download/{SERVER_NAME}/{media_id}") as answer:
+            await answer.read()
+        if answer.status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > until:
+            return answer.ok
+        await asyncio.sleep(_WARM_UP_PAUSE_S)
 
 
 def _print_welcome(address: Address, token: str, data_dir: Path, media_id: str) -> None:

@@ -14,6 +14,7 @@ from mediarepo.app.serving import serve as serve_until
 from mediarepo.cli.doctor import doctor_cli
 from mediarepo.cli.export import export
 from mediarepo.cli.fsck import Wishes, run_fsck
+from mediarepo.cli.imports.commands import imports_cli
 from mediarepo.cli.keys import keys_cli
 from mediarepo.cli.media import media_cli
 from mediarepo.cli.preview import preview
@@ -42,6 +43,7 @@ cli.add_typer(media_cli, name="media")
 cli.add_typer(quarantine_cli, name="quarantine")
 cli.add_typer(retention_cli, name="retention")
 cli.add_typer(tasks_cli, name="tasks")
+cli.add_typer(imports_cli, name="import")
 cli.command()(usage)
 cli.command()(audit)
 cli.command()(preview)

@@ -9,6 +9,7 @@ from mediarepo.config.base import Section
 from mediarepo.config.database import DatabaseConfig
 from mediarepo.config.federation import FederationConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
+from mediarepo.config.imports import ImportConfig
 from mediarepo.config.listening import ListenConfig
 from mediarepo.config.logs import LogConfig
 from mediarepo.config.outbound import OutboundConfig
@@ -97,6 +98,8 @@ class Settings(Section):
     """How leftovers of crashes are removed."""
     retention: RetentionConfig = RetentionConfig()
     """What is let go of, and when; nothing goes before a plan was made and armed (`mediarepo retention`)."""
+    imports: dict[str, ImportConfig] = {}
+    """Other media repositories that media are imported from, by a name of your choice (`mediarepo import NAME`)."""
     log: LogConfig = LogConfig()
     """What is logged."""
 
@@ -106,6 +109,8 @@ class Settings(Section):
             name = self.store_for.store_of(store_class)
             if name not in self.stores:
                 raise ValueError(f"store_for.{store_class}: there is no store named {name!r} under stores")
+            if self.stores[name].read_only:
+                raise ValueError(f"store_for.{store_class}: the store {name!r} is read_only")
         return self
 
     @model_validator(mode="after")

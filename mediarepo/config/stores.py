@@ -29,6 +29,8 @@ class StoreConfig(Section):
     """The bucket's name; it must exist."""
     prefix: str = Field(default="mediarepo", pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$")
     """What the keys of our objects begin with; nothing outside of it is ever changed."""
+    read_only: bool = False
+    """Whether nothing is ever written there, not even our marker: a bucket of which objects are adopted, say."""
     access_key_id: Secret | None = None
     """The access key; none: credentials come from the environment, as the AWS tools find them."""
     secret_access_key: Secret | None = None

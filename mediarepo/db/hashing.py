@@ -39,6 +39,17 @@ class HashingTable:
             )
         return [_blob(row) for row in rows]
 
+    async def confirm(self, blob: Blob, sha256: bytes) -> None:
+        """Note that a hash we were told is right, or keep one that nobody told us."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """UPDATE blob b SET sha256_state = 'verified' WHERE b.blob_id = $1 AND b.sha256 = $2
+                       AND b.sha256_state = 'claimed' AND b.ownership = 'borrowed'""",
+                blob.blob_id,
+                sha256,
+            )
+        await self.keep(blob, sha256)
+
     async def keep(self, blob: Blob, sha256: bytes) -> None:
         """Keep a hash; content of ours that is stored a second time is not what further uploads refer to."""
         async with self._database.connection() as connection:

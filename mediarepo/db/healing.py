@@ -3,6 +3,7 @@
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.deleting import let_go, lock_media_of
 from mediarepo.model.drift import KnownObject
+from mediarepo.model.media import Ownership
 
 
 class Healing:
@@ -11,13 +12,14 @@ class Healing:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def oldest(self, store: str, limit: int) -> list[KnownObject]:
+    async def oldest(self, store: str, limit: int, ownership: Ownership = Ownership.OWNED) -> list[KnownObject]:
         """Read the objects that a store has held for longest, those known to be missing aside."""
         return await self._read(
             """SELECT blob_id, object_key, size_bytes FROM blob
-               WHERE store = $1 AND ownership = 'owned' AND missing_ts IS NULL ORDER BY blob_id LIMIT $2""",
+               WHERE store = $1 AND ownership = $3 AND missing_ts IS NULL ORDER BY blob_id LIMIT $2""",
             store,
             limit,
+            ownership,
         )
 
     async def missing(self, store: str, after_id: int, limit: int) -> list[KnownObject]:

@@ -13,14 +13,15 @@ class Intents:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def begin(self, store: str, object_key: str) -> None:
+    async def begin(self, store: str, object_key: str, holder: str | None = None) -> None:
         """Write down that a multipart upload is about to begin, before S3 hears of it."""
         async with self._database.connection() as connection:
             await connection.execute(
-                f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts)
-                    VALUES ($1, $2, {NOW_MS}, {NOW_MS})""",  # noqa: S608 - static text
+                f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
+                    VALUES ($1, $2, {NOW_MS}, {NOW_MS}, $3)""",  # noqa: S608 - static text
                 store,
                 object_key,
+                holder,
             )
 
     async def beat(self, store: str, object_key: str, upload_id: str) -> bool:
@@ -41,6 +42,38 @@ class Intents:
             await connection.execute(
                 "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", store, object_key
             )
+
+    async def begin_many(self, store: str, object_keys: Sequence[str], holder: str) -> None:
+        """Write down objects that `holder` is about to make, one with each of these keys."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
+                    SELECT $1, k, {NOW_MS}, {NOW_MS}, $3 FROM unnest($2::text[]) AS k""",  # noqa: S608 - static text
+                store,
+                list(object_keys),
+                holder,
+            )
+
+    async def beat_all(self, holder: str) -> None:
+        """Say that a holder is alive."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"UPDATE multipart_intent SET heartbeat_ts = {NOW_MS} WHERE holder = $1",  # noqa: S608 - static text
+                holder,
+            )
+
+    async def condemn_all(self, holder: str) -> int:
+        """Queue what a holder left for deletion; it must be known to be dead, or to be done."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"""WITH left_over AS (
+                        DELETE FROM multipart_intent WHERE holder = $1 RETURNING store, object_key, upload_id)
+                    INSERT INTO object_deletion (store, object_key, upload_id, queued_ts, next_attempt_ts)
+                    SELECT store, object_key, upload_id, {NOW_MS}, {NOW_MS} FROM left_over
+                    ON CONFLICT DO NOTHING RETURNING deletion_id""",  # noqa: S608 - static text
+                holder,
+            )
+        return len(rows)
 
     async def condemn_stale(self, grace_ms: int) -> int:
         """Claim uploads that gave no sign of life for the grace, and queue abort and deletion; returns how many."""

@@ -94,6 +94,8 @@ class Fsck:
                     yield drift
         async for drift in self._looked_into(store, suspects, horizon_ms):
             yield drift
+        if store.read_only:
+            return
         async for drift in self._leftovers(store, horizon_ms):
             yield drift
 

@@ -18,6 +18,7 @@ from mediarepo.db.sweeping import Intents
 from mediarepo.errors import MatrixError
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
+from mediarepo.model.mxc import Mxc
 from mediarepo.services.parts import Part, PartReader
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import UploadGoneError
@@ -30,6 +31,10 @@ _CLEANUP_TIMEOUT_S = 20
 
 OnHashed = Callable[[bytes], Awaitable[None]]
 """Told the SHA-256 of a body whose last byte has come."""
+
+
+IsKnown = Callable[[bytes], Awaitable[bool]]
+"""Told the SHA-256 of a body before its object is made; says whether it need not be."""
 
 
 async def hashed_silently(_sha256: bytes) -> None:
@@ -49,7 +54,7 @@ class _Multipart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeUploads:
-    """Stores bodies of any length with a bounded number of parts in memory."""
+    """Stores bodies of any length with a bounded number of parts in memory; intents name `holder`, if there is one."""
 
     publishing: Publishing
     intents: Intents
@@ -57,24 +62,36 @@ class LargeUploads:
     now_ms: Callable[[], int]
     heartbeat_ms: int
     store_class: StoreClass = StoreClass.LOCAL
+    holder: str | None = None
 
     async def store(
         self, media: NewMedia, first: Part, reader: PartReader, on_hashed: OnHashed = hashed_silently
     ) -> None:
-        """Store a body whose first part has been read already."""
+        """Store a body whose first part has been read already, and make media of it."""
+        store_name = self.stores.taking(self.store_class).name
+
+        async def is_known(sha256: bytes) -> bool:
+            await on_hashed(sha256)
+            return await self.publishing.link(media, store=store_name, sha256=sha256)
+
+        stored = await self.put(media.mxc, first, reader, is_known)
+        if stored is not None:
+            await self.publishing.publish(media, stored)
+
+    async def put(self, mxc: Mxc, first: Part, reader: PartReader, is_known: IsKnown) -> NewObject | None:
+        """Store a body as an object that no row mentions yet, but for its intent; None when it is known already."""
         store = self.stores.taking(self.store_class)
         key_ts = self.now_ms()
         object_key = new_object_key(store.prefix, self.store_class, key_ts)
-        async with self._multipart(store, object_key, media) as multipart:
+        async with self._multipart(store, object_key, mxc) as multipart:
             await self._send_parts(multipart, first, reader)
             sha256 = reader.sha256.digest()
-            await on_hashed(sha256)
-            if await self.publishing.link(media, store=store.name, sha256=sha256):
+            if await is_known(sha256):
                 await self._clean_up(multipart)
-                return
+                return None
             etags = [multipart.etags[number] for number in sorted(multipart.etags)]
             await store.complete_multipart(object_key, multipart.upload_id, etags, size_bytes=reader.size_bytes)
-        stored = NewObject(
+        return NewObject(
             store=store.name,
             object_key=object_key,
             key_ts=key_ts,
@@ -82,13 +99,12 @@ class LargeUploads:
             sha256=sha256,
             multipart=True,
         )
-        await self.publishing.publish(media, stored)
 
     @contextlib.asynccontextmanager
-    async def _multipart(self, store: Store, object_key: str, media: NewMedia) -> AsyncIterator[_Multipart]:
+    async def _multipart(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
         """Begin a multipart upload, and abort it when anything goes wrong, be it a cancellation."""
-        await self.intents.begin(store.name, object_key)
-        upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(media))
+        await self.intents.begin(store.name, object_key, self.holder)
+        upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(mxc))
         multipart = _Multipart(store, object_key, upload_id, {}, self.now_ms())
         try:
             await self._beat(multipart)

@@ -14,6 +14,7 @@ from mediarepo.db.healing import Healing
 from mediarepo.db.sweeping import Sweeping
 from mediarepo.errors import MatrixError
 from mediarepo.model.drift import KnownObject
+from mediarepo.model.media import Ownership
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 
@@ -61,7 +62,9 @@ class Markers:
         return set(self.foreign)
 
     async def is_ours(self, store: Store) -> bool:
-        """Say whether the store's prefix carries our own marker."""
+        """Say whether the store's prefix carries our own marker; a read-only one has none, but must look right."""
+        if store.read_only:
+            return await self._looks_right(store, Ownership.BORROWED)
         return await self.owner(store) == str(await self.sweeping.installation_id())
 
     async def owner(self, store: Store) -> str | None:
@@ -74,6 +77,8 @@ class Markers:
 
     async def claim(self, store: Store) -> bool:
         """Put our marker where there is none; False when the prefix is another installation's, or the wrong one."""
+        if store.read_only:
+            return True
         owner = await self.owner(store)
         if owner is None:
             return await self._looks_right(store) and await self.mark(store)
@@ -85,9 +90,9 @@ class Markers:
         await store.put(marker_key(store), [text], size_bytes=len(text), metadata={})
         return await self.is_ours(store)
 
-    async def _looks_right(self, store: Store) -> bool:
+    async def _looks_right(self, store: Store, ownership: Ownership = Ownership.OWNED) -> bool:
         """Say whether most of the oldest objects are there; a store that should hold none looks right."""
-        oldest = await self.healing.oldest(store.name, _SAMPLE)
+        oldest = await self.healing.oldest(store.name, _SAMPLE, ownership)
         there = [one for one in oldest if await is_there(store, one)]
         return not oldest or 2 * len(there) > len(oldest)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from mediarepo.config.settings import StoreFor
 from mediarepo.errors import UnavailableError
-from mediarepo.model.media import NewMedia, StoreClass
+from mediarepo.model.media import StoreClass
+from mediarepo.model.mxc import Mxc
 from mediarepo.storage.store import Store
 
 
@@ -36,6 +37,6 @@ class Stores:
         except KeyError:
             raise UnavailableError(f"the store {name!r} is not configured", retry_after_s=60) from None
 
-    def metadata(self, media: NewMedia) -> dict[str, str]:
+    def metadata(self, mxc: Mxc) -> dict[str, str]:
         """Say who an object is, so that a lost database could be rebuilt from the bucket."""
-        return {"mxc": str(media.mxc)}
+        return {"mxc": str(mxc)}

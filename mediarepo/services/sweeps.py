@@ -72,6 +72,8 @@ class Sweeps:
         if not await self.markers.claim(store):
             return SweepReport(store.name, stopped=NOT_OURS)
         found_again = await self._heal(store)
+        if store.read_only:
+            return SweepReport(store.name, found_again=found_again)
         horizon_ms = await self.sweeping.now_ms() - self.config.grace_ms
         listed, unknown = 0, list[str]()
         async for page in _pages(self._old_keys(store, horizon_ms)):

@@ -71,7 +71,7 @@ class Uploads:
             return
         now_ms = self.now_ms()
         object_key = new_object_key(store.prefix, self.store_class, now_ms)
-        await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=self.stores.metadata(media))
+        await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=self.stores.metadata(media.mxc))
         reader.release(part)
         stored = NewObject(
             store=store.name, object_key=object_key, key_ts=now_ms, size_bytes=part.size_bytes, sha256=sha256

@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from mediarepo.config.stores import StoreConfig
+from mediarepo.model.spans import Span
+from mediarepo.storage.copying import CopySource
 from mediarepo.storage.credentials import CredentialSource
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
 from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
@@ -97,6 +99,46 @@ class Control:
         return await self._of_upload(
             "abort_multipart", self._client.abort_multipart_upload, Key=object_key, UploadId=upload_id
         )
+
+    async def copy(
+        self, source: CopySource, object_key: str, metadata: Mapping[str, str], algorithm: str | None
+    ) -> str | None:
+        """Make an object of another one, without its bytes passing through here; gives its SHA-256 if asked for.
+
+        The source must still be what it was (`etag`); else the server refuses with 412.
+        """
+        extra = {} if algorithm is None else {"ChecksumAlgorithm": algorithm}
+        answer = await self._call(
+            "copy",
+            self._client.copy_object,
+            Key=object_key,
+            Metadata=dict(metadata),
+            MetadataDirective="REPLACE",
+            **source.parameters(),
+            **extra,
+        )
+        checksum = answer.get("CopyObjectResult", {}).get("ChecksumSHA256")
+        return None if checksum is None else str(checksum)
+
+    async def copy_part(self, source: CopySource, object_key: str, upload_id: str, number: int, span: Span) -> str:
+        """Make a part of a stretch of another object; gives its ETag."""
+        answer = await self._call(
+            "copy_part",
+            self._client.upload_part_copy,
+            Key=object_key,
+            UploadId=upload_id,
+            PartNumber=number,
+            CopySourceRange=f"bytes={span.offset}-{span.last}",
+            **source.parameters(),
+        )
+        return str(answer["CopyPartResult"]["ETag"])
+
+    async def checksum_of(self, object_key: str) -> str | None:
+        """Ask for the SHA-256 that the server keeps of a whole object, in base64; None when it keeps none."""
+        answer = await self._call("head", self._client.head_object, Key=object_key, ChecksumMode="ENABLED")
+        checksum = answer.get("ChecksumSHA256")
+        whole = answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT" and "-" not in str(checksum)
+        return str(checksum) if checksum is not None and whole else None
 
     async def size_of(self, object_key: str) -> int | None:
         """Ask for an object's size; None when the answer is 404, be it for the object or for the bucket."""

@@ -9,6 +9,7 @@ from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.bodies import encode_metadata, metadata_headers
 from mediarepo.storage.control import Answer, Control
+from mediarepo.storage.copying import CopySource
 from mediarepo.storage.credentials import find_credentials
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UploadGoneError
 from mediarepo.storage.explain import OnRequest, Place
@@ -21,10 +22,11 @@ _DELETE_BATCH = 1000  # API reference: DeleteObjects
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """An object that is in the bucket."""
+    """An object that is in the bucket; `etag` without quotes."""
 
     key: str
     size_bytes: int
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Store:
     def __init__(self, name: str, config: StoreConfig, *, on_request: OnRequest = _not_counted) -> None:
         self.name = name
         self.prefix = config.prefix
+        self.read_only = config.read_only
+        self.bucket = config.bucket
         self._config = config
         self._on_request = on_request
         self._retrying = Retrying()
@@ -146,6 +150,27 @@ class Store:
         if await self._retrying.call(self._control.size_of, object_key) != size_bytes:
             raise failure
 
+    async def copy(
+        self, source: CopySource, object_key: str, *, metadata: Mapping[str, str], algorithm: str | None = None
+    ) -> str | None:
+        """Make an object of one in any bucket of the same server; gives its SHA-256 (base64) if the server tells it."""
+        self._check_ours(object_key)
+        encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
+        return await self._retrying.call(self._control.copy, source, object_key, encoded, algorithm)
+
+    async def copy_part(self, source: CopySource, object_key: str, upload_id: str, number: int, span: Span) -> str:
+        """Make a part of a multipart upload of a stretch of another object; gives its ETag."""
+        self._check_ours(object_key)
+        return await self._retrying.call(self._control.copy_part, source, object_key, upload_id, number, span)
+
+    async def size_of(self, object_key: str) -> int | None:
+        """Ask for an object's size; None when there is no such object."""
+        return await self._retrying.call(self._control.size_of, object_key)
+
+    async def checksum_of(self, object_key: str) -> str | None:
+        """Ask for the SHA-256 (base64) that the server itself keeps of an object; None when it keeps none."""
+        return await self._retrying.call(self._control.checksum_of, object_key)
+
     async def abort_multipart(self, object_key: str, upload_id: str) -> None:
         """Forget an upload and its parts; one that is gone already is fine."""
         self._check_ours(object_key)
@@ -166,7 +191,7 @@ class Store:
         first = {} if start_after is None else {"StartAfter": start_after}
         async for page in self._pages(Prefix=under, **first):
             for found in page.get("Contents", ()):
-                yield ListedObject(found["Key"], found["Size"])
+                yield ListedObject(found["Key"], found["Size"], found.get("ETag", "").strip('"'))
 
     async def list_prefixes(self, under: str) -> AsyncIterator[str]:
         """Walk through the "folders" under `under`: what goes on to a further slash, slash included."""
@@ -206,5 +231,7 @@ class Store:
         return object_key.startswith(f"{self.prefix}/")
 
     def _check_ours(self, object_key: str) -> None:
+        if self.read_only:
+            raise StoreMisconfiguredError(f"store {self.name} is read_only")
         if not self.holds(object_key):
             raise ValueError(f"{object_key} is outside of the store's prefix {self.prefix}/")

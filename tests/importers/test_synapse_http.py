@@ -2,18 +2,17 @@
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
-from yarl import URL
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
 from mediarepo.importers.source import Source
+from mediarepo.importers.synapse.asking import HomeserverGetter
 from mediarepo.importers.synapse.hosted import HostedSynapseSource
 from mediarepo.model.imports import DownloadBytes, Located, MediaKind, ResolutionState
 from tests.importers.test_synapse_sqlite import source_of
@@ -86,36 +85,6 @@ class FakeSynapse:
         return web.Response(body=path.read_bytes())
 
 
-class Getter:
-    """Asks the fake Synapse over real HTTP."""
-
-    def __init__(self, url: str, session: aiohttp.ClientSession, token: str = TOKEN) -> None:
-        self._url = url
-        self._session = session
-        self._headers = {"Authorization": f"Bearer {token}"}
-
-    def _request(self, path: str, parameters: Mapping[str, str]) -> Any:
-        url = URL(self._url + path, encoded=True).update_query(parameters)
-        return self._session.get(url, headers=self._headers)
-
-    async def get_json(self, path: str, parameters: Mapping[str, str]) -> tuple[int, object]:
-        try:
-            async with self._request(path, parameters) as answer:
-                body = await answer.json() if answer.content_type == "application/json" else None
-                return answer.status, body
-        except aiohttp.ClientError as exc:
-            raise SourceUnavailableError(f"the homeserver does not answer: {exc}") from exc
-
-    async def get_bytes(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
-        async with self._request(path, parameters) as answer:
-            if answer.status == 404:
-                raise BytesVanishedError(f"{path} is gone")
-            if answer.status != 200:
-                raise SourceError(f"{path}: {answer.status}")
-            async for piece in answer.content.iter_chunked(65536):
-                yield piece
-
-
 @pytest.fixture
 async def synapse(sqlite_store: Path) -> FakeSynapse:
     return FakeSynapse(sqlite_store)
@@ -128,10 +97,7 @@ async def running(synapse: FakeSynapse, token: str = TOKEN) -> AsyncIterator[Hos
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        async with (
-            aiohttp.ClientSession() as session,
-            HostedSynapseSource(Getter(url, session, token), "fix.test") as source,
-        ):
+        async with HostedSynapseSource(HomeserverGetter(url, token), "fix.test") as source:
             yield source
     finally:
         await runner.cleanup()
@@ -200,7 +166,8 @@ async def test_a_token_that_is_no_admins_is_a_problem_in_words(synapse: FakeSyna
     assert any("not an admin" in problem for problem in findings.problems)
 
 
-async def test_an_outage_is_never_an_empty_list(synapse: FakeSynapse) -> None:
+async def test_an_outage_is_never_an_empty_list(synapse: FakeSynapse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mediarepo.importers.synapse.asking._PAUSE_S", 0.01)
     synapse.down = True
     async with running(synapse) as source:
         with pytest.raises(SourceUnavailableError):

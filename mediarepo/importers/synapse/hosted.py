@@ -34,6 +34,10 @@ class HttpGetter(Protocol):
     Raises SourceUnavailableError when no answer comes. Parameters are not encoded, paths are.
     """
 
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
     async def get_json(self, path: str, parameters: Mapping[str, str]) -> tuple[int, object]:
         """Give status and body, which is None when it is not JSON."""
         ...
@@ -58,7 +62,7 @@ class HostedSynapseSource:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Leave the getter to whoever made it."""
+        await self._getter.close()
 
     @property
     def lists(self) -> int:

@@ -1,0 +1,1 @@
+"""`mediarepo import`: moving in from another media repository."""

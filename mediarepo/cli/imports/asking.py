@@ -1,0 +1,163 @@
+"""What the operator wishes of an import, out of configuration and command line."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from mediarepo.app.foundation import Foundation, open_foundation
+from mediarepo.app.importing import join_importing, policy_of
+from mediarepo.cli.settings import ConfigFile, read_settings
+from mediarepo.config.imports import ImportConfig, SourceKind
+from mediarepo.config.settings import Settings
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.opening import OpenSource, open_source
+from mediarepo.model.import_items import ImportSource, ObjectMode, RemoteChoice
+from mediarepo.services.imports.runs import Importing, Options
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+CLEAN, STOPPED, INCOMPLETE, FAILED, UNUSABLE = 0, 1, 2, 3, 4
+"""Exit statuses: nothing amiss; could not run, or not to the end; some media are missing; some failed; preflight."""
+
+From = Annotated[
+    list[str] | None,
+    typer.Option("--from", help="The source's configuration files, if it has no entry under imports."),
+]
+Mode = Annotated[ObjectMode | None, typer.Option(help="How objects in buckets are taken.")]
+Remote = Annotated[RemoteChoice | None, typer.Option(help="Which media of other servers are taken.")]
+Thumbnails = Annotated[bool | None, typer.Option("--thumbnails/--no-thumbnails", help="Take thumbnails, too.")]
+Previews = Annotated[
+    bool | None, typer.Option("--url-previews/--no-url-previews", help="Take images of previews, too.")
+]
+AcceptMismatch = Annotated[bool, typer.Option("--accept-mismatch", help="Take bytes of another length than rows say.")]
+Jobs = Annotated[int | None, typer.Option(min=1, max=256, help="How much is taken at a time.")]
+BwLimit = Annotated[str | None, typer.Option("--bwlimit", help="Bytes per second at most, as in 50M.")]
+OpsLimit = Annotated[str | None, typer.Option("--ops-limit", help="Files or objects per second at most, as in 200.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Remove media here that the source has removed.")]
+
+
+class UsageError(Exception):
+    """What the operator asked for cannot be done; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the command line says about one source; None: as configured."""
+
+    name: str
+    config: Path
+    files: list[str] | None = None
+    mode: ObjectMode | None = None
+    remote: RemoteChoice | None = None
+    thumbnails: bool | None = None
+    url_previews: bool | None = None
+    accept_mismatch: bool = False
+    jobs: int | None = None
+    bwlimit: str | None = None
+    ops_limit: str | None = None
+    prune: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imports:
+    """A source and what imports from it, open."""
+
+    settings: Settings
+    foundation: Foundation
+    opened: OpenSource
+    importing: Importing
+    options: Options
+    known: ImportSource
+
+
+@asynccontextmanager
+async def importing_from(wishes: Wishes, settings: Settings) -> AsyncIterator[Imports]:
+    """Open a source, our stores and our tables."""
+    config = source_config(wishes, settings)
+    opened = open_source(wishes.name, config)
+    async with open_foundation(settings) as foundation, opened.source:
+        importing = join_importing(foundation)
+        known = await importing.runs.source(wishes.name, config.kind)
+        if known.kind != config.kind:
+            raise UsageError(f"{wishes.name} was a source of kind {known.kind} before: choose another name")
+        yield Imports(
+            settings=settings,
+            foundation=foundation,
+            opened=opened,
+            importing=importing,
+            options=options_of(wishes, config),
+            known=known,
+        )
+
+
+def source_config(wishes: Wishes, settings: Settings) -> ImportConfig:
+    """Find the source under `imports`, or make one of its kind and --from, and apply the wishes."""
+    config = settings.imports.get(wishes.name)
+    if config is None or wishes.files:
+        config = _unconfigured(wishes, config)
+    changes = {
+        name: value
+        for name in ("mode", "remote", "thumbnails", "url_previews", "jobs")
+        if (value := getattr(wishes, name)) is not None
+    }
+    return config.model_copy(update=changes)
+
+
+def _unconfigured(wishes: Wishes, config: ImportConfig | None) -> ImportConfig:
+    kinds = [kind.value for kind in SourceKind]
+    if config is None and wishes.name not in kinds:
+        raise UsageError(f"there is no {wishes.name!r} under imports, and it is none of {', '.join(kinds)}")
+    if not wishes.files:
+        raise UsageError(f"there is no {wishes.name!r} under imports: add it, or say --from FILE")
+    try:
+        base = {"kind": wishes.name} if config is None else config.model_dump()
+        return ImportConfig.model_validate({**base, "paths": wishes.files})
+    except ValidationError as exc:
+        raise UsageError(str(exc)) from exc
+
+
+def options_of(wishes: Wishes, config: ImportConfig) -> Options:
+    """Make a run's options."""
+    policy = policy_of(config)
+    return Options(
+        policy=type(policy)(
+            mode=policy.mode,
+            remote=policy.remote,
+            thumbnails=policy.thumbnails,
+            url_previews=policy.url_previews,
+            accept_mismatch=wishes.accept_mismatch,
+        ),
+        jobs=config.jobs,
+        bytes_per_s=_amount("--bwlimit", wishes.bwlimit),
+        requests_per_s=_amount("--ops-limit", wishes.ops_limit),
+        prune=wishes.prune,
+    )
+
+
+def _amount(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{option}: {text!r} is no amount such as 50M or 200")
+    return float(match[1]) * _UNITS[match[2].upper()]
+
+
+def settings_for(config: ConfigFile) -> Settings:
+    """Read the configuration."""
+    return read_settings(config)
+
+
+def say(exc: Exception) -> None:
+    """Tell the operator what went wrong, in one line."""
+    typer.echo(f"mediarepo: {exc}", err=True)
+
+
+EXPECTED = (SourceError, UsageError)
+"""What the operator can mend."""

@@ -1,0 +1,223 @@
+"""The commands of `mediarepo import`."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from mediarepo.cli.imports import ending, reporting, working
+from mediarepo.cli.imports.asking import (
+    EXPECTED,
+    STOPPED,
+    AcceptMismatch,
+    BwLimit,
+    From,
+    Imports,
+    Jobs,
+    Mode,
+    OpsLimit,
+    Previews,
+    Prune,
+    Remote,
+    Thumbnails,
+    Wishes,
+    importing_from,
+    say,
+)
+from mediarepo.cli.running import run, stop_signal
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.showing import AsJson
+from mediarepo.telemetry.logs import set_up_logs
+
+imports_cli = typer.Typer(
+    help="Move in from another media repository, which is only read: 0 all is well, 1 stopped, 2 something is missing, "
+    "3 something failed, 4 it cannot be imported from.",
+    no_args_is_help=True,
+)
+TakeOwnership = Annotated[
+    bool, typer.Option("--take-ownership", help="Make adopted objects our own, by copying them into our stores.")
+]
+Work = Callable[[Imports], Awaitable[int]]
+
+
+@imports_cli.callback()
+def _source(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name under imports in the configuration, or a kind (with --from).")
+    ],
+) -> None:
+    context.obj = source
+
+
+def _do(wishes: Wishes, work: Work) -> None:
+    settings = read_settings(wishes.config)
+    set_up_logs(settings.log)
+
+    async def open_and_work() -> None:
+        try:
+            async with importing_from(wishes, settings) as imports:
+                status = await work(imports)
+        except EXPECTED as exc:
+            say(exc)
+            raise typer.Exit(STOPPED) from exc
+        raise typer.Exit(status)
+
+    run(open_and_work())
+
+
+def _wishes(context: typer.Context, config: ConfigFile, files: list[str] | None) -> Wishes:
+    return Wishes(name=str(context.obj), config=config, files=files)
+
+
+@imports_cli.command()
+def preflight(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    files: From = None,
+    mode: Mode = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Look at everything an import needs, and say what is in the way."""
+    wishes = replace(_wishes(context, config, files), mode=mode)
+    _do(wishes, lambda imports: working.preflight(imports, as_json=as_json))
+
+
+@imports_cli.command()
+def plan(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    files: From = None,
+    mode: Mode = None,
+    remote: Remote = None,
+    url_previews: Previews = None,
+    accept_mismatch: AcceptMismatch = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Say what a run would do; changes nothing."""
+    wishes = replace(
+        _wishes(context, config, files),
+        mode=mode,
+        remote=remote,
+        url_previews=url_previews,
+        accept_mismatch=accept_mismatch,
+    )
+    _do(wishes, lambda imports: working.plan(imports, as_json=as_json))
+
+
+@imports_cli.command("run")
+def run_(  # noqa: PLR0917 - typer's way
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    files: From = None,
+    mode: Mode = None,
+    remote: Remote = None,
+    thumbnails: Thumbnails = None,
+    url_previews: Previews = None,
+    accept_mismatch: AcceptMismatch = False,  # noqa: FBT002 - typer's way
+    jobs: Jobs = None,
+    bwlimit: BwLimit = None,
+    ops_limit: OpsLimit = None,
+    prune: Prune = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Import what is new or changed; stopped or killed, run again: it goes on where it was."""
+    wishes = replace(
+        _wishes(context, config, files),
+        mode=mode,
+        remote=remote,
+        thumbnails=thumbnails,
+        url_previews=url_previews,
+        accept_mismatch=accept_mismatch,
+        jobs=jobs,
+        bwlimit=bwlimit,
+        ops_limit=ops_limit,
+        prune=prune,
+    )
+    _do(wishes, lambda imports: working.run_once(imports, as_json=as_json))
+
+
+@imports_cli.command()
+def watch(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    files: From = None,
+    jobs: Jobs = None,
+    bwlimit: BwLimit = None,
+    ops_limit: OpsLimit = None,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between runs.")] = 60,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Import again and again until stopped, so that the last run before a cut-over is short."""
+    wishes = replace(_wishes(context, config, files), jobs=jobs, bwlimit=bwlimit, ops_limit=ops_limit)
+
+    async def work(imports: Imports) -> int:
+        return await working.watch(imports, stop_signal(), interval_s=interval, as_json=as_json)
+
+    _do(wishes, work)
+
+
+@imports_cli.command()
+def status(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Say how far the import has come."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    run(reporting.status(settings, str(context.obj), as_json=as_json))
+
+
+@imports_cli.command()
+def report(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    form: Annotated[reporting.Form, typer.Option("--format", help="text, jsonl, csv or html.")] = reporting.Form.TEXT,
+    output: Annotated[str, typer.Option(help="Where to write it; - is the standard output.")] = "-",
+    everything: Annotated[bool, typer.Option("--all", help="List what is committed, too.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Account for every row of the source: what became of it, and why."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    run(reporting.report(settings, str(context.obj), form=form, output=output, everything=everything))
+
+
+@imports_cli.command()
+def verify(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    files: From = None,
+    level: Annotated[str, typer.Option(help="size, etag, server, full, or sample:N%.")] = "size",
+    jobs: Jobs = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Check what was committed against the bucket, the source's files, or the hashes."""
+    wishes = replace(_wishes(context, config, files), jobs=jobs)
+    _do(wishes, lambda imports: ending.verify(imports, level=level, as_json=as_json))
+
+
+@imports_cli.command()
+def finalize(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    files: From = None,
+    take_ownership: TakeOwnership = False,  # noqa: FBT002 - typer's way
+    jobs: Jobs = None,
+) -> None:
+    """End the import: nothing more is expected of the source, nor looked up there."""
+    wishes = replace(_wishes(context, config, files), jobs=jobs)
+    _do(wishes, lambda imports: ending.finalize(imports, take_ownership=take_ownership))
+
+
+@imports_cli.command()
+def undo(
+    context: typer.Context,
+    which: Annotated[str, typer.Argument(metavar="RUN", help="The number of a run, or all.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Take an import back: its media go, and the objects it made; what it adopted stays where it lies."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    run(ending.undo(settings, str(context.obj), which))

@@ -1,0 +1,109 @@
+"""`mediarepo import NAME verify | finalize | undo`."""
+
+import typer
+
+from mediarepo.app.foundation import open_foundation
+from mediarepo.app.importing import join_importing, join_owning, join_undoing, join_verifying
+from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED, Imports, UsageError, say
+from mediarepo.cli.imports.reporting import account_of, source_of
+from mediarepo.cli.showing import human_bytes, moving_line, show_json
+from mediarepo.config.settings import Settings
+from mediarepo.importers.errors import SourceError
+from mediarepo.model.import_items import ItemState
+from mediarepo.services.imports.runs import ImportBusyError
+from mediarepo.services.imports.verifying import Closeness, Findings, Level, WrongBucketError
+
+
+async def verify(imports: Imports, *, level: str, as_json: bool) -> int:
+    """Compare what was committed with bucket, files or hashes."""
+    try:
+        closeness = Closeness.parse(level)
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    findings = Findings()
+    verifying = join_verifying(imports.foundation, imports.opened.source, jobs=imports.options.jobs)
+    async with moving_line(lambda: f"{findings.checked} objects checked, {len(findings.wrong)} wrong"):
+        try:
+            await verifying.verify(imports.known, closeness, findings)
+        except (SourceError, WrongBucketError) as exc:
+            say(exc)
+            return STOPPED
+    _tell(findings, closeness, as_json=as_json)
+    return INCOMPLETE if findings.wrong else CLEAN
+
+
+def _tell(findings: Findings, closeness: Closeness, *, as_json: bool) -> None:
+    if as_json:
+        wrong = [{"mxc": mxc, "why": why} for mxc, why in findings.wrong]
+        figures = {"checked": findings.checked, "only_by_size": findings.shallow, "hashes_learnt": findings.learnt}
+        show_json({"level": closeness.level, **figures, "wrong": wrong})
+        return
+    for mxc, why in findings.wrong:
+        typer.echo(f"wrong: {mxc}: {why}")
+    typer.echo(f"{findings.checked} objects checked by {closeness.level}: {len(findings.wrong)} wrong")
+    if findings.shallow:
+        typer.echo(f"{findings.shallow} of them could only be compared by size")
+    if findings.learnt:
+        typer.echo(f"{findings.learnt} hashes were learnt")
+    if closeness.level is Level.SAMPLE and findings.checked and not findings.wrong:
+        typer.echo(f"with 95 % confidence, at most {findings.bound:.2%} of all are wrong")
+
+
+async def finalize(imports: Imports, *, take_ownership: bool) -> int:
+    """End an import: nothing may have failed, and nothing is looked up at the source from now on."""
+    account = await account_of(imports.importing, imports.known)
+    if account.rows is None:
+        say(UsageError("no run has seen all of the source yet: run it once more"))
+        return STOPPED
+    if account.count(ItemState.FAILED):
+        say(UsageError(f"{account.count(ItemState.FAILED)} media failed: see the report, and run again"))
+        return FAILED
+    if take_ownership:
+        owned = await _take_ownership(imports)
+        typer.echo(f"{owned[0]} adopted objects are our own now ({human_bytes(owned[1])})")
+    await imports.importing.runs.finalize(imports.known.source_id)
+    typer.echo(f"{imports.known.name} is finalized: nothing is looked up there any more")
+    return CLEAN
+
+
+async def _take_ownership(imports: Imports) -> tuple[int, int]:
+    owned = [0, 0]
+
+    def on_owned(size_bytes: int) -> None:
+        owned[0] += 1
+        owned[1] += size_bytes
+
+    async with (
+        imports.importing.holding_source(imports.known) as lease,
+        moving_line(lambda: f"{owned[0]} objects, {human_bytes(owned[1])} taken over"),
+    ):
+        owning = join_owning(
+            imports.foundation,
+            imports.importing,
+            imports.opened.source,
+            imports.known,
+            lease,
+            imports.options,
+            on_owned,
+        )
+        await owning.own_all(imports.known)
+    return owned[0], owned[1]
+
+
+async def undo(settings: Settings, name: str, which: str) -> None:
+    """Take a run, or all, back."""
+    if which != "all" and not which.isdecimal():
+        typer.echo(f"mediarepo: {which!r} is neither the number of a run nor all", err=True)
+        raise typer.Exit(STOPPED)
+    async with open_foundation(settings) as foundation:
+        importing = join_importing(foundation)
+        known = await source_of(importing, name)
+        try:
+            async with importing.holding_source(known):
+                contents = join_undoing(foundation)
+                removed = await contents.undo(known.source_id, name, None if which == "all" else int(which))
+        except ImportBusyError as exc:
+            say(exc)
+            raise typer.Exit(STOPPED) from exc
+        await importing.outbox.drain()
+    typer.echo(f"{removed} media were taken back")

@@ -1,0 +1,145 @@
+"""`mediarepo import NAME preflight | plan | run | watch`."""
+
+import asyncio
+from dataclasses import asdict
+
+import typer
+
+from mediarepo.app.foundation import now_ms
+from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
+from mediarepo.cli.imports.showing import human_duration, shown
+from mediarepo.cli.showing import human_bytes, show_json, show_table
+from mediarepo.db.errors import LeaseLostError
+from mediarepo.importers.errors import SourceError
+from mediarepo.model.import_items import ItemState
+from mediarepo.model.imports import Findings
+from mediarepo.services.imports.planning import make_plan
+from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.pruning import PruneRefusedError
+from mediarepo.services.imports.runs import ImportBusyError
+from mediarepo.services.imports.working import StorageOutageError
+from mediarepo.storage.errors import StorageError
+
+_ENDING = (SourceError, ImportBusyError, StorageOutageError, PruneRefusedError, LeaseLostError)
+
+
+async def preflight(imports: Imports, *, as_json: bool) -> int:
+    """Look at the source and at our own side; says what is in the way."""
+    findings = await look(imports)
+    if as_json:
+        show_json({**asdict(findings), "usable": findings.usable})
+    else:
+        _tell(findings)
+    return CLEAN if findings.usable else UNUSABLE
+
+
+async def look(imports: Imports) -> Findings:
+    """Find out whether an import makes sense."""
+    findings = await imports.opened.source.preflight()
+    addresses, policy = imports.opened.source.bucket_addresses, imports.options.policy
+    findings.problems += imports.importing.targets.problems(addresses, policy.mode)
+    findings.facts += imports.importing.targets.facts(addresses, policy.mode)
+    strangers = imports.opened.server_names - imports.importing.own_server_names
+    findings.problems += [f"{name} is not under homeservers: nobody could ask for its media" for name in strangers]
+    for store in imports.foundation.stores.by_name.values():
+        try:
+            await store.check()
+        except StorageError as exc:
+            findings.problems.append(str(exc))
+    return findings
+
+
+def _tell(findings: Findings) -> None:
+    for words in findings.facts:
+        typer.echo(f"fact: {words}")
+    if findings.counts:
+        sizes = [(name, count, human_bytes(findings.bytes.get(name, 0))) for name, count in findings.counts.items()]
+        show_table(["of", "rows", "bytes"], sizes)
+    for words in findings.warnings:
+        typer.echo(f"warning: {words}")
+    for words in findings.problems:
+        typer.echo(f"problem: {words}")
+    typer.echo("ready to import" if findings.usable else f"{len(findings.problems)} problems are in the way")
+
+
+async def plan(imports: Imports, *, as_json: bool) -> int:
+    """Say what a run would do."""
+    progress = await _expected(imports)
+    judge = imports.importing.judge(imports.opened.source, imports.options.policy)
+    async with shown("plan", progress):
+        found = await make_plan(imports.opened.source, imports.known, judge, imports.importing.ledger, progress)
+    if as_json:
+        show_json({"rows": progress.rows, "lists": progress.lists, "counts": found.counts, "bytes": found.bytes})
+        return CLEAN
+    show_table(
+        ["what would become of it", "rows", "bytes"],
+        [(what, count, human_bytes(found.bytes[what])) for what, count in sorted(found.counts.items())],
+    )
+    typer.echo(f"{progress.rows} rows; nothing was changed")
+    return CLEAN
+
+
+async def _expected(imports: Imports) -> Progress:
+    findings = await imports.opened.source.preflight()
+    kinds = ("local", "remote", "url_cache")
+    return Progress(
+        expected_rows=sum(findings.counts.get(kind, 0) for kind in kinds),
+        expected_bytes=sum(findings.bytes.get(kind, 0) for kind in kinds),
+    )
+
+
+async def run_once(imports: Imports, *, as_json: bool) -> int:
+    """Import once; the exit status says how it ended."""
+    findings = await look(imports)
+    if not findings.usable:
+        _tell(findings)
+        return UNUSABLE
+    return await _run(imports, await _expected(imports), as_json=as_json)
+
+
+async def _run(imports: Imports, progress: Progress, *, as_json: bool) -> int:
+    try:
+        async with shown("run", progress):
+            run_id = await imports.importing.run(imports.opened.source, imports.known, imports.options, progress)
+    except _ENDING as exc:
+        say(exc)
+        typer.echo("what was committed is kept; run again to go on", err=True)
+        return STOPPED
+    if as_json:
+        show_json({"run": run_id, **progress.line(), "notes": imports.opened.source.notes})
+    else:
+        _summarise(run_id, progress)
+        for note in imports.opened.source.notes:
+            typer.echo(f"note: {note}")
+    return status_of(progress)
+
+
+def _summarise(run_id: int, progress: Progress) -> None:
+    ends = " + ".join(f"{progress.states[state]} {state}" for state in ItemState)
+    typer.echo(f"run {run_id}: {progress.rows} rows = {ends}")
+    typer.echo(
+        f"{progress.unchanged} as before; {human_bytes(progress.moved_bytes)} moved,"
+        f" {human_bytes(progress.adopted_bytes)} adopted; {progress.orphans} orphans"
+        f" ({human_bytes(progress.orphan_bytes)}); {progress.lists} LIST requests; {human_duration(progress.elapsed_s)}"
+    )
+
+
+def status_of(progress: Progress) -> int:
+    """Say how a run ended: the worst that became of any row."""
+    if progress.states[ItemState.FAILED]:
+        return FAILED
+    return INCOMPLETE if progress.states[ItemState.MISSING] or progress.states[ItemState.MISMATCHED] else CLEAN
+
+
+async def watch(imports: Imports, stop: asyncio.Event, *, interval_s: float, as_json: bool) -> int:
+    """Import again and again until told to stop; a run that fails is followed by another."""
+    status = await run_once(imports, as_json=as_json)
+    while not stop.is_set() and status != UNUSABLE:
+        started_ms = now_ms()
+        try:
+            async with asyncio.timeout(max(0.1, interval_s)):
+                await stop.wait()
+        except TimeoutError:
+            status = await _run(imports, await _expected(imports), as_json=as_json)
+            typer.echo(f"took {human_duration((now_ms() - started_ms) / 1000 - interval_s)}", err=True)
+    return status

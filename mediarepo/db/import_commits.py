@@ -1,0 +1,120 @@
+"""The moment at which rows of another repository become media here: up to some hundreds in one transaction.
+
+The bytes are durable before. Media that were made here, by an upload or a fetch, are never changed, but for being
+quarantined; neither is what an admin changed here since, unless it has changed at the source too.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database
+from mediarepo.db.deleting import let_all_go
+from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.import_blobs import make_blobs
+from mediarepo.db.import_ledger import ledger_name, write_lines
+from mediarepo.db.import_media import insert_media, note_access, refresh_media, take_thumbnails
+from mediarepo.db.recording import NOTIFY
+from mediarepo.model.import_items import Entry
+from mediarepo.model.imports import SourceKey
+from mediarepo.model.leases import Lease
+
+
+class ImportCommits:
+    """Writes media, blobs and ledger together."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def commit(
+        self, source_id: int, run_id: int, entries: Sequence[Entry], lease: Lease | None = None
+    ) -> list[Entry]:
+        """Commit rows, each of which must be another; gives those that have to be looked at anew.
+
+        Those are rows whose content has been lost to a sweep meanwhile, or that somebody else has just committed.
+        LeaseLostError when `lease` is somebody else's by now: nothing is written then.
+        """
+        async with self._database.transaction() as connection:
+            await _check(connection, lease)
+            await _lock(connection, entries)
+            blobs = await make_blobs(connection, (entry.content for entry in entries if entry.content is not None))
+            usable = [entry for entry in entries if entry.content is None or entry.content in blobs]
+            blob_ids = {entry.media.key: blobs[entry.content] for entry in usable if entry.content is not None}
+            written = await _write(connection, source_id, usable, blob_ids)
+            kept = [entry for entry in usable if entry.media.key in written]
+            await write_lines(connection, source_id, run_id, kept, walked=lease is not None)
+            await note_access(connection, source_id, kept)
+            await take_thumbnails(connection, kept, blob_ids)
+            await let_all_go(connection, await _unused(connection, set(blob_ids.values())))
+        again = {id(entry) for entry in entries} - {id(entry) for entry in kept}
+        return [entry for entry in entries if id(entry) in again]
+
+    async def list_hidden(self, source_id: int, name: str) -> int:
+        """Quarantine the hashes of what the source hides, and no longer those of what it shows again.
+
+        A hash of which the source shows other media, unprotected ones too, is left alone: an admin let them be seen.
+        """
+        note = f"imported from {name}"
+        async with self._database.transaction() as connection:
+            tag = await connection.execute(
+                f"""INSERT INTO quarantined_hash (sha256, quarantined_by, reason, created_ts, size_bytes)
+                    SELECT DISTINCT ON (i.sha256) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes
+                    FROM import_item i
+                    WHERE i.source_id = $1 AND i.quarantined_by IS NOT NULL AND i.sha256 IS NOT NULL AND NOT i.gone
+                        AND NOT EXISTS (SELECT FROM import_item o
+                            WHERE o.source_id = $1 AND o.sha256 = i.sha256 AND o.quarantined_by IS NULL
+                                AND NOT o.protected AND NOT o.gone AND o.state = 'committed')
+                    ORDER BY i.sha256 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                source_id,
+                note,
+            )
+            await connection.execute(
+                """DELETE FROM quarantined_hash q WHERE q.reason = $2 AND NOT EXISTS (
+                       SELECT FROM import_item i WHERE i.source_id = $1 AND i.sha256 = q.sha256
+                           AND i.quarantined_by IS NOT NULL)""",
+                source_id,
+                note,
+            )
+        return int(tag.rpartition(" ")[2])
+
+
+async def _check(connection: Connection, lease: Lease | None) -> None:
+    if lease is None:
+        return
+    held = await connection.fetchval(
+        "SELECT fence FROM lease WHERE name = $1 AND fence = $2 FOR SHARE", lease.name, lease.fence
+    )
+    if held is None:
+        raise LeaseLostError("another import of the same source has taken over", retry_after_s=60)
+
+
+async def _lock(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Lock media that are there already, in the order in which everybody locks them."""
+    await connection.execute(
+        """SELECT FROM media m WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+           ORDER BY server_name, media_id FOR UPDATE""",
+        [ledger_name(entry.media.server_name) for entry in entries],
+        [ledger_name(entry.media.media_id) for entry in entries],
+    )
+
+
+async def _write(
+    connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
+) -> set[SourceKey]:
+    """Write media; gives the rows whose line may be written, as nobody else was quicker."""
+    inserted = await insert_media(connection, source_id, entries, blob_ids)
+    refreshed = await refresh_media(connection, source_id, entries, blob_ids)
+    for entry in entries:
+        if entry.media.key in refreshed.filled:
+            await connection.execute(NOTIFY, f"mxc://{entry.media.server_name}/{entry.media.media_id}")
+    wanted = {entry.media.key for entry in entries if entry.content is not None}
+    return {entry.media.key for entry in entries} - (wanted - inserted - refreshed.filled)
+
+
+async def _unused(connection: Connection, blob_ids: set[int]) -> list[int | None]:
+    """Name blobs that were made for media which somebody else has made meanwhile."""
+    rows = await connection.fetch(
+        """SELECT blob_id FROM unnest($1::bigint[]) AS b (blob_id)
+           WHERE NOT EXISTS (SELECT FROM media m WHERE m.blob_id = b.blob_id)""",
+        sorted(blob_ids),
+    )
+    return [row["blob_id"] for row in rows]

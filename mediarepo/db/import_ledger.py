@@ -1,0 +1,228 @@
+"""The ledger of imports: a line for each row of a source."""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database, Row
+from mediarepo.model.import_items import Entry, ItemMode, ItemState, Known, LedgerItem, LedgerOrphan, LedgerSum
+from mediarepo.model.imports import SourceKey
+
+_PAGE = 1000
+_MAX_NAME_CHARS = 600
+_ITEM = "server_name, media_id, kind, state, mode, reason, size_bytes, place, gone, verified"
+
+
+def ledger_name(text: str) -> str:
+    """Write a name of a source so that Postgres can keep it, and index it: it need not be a valid one."""
+    kept = text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
+    if len(kept) <= _MAX_NAME_CHARS:
+        return kept
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    return f"{kept[:_MAX_NAME_CHARS]}…{digest}"
+
+
+class ImportLedger:
+    """Reads the ledger, and notes what needs no media."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def known(self, source_id: int, keys: Sequence[SourceKey]) -> dict[SourceKey, Known]:
+        """Read what is known of rows; those of which nothing is, are left out."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT k.position, i.state, i.mode, i.reason, i.fingerprint, i.gone, m.state AS media_state,
+                       m.import_source_id = $1 AS is_ours
+                   FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k (server_name, media_id, position)
+                   LEFT JOIN import_item i ON i.source_id = $1 AND i.server_name = k.server_name
+                       AND i.media_id = k.media_id
+                   LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id
+                   WHERE i.source_id IS NOT NULL OR m.server_name IS NOT NULL""",
+                source_id,
+                [ledger_name(key.server_name) for key in keys],
+                [ledger_name(key.media_id) for key in keys],
+            )
+        return {keys[row["position"] - 1]: _known(row) for row in rows}
+
+    async def holds(self, store: str, sha256: bytes) -> bool:
+        """Say whether a store holds content already, as an object of ours."""
+        row = await self._database.get(
+            """SELECT 1 FROM blob WHERE store = $1 AND sha256 = $2 AND ownership = 'owned'
+                   AND sha256_state = 'verified' AND missing_ts IS NULL AND parent_blob_id IS NULL""",
+            store,
+            sha256,
+        )
+        return row is not None
+
+    async def mark_seen(self, source_id: int, run_id: int, keys: Sequence[SourceKey]) -> None:
+        """Note that rows are there as before."""
+        if not keys:
+            return
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """UPDATE import_item i SET seen_run_id = $2, gone = false
+                   FROM unnest($3::text[], $4::text[]) AS k (server_name, media_id)
+                   WHERE i.source_id = $1 AND i.server_name = k.server_name AND i.media_id = k.media_id
+                       AND i.seen_run_id < $2""",
+                source_id,
+                run_id,
+                [ledger_name(key.server_name) for key in keys],
+                [ledger_name(key.media_id) for key in keys],
+            )
+
+    async def note_orphans(self, source_id: int, run_id: int, orphans: Sequence[LedgerOrphan]) -> None:
+        """Note bytes that no row mentions."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """INSERT INTO import_orphan (source_id, run_id, place, size_bytes)
+                   SELECT DISTINCT ON (o.place) $1, $2, o.place, o.size_bytes
+                   FROM unnest($3::text[], $4::bigint[]) AS o (place, size_bytes)
+                   ON CONFLICT (source_id, place) DO UPDATE
+                       SET run_id = EXCLUDED.run_id, size_bytes = EXCLUDED.size_bytes""",
+                source_id,
+                run_id,
+                [ledger_name(one.place) for one in orphans],
+                [one.size_bytes for one in orphans],
+            )
+
+    async def forget_orphans_before(self, source_id: int, run_id: int) -> None:
+        """Forget what a complete run did not see again."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM import_orphan WHERE source_id = $1 AND run_id < $2", source_id, run_id
+            )
+
+    async def mark_gone(self, source_id: int, run_id: int) -> None:
+        """Note which rows a complete run did not see, though they were there before it began."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""UPDATE import_item SET gone = true, updated_ts = {NOW_MS}
+                    WHERE source_id = $1 AND seen_run_id < $2 AND NOT gone
+                        AND updated_ts < (SELECT started_ts FROM import_run WHERE run_id = $2)""",  # noqa: S608 - static text
+                source_id,
+                run_id,
+            )
+
+    async def sums(self, source_id: int) -> list[LedgerSum]:
+        """Count the lines of rows that are still there, by state, reason and mode."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT state, split_part(reason, ':', 1) AS reason, mode, count(*) AS count,
+                       coalesce(sum(size_bytes), 0)::bigint AS size_bytes
+                   FROM import_item WHERE source_id = $1 AND NOT gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
+                source_id,
+            )
+        return [
+            LedgerSum(ItemState(row["state"]), row["reason"] or None, row["mode"], row["count"], row["size_bytes"])
+            for row in rows
+        ]
+
+    async def count_since(self, source_id: int, run_id: int) -> int:
+        """Count the rows that were looked up for clients, and that a run had not met."""
+        row = await self._database.get(
+            "SELECT count(*) FROM import_item WHERE source_id = $1 AND seen_run_id < $2 AND NOT gone", source_id, run_id
+        )
+        return int(row[0]) if row is not None else 0
+
+    async def count_gone(self, source_id: int) -> int:
+        """Count the rows that the source has no longer."""
+        row = await self._database.get("SELECT count(*) FROM import_item WHERE source_id = $1 AND gone", source_id)
+        return int(row[0]) if row is not None else 0
+
+    async def items(self, source_id: int, *, only_open: bool = False) -> AsyncIterator[LedgerItem]:
+        """Walk through the ledger, in pages; `only_open` leaves out what is committed and there."""
+        after, condition = ("", ""), "AND (state <> 'committed' OR gone)" if only_open else ""
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    f"""SELECT {_ITEM} FROM import_item
+                        WHERE source_id = $1 AND (server_name, media_id) > ($2, $3) {condition}
+                        ORDER BY server_name, media_id LIMIT {_PAGE}""",  # noqa: S608 - static text
+                    source_id,
+                    *after,
+                )
+            for row in rows:
+                yield _item(row)
+            if len(rows) < _PAGE:
+                return
+            after = (rows[-1]["server_name"], rows[-1]["media_id"])
+
+    async def orphans(self, source_id: int) -> AsyncIterator[LedgerOrphan]:
+        """Walk through the bytes that no row mentions."""
+        after = ""
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    f"""SELECT place, size_bytes FROM import_orphan WHERE source_id = $1 AND place > $2
+                        ORDER BY place LIMIT {_PAGE}""",  # noqa: S608 - static text
+                    source_id,
+                    after,
+                )
+            for row in rows:
+                yield LedgerOrphan(row["place"], row["size_bytes"])
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1]["place"]
+
+
+async def write_lines(
+    connection: Connection, source_id: int, run_id: int, entries: Sequence[Entry], *, walked: bool
+) -> None:
+    """Write what became of rows, over what stood there before; `walked` says that a walk met them."""
+    await connection.execute(
+        f"""INSERT INTO import_item AS i (source_id, server_name, media_id, kind, state, mode, reason, size_bytes,
+                sha256, place, fingerprint, quarantined_by, protected, run_id, seen_run_id, updated_ts)
+            SELECT $1, e.*, $2, $3, {NOW_MS}
+            FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[],
+                $11::bytea[], $12::text[], $13::bytea[], $14::text[], $15::boolean[]) AS e
+            ON CONFLICT (source_id, server_name, media_id) DO UPDATE SET kind = EXCLUDED.kind, state = EXCLUDED.state,
+                mode = coalesce(EXCLUDED.mode, CASE WHEN EXCLUDED.state = 'committed' THEN i.mode END),
+                reason = EXCLUDED.reason, size_bytes = EXCLUDED.size_bytes,
+                sha256 = coalesce(EXCLUDED.sha256, i.sha256), place = coalesce(EXCLUDED.place, i.place),
+                fingerprint = EXCLUDED.fingerprint, quarantined_by = EXCLUDED.quarantined_by,
+                protected = EXCLUDED.protected, gone = false,
+                seen_run_id = greatest(i.seen_run_id, EXCLUDED.seen_run_id),
+                run_id = CASE WHEN i.state = EXCLUDED.state AND EXCLUDED.mode IS NULL THEN i.run_id
+                    ELSE EXCLUDED.run_id END,
+                attempts = i.attempts + 1, updated_ts = EXCLUDED.updated_ts""",  # noqa: S608 - static text
+        source_id,
+        run_id,
+        run_id if walked else 0,
+        *_columns(entries),
+    )
+
+
+def _columns(entries: Sequence[Entry]) -> list[list[object]]:
+    media = [entry.media for entry in entries]
+    return [
+        [ledger_name(one.server_name) for one in media],
+        [ledger_name(one.media_id) for one in media],
+        [one.kind for one in media],
+        [entry.state for entry in entries],
+        [entry.mode for entry in entries],
+        [entry.why for entry in entries],
+        [entry.content.size_bytes if entry.content else entry.media.size_bytes for entry in entries],
+        [(entry.content and entry.content.sha256) or entry.media.sha256 for entry in entries],
+        [entry.place and ledger_name(entry.place) for entry in entries],
+        [one.fingerprint for one in media],
+        [one.quarantined_by for one in media],
+        [one.protected for one in media],
+    ]
+
+
+def _known(row: Row) -> Known:
+    return Known(
+        state=None if row["state"] is None else ItemState(row["state"]),
+        mode=None if row["mode"] is None else ItemMode(row["mode"]),
+        why=row["reason"],
+        fingerprint=row["fingerprint"],
+        gone=row["gone"] is True,
+        media_state=row["media_state"],
+        is_ours=row["is_ours"] is True,
+    )
+
+
+def _item(row: Row) -> LedgerItem:
+    values: Mapping[str, object] = {**dict(row), "state": ItemState(row["state"])}
+    return LedgerItem(**values)  # type: ignore[arg-type]  # a row has what was selected

@@ -1,0 +1,235 @@
+"""Contents that came from a source, for whoever checks them, takes them over, or takes them back."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database, Row
+from mediarepo.db.deleting import let_all_go, let_go, lock_media_of
+from mediarepo.db.import_blobs import queue_deletions
+from mediarepo.model.media import Blob, Ownership, Sha256State
+from mediarepo.model.mxc import Mxc
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedContent:
+    """A blob that media of a source refer to, and one of these media."""
+
+    blob: Blob
+    mxc: Mxc
+    remote: bool
+    sha256: bytes | None
+    sha256_state: Sha256State
+    ownership: Ownership
+
+
+class ImportedContents:
+    """Walks through what was imported, and changes whose it is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_key(self, source_id: int, store: str, ownership: Ownership) -> AsyncIterator[ImportedContent]:
+        """Walk through the objects of one store in the order of their keys."""
+        after = ""
+        while True:
+            rows = await self._page("b.store = $3 AND b.ownership = $4 AND b.object_key > $2", "b.object_key",
+                                    source_id, after, store, ownership)  # fmt: skip
+            for row in rows:
+                yield _content(row)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1]["object_key"]
+
+    async def by_id(self, source_id: int, ownership: Ownership | None = None) -> AsyncGenerator[ImportedContent, None]:
+        """Walk through all objects in the order of their ids."""
+        after = 0
+        while True:
+            rows = await self._page("b.blob_id > $2 AND ($3::text IS NULL OR b.ownership = $3)", "b.blob_id",
+                                    source_id, after, ownership)  # fmt: skip
+            for row in rows:
+                yield _content(row)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1]["blob_id"]
+
+    async def _page(self, condition: str, order: str, *arguments: object) -> list[Row]:
+        async with self._database.connection() as connection:
+            return await connection.fetch(
+                f"""SELECT b.blob_id, b.store, b.object_key, b.size_bytes, b.sha256, b.sha256_state, b.ownership,
+                        m.server_name, m.media_id, m.remote
+                    FROM blob b CROSS JOIN LATERAL (SELECT server_name, media_id, remote FROM media
+                        WHERE blob_id = b.blob_id AND import_source_id = $1 LIMIT 1) m
+                    WHERE b.missing_ts IS NULL AND {condition} ORDER BY {order} LIMIT {_PAGE}""",  # noqa: S608 - ours
+                *arguments,
+            )
+
+    async def stores(self, source_id: int) -> list[tuple[str, Ownership]]:
+        """Name the stores in which contents of a source lie, and whose they are there."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT DISTINCT b.store, b.ownership FROM media m JOIN blob b USING (blob_id)
+                   WHERE m.import_source_id = $1 ORDER BY 1, 2""",
+                source_id,
+            )
+        return [(row["store"], Ownership(row["ownership"])) for row in rows]
+
+    async def key_range(self, source_id: int, store: str, ownership: Ownership) -> tuple[str, str]:
+        """Give the first and the last key of a source's objects in a store."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                """SELECT min(b.object_key) AS first, max(b.object_key) AS last FROM media m JOIN blob b USING (blob_id)
+                   WHERE m.import_source_id = $1 AND b.store = $2 AND b.ownership = $3""",
+                source_id,
+                store,
+                ownership,
+            )
+        return ("", "") if row is None else (row["first"] or "", row["last"] or "")
+
+    async def note_verified(self, source_id: int, blob_ids: Sequence[int], level: str) -> None:
+        """Note that contents are as they should be."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""UPDATE import_item i SET verified = $3, verified_ts = {NOW_MS}
+                    FROM media m WHERE m.blob_id = ANY($2::bigint[]) AND m.import_source_id = $1
+                        AND i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id""",  # noqa: S608 - static text
+                source_id,
+                list(blob_ids),
+                level,
+            )
+
+    async def note_wrong(self, source_id: int, blob_id: int, state: str, reason: str) -> None:
+        """Serve contents no longer that are not what they should be, and say so in the ledger."""
+        async with self._database.transaction() as connection:
+            await lock_media_of(connection, blob_id)
+            await connection.execute(
+                f"""UPDATE import_item i SET state = $3, reason = $4, updated_ts = {NOW_MS}, fingerprint = ''
+                    FROM media m WHERE m.blob_id = $2 AND m.import_source_id = $1
+                        AND i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id""",  # noqa: S608 - static text
+                source_id,
+                blob_id,
+                state,
+                reason,
+            )
+            await connection.execute(
+                f"UPDATE blob SET missing_ts = {NOW_MS} WHERE blob_id = $1 AND missing_ts IS NULL",  # noqa: S608 - static text
+                blob_id,
+            )
+            await connection.execute(
+                "UPDATE media SET state = 'missing' WHERE blob_id = $1 AND state = 'ready'", blob_id
+            )
+
+    async def own(self, content: ImportedContent, store: str, object_key: str | None, sha256: bytes | None) -> None:
+        """Let a blob be the copy of its object that we have made; or, if its content is ours already, that blob."""
+        async with self._database.transaction() as connection:
+            await lock_media_of(connection, content.blob.blob_id)
+            if object_key is not None:
+                claimed = await connection.execute(
+                    "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", store, object_key
+                )
+                if claimed != "DELETE 1":
+                    return
+            still = await connection.fetchval(
+                "SELECT blob_id FROM blob WHERE blob_id = $1 AND ownership = 'borrowed' FOR UPDATE",
+                content.blob.blob_id,
+            )
+            if still is not None:
+                await self._own(connection, content.blob.blob_id, store, object_key, sha256)
+            elif object_key is not None:
+                await queue_deletions(connection, [(store, object_key)])
+
+    @staticmethod
+    async def _own(
+        connection: Connection, blob_id: int, store: str, object_key: str | None, sha256: bytes | None
+    ) -> None:
+        twin_id = None
+        if sha256 is not None:
+            twin_id = await connection.fetchval(
+                """SELECT blob_id FROM blob WHERE store = $1 AND sha256 = $2 AND ownership = 'owned'
+                       AND sha256_state = 'verified' AND missing_ts IS NULL AND parent_blob_id IS NULL
+                   FOR KEY SHARE""",
+                store,
+                sha256,
+            )
+        if twin_id is not None:
+            await connection.execute("UPDATE media SET blob_id = $2 WHERE blob_id = $1", blob_id, twin_id)
+            await let_go(connection, blob_id)
+        if object_key is None:
+            return
+        if twin_id is not None:
+            await queue_deletions(connection, [(store, object_key)])
+            return
+        await connection.execute("DELETE FROM blob WHERE parent_blob_id = $1 AND ownership = 'borrowed'", blob_id)
+        await connection.execute(
+            """UPDATE blob SET store = $2, object_key = $3, ownership = 'owned', sha256 = coalesce($4, sha256),
+                   sha256_state = CASE WHEN $4::bytea IS NOT NULL THEN 'verified'
+                       WHEN sha256 IS NULL THEN 'unknown' ELSE 'claimed' END
+               WHERE blob_id = $1""",
+            blob_id,
+            store,
+            object_key,
+            sha256,
+        )
+
+    async def undo(self, source_id: int, name: str, run_id: int | None) -> int:
+        """Take back what a run committed, or all of it; media that were deleted or filled here since are kept."""
+        removed = 0
+        while True:
+            async with self._database.transaction() as connection:
+                count, media = await self._undo_some(connection, source_id, run_id)
+            removed += media
+            if not count:
+                break
+        if run_id is None:
+            async with self._database.transaction() as connection:
+                await connection.execute("DELETE FROM quarantined_hash WHERE reason = $1", f"imported from {name}")
+                await connection.execute("DELETE FROM import_source WHERE source_id = $1", source_id)
+        return removed
+
+    @staticmethod
+    async def _undo_some(connection: Connection, source_id: int, run_id: int | None) -> tuple[int, int]:
+        rows = await connection.fetch(
+            """SELECT server_name, media_id FROM import_item
+               WHERE source_id = $1 AND ($2::bigint IS NULL OR run_id = $2)
+               ORDER BY server_name, media_id LIMIT $3 FOR UPDATE""",
+            source_id,
+            run_id,
+            _PAGE,
+        )
+        keys = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
+        await connection.execute(
+            """UPDATE media m SET import_source_id = NULL FROM import_item i
+               WHERE i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id
+                   AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+                   AND m.import_source_id = $1
+                   AND (m.state IN ('tombstone', 'trashed') OR (i.mode = 'pending' AND m.state = 'ready'))""",
+            source_id,
+            *keys,
+        )
+        gone = await connection.fetch(
+            """DELETE FROM media WHERE import_source_id = $1
+                   AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[])) RETURNING blob_id""",
+            source_id,
+            *keys,
+        )
+        await connection.execute(
+            """DELETE FROM import_item WHERE source_id = $1
+                   AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",
+            source_id,
+            *keys,
+        )
+        await let_all_go(connection, [row["blob_id"] for row in gone])
+        return len(rows), len(gone)
+
+
+def _content(row: Row) -> ImportedContent:
+    return ImportedContent(
+        Blob(row["blob_id"], row["store"], row["object_key"], row["size_bytes"]),
+        Mxc(row["server_name"], row["media_id"]),
+        row["remote"],
+        row["sha256"],
+        Sha256State(row["sha256_state"]),
+        Ownership(row["ownership"]),
+    )

@@ -1,0 +1,198 @@
+"""What becomes of another repository's media here: decided, carried, committed, counted."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mediarepo.model.imports import SourceMedia
+
+
+class ObjectMode(StrEnum):
+    """How objects in buckets are to be taken."""
+
+    AUTO = "auto"
+    ADOPT = "adopt"
+    COPY = "copy"
+    STREAM = "stream"
+
+
+class RemoteChoice(StrEnum):
+    """Which media of other servers are to be taken; they can be had again from there."""
+
+    AUTO = "auto"
+    ALL = "all"
+    NONE = "none"
+    RECENT = "recent"
+
+
+class ItemState(StrEnum):
+    """What became of one row of a source."""
+
+    COMMITTED = "committed"
+    SKIPPED = "skipped"
+    MISSING = "missing"
+    MISMATCHED = "mismatched"
+    FAILED = "failed"
+
+
+class ItemMode(StrEnum):
+    """How the bytes came here; `pending` media have none yet."""
+
+    ADOPT = "adopt"
+    COPY = "copy"
+    STREAM = "stream"
+    UPLOAD = "upload"
+    PENDING = "pending"
+
+
+class Reason(StrEnum):
+    """Why a row was not taken as it is, for machines; the words beside it are for people."""
+
+    URL_PREVIEW = "url_preview"
+    PREVIEW_EXPIRED = "preview_expired"
+    PENDING_EXPIRED = "pending_expired"
+    REMOTE_NOT_WANTED = "remote_not_wanted"
+    OWN_HOMESERVER = "own_homeserver"
+    EXISTS_HERE = "exists_here"
+    DELETED_HERE = "deleted_here"
+    NO_MXC = "no_mxc"
+    UNSAFE = "unsafe"
+    NOT_FOUND = "not_found"
+    SIZE = "size"
+    HASH = "hash"
+    UNREADABLE = "unreadable"
+    VANISHED = "vanished"
+    STORAGE = "storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes that are durable, and where.
+
+    `sha256_known` says that we have hashed them ourselves. An object of ours without `intent` is another item's, or a
+    blob's that is there already.
+    """
+
+    store: str
+    object_key: str | None
+    size_bytes: int
+    sha256: bytes | None
+    sha256_known: bool
+    borrowed: bool = False
+    intent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakenThumbnail:
+    """A thumbnail of the source's, where it lies, under the configured size that it answers."""
+
+    width: int
+    height: int
+    method: str
+    animated: bool
+    content_type: str
+    store: str
+    object_key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is to be written down about one row of a source: its end, and its content if it has any.
+
+    `place` says in words where the bytes lie at the source.
+    """
+
+    media: SourceMedia
+    state: ItemState
+    mode: ItemMode | None = None
+    reason: Reason | None = None
+    words: str = ""
+    place: str | None = None
+    content: Content | None = None
+    preview_expires_ts: int | None = None
+    thumbnails: tuple[TakenThumbnail, ...] = ()
+
+    @property
+    def recordable(self) -> bool:
+        """Whether media could have this address at all."""
+        return self.reason is not Reason.NO_MXC
+
+    @property
+    def why(self) -> str | None:
+        """The reason with its words, as the ledger keeps them."""
+        if self.reason is None:
+            return None
+        return f"{self.reason}: {self.words}" if self.words else str(self.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of a row already: by the ledger (`state` and so on), and of media here (`media_state`)."""
+
+    state: ItemState | None = None
+    mode: ItemMode | None = None
+    why: str | None = None
+    fingerprint: bytes | None = None
+    gone: bool = False
+    media_state: str | None = None
+    is_ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSource:
+    """A source, as the ledger knows it."""
+
+    source_id: int
+    name: str
+    kind: str
+    finalized_ts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRun:
+    """One turn of a command."""
+
+    run_id: int
+    source_id: int
+    command: str
+    started_ts: int
+    heartbeat_ts: int
+    finished_ts: int | None
+    complete: bool
+    figures: dict[str, object] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerItem:
+    """One line of the ledger."""
+
+    server_name: str
+    media_id: str
+    kind: str
+    state: ItemState
+    mode: str | None
+    reason: str | None
+    size_bytes: int | None
+    place: str | None
+    gone: bool
+    verified: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerOrphan:
+    """Bytes that no row of the source mentions."""
+
+    place: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSum:
+    """How many lines have one state, reason (its first word) and mode, and their bytes."""
+
+    state: ItemState
+    reason: str | None
+    mode: str | None
+    count: int
+    size_bytes: int

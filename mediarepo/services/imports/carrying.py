@@ -1,0 +1,196 @@
+"""Brings the bytes of one row here: adopted where they lie, copied by the S3 server, or read and stored."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from mediarepo.config.uploads import UploadsConfig
+from mediarepo.db.import_ledger import ImportLedger
+from mediarepo.errors import BadRequestError, TooLargeError
+from mediarepo.importers.errors import BytesVanishedError
+from mediarepo.importers.source import Source
+from mediarepo.model.import_items import Content, Entry, ItemMode, ItemState, Reason
+from mediarepo.model.imports import ObjectBytes
+from mediarepo.model.mxc import Mxc
+from mediarepo.services.imports.copying import Copying
+from mediarepo.services.imports.judging import Carry, place_of
+from mediarepo.services.imports.keys import KeyPool
+from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.imports.thumbnails import ThumbnailTaking
+from mediarepo.services.large_uploads import LargeUploads
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.parts import Part, PartReader
+from mediarepo.services.stores import Stores
+
+
+class WrongHashError(Exception):
+    """Bytes are not what the source's own row says."""
+
+
+@dataclass(slots=True)
+class _SourceBody:
+    """A body that comes from a source, at the pace that the operator allows."""
+
+    pieces: AsyncGenerator[bytes, None]
+    pace: Pace
+
+    async def read(self) -> bytes:
+        piece = await anext(self.pieces, b"")
+        await self.pace.bytes.take(len(piece))
+        return piece
+
+
+@dataclass(slots=True, kw_only=True)
+class Carrier:
+    """Makes contents durable; what is made is mentioned by intents alone until it is committed.
+
+    `fresh` holds contents that were stored and are not committed yet, so that equal ones are stored once.
+    """
+
+    source: Source
+    config: UploadsConfig
+    stores: Stores
+    ledger: ImportLedger
+    keys: KeyPool
+    memory: MemoryBudget
+    large: LargeUploads
+    copying: Copying
+    thumbnails: ThumbnailTaking | None
+    pace: Pace
+    on_bytes: Callable[[int], None]
+    fresh: dict[tuple[str, bytes], asyncio.Future[None]] = field(default_factory=dict)
+
+    async def carry(self, item: Carry) -> Entry:
+        """Bring one row's bytes here; raises SourceError, StorageError or LimitExceededError when they stay there."""
+        await self.pace.requests.take(0 if item.route.mode is ItemMode.ADOPT else 1)
+        mode = item.route.mode
+        try:
+            if mode is ItemMode.ADOPT:
+                content = _adopted(item)
+            elif mode is ItemMode.COPY and await self.copying.is_allowed(item, self.keys):
+                content = await self.copying.copy(item, self.keys)
+            else:
+                mode = ItemMode.STREAM if mode is ItemMode.COPY else mode
+                content = await self._stored(item)
+        except WrongHashError:
+            words = "the bytes have another SHA-256 than the row says"
+            return _refused(item, ItemState.MISMATCHED, Reason.HASH, words)
+        except (BytesVanishedError, BadRequestError, TooLargeError) as exc:
+            return _refused(item, ItemState.FAILED, Reason.VANISHED, str(exc))
+        entry = Entry(
+            media=item.media,
+            state=ItemState.COMMITTED,
+            mode=mode,
+            place=place_of(item.found),
+            content=content,
+            preview_expires_ts=item.preview_expires_ts,
+        )
+        if self.thumbnails is None:
+            return entry
+        return replace(entry, thumbnails=await self.thumbnails.of(item))
+
+    async def _stored(self, item: Carry) -> Content:
+        size_bytes = item.found.size_bytes
+        at_most = None if item.check_size else size_bytes
+        async with (
+            self.memory.account(size_bytes) as account,
+            aclosing(self.source.open(item.found)) as pieces,
+        ):
+            reader = PartReader(
+                self.config,
+                _SourceBody(pieces, self.pace),
+                account,
+                declared_bytes=size_bytes if item.check_size else None,
+                at_most_bytes=at_most,
+                max_bytes=size_bytes,
+            )
+            first = await reader.read_part()
+            if await reader.at_end():
+                return await self._store_small(item, first, reader)
+            return await self._store_large(item, first, reader)
+
+    async def _store_small(self, item: Carry, part: Part, reader: PartReader) -> Content:
+        sha256 = reader.sha256.digest()
+        _check_hash(item, sha256)
+        store = self.stores.taking(item.store_class)
+
+        async def put() -> Content:
+            key = await self.keys.take(store, item.store_class)
+            metadata = self.stores.metadata(_mxc(item))
+            await store.put(key, part.pieces, size_bytes=part.size_bytes, metadata=metadata)
+            self.on_bytes(part.size_bytes)
+            return Content(store.name, key, part.size_bytes, sha256, sha256_known=True, intent=True)
+
+        known = Content(store.name, None, part.size_bytes, sha256, sha256_known=True)
+        content = await self._once(known, put)
+        reader.release(part)
+        return content
+
+    async def _store_large(self, item: Carry, first: Part, reader: PartReader) -> Content:
+        store = self.stores.taking(item.store_class)
+        large = replace(self.large, store_class=item.store_class)
+
+        async def is_known(sha256: bytes) -> bool:
+            _check_hash(item, sha256)
+            return await self.ledger.holds(store.name, sha256)
+
+        stored = await large.put(_mxc(item), first, reader, is_known)
+        sha256 = reader.sha256.digest()
+        if stored is None:
+            return Content(store.name, None, reader.size_bytes, sha256, sha256_known=True)
+        self.on_bytes(stored.size_bytes)
+        return Content(store.name, stored.object_key, stored.size_bytes, sha256, sha256_known=True, intent=True)
+
+    async def _once(self, known: Content, put: Callable[[], Awaitable[Content]]) -> Content:
+        """Store content unless it is stored, or being stored, already."""
+        if known.sha256 is None:
+            return await put()
+        key = (known.store, known.sha256)
+        while (other := self.fresh.get(key)) is not None:
+            await asyncio.wait([other])
+            if other.exception() is None:
+                return known
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.fresh[key] = mine
+        try:
+            content = known if await self.ledger.holds(known.store, known.sha256) else await put()
+        except BaseException as exc:
+            del self.fresh[key]
+            mine.set_exception(exc if isinstance(exc, Exception) else asyncio.InvalidStateError("given up"))
+            mine.exception()
+            raise
+        mine.set_result(None)
+        return content
+
+    def forget(self, contents: list[Content]) -> None:
+        """Forget contents that the database knows by now, or never will."""
+        for content in contents:
+            if content.sha256 is not None:
+                self.fresh.pop((content.store, content.sha256), None)
+
+
+def _adopted(item: Carry) -> Content:
+    if not isinstance(item.found, ObjectBytes) or item.route.store is None:
+        raise TypeError(f"{item.found} cannot be adopted")
+    return Content(
+        item.route.store,
+        item.found.object_key,
+        item.found.size_bytes,
+        item.media.sha256 if item.check_size else None,
+        sha256_known=False,
+        borrowed=True,
+    )
+
+
+def _check_hash(item: Carry, sha256: bytes) -> None:
+    if item.check_size and item.media.sha256 is not None and item.media.sha256 != sha256:
+        raise WrongHashError
+
+
+def _refused(item: Carry, state: ItemState, reason: Reason, words: str) -> Entry:
+    return Entry(media=item.media, state=state, reason=reason, words=words, place=place_of(item.found))
+
+
+def _mxc(item: Carry) -> Mxc:
+    return Mxc(item.media.server_name, item.media.media_id)

@@ -1,0 +1,210 @@
+"""What is to become of one row of a source: nothing new, a line in the ledger, or its bytes carried here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mediarepo.errors import InvalidParamError
+from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.model.import_items import (
+    Entry,
+    ItemMode,
+    ItemState,
+    Known,
+    ObjectMode,
+    Reason,
+    RemoteChoice,
+)
+from mediarepo.model.imports import (
+    FileBytes,
+    Located,
+    MediaKind,
+    ObjectBytes,
+    Resolution,
+    ResolutionState,
+    SourceBytes,
+    SourceMedia,
+)
+from mediarepo.model.media import StoreClass
+from mediarepo.model.mxc import parse_mxc
+from mediarepo.services.imports.targets import Route, Targets
+
+_DAY_MS = 86_400_000
+_RECENT_MS = 30 * _DAY_MS
+_PREVIEW_MS = 2 * _DAY_MS
+_GONE_HERE = {"tombstone", "trashed"}
+
+_ENDS = {
+    ResolutionState.FOUND: (ItemState.MISSING, Reason.NOT_FOUND),
+    ResolutionState.MISSING: (ItemState.MISSING, Reason.NOT_FOUND),
+    ResolutionState.UNSAFE: (ItemState.SKIPPED, Reason.UNSAFE),
+    ResolutionState.UNREADABLE: (ItemState.FAILED, Reason.UNREADABLE),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the operator wants of a source."""
+
+    mode: ObjectMode = ObjectMode.AUTO
+    remote: RemoteChoice = RemoteChoice.AUTO
+    thumbnails: bool = False
+    url_previews: bool = False
+    accept_mismatch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A row that is as the ledger has it."""
+
+    media: SourceMedia
+    state: ItemState
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Bytes to be brought here, and how."""
+
+    media: SourceMedia
+    found: SourceBytes
+    route: Route
+    check_size: bool = True
+    preview_expires_ts: int | None = None
+
+    @property
+    def store_class(self) -> StoreClass:
+        """What its object is for."""
+        return StoreClass.LOCAL if self.media.is_local else StoreClass.REMOTE
+
+
+Verdict = Unchanged | Entry | Carry
+
+
+def place_of(found: SourceBytes) -> str:
+    """Say in words where bytes lie."""
+    if isinstance(found, FileBytes):
+        return f"{found.shelf}: {found.path}"
+    if isinstance(found, ObjectBytes):
+        return f"{found.shelf}: s3://{found.bucket}/{found.object_key}"
+    return f"{found.shelf}: {found.path}"
+
+
+class Judge:
+    """Decides by the row, its bytes, and what is known of it."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        targets: Targets,
+        *,
+        buckets: Mapping[str, BucketAddress],
+        own_server_names: frozenset[str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.policy = policy
+        self._targets = targets
+        self._buckets = buckets
+        self._own = own_server_names
+        self._now_ms = now_ms
+
+    def judge(self, located: Located, known: Known) -> Verdict:
+        """Decide about one row."""
+        verdict = self._decide(located.media, located.resolution, known)
+        if isinstance(verdict, Carry):
+            return verdict
+        same = (known.state, known.why, known.fingerprint) == (verdict.state, verdict.why, located.media.fingerprint)
+        return Unchanged(located.media, verdict.state) if same and not known.gone else verdict
+
+    def _decide(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
+        refusal = self._refused(media, known) or self._unwanted(media, resolution)
+        if refusal is not None:
+            return refusal
+        match resolution.state:
+            case ResolutionState.FOUND if resolution.found is not None:
+                return self._found(media, resolution, known)
+            case ResolutionState.PENDING:
+                return self._pending(media)
+            case ResolutionState.MISMATCH:
+                return self._mismatched(media, resolution)
+            case state:
+                return _entry(media, *_ENDS[state], resolution.words)
+
+    def _refused(self, media: SourceMedia, known: Known) -> Entry | None:
+        """Leave out what cannot be media here, or must not be changed here."""
+        try:
+            parse_mxc(media.server_name, media.media_id)
+        except InvalidParamError as exc:
+            return _entry(media, ItemState.SKIPPED, Reason.NO_MXC, exc.message)
+        if known.media_state is not None and not known.is_ours:
+            return _entry(media, ItemState.SKIPPED, Reason.EXISTS_HERE, "it was uploaded or fetched here")
+        if known.media_state in _GONE_HERE:
+            return _entry(media, ItemState.SKIPPED, Reason.DELETED_HERE, "it was deleted here after it was imported")
+        if media.kind is MediaKind.REMOTE and media.server_name in self._own:
+            return _entry(media, ItemState.SKIPPED, Reason.OWN_HOMESERVER, "its homeserver keeps its media here")
+        return None
+
+    def _unwanted(self, media: SourceMedia, resolution: Resolution) -> Entry | None:
+        if media.kind is MediaKind.URL_CACHE:
+            is_image = (media.content_type or "").startswith("image/")
+            if not self.policy.url_previews or not is_image:
+                return _entry(media, ItemState.SKIPPED, Reason.URL_PREVIEW)
+            if self._preview_expires_ts(media) <= self._now_ms():
+                return _entry(media, ItemState.SKIPPED, Reason.PREVIEW_EXPIRED)
+        if media.kind is MediaKind.REMOTE and not self._wants_remote(media, resolution):
+            return _entry(media, ItemState.SKIPPED, Reason.REMOTE_NOT_WANTED, "it can be fetched again")
+        return None
+
+    def _wants_remote(self, media: SourceMedia, resolution: Resolution) -> bool:
+        match self.policy.remote:
+            case RemoteChoice.ALL:
+                return True
+            case RemoteChoice.NONE:
+                return False
+            case RemoteChoice.RECENT:
+                used_ts = max(media.last_access_ts or 0, media.created_ts or 0)
+                return used_ts >= self._now_ms() - _RECENT_MS
+            case RemoteChoice.AUTO:
+                return bool(self._buckets) and not isinstance(self._best(media, resolution), FileBytes)
+
+    def _found(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
+        if known.is_ours and known.media_state == "ready":
+            return Entry(media=media, state=ItemState.COMMITTED)
+        best = self._best(media, resolution)
+        if best is None:
+            return _entry(media, ItemState.MISSING, Reason.NOT_FOUND, resolution.words)
+        return self._carry(media, best, check_size=True)
+
+    def _best(self, media: SourceMedia, resolution: Resolution) -> SourceBytes | None:
+        """Prefer an object that need not be moved to what must be."""
+        fitting = [one for one in resolution.candidates if media.size_bytes in {None, one.size_bytes}]
+        for one in fitting:
+            if isinstance(one, ObjectBytes) and self._route(media, one).mode is ItemMode.ADOPT:
+                return one
+        return resolution.found
+
+    def _route(self, media: SourceMedia, found: SourceBytes) -> Route:
+        if not isinstance(found, ObjectBytes):
+            return Route(ItemMode.UPLOAD)
+        store_class = StoreClass.LOCAL if media.is_local else StoreClass.REMOTE
+        return self._targets.route(self._buckets[found.shelf], self.policy.mode, store_class)
+
+    def _carry(self, media: SourceMedia, found: SourceBytes, *, check_size: bool) -> Carry:
+        expires_ts = self._preview_expires_ts(media) if media.kind is MediaKind.URL_CACHE else None
+        return Carry(media, found, self._route(media, found), check_size, expires_ts)
+
+    def _mismatched(self, media: SourceMedia, resolution: Resolution) -> Entry | Carry:
+        if self.policy.accept_mismatch and resolution.candidates:
+            return self._carry(media, resolution.candidates[0], check_size=False)
+        return _entry(media, ItemState.MISMATCHED, Reason.SIZE, resolution.words)
+
+    def _pending(self, media: SourceMedia) -> Entry:
+        if media.expires_ts is None or media.expires_ts <= self._now_ms():
+            return _entry(media, ItemState.SKIPPED, Reason.PENDING_EXPIRED, "its content never came")
+        return Entry(media=media, state=ItemState.COMMITTED, mode=ItemMode.PENDING)
+
+    @staticmethod
+    def _preview_expires_ts(media: SourceMedia) -> int:
+        return (media.created_ts or 0) + _PREVIEW_MS
+
+
+def _entry(media: SourceMedia, state: ItemState, reason: Reason, words: str = "") -> Entry:
+    return Entry(media=media, state=state, reason=reason, words=words)

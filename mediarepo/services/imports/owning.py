@@ -1,0 +1,82 @@
+"""Adopted objects made our own: copied into our stores, after which nobody needs the old ones."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from mediarepo.db.import_verifying import ImportedContent, ImportedContents
+from mediarepo.importers.source import Source
+from mediarepo.model.import_items import Content, ImportSource, ItemMode
+from mediarepo.model.imports import MediaKind, ObjectBytes, SourceMedia
+from mediarepo.model.media import Ownership, Sha256State, StoreClass
+from mediarepo.services.imports.carrying import Carrier
+from mediarepo.services.imports.judging import Carry
+from mediarepo.services.imports.targets import Route, Targets
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Owning:
+    """Copies by the S3 server where both stores are on one, else through here; killed anywhere, it can go on."""
+
+    contents: ImportedContents
+    targets: Targets
+    source: Source
+    carrier: Carrier
+    jobs: int
+    on_owned: Callable[[int], None]
+
+    async def own_all(self, known: ImportSource) -> None:
+        """Take over everything that was adopted from a source."""
+        slots = asyncio.Semaphore(self.jobs)
+        async with (
+            aclosing(self.contents.by_id(known.source_id, Ownership.BORROWED)) as walk,
+            asyncio.TaskGroup() as group,
+        ):
+            async for content in walk:
+                await slots.acquire()
+                group.create_task(_released(slots, self._own(content)))
+
+    async def _own(self, content: ImportedContent) -> None:
+        shelf = self._shelf(content.blob.store)
+        address = self.source.bucket_addresses[shelf]
+        blob = content.blob
+        found = ObjectBytes(shelf, address.bucket, blob.object_key, blob.size_bytes, None)
+        media = SourceMedia(
+            server_name=content.mxc.server_name,
+            media_id=content.mxc.media_id,
+            kind=MediaKind.REMOTE if content.remote else MediaKind.LOCAL,
+            size_bytes=blob.size_bytes,
+            sha256=content.sha256,
+        )
+        store_class = StoreClass.REMOTE if content.remote else StoreClass.LOCAL
+        near = self.targets.is_near(address, store_class)
+        mode = ItemMode.COPY if near else ItemMode.STREAM
+        entry = await self.carrier.carry(Carry(media, found, Route(mode)))
+        if entry.content is None:
+            log.error("not_taken_over", mxc=str(content.mxc), reason=entry.why)
+            return
+        await self._note(content, entry.content)
+        self.carrier.forget([entry.content])
+        self.on_owned(blob.size_bytes)
+
+    async def _note(self, content: ImportedContent, made: Content) -> None:
+        verified = made.sha256_known or content.sha256_state is Sha256State.VERIFIED
+        await self.contents.own(content, made.store, made.object_key, made.sha256 if verified else None)
+
+    def _shelf(self, store: str) -> str:
+        for shelf, address in self.source.bucket_addresses.items():
+            if self.targets.holding(address) == store:
+                return shelf
+        raise LookupError(f"the source has no bucket that is the store {store}")
+
+
+async def _released(slots: asyncio.Semaphore, work: Awaitable[None]) -> None:
+    try:
+        await work
+    finally:
+        slots.release()

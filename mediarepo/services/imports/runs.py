@@ -1,0 +1,214 @@
+"""One turn of an import: everything the source has, looked at once, and what is new or changed brought here."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+
+import structlog
+
+from mediarepo.config.uploads import UploadsConfig
+from mediarepo.db.deleting import Deleting
+from mediarepo.db.import_commits import ImportCommits
+from mediarepo.db.import_ledger import ImportLedger
+from mediarepo.db.import_runs import ImportRuns
+from mediarepo.db.sweeping import Intents
+from mediarepo.errors import MatrixError
+from mediarepo.importers.source import Source
+from mediarepo.model.import_items import ImportSource, LedgerOrphan
+from mediarepo.model.imports import Located, Orphan
+from mediarepo.model.leases import Lease
+from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.services.holding import Holding
+from mediarepo.services.imports.carrying import Carrier
+from mediarepo.services.imports.copying import Copying
+from mediarepo.services.imports.judging import Judge, Policy, place_of
+from mediarepo.services.imports.keys import KeyPool
+from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.pruning import prune
+from mediarepo.services.imports.targets import Targets
+from mediarepo.services.imports.thumbnails import ThumbnailTaking
+from mediarepo.services.imports.working import BATCH, Working
+from mediarepo.services.large_uploads import LargeUploads
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.outbox import OutboxWorker
+from mediarepo.services.stores import Stores
+
+log = structlog.get_logger(__name__)
+
+_BEAT_S = 10
+
+
+class ImportBusyError(Exception):
+    """Another process imports from the same source just now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How one run goes about it; None: without limit."""
+
+    policy: Policy
+    jobs: int = 16
+    bytes_per_s: float | None = None
+    requests_per_s: float | None = None
+    prune: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importing:
+    """Runs imports of sources into our stores and tables."""
+
+    config: UploadsConfig
+    stores: Stores
+    targets: Targets
+    runs: ImportRuns
+    ledger: ImportLedger
+    commits: ImportCommits
+    intents: Intents
+    holding: Holding
+    large: LargeUploads
+    outbox: OutboxWorker
+    deleting: Deleting
+    sizes: Sequence[ThumbnailSpec]
+    own_server_names: frozenset[str]
+    now_ms: Callable[[], int]
+
+    @asynccontextmanager
+    async def holding_source(self, known: ImportSource) -> AsyncIterator[Lease]:
+        """Be the only one who imports from a source; what a dead one left is removed first, what is left now last."""
+        holder = holder_of(known.name)
+        async with self.holding.trying(f"import {known.name}") as lease:
+            if lease is None:
+                raise ImportBusyError(f"another process is importing from {known.name} just now")
+            await self._clear(holder)
+            yield lease
+            await self._clear(holder)
+
+    async def _clear(self, holder: str) -> None:
+        if await self.intents.condemn_all(holder):
+            await self.outbox.drain()
+
+    async def run(self, source: Source, known: ImportSource, options: Options, progress: Progress) -> int:
+        """Import what is new or changed; gives the number of the run, which is complete unless this raises."""
+        async with self.holding_source(known) as lease:
+            run_id = await self.runs.begin(known.source_id, "run", asdict(options))
+            beating = asyncio.create_task(self._beat(run_id, known, progress))
+            try:
+                await self._run(source, known, run_id, lease, options, progress)
+            except BaseException as exc:
+                await self.runs.end(run_id, progress.figures(), complete=False, error=str(exc) or type(exc).__name__)
+                raise
+            finally:
+                beating.cancel()
+            await self.runs.end(run_id, progress.figures(), complete=True)
+        return run_id
+
+    async def _run(
+        self, source: Source, known: ImportSource, run_id: int, lease: Lease, options: Options, progress: Progress
+    ) -> None:
+        working = self.working(source, known, run_id, lease, options, progress)
+        try:
+            async with working.entered():
+                await self._walk(source, known, run_id, working, progress)
+        except ExceptionGroup as exc:
+            raise exc.exceptions[0] from exc
+        progress.lists = source.lists
+        await self.ledger.forget_orphans_before(known.source_id, run_id)
+        await self.ledger.mark_gone(known.source_id, run_id)
+        await self.commits.list_hidden(known.source_id, known.name)
+        if options.prune:
+            await prune(known, self.ledger, self.deleting)
+
+    async def _walk(
+        self, source: Source, known: ImportSource, run_id: int, working: Working, progress: Progress
+    ) -> None:
+        batch: list[Located] = []
+        orphans: list[LedgerOrphan] = []
+        async with aclosing(source.located()) as walk:
+            async for met in walk:
+                if isinstance(met, Orphan):
+                    orphans.append(LedgerOrphan(place_of(met.found), met.found.size_bytes))
+                    progress.orphans += 1
+                    progress.orphan_bytes += met.found.size_bytes
+                else:
+                    batch.append(met)
+                    progress.rows += 1
+                progress.lists = source.lists
+                if len(batch) == BATCH:
+                    await working.take(batch)
+                    batch = []
+                if len(orphans) == BATCH:
+                    await self.ledger.note_orphans(known.source_id, run_id, orphans)
+                    orphans = []
+        await working.take(batch)
+        await self.ledger.note_orphans(known.source_id, run_id, orphans)
+
+    def working(
+        self,
+        source: Source,
+        known: ImportSource,
+        run_id: int,
+        lease: Lease | None,
+        options: Options,
+        progress: Progress,
+        *,
+        holder: str | None = None,
+    ) -> Working:
+        """Join what one run, or one look through a source on behalf of a client, works with."""
+        pace = Pace(options.jobs, bytes_per_s=options.bytes_per_s, requests_per_s=options.requests_per_s)
+        return Working(
+            source=source,
+            source_id=known.source_id,
+            run_id=run_id,
+            lease=lease,
+            judge=self.judge(source, options.policy),
+            carrier=self._carrier(source, holder or holder_of(known.name), options, pace, progress),
+            ledger=self.ledger,
+            commits=self.commits,
+            pace=pace,
+            progress=progress,
+            jobs=options.jobs,
+        )
+
+    def _carrier(self, source: Source, holder: str, options: Options, pace: Pace, progress: Progress) -> Carrier:
+        def on_bytes(count: int) -> None:
+            progress.moved_bytes += count
+
+        return Carrier(
+            source=source,
+            config=self.config,
+            stores=self.stores,
+            ledger=self.ledger,
+            keys=KeyPool(self.intents, holder, self.now_ms),
+            memory=MemoryBudget(self.config),
+            large=replace(self.large, holder=holder),
+            copying=Copying(stores=self.stores, intents=self.intents, holder=holder, now_ms=self.now_ms),
+            thumbnails=ThumbnailTaking(source=source, sizes=self.sizes) if options.policy.thumbnails else None,
+            pace=pace,
+            on_bytes=on_bytes,
+        )
+
+    def judge(self, source: Source, policy: Policy) -> Judge:
+        """Make what decides about rows of a source."""
+        return Judge(
+            policy,
+            self.targets,
+            buckets=source.bucket_addresses,
+            own_server_names=self.own_server_names,
+            now_ms=self.now_ms,
+        )
+
+    async def _beat(self, run_id: int, known: ImportSource, progress: Progress) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            try:
+                await self.runs.beat(run_id, progress.figures())
+                await self.intents.beat_all(holder_of(known.name))
+            except MatrixError as exc:
+                log.warning("import_not_noted", reason=exc.message)
+
+
+def holder_of(name: str) -> str:
+    """Name the holder of intents of an import."""
+    return f"import {name}"

@@ -1,0 +1,81 @@
+"""Which of our stores a source's objects lie in already, or near."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mediarepo.config.settings import StoreFor
+from mediarepo.config.stores import StoreConfig
+from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.model.import_items import ItemMode, ObjectMode
+from mediarepo.model.media import StoreClass
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def _server(endpoint_url: str) -> tuple[str, int | None]:
+    parts = urlsplit(endpoint_url)
+    return (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
+
+
+def _endpoint(address: BucketAddress) -> str:
+    return address.endpoint_url or f"https://s3.{address.region or 'us-east-1'}.amazonaws.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an object comes here; `store` is where it is adopted."""
+
+    mode: ItemMode
+    store: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Our stores, as an import sees them."""
+
+    stores: Mapping[str, StoreConfig]
+    store_for: StoreFor
+
+    def holding(self, address: BucketAddress) -> str | None:
+        """Name the store that is this very bucket; objects encrypted with a client's key could not be read there."""
+        if address.customer_key is not None:
+            return None
+        for name, config in self.stores.items():
+            if config.bucket == address.bucket and _server(config.endpoint_url) == _server(_endpoint(address)):
+                return name
+        return None
+
+    def is_near(self, address: BucketAddress, store_class: StoreClass) -> bool:
+        """Say whether the store that takes a class is on the same server, which can copy by itself then."""
+        config = self.stores[self.store_for.store_of(store_class)]
+        return address.customer_key is None and _server(config.endpoint_url) == _server(_endpoint(address))
+
+    def route(self, address: BucketAddress, mode: ObjectMode, store_class: StoreClass) -> Route:
+        """Choose how an object of a bucket is taken."""
+        store = self.holding(address)
+        if store is not None and mode in {ObjectMode.AUTO, ObjectMode.ADOPT}:
+            return Route(ItemMode.ADOPT, store)
+        if mode in {ObjectMode.AUTO, ObjectMode.COPY} and self.is_near(address, store_class):
+            return Route(ItemMode.COPY)
+        return Route(ItemMode.STREAM)
+
+    def problems(self, addresses: Mapping[str, BucketAddress], mode: ObjectMode) -> list[str]:
+        """Say why objects cannot be taken as the operator wishes."""
+        found = []
+        for shelf, address in addresses.items():
+            where = f"{shelf}: the bucket {address.bucket} at {_endpoint(address)}"
+            if mode is ObjectMode.ADOPT and self.holding(address) is None:
+                reason = "is encrypted with a key of its own" if address.customer_key else "is none of our stores"
+                found.append(f"{where} {reason}, so its objects cannot be adopted: add it under stores, or choose copy")
+            if mode is ObjectMode.COPY and not self.is_near(address, StoreClass.LOCAL):
+                found.append(f"{where} is not at the server of our store, which therefore cannot copy: choose stream")
+        return found
+
+    def facts(self, addresses: Mapping[str, BucketAddress], mode: ObjectMode) -> list[str]:
+        """Say how the objects of each bucket would be taken."""
+        routes = {shelf: self.route(address, mode, StoreClass.LOCAL) for shelf, address in addresses.items()}
+        return [
+            f"{shelf}: objects are taken by {route.mode}" + (f" in the store {route.store}" if route.store else "")
+            for shelf, route in routes.items()
+        ]

@@ -1,0 +1,194 @@
+"""From the walk through a source to the ledger: rows judged in batches, bytes carried side by side, ends committed."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from mediarepo.db.import_commits import ImportCommits
+from mediarepo.db.import_ledger import ImportLedger
+from mediarepo.errors import MatrixError
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.source import Source
+from mediarepo.model.import_items import Entry, ItemState, Known, Reason
+from mediarepo.model.imports import Located, SourceKey
+from mediarepo.model.leases import Lease
+from mediarepo.services.imports.carrying import Carrier
+from mediarepo.services.imports.judging import Carry, Judge, Unchanged, Verdict
+from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.imports.progress import Progress
+
+log = structlog.get_logger(__name__)
+
+BATCH = 300
+_COMMIT_EVERY_S = 0.5
+_ATTEMPTS = 5
+_PAUSE_S = 0.5
+_MAX_FAILURES_IN_A_ROW = 30
+
+
+class StorageOutageError(Exception):
+    """So many objects in a row could not be stored that going on makes no sense."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Working:
+    """One run's workers; rows given to `take` are in the ledger once `entered` is left."""
+
+    source: Source
+    source_id: int
+    run_id: int
+    lease: Lease | None
+    judge: Judge
+    carrier: Carrier
+    ledger: ImportLedger
+    commits: ImportCommits
+    pace: Pace
+    progress: Progress
+    jobs: int
+    _todo: "asyncio.Queue[Carry | None]" = field(init=False)
+    _ends: "asyncio.Queue[Entry | None]" = field(init=False)
+    _failures: int = 0
+
+    def __post_init__(self) -> None:
+        self._todo = asyncio.Queue(maxsize=2 * self.jobs)
+        self._ends = asyncio.Queue(maxsize=4 * BATCH)
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncIterator[None]:
+        """Run the workers; when left well, everything that was taken has been committed."""
+        async with asyncio.TaskGroup() as group:
+            committing = group.create_task(self._commit_all())
+            workers = [group.create_task(self._carry_all()) for _ in range(self.jobs)]
+            yield
+            for _ in workers:
+                await self._todo.put(None)
+            await asyncio.gather(*workers)
+            await self._ends.put(None)
+            await committing
+
+    async def take(self, batch: Sequence[Located]) -> None:
+        """Judge rows, and have done what is to be done about them; waits when there is much to do already."""
+        located = list({one.media.key: one for one in batch}.values())
+        known = await self.ledger.known(self.source_id, [one.media.key for one in located])
+        seen: list[SourceKey] = []
+        for one in located:
+            self.progress.seen_bytes += one.media.size_bytes or 0
+            verdict = self.judge.judge(one, known.get(one.media.key, Known()))
+            await self._dispatch(verdict, seen)
+        await self.ledger.mark_seen(self.source_id, self.run_id, seen)
+
+    async def _dispatch(self, verdict: Verdict, seen: list[SourceKey]) -> None:
+        match verdict:
+            case Unchanged():
+                seen.append(verdict.media.key)
+                self.progress.unchanged += 1
+                self.progress.states[verdict.state] += 1
+            case Carry():
+                await self._todo.put(verdict)
+            case Entry():
+                await self._ends.put(verdict)
+
+    async def _carry_all(self) -> None:
+        while (item := await self._todo.get()) is not None:
+            async with self.pace.one():
+                self.progress.active = self.pace.active
+                entry = await self.carry(item)
+            if entry is None:
+                self.progress.rows -= 1
+            else:
+                await self._ends.put(entry)
+
+    async def carry(self, item: Carry) -> Entry | None:
+        """Carry one row's bytes, again while S3 asks for patience; None when the source has the row no longer."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                entry = await self.carrier.carry(item)
+            except SourceError as exc:
+                return Entry(media=item.media, state=ItemState.FAILED, reason=Reason.UNREADABLE, words=str(exc))
+            except MatrixError as exc:
+                self.pace.slow_down()
+                if attempt == _ATTEMPTS:
+                    return self._failed(item, exc)
+                await asyncio.sleep(_PAUSE_S * 2**attempt * (0.5 + random.random()))  # noqa: S311 - scatters retries
+            else:
+                self._failures = 0
+                self.pace.went_well()
+                return await self._look_again(entry)
+        return None
+
+    def _failed(self, item: Carry, exc: MatrixError) -> Entry:
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES_IN_A_ROW:
+            raise StorageOutageError(f"{self._failures} in a row could not be stored, the last because: {exc}")
+        return Entry(media=item.media, state=ItemState.FAILED, reason=Reason.STORAGE, words=str(exc))
+
+    async def _look_again(self, entry: Entry) -> Entry | None:
+        """Tell what vanished because it was removed at the source from what should be there."""
+        if entry.reason is not Reason.VANISHED:
+            return entry
+        now = await self.source.lookup(entry.media.server_name, entry.media.media_id)
+        return None if now is None else entry
+
+    async def _commit_all(self) -> None:
+        """Commit ends as they come: many at once, but none later than half a second after it came."""
+        ended = False
+        while not ended:
+            entries: dict[SourceKey, Entry] = {}
+            try:
+                async with asyncio.timeout(None) as waiting:
+                    while len(entries) < BATCH:
+                        entry = await self._ends.get()
+                        if entry is None:
+                            ended = True
+                            break
+                        if not entries:
+                            waiting.reschedule(asyncio.get_running_loop().time() + _COMMIT_EVERY_S)
+                        entries[entry.media.key] = entry
+            except TimeoutError:
+                pass
+            await self._commit(list(entries.values()))
+
+    async def _commit(self, entries: list[Entry]) -> None:
+        for _ in range(_ATTEMPTS):
+            if not entries:
+                return
+            again = await self.commits.commit(self.source_id, self.run_id, entries, self.lease)
+            self.carrier.forget([entry.content for entry in entries if entry.content is not None])
+            kept = {id(entry) for entry in again}
+            for entry in entries:
+                if id(entry) not in kept:
+                    self._count(entry)
+            entries = await self._anew(again)
+        log.error("rows_not_committed", keys=[entry.media.key for entry in entries])
+        words = "its object was lost again and again before it was committed"
+        given_up = [
+            Entry(media=entry.media, state=ItemState.FAILED, reason=Reason.STORAGE, words=words) for entry in entries
+        ]
+        await self.commits.commit(self.source_id, self.run_id, given_up, self.lease)
+        self.progress.states[ItemState.FAILED] += len(given_up)
+
+    def _count(self, entry: Entry) -> None:
+        self.progress.states[entry.state] += 1
+        if entry.content is not None and entry.content.borrowed:
+            self.progress.adopted_bytes += entry.content.size_bytes
+
+    async def _anew(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Look at rows once more whose content was lost to a sweep, or that somebody else committed meanwhile."""
+        found = []
+        known = await self.ledger.known(self.source_id, [entry.media.key for entry in entries]) if entries else {}
+        for entry in entries:
+            resolution = await self.source.locate(entry.media)
+            verdict = self.judge.judge(Located(entry.media, resolution), known.get(entry.media.key, Known()))
+            if isinstance(verdict, Carry):
+                ended = await self.carry(verdict)
+                found += [] if ended is None else [ended]
+            elif isinstance(verdict, Entry):
+                found.append(verdict)
+            else:
+                await self.ledger.mark_seen(self.source_id, self.run_id, [verdict.media.key])
+                self.progress.states[verdict.state] += 1
+        return found
