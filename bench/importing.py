@@ -131,7 +131,7 @@ class Bench:
         document = settings_of(self.services, "unused", "127.0.0.1:0")
         document["database"]["schema"] = schema
         document["stores"]["main"]["bucket"] = bucket
-        document["homeservers"] = [{"server_name": self.made.store.server_name}]
+        document["homeservers"][0]["server_name"] = self.made.store.server_name
         document["imports"] = {_SOURCE: {"kind": "synapse", "paths": [str(self.made.store.config)]}}
         config = folder / "config.yaml"
         config.write_text(json.dumps(document), encoding="ascii")  # JSON is YAML too
