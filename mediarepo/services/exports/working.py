@@ -28,12 +28,19 @@ async def in_order(
             async for thing in things:
                 begun.append(asyncio.create_task(do(thing)))
                 if len(begun) >= jobs * _AHEAD:
-                    yield await begun[0]
-                    begun.popleft()
+                    yield await _first(begun)
         while begun:
-            yield await begun[0]
-            begun.popleft()
+            yield await _first(begun)
     finally:
         for task in begun:
             task.cancel()
         await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def _first(begun: deque[asyncio.Task[_R]]) -> _R:
+    """Wait for the first one, or for any to fail."""
+    while not begun[0].done():
+        done, _ = await asyncio.wait([one for one in begun if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    return begun.popleft().result()
