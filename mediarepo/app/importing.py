@@ -1,6 +1,7 @@
 """What imports and their reports are made of, joined by hand."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.app.joining import join_sweeps
@@ -14,19 +15,22 @@ from mediarepo.db.import_verifying import ImportedContents
 from mediarepo.db.leases import Leases
 from mediarepo.db.publishing import Publishing
 from mediarepo.db.sweeping import Intents
+from mediarepo.importers.opening import open_source
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import ImportSource
 from mediarepo.model.leases import Lease
+from mediarepo.services.downloads import LookBack
 from mediarepo.services.holding import Holding
 from mediarepo.services.imports.judging import Policy
 from mediarepo.services.imports.owning import Owning
 from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.read_through import ReadThrough
 from mediarepo.services.imports.runs import Importing, Options
 from mediarepo.services.imports.targets import Targets
 from mediarepo.services.imports.verifying import Verifying
 from mediarepo.services.large_uploads import LargeUploads
 
-_LEASE_MS = 30_000
+_LEASE_MS = 15_000
 _HEARTBEATS_PER_GRACE = 20
 
 
@@ -63,6 +67,21 @@ def policy_of(config: ImportConfig) -> Policy:
     return Policy(
         mode=config.mode, remote=config.remote, thumbnails=config.thumbnails, url_previews=config.url_previews
     )
+
+
+async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> LookBack | None:
+    """Open the sources that are looked through for media which have not moved in yet; None: there are none."""
+    configured = {name: one for name, one in foundation.settings.imports.items() if one.read_through}
+    if not configured:
+        return None
+    looked_back = foundation.metrics.looked_back
+    reading = ReadThrough(join_importing(foundation), on_outcome=lambda outcome: looked_back.labels(outcome).inc())
+    for name, config in configured.items():
+        opened = open_source(name, config)
+        await stack.enter_async_context(opened.source)
+        reading.add(opened, policy_of(config), config.kind)
+    await stack.enter_async_context(reading)
+    return reading.look_back
 
 
 def join_verifying(foundation: Foundation, source: Source, *, jobs: int) -> Verifying:

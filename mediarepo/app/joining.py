@@ -23,7 +23,7 @@ from mediarepo.model.media import StoreClass
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
-from mediarepo.services.downloads import Downloads
+from mediarepo.services.downloads import Downloads, LookBack
 from mediarepo.services.fetching import Fetching
 from mediarepo.services.hashing import Hashing
 from mediarepo.services.holding import Holding
@@ -86,7 +86,12 @@ def join_uploads(
 
 
 def join_downloads(
-    foundation: Foundation, tenants: Tenants, access_times: AccessTimes, arrivals: Arrivals, hashing: Hashing
+    foundation: Foundation,
+    tenants: Tenants,
+    access_times: AccessTimes,
+    arrivals: Arrivals,
+    hashing: Hashing,
+    look_back: LookBack | None = None,
 ) -> Downloads:
     """Join what gives media out."""
     return Downloads(
@@ -98,6 +103,7 @@ def join_downloads(
         arrivals=arrivals,
         hashing=hashing,
         on_missing=foundation.metrics.objects_missing.inc,
+        look_back=look_back,
     )
 
 
@@ -135,11 +141,12 @@ def join_quotas(foundation: Foundation) -> Quotas:
     return Quotas(settings.quotas, settings.uploads, QuotaTable(foundation.database))
 
 
-def join_pending(foundation: Foundation, quotas: Quotas) -> PendingUploads:
+def join_pending(foundation: Foundation, quotas: Quotas, look_back: LookBack | None = None) -> PendingUploads:
     """Join what gives out media ids before their content."""
     config, database = foundation.settings.uploads, foundation.database
     holding = Holding(leases=Leases(database), duration_ms=config.lease_ms)
-    return PendingUploads(config=config, table=PendingTable(database), holding=holding, quotas=quotas)
+    table = PendingTable(database)
+    return PendingUploads(config=config, table=table, holding=holding, quotas=quotas, look_back=look_back)
 
 
 def join_remote_media(

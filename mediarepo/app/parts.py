@@ -9,6 +9,7 @@ from mediarepo.app.administering import Administration, join_administration
 from mediarepo.app.background import regular_jobs
 from mediarepo.app.federating import Federating, open_federating
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
+from mediarepo.app.importing import open_read_through
 from mediarepo.app.joining import (
     join_downloads,
     join_pending,
@@ -80,7 +81,8 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         arrivals = await _open_arrivals(stack, settings)
         hashing = Hashing(table=HashingTable(foundation.database), stores=foundation.stores)
         await stack.enter_async_context(hashing)
-        downloads = join_downloads(foundation, tenants, access_times, arrivals, hashing)
+        look_back = await open_read_through(stack, foundation)
+        downloads = join_downloads(foundation, tenants, access_times, arrivals, hashing, look_back)
         federating = await stack.enter_async_context(open_federating(foundation))
         remote_media = join_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
@@ -97,7 +99,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             uploads=join_uploads(foundation, memory, settings.uploads),
             quotas=quotas,
             rates=rates,
-            pending=join_pending(foundation, quotas),
+            pending=join_pending(foundation, quotas, look_back),
             downloads=downloads,
             remote_media=remote_media,
             verification=_verification(settings, federating, tenants),

@@ -11,6 +11,7 @@ import typer
 from mediarepo.embedded.errors import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
+from mediarepo.importers.errors import SourceError
 from mediarepo.web.server import ListenError
 
 
@@ -29,7 +30,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(main)
-    except (ListenError, EmbeddedError, KeyFileError) as exc:
+    except (ListenError, EmbeddedError, KeyFileError, SourceError) as exc:
         typer.echo(f"mediarepo: {exc}", err=True)
         raise typer.Exit(1) from exc
     except (MatrixError, OSError) as exc:

@@ -24,7 +24,16 @@ from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, tr
 from mediarepo.importers.reading.texts import Row, Values, key_text
 from mediarepo.importers.reading.walking import mapped
 from mediarepo.importers.reading.yamls import entries, load_files, section, text
-from mediarepo.model.imports import Findings, Located, MediaKind, Orphan, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import (
+    SAMPLES,
+    Findings,
+    Located,
+    MediaKind,
+    Orphan,
+    SourceKey,
+    SourceMedia,
+    SourceThumbnail,
+)
 
 _MEDIA, _THUMBNAILS = "mediaapi_media_repository", "mediaapi_thumbnail"
 _WANTED = (
@@ -44,7 +53,6 @@ _BY_ADDRESS = "media_origin = {0} AND media_id = {1}"
 _HASH = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _METHOD = re.compile(r"[a-z]+", re.ASCII)
 _FRESH_MS = 10 * 60 * 1000
-_SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +106,14 @@ class DendriteSource(ShelvedSource):
         shelf = FolderShelf("base_path", config.base_path, follow_links=follow_links)
         super().__init__(name, self.database, [shelf], now_ms=now_ms)
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at the table, the folder, and a few originals."""
         findings = Findings(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
         await check_shelves(self.shelves, findings)
         try:
             await self._count(findings)
             if findings.usable:
-                await try_some(self, self.media(), findings, count=_SAMPLES)
+                await try_some(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -5,6 +5,7 @@ from typing import Protocol, Self
 
 from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.model.imports import (
+    SAMPLES,
     Findings,
     Located,
     Orphan,
@@ -48,8 +49,11 @@ class Source(Protocol):
         """Where the buckets of ObjectBytes are, by the names of their shelves."""
         ...
 
-    async def preflight(self) -> Findings:
-        """Look at everything an import would need; never raises for what is wrong with the source."""
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+        """Look at everything an import would need; never raises for what is wrong with the source.
+
+        So many originals are looked for, one by one.
+        """
         ...
 
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 _DAY_MS = 24 * 60 * 60 * 1000
 _FINGERPRINT_BYTES = 8
 
+SAMPLES = 20
+"""How many originals a preflight looks for."""
+
 
 class MediaKind(StrEnum):
     """Which of a source's collections media belong to."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -25,6 +26,18 @@ log = structlog.get_logger(__name__)
 
 OnMissing = Callable[[Blob], Awaitable[None]]
 """Told of a blob that S3 no longer has."""
+
+
+_LOOK_BACK_S = 1.0
+"""How often those who wait for content look back, as nobody brings news from there."""
+
+
+class LookBack(Protocol):
+    """Looks media up where they were kept before."""
+
+    async def __call__(self, mxc: Mxc, *, by_stranger: bool) -> bool:
+        """Say whether there is news of them, so that they must be read anew."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +67,31 @@ class Downloads:
     arrivals: Arrivals
     hashing: Hashing
     on_missing: Callable[[], None]
+    look_back: LookBack | None = None
 
     async def find(self, mxc: Mxc, asking: Asking) -> Media:
         """Read media that the asker may have; NotFoundError tells nobody why not."""
-        return await self.judge(mxc, await self.media.get(mxc), asking)
+        return await self.judge(mxc, await self.read(mxc, asking), asking)
+
+    async def read(self, mxc: Mxc, asking: Asking) -> Media | None:
+        """Read media, as they are here or, if they have not moved in yet, where they were before."""
+        media = await self.media.get(mxc)
+        return await self.media.get(mxc) if await self.has_news(mxc, media, asking) else media
+
+    async def has_news(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
+        """Look media up where they were kept before, unless they are here already; True when they must be read anew."""
+        if self.look_back is None:
+            return False
+        if media is not None and (media.hidden or media.state not in {MediaState.PENDING, MediaState.MISSING}):
+            return False
+        return await self.look_back(mxc, by_stranger=asking.legacy)
 
     async def judge(self, mxc: Mxc, media: Media | None, asking: Asking) -> Media:
         """Let media just read through, waiting for their content or its hash if need be, or refuse them."""
         if media is not None and await self.clear_suspicion(media):
             media = await self.media.get(mxc)
         if media is not None and media.state is MediaState.PENDING and asking.wait_ms:
-            media = await self.wait_for_content(mxc, asking.wait_ms)
+            media = await self.wait_for_content(mxc, asking)
         return self.permit(media, asking)
 
     async def clear_suspicion(self, media: Media) -> bool:
@@ -74,17 +101,17 @@ class Downloads:
         await self.hashing.learn(media.blob)
         return True
 
-    async def wait_for_content(self, mxc: Mxc, wait_ms: int) -> Media | None:
+    async def wait_for_content(self, mxc: Mxc, asking: Asking) -> Media | None:
         """Wait until announced media have their content, or for as long as the asker will, and read them."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + wait_ms / 1000
+        until = loop.time() + asking.wait_ms / 1000
         with self.arrivals.watching(mxc) as watch:
             while True:
-                media = await self.media.get(mxc)
+                media = await self.read(mxc, asking)
                 remaining_s = until - loop.time()
                 if media is None or media.state is not MediaState.PENDING or remaining_s <= 0:
                     return media
-                await watch.wait(remaining_s)
+                await watch.wait(remaining_s if self.look_back is None else min(remaining_s, _LOOK_BACK_S))
 
     def permit(self, media: Media | None, asking: Asking) -> Media:
         """Let media through, or refuse it: absent, hidden and frozen media all look the same."""

@@ -11,6 +11,7 @@ from mediarepo.model.leases import Lease
 from mediarepo.model.media import MediaState, PendingMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
+from mediarepo.services.downloads import LookBack
 from mediarepo.services.holding import Holding
 from mediarepo.services.quotas import Quotas
 
@@ -26,6 +27,7 @@ class PendingUploads:
     table: PendingTable
     holding: Holding
     quotas: Quotas
+    look_back: LookBack | None = None
 
     async def create(self, mxc: Mxc, requester: Requester) -> PendingMedia:
         """Announce a media id for content that is to follow."""
@@ -39,7 +41,11 @@ class PendingUploads:
         Refused, in this order: an id that nobody created, one that is being filled, one of another user, one that has
         content, one that has expired.
         """
-        if await self.table.get(mxc) is None:
+        announced = await self.table.get(mxc)
+        if self.look_back is not None and (announced is None or announced.state is MediaState.PENDING):
+            await self.look_back(mxc, by_stranger=False)
+            announced = await self.table.get(mxc)
+        if announced is None:
             raise NotFoundError("there is no such media id")
         async with self.holding.trying(f"upload {mxc}") as lease:
             if lease is None:

@@ -72,7 +72,7 @@ class RemoteMedia:
     async def find(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Media | Tee:
         """Find media, fetching them if need be; with `teed`, content that is still arriving will do."""
         self._check_denied(mxc)
-        media = await self._downloads.media.get(mxc)
+        media = await self._downloads.read(mxc, asking)
         if not self._to_be_fetched(mxc, media, asking):
             return await self._downloads.judge(mxc, media, asking)
         tee = await self._fetched(mxc, asking, teed=teed)
@@ -80,7 +80,7 @@ class RemoteMedia:
 
     async def find_stored(self, mxc: Mxc, asking: Asking) -> Media:
         """Find media whose content is stored, fetching them if need be."""
-        await self.ensure(mxc, await self._downloads.media.get(mxc), asking)
+        await self.ensure(mxc, await self._downloads.read(mxc, asking), asking)
         return await self._downloads.find(mxc, asking)
 
     async def ensure(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:

@@ -52,10 +52,12 @@ class Thumbnails:
     async def _find(self, mxc: Mxc, asked: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
         spec = configured_spec(self.config.specs, asked)
         found = await self.media.get_with_thumbnail(mxc, spec)
+        if await self.downloads.has_news(mxc, None if found is None else found.media, asking):
+            found = await self.media.get_with_thumbnail(mxc, spec)
         if await self.remote.ensure(mxc, None if found is None else found.media, asking):
             found = await self.media.get_with_thumbnail(mxc, spec)
         if found is not None and found.media.state is MediaState.PENDING and asking.wait_ms:
-            await self.downloads.wait_for_content(mxc, asking.wait_ms)
+            await self.downloads.wait_for_content(mxc, asking)
             found = await self.media.get_with_thumbnail(mxc, spec)
         if found is not None and await self.downloads.clear_suspicion(found.media):
             found = await self.media.get_with_thumbnail(mxc, spec)

@@ -226,7 +226,7 @@ async def test_a_script_does_the_same_as_rows_written_at_once(leaving: Leaving, 
     after = await read_back(target)
     again = await leaving.export(*target.options(), "--remote")
 
-    assert (scripted.status, again.status, before) == (2, 2, [])
+    assert (scripted.status, again.status, before) == (2, 2, []), again.errors
     assert len(after) == 13
     assert (again.done["already_there"], again.done["exported"], again.done["written_bytes"]) == (13, 0, 0)
 

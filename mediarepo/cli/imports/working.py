@@ -12,7 +12,7 @@ from mediarepo.cli.showing import human_bytes, show_json, show_table
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_items import ItemState
-from mediarepo.model.imports import Findings
+from mediarepo.model.imports import SAMPLES, Findings
 from mediarepo.services.imports.planning import make_plan
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.pruning import PruneRefusedError
@@ -33,9 +33,9 @@ async def preflight(imports: Imports, *, as_json: bool) -> int:
     return CLEAN if findings.usable else UNUSABLE
 
 
-async def look(imports: Imports) -> Findings:
-    """Find out whether an import makes sense."""
-    findings = await imports.opened.source.preflight()
+async def look(imports: Imports, *, tries: int = SAMPLES) -> Findings:
+    """Find out whether an import makes sense, looking for so many originals."""
+    findings = await imports.opened.source.preflight(tries=tries)
     addresses, policy = imports.opened.source.bucket_addresses, imports.options.policy
     findings.problems += imports.importing.targets.problems(addresses, policy.mode)
     findings.facts += imports.importing.targets.facts(addresses, policy.mode)
@@ -64,7 +64,7 @@ def _tell(findings: Findings) -> None:
 
 async def plan(imports: Imports, *, as_json: bool) -> int:
     """Say what a run would do."""
-    progress = await _expected(imports)
+    progress = _expected(await imports.opened.source.preflight(tries=0))
     judge = imports.importing.judge(imports.opened.source, imports.options.policy)
     async with shown("plan", progress):
         found = await make_plan(imports.opened.source, imports.known, judge, imports.importing.ledger, progress)
@@ -79,8 +79,7 @@ async def plan(imports: Imports, *, as_json: bool) -> int:
     return CLEAN
 
 
-async def _expected(imports: Imports) -> Progress:
-    findings = await imports.opened.source.preflight()
+def _expected(findings: Findings) -> Progress:
     kinds = ("local", "remote", "url_cache")
     return Progress(
         expected_rows=sum(findings.counts.get(kind, 0) for kind in kinds),
@@ -90,11 +89,11 @@ async def _expected(imports: Imports) -> Progress:
 
 async def run_once(imports: Imports, *, as_json: bool) -> int:
     """Import once; the exit status says how it ended."""
-    findings = await look(imports)
+    findings = await look(imports, tries=0)
     if not findings.usable:
         _tell(findings)
         return UNUSABLE
-    return await _run(imports, await _expected(imports), as_json=as_json)
+    return await _run(imports, _expected(findings), as_json=as_json)
 
 
 async def _run(imports: Imports, progress: Progress, *, as_json: bool) -> int:
@@ -140,6 +139,6 @@ async def watch(imports: Imports, stop: asyncio.Event, *, interval_s: float, as_
             async with asyncio.timeout(max(0.1, interval_s)):
                 await stop.wait()
         except TimeoutError:
-            status = await _run(imports, await _expected(imports), as_json=as_json)
+            status = await run_once(imports, as_json=as_json)
             typer.echo(f"took {human_duration((now_ms() - started_ms) / 1000 - interval_s)}", err=True)
     return status

@@ -17,11 +17,11 @@ from mediarepo.importers.reading.objects import BucketShelf
 from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.shelves import Shelf
 from mediarepo.importers.reading.sqlite import open_read_only
-from mediarepo.model.imports import Findings, MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
 
 _MEDIA, _CONTENTS, _THUMBNAILS = "servernamemediaid_metadata", "filehash_metadata", "thumbnailid_metadata"
 _USERS, _BLOCKED = "servernamemediaid_userlocalpart", "blocked_servername_mediaid"
-_HASH_BYTES, _CONTENT_BYTES, _SAMPLES = 32, 24, 20
+_HASH_BYTES, _CONTENT_BYTES = 32, 24
 _QUARANTINED_BY = "conduit"
 Tree = Mapping[bytes, bytes]
 
@@ -60,7 +60,7 @@ class ConduitSource(IndexedSource):
             shelf = BucketShelf("media", Bucket(config.bucket), prefix=config.prefix)
         super().__init__(name, None, [shelf], now_ms=now_ms)
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at the trees, the place of media, and a few originals."""
         findings = Findings(facts=[f"the server name is {self.config.server_name}"])
         await check_shelves(self.shelves, findings)
@@ -73,7 +73,7 @@ class ConduitSource(IndexedSource):
             if media and not findings.counts[MediaKind.LOCAL]:
                 findings.problems.append(f"no media belong to {self.config.server_name}: the name must be wrong")
             if findings.usable:
-                await try_some(self, self.media(), findings, count=_SAMPLES)
+                await try_some(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -12,7 +12,7 @@ from mediarepo.importers.key_value.keys import MediaKey, parse_encoded_key
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Placed
 from mediarepo.importers.reading.shelved import check_shelves, wall_clock_ms
-from mediarepo.model.imports import Findings, MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class FlatConduitSource(IndexedSource):
         self._folder = folder
         self._server_name = server_name
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:  # noqa: ARG002 - nothing can be tried
         """Look at the folder."""
         findings = Findings(facts=[f"the server name is {self._server_name}"])
         await check_shelves(self.shelves, findings)

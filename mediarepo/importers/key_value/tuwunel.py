@@ -17,10 +17,10 @@ from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Placed
 from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.yamls import section, text
-from mediarepo.model.imports import Findings, MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"
-_EXPIRY_BYTES, _SAMPLES = 8, 20
+_EXPIRY_BYTES = 8
 Tree = Mapping[bytes, bytes]
 
 
@@ -65,7 +65,7 @@ class TuwunelSource(IndexedSource):
         shelf = FolderShelf("media", config.media_path, follow_links=follow_links)
         super().__init__(name, None, [shelf], now_ms=now_ms)
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at the database, the folder, and a few originals."""
         findings = Findings(facts=[f"the server name is {self.config.server_name}"])
         for setting in self.config.providers:
@@ -77,7 +77,7 @@ class TuwunelSource(IndexedSource):
                 findings.counts[kind] = sum(one.kind is kind for one in media)
             findings.counts["pending"] = sum(one.pending for one in media)
             if findings.usable:
-                await try_some(self, self.media(), findings, count=_SAMPLES)
+                await try_some(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -19,6 +19,7 @@ from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, tr
 from mediarepo.importers.reading.shelves import Shelf
 from mediarepo.importers.reading.walking import mapped
 from mediarepo.model.imports import (
+    SAMPLES,
     Findings,
     Located,
     Orphan,
@@ -28,7 +29,6 @@ from mediarepo.model.imports import (
 )
 
 _FRESH_MS = 10 * 60 * 1000
-_SAMPLES = 20
 
 
 class MatrixMediaRepoSource(ShelvedSource):
@@ -48,7 +48,7 @@ class MatrixMediaRepoSource(ShelvedSource):
         shelves = [_shelf(datastore, follow_links=follow_links) for datastore in config.datastores]
         super().__init__(name, self.database, shelves, now_ms=now_ms)
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at the tables, every datastore, and a few originals."""
         findings = Findings(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
         findings.problems += [f"datastores of type {kind} are not supported" for kind in self.config.unknown]
@@ -57,7 +57,7 @@ class MatrixMediaRepoSource(ShelvedSource):
             await self.tables.look_at(findings)
             if findings.usable:
                 await self._look_at_datastores(findings)
-                await try_some(self, self.media(), findings, count=_SAMPLES)
+                await try_some(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -119,13 +119,13 @@ async def try_some(
         async for media in rows:
             if media.pending:
                 continue
+            if tried == count:
+                break
             tried += 1
             resolution = await source.locate(media)
             found += resolution.state is ResolutionState.FOUND
             if resolution.state is not ResolutionState.FOUND:
                 words = words or f"{media.media_id}: {resolution.words}"
-            if tried == count:
-                break
     if tried and not found:
         findings.problems.append(f"none of {tried} originals was found ({words}): do the folders belong to it?")
     elif tried:

@@ -9,6 +9,7 @@ from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUn
 from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.importers.synapse.rows import ALL_COLUMNS, local_media, remote_media
 from mediarepo.model.imports import (
+    SAMPLES,
     DownloadBytes,
     Findings,
     Located,
@@ -79,7 +80,7 @@ class HostedSynapseSource:
         """There are no buckets."""
         return {}
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:  # noqa: ARG002 - nothing can be tried
         """Find out whether the token is an admin's, and whose media there are."""
         findings = Findings(facts=["other servers' media, thumbnails and orphans cannot be seen by HTTP"])
         try:

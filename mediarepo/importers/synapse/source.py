@@ -17,6 +17,7 @@ from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbn
 from mediarepo.importers.synapse.preflight import look_at
 from mediarepo.importers.synapse.rows import Tables
 from mediarepo.model.imports import (
+    SAMPLES,
     Findings,
     Located,
     MediaKind,
@@ -28,7 +29,6 @@ from mediarepo.model.imports import (
 
 _BY_KEY = ("media_origin", "media_id")
 _BY_PLACE = ("media_origin || '/'", "COALESCE(filesystem_id, '')", "media_id")
-_SAMPLES = 20
 _FRESH_MS = 10 * 60 * 1000
 
 
@@ -55,13 +55,13 @@ class SynapseSource(ShelvedSource):
             self.database, server_name=config.server_name, unused_expiration_ms=config.unused_expiration_ms
         )
 
-    async def preflight(self) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at database, folders and buckets, and try a few originals."""
         findings = await look_at(self.config, self.database, self.tables, now_ms=self._now_ms())
         await check_shelves(self.shelves, findings)
         if findings.usable:
             try:
-                await try_some(self, self.tables.local(url_cache=False), findings, count=_SAMPLES)
+                await try_some(self, self.tables.local(url_cache=False), findings, count=tries)
             except SourceError as exc:
                 findings.problems.append(str(exc))
         return findings

@@ -14,9 +14,10 @@ from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.db.import_runs import ImportRuns
 from mediarepo.db.sweeping import Intents
 from mediarepo.errors import MatrixError
+from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import ImportSource, LedgerOrphan
-from mediarepo.model.imports import Located, Orphan
+from mediarepo.model.imports import Located, Orphan, ResolutionState
 from mediarepo.model.leases import Lease
 from mediarepo.model.thumbnails import ThumbnailSpec
 from mediarepo.services.holding import Holding
@@ -38,6 +39,9 @@ from mediarepo.services.stores import Stores
 log = structlog.get_logger(__name__)
 
 _BEAT_S = 10
+_FEW = 10
+_PATIENCE, _LOOK_S = 1.5, 2.0
+"""For how many leases, and how often, a source that somebody holds is waited for: he may have been killed."""
 
 
 class ImportBusyError(Exception):
@@ -77,15 +81,22 @@ class Importing:
     @asynccontextmanager
     async def holding_source(self, known: ImportSource) -> AsyncIterator[Lease]:
         """Be the only one who imports from a source; what a dead one left is removed first, what is left now last."""
-        holder = holder_of(known.name)
-        async with self.holding.trying(f"import {known.name}") as lease:
-            if lease is None:
+        loop, holder = asyncio.get_running_loop(), holder_of(known.name)
+        until = loop.time() + self.holding.duration_ms / 1000 * _PATIENCE
+        while True:
+            async with self.holding.trying(f"import {known.name}") as lease:
+                if lease is not None:
+                    await self.clear(holder)
+                    yield lease
+                    await self.clear(holder)
+                    return
+            if loop.time() > until:
                 raise ImportBusyError(f"another process is importing from {known.name} just now")
-            await self._clear(holder)
-            yield lease
-            await self._clear(holder)
+            log.warning("import_waits", source=known.name, reason="another process holds it, or died a moment ago")
+            await asyncio.sleep(_LOOK_S)
 
-    async def _clear(self, holder: str) -> None:
+    async def clear(self, holder: str) -> None:
+        """Remove what a holder made and nobody committed."""
         if await self.intents.condemn_all(holder):
             await self.outbox.drain()
 
@@ -136,11 +147,13 @@ class Importing:
                     progress.rows += 1
                 progress.lists = source.lists
                 if len(batch) == BATCH:
+                    _check_first(batch, progress)
                     await working.take(batch)
                     batch = []
                 if len(orphans) == BATCH:
                     await self.ledger.note_orphans(known.source_id, run_id, orphans)
                     orphans = []
+        _check_first(batch, progress)
         await working.take(batch)
         await self.ledger.note_orphans(known.source_id, run_id, orphans)
 
@@ -207,6 +220,15 @@ class Importing:
                 await self.intents.beat_all(holder_of(known.name))
             except MatrixError as exc:
                 log.warning("import_not_noted", reason=exc.message)
+
+
+def _check_first(batch: Sequence[Located], progress: Progress) -> None:
+    """Refuse to call everything missing: then it is the folder, or the bucket, that is another one."""
+    states = [one.resolution.state for one in batch if one.resolution.state is not ResolutionState.PENDING]
+    if progress.rows == len(batch) and len(states) >= _FEW and set(states) == {ResolutionState.MISSING}:
+        raise SourceError(
+            f"none of the first {len(states)} originals is there: do the folders or buckets belong to it?"
+        )
 
 
 def holder_of(name: str) -> str:

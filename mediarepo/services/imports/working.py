@@ -10,7 +10,7 @@ import structlog
 
 from mediarepo.db.import_commits import ImportCommits
 from mediarepo.db.import_ledger import ImportLedger
-from mediarepo.errors import MatrixError
+from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import Entry, ItemState, Known, Reason
@@ -30,7 +30,7 @@ _PAUSE_S = 0.5
 _MAX_FAILURES_IN_A_ROW = 30
 
 
-class StorageOutageError(Exception):
+class StorageOutageError(UnavailableError):
     """So many objects in a row could not be stored that going on makes no sense."""
 
 
@@ -123,7 +123,8 @@ class Working:
     def _failed(self, item: Carry, exc: MatrixError) -> Entry:
         self._failures += 1
         if self._failures >= _MAX_FAILURES_IN_A_ROW:
-            raise StorageOutageError(f"{self._failures} in a row could not be stored, the last because: {exc}")
+            words = f"{self._failures} in a row could not be stored, the last because: {exc}"
+            raise StorageOutageError(words, retry_after_s=60)
         return Entry(media=item.media, state=ItemState.FAILED, reason=Reason.STORAGE, words=str(exc))
 
     async def _look_again(self, entry: Entry) -> Entry | None:

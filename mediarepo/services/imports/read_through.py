@@ -1,0 +1,161 @@
+"""Media that have not moved in yet: looked up where they were kept before, served, and imported on the way."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+import structlog
+
+from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.opening import OpenSource
+from mediarepo.model.import_items import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
+from mediarepo.model.imports import Located, MediaKind, SourceMedia
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.single_flight import SingleFlight
+from mediarepo.services.imports.judging import Carry, Policy
+from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.runs import Importing, Options
+from mediarepo.services.imports.working import Working
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 16
+_MAX_WAITING = 1_000
+_TIMEOUT_S = 300
+_REMEMBER_S = 1.0
+_MAX_REMEMBERED = 10_000
+_LOOK_WHETHER_ENDED_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Past:
+    """One source that is looked through on behalf of clients; `run_id` is None until that has happened once."""
+
+    opened: OpenSource
+    policy: Policy
+    kind: str
+    holder: str = field(default_factory=lambda: f"read-through {secrets.token_hex(8)}")
+    known: ImportSource | None = None
+    working: Working | None = None
+    looked: float = -_LOOK_WHETHER_ENDED_S
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ReadThrough:
+    """Looks into the sources that are configured so, one look for everybody who asks for the same media."""
+
+    def __init__(self, importing: Importing, *, on_outcome: Callable[[str], None]) -> None:
+        self._importing = importing
+        self._on_outcome = on_outcome
+        self._pasts: list[_Past] = []
+        self._flights = SingleFlight[bool]()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+        self._nothing: dict[Mxc, float] = {}
+
+    def add(self, opened: OpenSource, policy: Policy, kind: str) -> None:
+        """Look through a source, too."""
+        self._pasts.append(_Past(opened=opened, policy=policy, kind=kind))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._flights.__aexit__(None, None, None)
+        for past in self._pasts:
+            with suppress(MatrixError):  # what is left is removed by the sweep
+                await self._importing.clear(past.holder)
+
+    async def look_back(self, mxc: Mxc, *, by_stranger: bool) -> bool:
+        """Say whether something about these media was imported just now; an outage of a source is never a no."""
+        loop = asyncio.get_running_loop()
+        asked = self._asked(mxc, by_stranger=by_stranger)
+        if not asked or self._nothing.get(mxc, -_REMEMBER_S) > loop.time() - _REMEMBER_S:
+            return False
+        if self._waiting >= _MAX_WAITING:
+            raise LimitExceededError("too many requests wait for media that have not moved in yet", retry_after_s=5)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                found = await self._flights.run(mxc, lambda: self._look(mxc, asked))
+        except TimeoutError as exc:
+            raise UnavailableError("the media are still being moved", retry_after_s=30) from exc
+        finally:
+            self._waiting -= 1
+        if not found:
+            self._remember(mxc, loop.time())
+        return found
+
+    def _remember(self, mxc: Mxc, now: float) -> None:
+        if len(self._nothing) >= _MAX_REMEMBERED:
+            self._nothing.clear()
+        self._nothing[mxc] = now
+
+    def _asked(self, mxc: Mxc, *, by_stranger: bool) -> Sequence[_Past]:
+        """Choose sources: that of the media's own homeserver, or, for users, those that keep other servers' media."""
+        own = [past for past in self._pasts if mxc.server_name in past.opened.server_names]
+        if own or by_stranger or mxc.server_name in self._importing.own_server_names:
+            return own
+        return [past for past in self._pasts if past.policy.remote is not RemoteChoice.NONE]
+
+    async def _look(self, mxc: Mxc, asked: Sequence[_Past]) -> bool:
+        async with self._slots:
+            for past in asked:
+                try:
+                    if await self._look_into(past, mxc):
+                        self._on_outcome("imported")
+                        return True
+                except SourceError as exc:
+                    self._on_outcome("unavailable")
+                    log.warning("source_unavailable", source=past.opened.source.name, reason=str(exc))
+                    if mxc.server_name in past.opened.server_names:
+                        raise UnavailableError("media cannot be looked up just now", retry_after_s=10) from exc
+        self._on_outcome("nothing")
+        return False
+
+    async def _look_into(self, past: _Past, mxc: Mxc) -> bool:
+        working = await self._open(past)
+        if working is None:
+            return False
+        media = await past.opened.source.lookup(mxc.server_name, mxc.media_id)
+        if media is None or (media.kind is MediaKind.REMOTE) is (mxc.server_name in past.opened.server_names):
+            return False
+        entry = await self._entry(past, working, media)
+        if entry is None:
+            return False
+        if entry.reason in {Reason.STORAGE, Reason.UNREADABLE}:
+            log.error("not_moved", mxc=str(mxc), reason=entry.why)
+            raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
+        again = await self._importing.commits.commit(working.source_id, working.run_id, [entry])
+        working.carrier.forget([entry.content] if entry.content is not None else [])
+        return not again or entry.state is ItemState.COMMITTED
+
+    async def _entry(self, past: _Past, working: Working, media: SourceMedia) -> Entry | None:
+        """Bring one row here, as a run would; None when nothing is new about it."""
+        located = Located(media, await past.opened.source.locate(media))
+        known = await self._importing.ledger.known(working.source_id, [media.key])
+        verdict = working.judge.judge(located, known.get(media.key, Known()))
+        if isinstance(verdict, Carry):
+            return await working.carry(verdict)
+        return verdict if isinstance(verdict, Entry) else None
+
+    async def _open(self, past: _Past) -> Working | None:
+        """Note that the source is looked through; None once it is finalized."""
+        loop = asyncio.get_running_loop()
+        async with past.opening:
+            if past.known is None or loop.time() - past.looked > _LOOK_WHETHER_ENDED_S:
+                past.known = await self._importing.runs.source(past.opened.source.name, past.kind)
+                past.looked = loop.time()
+            if past.known.finalized_ts is not None:
+                return None
+            if past.working is None or past.working.source_id != past.known.source_id:
+                run_id = await self._importing.runs.begin(past.known.source_id, "read-through", {})
+                options = Options(policy=past.policy, jobs=_AT_ONCE)
+                past.working = self._importing.working(
+                    past.opened.source, past.known, run_id, None, options, Progress(), holder=past.holder
+                )
+            return past.working
