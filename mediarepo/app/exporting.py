@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.exporting import ExportTable
+from mediarepo.db.healing import Healing
+from mediarepo.db.sweeping import Sweeping
 from mediarepo.exporters.buckets import BucketPlace
 from mediarepo.exporters.errors import ExportError
 from mediarepo.exporters.files.archives import Archive, FolderArchive
@@ -20,6 +22,7 @@ from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, lo
 from mediarepo.services.exports.contents import Contents
 from mediarepo.services.exports.files import FilesExport
 from mediarepo.services.exports.synapse import SynapseExport
+from mediarepo.services.markers import Markers
 
 _STDOUT = Path("-")
 
@@ -53,7 +56,7 @@ async def open_synapse_export(foundation: Foundation, target: SynapseTarget) -> 
     async with _place_of(target) as place, recording:
         yield SynapseExport(
             table=ExportTable(foundation.database),
-            contents=Contents(stores=foundation.stores),
+            contents=_contents_of(foundation),
             bytes_place=place,
             recording=recording,
             server_name=config.server_name,
@@ -80,5 +83,11 @@ def _archive_of(output: Path) -> Archive:
 async def open_files_export(foundation: Foundation, output: Path) -> AsyncIterator[FilesExport]:
     """Open a folder, or a tar file when the name says so; a single dash is standard output."""
     async with _archive_of(output) as archive:
-        contents = Contents(stores=foundation.stores)
+        contents = _contents_of(foundation)
         yield FilesExport(table=ExportTable(foundation.database), contents=contents, archive=archive)
+
+
+def _contents_of(foundation: Foundation) -> Contents:
+    database = foundation.database
+    markers = Markers(sweeping=Sweeping(database), healing=Healing(database))
+    return Contents(stores=foundation.stores, markers=markers)

@@ -11,6 +11,7 @@ from mediarepo.config.stores import StoreConfig
 from mediarepo.exporters.errors import ExportError
 from mediarepo.exporters.places import FoundBytes
 from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 
 _PART_BYTES = 8 * 1024 * 1024
@@ -46,8 +47,11 @@ class BucketPlace:
             if listed.key != key:
                 return None
             hashing = _Hashing()
-            async with self._store.open(key) as stored:
-                await stored.send_to(hashing)
+            try:
+                async with self._store.open(key) as stored:
+                    await stored.send_to(hashing)
+            except ObjectMissingError:
+                return None
             return FoundBytes(listed.size_bytes, hashing.sha256.digest())
         return None
 

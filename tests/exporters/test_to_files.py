@@ -3,6 +3,9 @@
 import asyncio
 import io
 import json
+import os
+import shlex
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -203,3 +206,23 @@ async def test_an_outage_is_no_verdict_on_media(
     assert down.status == 3
     assert {outcome for outcome, _ in down.problems.values()} == {"failed"}
     assert states == 3
+
+
+@pytest.mark.parametrize("size_bytes", [10, 6 * MIB])
+async def test_an_output_that_takes_no_more_is_told_in_words(leaving: Leaving, size_bytes: int) -> None:
+    await leaving.upload(bytes(size_bytes))
+    command = [sys.executable, "-m", "mediarepo", "export", *options("-"), "--config", str(leaving.config)]
+
+    full = await asyncio.create_subprocess_shell(f"{shlex.join(command)} >/dev/full", stderr=asyncio.subprocess.PIPE)
+    _, errors = await full.communicate()
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = await asyncio.create_subprocess_exec(*command, stdout=writer, stderr=asyncio.subprocess.PIPE)
+    os.close(writer)
+    _, closed_errors = await closed.communicate()
+
+    assert (full.returncode, closed.returncode) == (1, 1)
+    assert errors.startswith(b"mediarepo: ")
+    assert b"No space left on device" in errors
+    assert b"Broken pipe" in closed_errors
+    assert b"Traceback" not in errors + closed_errors

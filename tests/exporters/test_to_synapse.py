@@ -8,6 +8,7 @@ from typing import Any
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.imports import ResolutionState, SourceMedia
+from mediarepo.services.markers import marker_key
 from tests.exporters.conftest import OTHER_USER, USER, Leaving, Target, hash_of
 from tests.importers.conftest import SourceBucket
 from tests.pictures.drawn import jpeg
@@ -214,6 +215,19 @@ async def test_damaged_objects_are_not_exported(leaving: Leaving, empty_sqlite: 
     }
     assert set(await read_back(empty_sqlite)) == {good}
     assert len([path for path in empty_sqlite.store.rglob("*") if path.is_file()]) == 1
+
+
+async def test_nothing_is_lost_in_a_bucket_that_is_not_ours(leaving: Leaving, empty_sqlite: Target) -> None:
+    media_id = await leaving.upload(b"content")
+    await leaving.hide(media_id)
+    await leaving.own.store.delete([await leaving.object_key(media_id), marker_key(leaving.own.store)])
+
+    exported = await leaving.export(*empty_sqlite.options())
+
+    assert exported.status == 3
+    assert exported.problems[media_id][0] == "failed"
+    assert "another installation's" in exported.problems[media_id][1]
+    assert await read_back(empty_sqlite) == {}
 
 
 async def test_a_script_does_the_same_as_rows_written_at_once(leaving: Leaving, target: Target) -> None:

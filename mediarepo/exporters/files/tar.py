@@ -73,7 +73,7 @@ class TarArchive:
                 yield member
             except Exception as exc:
                 if 0 < member.written_bytes < size_bytes:
-                    raise ExportError(f"{self.words} was cut short within {path}: begin again ({exc})") from exc
+                    raise ExportError(f"{self.words} was cut short within {path}: begin again") from exc
                 raise
             finally:
                 if member.written_bytes == size_bytes:

@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
+from mediarepo.errors import UnavailableError
 from mediarepo.model.media import Blob
 from mediarepo.model.sinks import Sink
 from mediarepo.model.spans import Span
+from mediarepo.services.markers import NOT_OURS, Markers
 from mediarepo.services.stores import Stores
-from mediarepo.storage.errors import StorageUnavailableError
+from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
 
 _ATTEMPTS = 4
 _PAUSE_S = 0.5
@@ -41,11 +43,13 @@ class Contents:
     """Reads content from S3, in pieces."""
 
     stores: Stores
+    markers: Markers
 
     async def send(self, blob: Blob, sha256: bytes | None, sink: Sink | None) -> bytes:
         """Push content to a sink, if there is one; gives its hash.
 
-        When S3 breaks off, it is asked for the rest; a sink that fails is not tried again. Raises ObjectMissingError,
+        When S3 breaks off, it is asked for the rest; a sink that fails is not tried again. Raises ObjectMissingError
+        (an object missing in a bucket that is not ours is an outage),
         StorageUnavailableError, and DamagedContentError, before the first byte or after the last one was pushed.
         """
         measuring = _Measuring(sink)
@@ -53,6 +57,10 @@ class Contents:
             try:
                 await self._send_rest(blob, measuring)
                 break
+            except ObjectMissingError as exc:
+                if not await self.markers.is_ours(self.stores.named(blob.store)):
+                    raise UnavailableError(f"store {blob.store}: {NOT_OURS}", retry_after_s=60) from exc
+                raise
             except StorageUnavailableError:
                 if measuring.sink_failed or attempt == _ATTEMPTS - 1:
                     raise
