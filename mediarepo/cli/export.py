@@ -34,7 +34,9 @@ User = Annotated[str | None, typer.Option(help="Only uploads of this user, as in
 Since = Annotated[str | None, typer.Option(help="Only media made since, as in 2026-11-23, or ms since 1970.")]
 Output = Annotated[Path | None, typer.Option(help="A folder, a file named .tar, or - for standard output.")]
 Sql = Annotated[Path | None, typer.Option(help="Write statements for Synapse's database into this file.")]
-SinceCutover = Annotated[bool, typer.Option("--since-cutover", help="Only media that were not imported.")]
+SinceCutover = Annotated[
+    bool, typer.Option("--since-cutover", help="Only media that were not imported, or changed since.")
+]
 Remote = Annotated[bool, typer.Option("--remote", help="Also what was fetched from other servers.")]
 IntoBucket = Annotated[bool, typer.Option("--into-bucket", help="Write bytes into Synapse's bucket.")]
 Jobs = Annotated[int, typer.Option(min=1, max=64, help="How many objects to read at once.")]

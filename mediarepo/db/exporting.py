@@ -18,7 +18,11 @@ _SELECTED = f"""FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
         AND (m.server_name = $1 OR ($1::text IS NULL AND NOT m.remote) OR ($2::boolean AND m.remote))
         AND ($3::text IS NULL OR m.uploaded_by = $3)
         AND ($4::bigint IS NULL OR m.created_ts >= $4)
-        AND (NOT $5::boolean OR m.import_source_id IS NULL)"""
+        AND (NOT $5::boolean OR m.import_source_id IS NULL OR EXISTS (
+            SELECT FROM import_item i
+            WHERE i.source_id = m.import_source_id AND i.server_name = m.server_name AND i.media_id = m.media_id
+                AND ((i.mode = 'pending' AND m.state = 'ready')
+                    OR (i.quarantined_by IS NULL AND m.quarantined_by IS NOT NULL))))"""
 
 _PAGE_OF = f"""SELECT m.server_name, m.media_id, m.remote, m.content_type, m.upload_name, m.uploaded_by,
     CASE WHEN m.state = 'ready' AND b.missing_ts IS NOT NULL THEN 'missing' ELSE m.state END AS state,

@@ -12,7 +12,8 @@ from mediarepo.model.mxc import Mxc
 class ExportSelection:
     """Which media leave: of one server or of all whose own they are, by one user, since a time, not imported.
 
-    `with_remote` adds all that was fetched from other servers.
+    `with_remote` adds all that was fetched from other servers. `native_only` leaves out what was imported and has been
+    neither filled nor hidden since.
     """
 
     server_name: str | None = None

@@ -139,6 +139,33 @@ async def test_a_selection_by_user_and_time_and_origin(leaving: Leaving, empty_s
     assert set(await read_back(empty_sqlite)) == {old, others}
 
 
+async def test_since_the_cutover_announced_ids_were_filled_and_media_hidden(
+    leaving: Leaving, empty_sqlite: Target
+) -> None:
+    made = {name: await leaving.upload(name.encode()) for name in ("filled", "hidden", "hidden before", "imported")}
+    await leaving.own.rows("INSERT INTO import_source (name, kind, created_ts) VALUES ('old', 'synapse', 1)")
+    for name, media_id in made.items():
+        await leaving.change(media_id, "import_source_id = (SELECT source_id FROM import_source)")
+        await leaving.own.rows(
+            """INSERT INTO import_item (source_id, server_name, media_id, kind, state, mode, quarantined_by,
+                   fingerprint, run_id, seen_run_id, updated_ts)
+               SELECT source_id, $1, $2, 'local', 'committed', $3, $4, '', 1, 1, 1 FROM import_source""",
+            *(SERVER_NAME, media_id, "pending" if name == "filled" else "uploaded"),
+            "@admin:old.example" if name == "hidden before" else None,
+        )
+        if name.startswith("hidden"):
+            await leaving.hide(media_id)
+    await put_row(empty_sqlite, made["filled"], media_length=None)
+    await put_row(empty_sqlite, made["hidden"], media_length=6)
+
+    exported = await leaving.export(*empty_sqlite.options(), "--since-cutover")
+
+    assert exported.status == 2
+    assert set(exported.problems) == {made["hidden"]}
+    assert (exported.done["media"], exported.done["exported"]) == (2, 1)
+    assert (await read_back(empty_sqlite))[made["filled"]][1] == b"filled"
+
+
 async def put_row(target: Target, media_id: str, **values: Any) -> None:
     row = {"media_id": media_id, "created_ts": 1, "user_id": USER, **values}
     if "host" not in target.arguments:
