@@ -115,12 +115,12 @@ class Judge:
         return Unchanged(located.media, verdict.state) if same and not known.gone else verdict
 
     def _decide(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
-        refusal = self._refused(media, known) or self._unwanted(media, resolution)
-        if refusal is not None:
-            return refusal
+        settled = self._refused(media, known) or _here_already(media, known) or self._unwanted(media, resolution)
+        if settled is not None:
+            return settled
         match resolution.state:
             case ResolutionState.FOUND if resolution.found is not None:
-                return self._found(media, resolution, known)
+                return self._found(media, resolution)
             case ResolutionState.PENDING:
                 return self._pending(media)
             case ResolutionState.MISMATCH:
@@ -165,9 +165,7 @@ class Judge:
             case RemoteChoice.AUTO:
                 return bool(self._buckets) and not isinstance(self._best(media, resolution), FileBytes)
 
-    def _found(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
-        if known.is_ours and known.media_state == "ready":
-            return Entry(media=media, state=ItemState.COMMITTED)
+    def _found(self, media: SourceMedia, resolution: Resolution) -> Entry | Carry:
         best = self._best(media, resolution)
         if best is None:
             return _entry(media, ItemState.MISSING, Reason.NOT_FOUND, resolution.words)
@@ -204,6 +202,13 @@ class Judge:
     @staticmethod
     def _preview_expires_ts(media: SourceMedia) -> int:
         return (media.created_ts or 0) + _PREVIEW_MS
+
+
+def _here_already(media: SourceMedia, known: Known) -> Entry | None:
+    """Keep what was imported, whatever becomes of its bytes at the source."""
+    if known.is_ours and known.media_state == "ready":
+        return Entry(media=media, state=ItemState.COMMITTED)
+    return None
 
 
 def _entry(media: SourceMedia, state: ItemState, reason: Reason, words: str = "") -> Entry:
