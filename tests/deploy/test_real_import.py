@@ -166,6 +166,7 @@ async def finish(move: Move) -> str:
     assert (await move.tell("import", "old", "verify", "--level", "full"))[0] == CLEAN
     code, report = await move.tell("import", "old", "report", "--format", "jsonl")
     assert code == CLEAN
+    assert (await move.tell("import", "old", "finalize"))[0] == CLEAN
     return report
 
 
