@@ -69,7 +69,7 @@ class FolderShelf:
             return Trouble(ResolutionState.UNREADABLE, f"{whole} cannot be read: {exc.strerror}")
         if not self._folder.is_dir():
             return Trouble(ResolutionState.UNREADABLE, f"{self.words} is not there")
-        if whole.is_symlink():
+        if exc.errno != errno.ENAMETOOLONG and whole.is_symlink():
             return Trouble(ResolutionState.UNREADABLE, f"{whole} is a symbolic link to nothing")
         return None
 
