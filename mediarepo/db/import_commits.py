@@ -102,7 +102,8 @@ async def _write(
 ) -> set[SourceKey]:
     """Write media; gives the rows whose line may be written, as nobody else was quicker."""
     inserted = await insert_media(connection, source_id, entries, blob_ids)
-    refreshed = await refresh_media(connection, source_id, entries, blob_ids)
+    there_before = [entry for entry in entries if entry.media.key not in inserted]
+    refreshed = await refresh_media(connection, source_id, there_before, blob_ids)
     for entry in entries:
         if entry.media.key in refreshed.filled:
             await connection.execute(NOTIFY, f"mxc://{entry.media.server_name}/{entry.media.media_id}")
