@@ -1,6 +1,7 @@
 """Running a coroutine as a whole program: signals, and errors in one line."""
 
 import asyncio
+import gc
 import importlib
 import signal
 from collections.abc import Coroutine
@@ -12,7 +13,7 @@ from mediarepo.embedded.errors import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
-from mediarepo.web.server import ListenError
+from mediarepo.web.errors import ListenError
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -27,6 +28,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run to the end; what the operator can mend is told in one line, everything else keeps its traceback."""
+    gc.freeze()  # what was imported stays: there is no use in looking through it again and again
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(main)

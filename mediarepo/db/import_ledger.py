@@ -55,6 +55,21 @@ class ImportLedger:
         )
         return row is not None
 
+    async def take_stock(self) -> None:
+        """Let Postgres look at how much there is by now, so that it plans for tables of that size."""
+        async with self._database.connection() as connection:
+            await connection.execute("ANALYZE media, blob, import_item")
+
+    async def hashes(self, limit: int) -> set[bytes] | None:
+        """Give the beginnings of all hashes of contents stored as objects of ours; None when there are more."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT substring(sha256 FOR 8) FROM blob WHERE ownership = 'owned' AND sha256_state = 'verified'
+                       AND missing_ts IS NULL AND parent_blob_id IS NULL LIMIT $1""",
+                limit + 1,
+            )
+        return None if len(rows) > limit else {row[0] for row in rows}
+
     async def mark_seen(self, source_id: int, run_id: int, keys: Sequence[SourceKey]) -> None:
         """Note that rows are there as before."""
         if not keys:

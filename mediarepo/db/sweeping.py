@@ -54,6 +54,15 @@ class Intents:
                 holder,
             )
 
+    async def forget(self, store: str, object_keys: Sequence[str]) -> None:
+        """Take announcements back of what was never begun."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM multipart_intent WHERE store = $1 AND object_key = ANY($2::text[])",
+                store,
+                list(object_keys),
+            )
+
     async def beat_all(self, holder: str) -> None:
         """Say that a holder is alive."""
         async with self._database.connection() as connection:

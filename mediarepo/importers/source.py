@@ -80,6 +80,10 @@ class Source(Protocol):
         """Look for the bytes of a thumbnail."""
         ...
 
+    async def read(self, found: SourceBytes) -> bytes:
+        """Read bytes that fit into memory at once; raises BytesVanishedError as `open` does."""
+        ...
+
     def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
         """Read bytes in small pieces; raises BytesVanishedError when they are not what was found."""
         ...

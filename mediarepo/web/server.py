@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from mediarepo.config.listening import Address, ListenConfig, parse_address
 from mediarepo.errors import BadRequestError
+from mediarepo.web.errors import ListenError
 from mediarepo.web.keys import IN_FLIGHT
 from mediarepo.web.refusals import refusal_body
 from mediarepo.web.wire.headers import EVERY_RESPONSE
@@ -28,10 +29,6 @@ _READ_BYTES = 32 * 1024
 """Twice this, and one more piece, may lie unread per connection: what waiting uploads cost beside the budget."""
 _LAST_WORDS_S = 1.0
 """How long connections may take to send what is finished, after all requests were drained."""
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the message says which and why."""
 
 
 class _Protocol(RequestHandler):

@@ -53,6 +53,9 @@ class Listing:
             if path.startswith(under):
                 yield Listed(path, self._found(path), 0)
 
+    async def read(self, found: SourceBytes) -> bytes:
+        return b"".join([piece async for piece in self.open(found)])
+
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
         for error in (SourceError(f"{found} is not real"),):
             raise error

@@ -150,22 +150,63 @@ class FolderShelf:
         finally:
             file.close()
 
+    async def read(self, found: SourceBytes) -> bytes:
+        """Read a file at once, if it is still what was found; for small ones this costs a third."""
+        if not isinstance(found, FileBytes):
+            raise SourceError(f"{found} is no file")
+        return await asyncio.to_thread(self._read_whole, found)
+
+    def _read_whole(self, found: FileBytes) -> bytes:
+        with self._open(found) as file:
+            data = _read(file, found, found.size_bytes + 1)
+        if len(data) != found.size_bytes:
+            raise BytesVanishedError(f"{found.path} had {found.size_bytes} bytes, and {len(data)} could be read")
+        return data
+
     def _open(self, found: FileBytes) -> BinaryIO:
+        """Open a file, and judge what was opened, so that nothing can be put in its place between the two."""
+        try:
+            descriptor = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as exc:
+            raise self._refused(found) or SourceError(f"{found.path} cannot be read: {exc.strerror}") from exc
+        file = os.fdopen(descriptor, "rb", buffering=0)
+        try:
+            refusal = self._judge(descriptor, found)
+        except OSError as exc:
+            refusal = SourceError(f"{found.path} cannot be read: {exc.strerror}")
+        if refusal is not None:
+            file.close()
+            raise refusal
+        return file
+
+    def _judge(self, descriptor: int, found: FileBytes) -> SourceError | None:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size == found.size_bytes and self._is_inside(descriptor):
+            return None
+        return self._refused(found) or BytesVanishedError(f"{found.path} is not what it was any more")
+
+    def _is_inside(self, descriptor: int) -> bool:
+        """Say whether an open file lies in the folder, whatever links led there."""
+        if self._follow_links:
+            return True
+        if self._root is None:
+            self._root = self._folder.resolve(strict=True)
+        return Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(self._root)
+
+    def _refused(self, found: FileBytes) -> SourceError | None:
+        """Say in words why a file is not what was found."""
         now = self._find(os.path.relpath(found.path, self._folder))
         if isinstance(now, Trouble):
-            raise SourceError(now.words)
+            return SourceError(now.words)
         if now is None:
-            raise BytesVanishedError(f"{found.path} is gone")
+            return BytesVanishedError(f"{found.path} is gone")
         if now.size_bytes != found.size_bytes:
-            raise BytesVanishedError(f"{found.path} had {found.size_bytes} bytes and has {now.size_bytes} now")
-        try:
-            return found.path.open("rb")
-        except OSError as exc:
-            raise SourceError(f"{found.path} cannot be read: {exc.strerror}") from exc
+            return BytesVanishedError(f"{found.path} had {found.size_bytes} bytes and has {now.size_bytes} now")
+        return None
 
 
-def _read(file: BinaryIO, found: FileBytes) -> bytes:
+def _read(file: BinaryIO, found: FileBytes, size_bytes: int = PIECE_BYTES) -> bytes:
     try:
-        return file.read(PIECE_BYTES)
+        return file.read(size_bytes) or b""
     except OSError as exc:
         raise SourceError(f"{found.path} cannot be read: {exc.strerror}") from exc

@@ -115,6 +115,10 @@ class BucketShelf:
     def _found(self, stored: StoredKey) -> ObjectBytes:
         return ObjectBytes(self.name, self.address.bucket, stored.key, stored.size_bytes, stored.etag)
 
+    async def read(self, found: SourceBytes) -> bytes:
+        """Read an object at once."""
+        return b"".join([piece async for piece in self.open(found)])
+
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
         """Read an object, if it is still what was found."""
         if not isinstance(found, ObjectBytes):

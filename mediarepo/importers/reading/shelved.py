@@ -91,11 +91,17 @@ class ShelvedSource(ABC):
 
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
         """Read bytes from the shelf on which they were found."""
+        async for piece in self._shelf(found).open(found):
+            yield piece
+
+    async def read(self, found: SourceBytes) -> bytes:
+        """Read bytes from the shelf on which they were found, all at once."""
+        return await self._shelf(found).read(found)
+
+    def _shelf(self, found: SourceBytes) -> Shelf:
         for shelf in self.shelves:
             if shelf.name == found.shelf:
-                async for piece in shelf.open(found):
-                    yield piece
-                return
+                return shelf
         raise SourceError(f"there is no shelf {found.shelf}")
 
 

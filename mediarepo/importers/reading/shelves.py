@@ -48,6 +48,10 @@ class Shelf(Protocol):
         """Read bytes of this shelf in small pieces; raises BytesVanishedError when they are not what was found."""
         ...
 
+    async def read(self, found: SourceBytes) -> bytes:
+        """Read bytes of this shelf at once; raises BytesVanishedError when they are not what was found."""
+        ...
+
     async def check(self) -> str | None:
         """Say in words why the shelf cannot be read at all; None when it can."""
         ...

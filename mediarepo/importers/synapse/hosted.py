@@ -180,6 +180,10 @@ class HostedSynapseSource:
         """Say that there are none."""
         return Resolution(ResolutionState.MISSING, f"thumbnails of {thumbnail.media_id} cannot be had by HTTP")
 
+    async def read(self, found: SourceBytes) -> bytes:
+        """Download the bytes at once."""
+        return b"".join([piece async for piece in self.open(found)])
+
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
         """Download the bytes, quarantined or not."""
         if not isinstance(found, DownloadBytes):

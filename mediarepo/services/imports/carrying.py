@@ -1,6 +1,7 @@
 """Brings the bytes of one row here: adopted where they lie, copied by the S3 server, or read and stored."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,8 @@ class _SourceBody:
 class Carrier:
     """Makes contents durable; what is made is mentioned by intents alone until it is committed.
 
-    `fresh` holds contents that were stored and are not committed yet, so that equal ones are stored once.
+    `fresh` holds contents that were stored and are not committed yet, so that equal ones are stored once. `hashes` has
+    the beginnings of all hashes that are known here, unless those are too many: no other ones need be asked for.
     """
 
     source: Source
@@ -59,6 +61,7 @@ class Carrier:
     thumbnails: ThumbnailTaking | None
     pace: Pace
     on_bytes: Callable[[int], None]
+    hashes: set[bytes] | None = None
     fresh: dict[tuple[str, bytes], asyncio.Future[None]] = field(default_factory=dict)
 
     async def carry(self, item: Carry) -> Entry:
@@ -92,6 +95,12 @@ class Carrier:
 
     async def _stored(self, item: Carry) -> Content:
         size_bytes = item.found.size_bytes
+        if item.check_size and size_bytes <= self.config.part_bytes:
+            async with self.memory.account(size_bytes) as account:
+                await account.reserve(size_bytes)
+                data = await self.source.read(item.found)
+                await self.pace.bytes.take(size_bytes)
+                return await self._store_small(item, data)
         at_most = None if item.check_size else size_bytes
         async with (
             self.memory.account(size_bytes) as account,
@@ -107,25 +116,22 @@ class Carrier:
             )
             first = await reader.read_part()
             if await reader.at_end():
-                return await self._store_small(item, first, reader)
+                return await self._store_small(item, b"".join(first.pieces))
             return await self._store_large(item, first, reader)
 
-    async def _store_small(self, item: Carry, part: Part, reader: PartReader) -> Content:
-        sha256 = reader.sha256.digest()
+    async def _store_small(self, item: Carry, data: bytes) -> Content:
+        sha256, size_bytes = hashlib.sha256(data).digest(), len(data)
         _check_hash(item, sha256)
         store = self.stores.taking(item.store_class)
 
         async def put() -> Content:
             key = await self.keys.take(store, item.store_class)
             metadata = self.stores.metadata(_mxc(item))
-            await store.put(key, part.pieces, size_bytes=part.size_bytes, metadata=metadata)
-            self.on_bytes(part.size_bytes)
-            return Content(store.name, key, part.size_bytes, sha256, sha256_known=True, intent=True)
+            await store.put(key, [data], size_bytes=size_bytes, metadata=metadata)
+            self.on_bytes(size_bytes)
+            return Content(store.name, key, size_bytes, sha256, sha256_known=True, intent=True)
 
-        known = Content(store.name, None, part.size_bytes, sha256, sha256_known=True)
-        content = await self._once(known, put)
-        reader.release(part)
-        return content
+        return await self._once(Content(store.name, None, size_bytes, sha256, sha256_known=True), put)
 
     async def _store_large(self, item: Carry, first: Part, reader: PartReader) -> Content:
         store = self.stores.taking(item.store_class)
@@ -133,7 +139,7 @@ class Carrier:
 
         async def is_known(sha256: bytes) -> bool:
             _check_hash(item, sha256)
-            return await self.ledger.holds(store.name, sha256)
+            return await self._holds(store.name, sha256)
 
         stored = await large.put(_mxc(item), first, reader, is_known)
         sha256 = reader.sha256.digest()
@@ -154,14 +160,21 @@ class Carrier:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.fresh[key] = mine
         try:
-            content = known if await self.ledger.holds(known.store, known.sha256) else await put()
+            content = known if await self._holds(known.store, known.sha256) else await put()
         except BaseException as exc:
             del self.fresh[key]
             mine.set_exception(exc if isinstance(exc, Exception) else asyncio.InvalidStateError("given up"))
             mine.exception()
             raise
         mine.set_result(None)
+        if self.hashes is not None:
+            self.hashes.add(known.sha256[:8])
         return content
+
+    async def _holds(self, store: str, sha256: bytes) -> bool:
+        if self.hashes is not None and sha256[:8] not in self.hashes:
+            return False
+        return await self.ledger.holds(store, sha256)
 
     def forget(self, contents: list[Content]) -> None:
         """Forget contents that the database knows by now, or never will."""

@@ -9,7 +9,7 @@ from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.storage.store import Store
 
-_BATCH = 64
+_BATCH = 128
 
 
 class KeyPool:
@@ -20,15 +20,31 @@ class KeyPool:
         self._holder = holder
         self._now_ms = now_ms
         self._ready: dict[tuple[str, StoreClass], list[str]] = defaultdict(list)
-        self._filling = asyncio.Lock()
+        self._filling: dict[tuple[str, StoreClass], asyncio.Task[None]] = {}
 
     async def take(self, store: Store, store_class: StoreClass) -> str:
-        """Give a key that no object has."""
-        ready = self._ready[store.name, store_class]
-        async with self._filling:
-            if not ready:
-                now_ms = self._now_ms()
-                keys = [new_object_key(store.prefix, store_class, now_ms) for _ in range(_BATCH)]
-                await self._intents.begin_many(store.name, keys, self._holder)
-                ready.extend(keys)
-            return ready.pop()
+        """Give a key that no object has; others are announced while there still are some."""
+        place = store.name, store_class
+        while True:
+            ready = self._ready[place]
+            if len(ready) <= _BATCH // 2 and place not in self._filling:
+                self._filling[place] = asyncio.create_task(self._fill(store, store_class))
+            if ready:
+                return ready.pop()
+            await asyncio.shield(self._filling[place])
+
+    async def _fill(self, store: Store, store_class: StoreClass) -> None:
+        place, now_ms = (store.name, store_class), self._now_ms()
+        try:
+            keys = [new_object_key(store.prefix, store_class, now_ms) for _ in range(_BATCH)]
+            await self._intents.begin_many(store.name, keys, self._holder)
+            self._ready[place].extend(keys)
+        finally:
+            del self._filling[place]
+
+    async def give_back(self) -> None:
+        """Take back the announcement of keys that no object was made with."""
+        await asyncio.gather(*self._filling.values(), return_exceptions=True)
+        for (store, _), keys in self._ready.items():
+            await self._intents.forget(store, keys)
+        self._ready.clear()

@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 _BEAT_S = 10
 _FEW = 10
+_MAX_HASHES = 500_000
 _PATIENCE, _LOOK_S = 1.5, 2.0
 """For how many leases, and how often, a source that somebody holds is waited for: he may have been killed."""
 
@@ -119,11 +120,13 @@ class Importing:
         self, source: Source, known: ImportSource, run_id: int, lease: Lease, options: Options, progress: Progress
     ) -> None:
         working = self.working(source, known, run_id, lease, options, progress)
+        working.carrier.hashes = await self.ledger.hashes(_MAX_HASHES)
         try:
             async with working.entered():
                 await self._walk(source, known, run_id, working, progress)
         except ExceptionGroup as exc:
             raise exc.exceptions[0] from exc
+        await working.carrier.keys.give_back()
         progress.lists = source.lists
         await self.ledger.forget_orphans_before(known.source_id, run_id)
         await self.ledger.mark_gone(known.source_id, run_id)

@@ -52,6 +52,8 @@ class Working:
     _todo: "asyncio.Queue[Carry | None]" = field(init=False)
     _ends: "asyncio.Queue[Entry | None]" = field(init=False)
     _failures: int = 0
+    _committed: int = 0
+    _next_stock: int = 2 * BATCH
 
     def __post_init__(self) -> None:
         self._todo = asyncio.Queue(maxsize=2 * self.jobs)
@@ -158,6 +160,7 @@ class Working:
             if not entries:
                 return
             again = await self.commits.commit(self.source_id, self.run_id, entries, self.lease)
+            await self._take_stock(len(entries) - len(again))
             self.carrier.forget([entry.content for entry in entries if entry.content is not None])
             kept = {id(entry) for entry in again}
             for entry in entries:
@@ -171,6 +174,13 @@ class Working:
         ]
         await self.commits.commit(self.source_id, self.run_id, given_up, self.lease)
         self.progress.states[ItemState.FAILED] += len(given_up)
+
+    async def _take_stock(self, count: int) -> None:
+        """Have statistics renewed whenever there is ten times as much as before; empty tables are planned for badly."""
+        self._committed += count
+        if self._committed >= self._next_stock:
+            self._next_stock *= 10
+            await self.ledger.take_stock()
 
     def _count(self, entry: Entry) -> None:
         self.progress.states[entry.state] += 1

@@ -1,0 +1,133 @@
+"""Serving, and keeping what is served in order."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediarepo.app.federating import read_signing_keys
+from mediarepo.app.foundation import open_foundation
+from mediarepo.app.joining import join_sweeps
+from mediarepo.app.serving import serve as serve_until
+from mediarepo.cli.fsck import Wishes, run_fsck
+from mediarepo.cli.running import run, stop_signal
+from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.config.settings import Settings
+from mediarepo.federation.key_files import KeyFileError
+from mediarepo.services.fsck import Thoroughness
+from mediarepo.telemetry.logs import set_up_logs
+
+
+def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Serve until stopped."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    await serve_until(settings, stop_signal())
+
+
+def migrate(
+    config: ConfigFile = DEFAULT_CONFIG,
+    to: Annotated[str, typer.Option(help='A revision, "head", or "base" to remove every table.')] = "head",
+    down: Annotated[bool, typer.Option("--down", help="Go back to an older revision.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Bring the database schema up to date."""
+    from mediarepo.db.migrations import downgrade, upgrade  # noqa: PLC0415 - 30 MB that a server never needs
+
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    change = downgrade if down else upgrade
+    run(change(settings.database, to))
+    typer.echo(f"schema {settings.database.db_schema}: at {to}")
+
+
+def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Check the configuration file, and say what is stored where."""
+    settings = read_settings(config)
+    try:
+        keys = read_signing_keys(settings)
+    except KeyFileError as exc:
+        typer.echo(f"{config}: homeservers.signing_key_file: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    for homeserver in settings.homeservers:
+        hosts = ", ".join(sorted({homeserver.server_name, *homeserver.hosts}))
+        signing = keys[homeserver.server_name][0].key_id if homeserver.server_name in keys else "none: fetches nothing"
+        typer.echo(f"homeserver {homeserver.server_name}: answers to {hosts}; signing key {signing}")
+    for name, store in settings.stores.items():
+        typer.echo(f"store {name}: {store.bucket}/{store.prefix} at {store.endpoint_url}, region {store.region}")
+    typer.echo(f"{config}: good")
+
+
+def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Remove what crashes left in the bucket, now."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    run(_sweep(settings))
+
+
+async def _sweep(settings: Settings) -> None:
+    async with open_foundation(settings) as foundation:
+        reports = await join_sweeps(foundation).sweep()
+    for report in reports:
+        outcome = report.stopped or f"{report.unknown} unknown objects, {report.multiparts} open multipart uploads"
+        typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
+    if any(report.stopped for report in reports):
+        raise typer.Exit(1)
+
+
+def fsck(
+    config: ConfigFile = DEFAULT_CONFIG,
+    store: Annotated[list[str] | None, typer.Option(help="A store's name; all when not given.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is found.")] = False,  # noqa: FBT002 - typer's way
+    force: Annotated[bool, typer.Option("--force", help="Mend even when much is amiss.")] = False,  # noqa: FBT002 - as above
+    hashes: Annotated[bool, typer.Option("--hashes", help="Read every object, and compare its hash.")] = False,  # noqa: FBT002 - as above
+    after: Annotated[str, typer.Option(help="Go on behind this key, as an earlier check said.")] = "",
+    objects_per_s: Annotated[float, typer.Option(min=0, help="Go no faster than this; 0: as fast as it goes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - as above
+) -> None:
+    """Compare buckets and database, both ways: 0 all agrees, 1 something did not, 2 it was not mended."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    if unknown := set(store or ()) - set(settings.stores):
+        typer.echo(f"there is no store {min(unknown)!r} under stores", err=True)
+        raise typer.Exit(2)
+    how = Thoroughness(hashes=hashes, after_key=after, objects_per_s=objects_per_s)
+    run(_fsck(settings, Wishes(stores=store, repair=repair, force=force, as_json=as_json, how=how)))
+
+
+async def _fsck(settings: Settings, wishes: Wishes) -> None:
+    raise typer.Exit(await run_fsck(settings, wishes))
+
+
+def claim(
+    store: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Accept a bucket or prefix that everything was moved to on purpose, and find missing media again there."""
+    settings = read_settings(config)
+    set_up_logs(settings.log)
+    if store not in settings.stores:
+        typer.echo(f"there is no store {store!r} under stores", err=True)
+        raise typer.Exit(2)
+    run(_claim(settings, store))
+
+
+async def _claim(settings: Settings, name: str) -> None:
+    async with open_foundation(settings) as foundation:
+        report = await join_sweeps(foundation).take_over(foundation.stores.by_name[name])
+    typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
+
+
+def dev(
+    data_dir: Annotated[
+        Path, typer.Option(envvar="MEDIAREPO_DATA", help="Where the embedded servers keep their data.")
+    ] = Path("mediarepo-data"),
+    listen: Annotated[str, typer.Option(help="Where to answer.")] = "127.0.0.1:8000",
+) -> None:
+    """Try it out: Postgres, S3 and mediarepo, with nothing else installed."""
+    from mediarepo.cli.dev import run_dev  # noqa: PLC0415 - it brings the migrations along
+
+    run(run_dev(data_dir, listen))
