@@ -33,6 +33,7 @@ _LARGE_SHARE = 0.01
 _WITHOUT_SHA256 = 0.5  # as uploaded before Synapse wrote hashes down
 _AT_ONCE = 16
 _BAR = 5
+_S3_MEMORY = "2GiB"  # so that both meet a server that stores, instead of one that collects garbage
 _SEED = 20
 _SOURCE = "synapse"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mediarepo-bench"
@@ -201,7 +202,7 @@ async def run(*, files: int, rounds: int, contenders: Sequence[str], one_way_ms:
     script = await asyncio.to_thread(make_environment, _CACHE)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
-        services = await stack.enter_async_context(EmbeddedServices(folder / "data"))
+        services = await stack.enter_async_context(EmbeddedServices(folder / "data", s3_memory_limit=_S3_MEMORY))
         (folder / "synapse").mkdir()
         made = make_store(folder / "synapse", files)
         meter = Meter({"s3": services.s3.pid, "postgres": services.postgres.pid})

@@ -49,5 +49,5 @@ class ImportConfig(Section):
     """Whether thumbnails of the sizes configured here are taken too; else they are made anew when asked for."""
     url_previews: bool = False
     """Whether images of URL previews are taken too, for as long as the other repository would keep them."""
-    jobs: int = Field(default=16, ge=1, le=256)
+    jobs: int = Field(default=32, ge=1, le=256)
     """How many files or objects are taken at a time."""

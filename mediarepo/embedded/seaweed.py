@@ -32,9 +32,12 @@ _PORT_TAKEN = re.compile(r"Port allocation failed|address already in use")
 
 
 class EmbeddedS3:
-    """Runs while entered; a store's settings are its attributes. The objects stay in the folder for the next time."""
+    """Runs while entered; a store's settings are its attributes. The objects stay in the folder for the next time.
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+    `memory_limit`, as Go writes it, is where the server begins to trade processor time for memory.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = True, memory_limit: str = _MEMORY_LIMIT) -> None:
         self.region = "us-east-1"
         self.bucket = "media"
         self.access_key_id = "mediarepo"
@@ -42,6 +45,7 @@ class EmbeddedS3:
         self.endpoint_url = ""
         self._folder = folder.absolute()
         self._durable = durable
+        self._memory_limit = memory_limit
         self._bucket_url = ""
         self._server = Server("seaweedfs", self._folder)
         self._stack = AsyncExitStack()
@@ -90,7 +94,7 @@ class EmbeddedS3:
         (self._folder / "data" / "mini.options").unlink(missing_ok=True)  # it would bring back another run's ports
         self._server.start(
             [binary, *_flags(self._folder, ports, self.bucket)],
-            environment=clean_environment() | {"GOMEMLIMIT": _MEMORY_LIMIT},
+            environment=clean_environment() | {"GOMEMLIMIT": self._memory_limit},
             last_signal=signal.SIGTERM if self._durable else signal.SIGKILL,
         )
         self.endpoint_url = f"http://127.0.0.1:{ports['s3']}"

@@ -13,10 +13,11 @@ from mediarepo.embedded.seaweed import EmbeddedS3
 class EmbeddedServices:
     """Runs both servers while entered."""
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True, s3_memory_limit: str | None = None) -> None:
         self.folder = folder.absolute()
         self.postgres = EmbeddedPostgres(self.folder / "postgres", durable=durable)
-        self.s3 = EmbeddedS3(self.folder / "s3", durable=durable)
+        limit = {} if s3_memory_limit is None else {"memory_limit": s3_memory_limit}
+        self.s3 = EmbeddedS3(self.folder / "s3", durable=durable, **limit)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -54,7 +54,7 @@ class Options:
     """How one run goes about it; None: without limit."""
 
     policy: Policy
-    jobs: int = 16
+    jobs: int = 32
     bytes_per_s: float | None = None
     requests_per_s: float | None = None
     prune: bool = False
