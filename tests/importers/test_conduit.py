@@ -189,7 +189,7 @@ async def test_rocksdb_needs_its_wheel_and_sled_is_plainly_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rocksdict", None)
-    for backend, words in (("rocksdb", "install rocksdict"), ("sled", "only SQLite and RocksDB")):
+    for backend, words in (("rocksdb", "extra rocksdb"), ("sled", "only SQLite and RocksDB")):
         async with ConduitSource(load_conduit_config(write_config(tmp_path, "", backend=backend))) as source:
             findings = await source.preflight()
 

@@ -1,4 +1,4 @@
-"""Synthetic stores, after Tuwunel's source: its binaries were not run. Needs the rocksdict wheel, where not said."""
+"""Synthetic stores, after Tuwunel's source: its binaries were not run. Needs the extra rocksdb, where not said."""
 
 import base64
 import hashlib
@@ -105,10 +105,10 @@ async def test_without_the_wheel_it_is_plainly_said(tmp_path: Path, monkeypatch:
     async with TuwunelSource(load_tuwunel_config(write_config(tmp_path))) as source:
         findings = await source.preflight()
 
-        with pytest.raises(SourceError, match="install rocksdict"):
+        with pytest.raises(SourceError, match="extra rocksdb"):
             await source.lookup("a.test", "first")
 
-    assert any("rocksdict" in problem for problem in findings.problems)
+    assert any("extra rocksdb" in problem for problem in findings.problems)
 
 
 async def test_buckets_are_plainly_said_to_be_left_out(tmp_path: Path) -> None:

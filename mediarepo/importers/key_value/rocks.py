@@ -26,7 +26,7 @@ def read_families(path: Path, names: Collection[str]) -> dict[str, Mapping[bytes
     try:
         rocksdict = importlib.import_module("rocksdict")
     except ImportError:
-        raise SourceError("the database is RocksDB's; install rocksdict beside mediarepo to read it") from None
+        raise SourceError("the database is RocksDB's; install mediarepo with its extra rocksdb to read it") from None
     if not (path / "CURRENT").is_file():
         raise SourceError(f"{path} is no database of RocksDB")
     try:

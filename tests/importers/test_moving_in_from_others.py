@@ -1,0 +1,146 @@
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mediarepo.embedded.postgres import EmbeddedPostgres
+from mediarepo.embedded.seaweed import EmbeddedS3
+from tests.importers import test_conduit as conduit
+from tests.importers import test_dendrite as dendrite
+from tests.importers import test_matrix_media_repo as mmr
+from tests.importers.test_synapse_http import TOKEN, FakeSynapse, running
+from tests.support.installation import homeserver
+from tests.support.moving_in import MovingIn, moving_in
+
+
+@asynccontextmanager
+async def moved(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, folder: Path, names: list[str], source: dict[str, Any], **more: Any
+) -> AsyncIterator[MovingIn]:
+    homeservers = [homeserver(name, f"token-{name}") for name in names]
+    async with moving_in(postgres, s3, folder, names[0], source, homeservers=homeservers, **more) as moving:
+        moving.own.token = f"token-{names[0]}"
+        yield moving
+
+
+async def test_dendrites_media_move_in(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
+    dendrite.fill(tmp_path)
+    connection = sqlite3.connect(tmp_path / "mediaapi.db")
+    connection.executescript(dendrite.SCHEMA)
+    connection.executemany("INSERT INTO mediaapi_media_repository VALUES (?, ?, ?, ?, ?, ?, ?, ?)", dendrite.rows())
+    connection.commit()
+    connection.close()
+    config = dendrite.write_config(tmp_path, "file:mediaapi.db")
+    source = {"kind": "dendrite", "paths": [str(config)], "remote": "all"}
+    async with moved(postgres, s3, tmp_path, ["dendrite.test", "second.test"], source) as moving:
+        figures = await moving.run(status=2)
+        items, orphans, summary = await moving.report()
+        first = await moving.get("dendrite.test", f"{1:064x}")
+        again = await moving.get("dendrite.test", f"{2:064x}")
+        remote = await moving.get("other.test", f"{6:064x}")
+        media = await moving.media()
+
+    assert (figures["rows"], summary["balances"]) == (7, True)
+    assert {item["state"] for item in items.values()} == {"committed", "missing", "skipped"}
+    assert items[f"{4:064x}"]["state"] == "missing"
+    assert (first.body, again.body, remote.body) == (dendrite.FIRST, dendrite.FIRST, dendrite.REMOTE)
+    assert (media[f"{1:064x}"]["uploaded_by"], media[f"{1:064x}"]["created_ts"]) == (
+        "@alice:dendrite.test",
+        1_700_000_000_001,
+    )
+    assert media[f"{1:064x}"]["object_key"] == media[f"{2:064x}"]["object_key"]
+    assert len(orphans) == 1
+
+
+async def test_matrix_media_repos_media_move_in(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, new_database: Callable[..., Any], whole_bucket: Any
+) -> None:
+    arguments, address = await new_database(), whole_bucket.address
+    await mmr.make_database(arguments, later=True)
+    (tmp_path / "files/ab/cd").mkdir(parents=True)
+    (tmp_path / "files" / mmr.FILE_PLACE).write_bytes(mmr.DATA["one"])
+    await whole_bucket.put(mmr.LONG, mmr.DATA["two"])
+    await whole_bucket.put("plainname", mmr.DATA["three"])
+    options = {
+        "endpoint": address.endpoint_url.removeprefix("http://"),
+        "bucketName": address.bucket,
+        "region": address.region,
+        "accessKeyId": address.access_key_id,
+        "accessSecret": address.secret_access_key,
+        "ssl": False,
+    }
+    dsn = f"postgres://{arguments['user']}@/{arguments['database']}?host={arguments['host']}&port={arguments['port']}"
+    config = tmp_path / "mmr.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "homeservers": [{"name": "mmr.test"}, {"name": "second.mmr.test"}],
+                "database": {"postgres": dsn},
+                "datastores": [
+                    {"id": "files", "type": "file", "opts": {"path": str(tmp_path / "files")}},
+                    {"id": "objects", "type": "s3", "opts": options},
+                ],
+            }
+        )
+    )
+    source = {"kind": "matrix-media-repo", "paths": [str(config)], "remote": "all"}
+    names = ["mmr.test", "second.mmr.test"]
+    async with moved(postgres, s3, tmp_path, names, source) as moving:
+        figures = await moving.run(status=3)
+        items, _, summary = await moving.report()
+        one = await moving.get("mmr.test", "one")
+        two = await moving.get("mmr.test", "two")
+        legacy = await moving.legacy("mmr.test", "one"), await moving.legacy("mmr.test", "two")
+        three = await moving.get("remote.test", "three")
+        media = await moving.media()
+
+    assert summary["balances"], figures
+    assert (one.body, two.body, three.body) == (mmr.DATA["one"], mmr.DATA["two"], mmr.DATA["three"])
+    assert [answer.status for answer in legacy] == [200, 404]
+    assert (media["one"]["protected"], media["one"]["last_access_ts"]) == (True, 1700000000005)
+    assert media["one"]["blob_id"] == media["copy"]["blob_id"]
+    assert (media["hidden"]["state"], media["hidden"]["quarantined_by"] is not None) == ("missing", True)
+    assert (items["lostplace"]["state"], items["escape"]["reason"].partition(":")[0]) == ("failed", "unsafe")
+    assert media["soon"]["state"] == "pending"
+
+
+async def test_conduits_media_move_in(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    conduit.make_database(tmp_path / "db")
+    for path, data in conduit.contents().items():
+        (tmp_path / "db/media" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "db/media" / path).write_bytes(data)
+    source = {"kind": "conduit", "paths": [str(conduit.write_config(tmp_path, ""))], "remote": "all"}
+    async with moved(postgres, s3, tmp_path, ["a.test"], source) as moving:
+        await moving.run(status=2)
+        _, _, summary = await moving.report()
+        first = await moving.get("a.test", "first")
+        second = await moving.get("a.test", "second")
+        media = await moving.media()
+
+    assert summary["balances"]
+    assert first.body == conduit.FIRST
+    assert media["first"]["created_ts"] == 1_700_000_001_000
+    assert media["first"]["uploaded_by"] == "@alice:a.test"
+    assert second.status == 404, "the same bytes are blocked under another id"
+
+
+async def test_a_hosted_synapses_media_move_in_by_http(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, sqlite_store: Path
+) -> None:
+    fake = FakeSynapse(sqlite_store)
+    async with running(fake) as hosted:
+        url = hosted._getter._base  # type: ignore[attr-defined]
+        source = {"kind": "synapse-http", "url": url, "admin_token": TOKEN, "server_name": "fix.test"}
+        async with moved(postgres, s3, tmp_path, ["fix.test"], source) as moving:
+            figures = await moving.run()
+            items, _, summary = await moving.report()
+            photo = await moving.get("fix.test", "KHUabRSCxHJxifHTrQWdABGy")
+            again = await moving.run()
+
+    assert (figures["rows"], summary["balances"], again["unchanged"]) == (22, True, 22)
+    assert photo.body == (sqlite_store / "media_store/local_content/KH/Ua/bRSCxHJxifHTrQWdABGy").read_bytes()
+    assert items["KHUabRSCxHJxifHTrQWdABGy"]["mode"] == "upload"
