@@ -59,7 +59,7 @@ class Contents:
 
     def add(self, kind: str) -> None:
         """Make one row or orphan of a kind."""
-        makers = {
+        makers: dict[str, Callable[[], object]] = {
             "lost": self._lose,
             "lost and quarantined": lambda: self._lose(quarantined_by="@admin:fix.test"),
             "lost remote": lambda: self._remote(lost=True),
