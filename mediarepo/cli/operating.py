@@ -58,6 +58,9 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
         typer.echo(f"homeserver {homeserver.server_name}: answers to {hosts}; signing key {signing}")
     for name, store in settings.stores.items():
         typer.echo(f"store {name}: {store.bucket}/{store.prefix} at {store.endpoint_url}, region {store.region}")
+    for name, source in settings.imports.items():
+        reading = "looked through until all has moved in" if source.read_through else "imported from when asked to"
+        typer.echo(f"import {name}: {source.kind}, {reading}")
     typer.echo(f"{config}: good")
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict
 
 import typer
 
-from mediarepo.app.foundation import now_ms
 from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
 from mediarepo.cli.imports.showing import human_duration, shown
 from mediarepo.cli.showing import human_bytes, show_json, show_table
@@ -134,11 +133,9 @@ async def watch(imports: Imports, stop: asyncio.Event, *, interval_s: float, as_
     """Import again and again until told to stop; a run that fails is followed by another."""
     status = await run_once(imports, as_json=as_json)
     while not stop.is_set() and status != UNUSABLE:
-        started_ms = now_ms()
         try:
             async with asyncio.timeout(max(0.1, interval_s)):
                 await stop.wait()
         except TimeoutError:
             status = await run_once(imports, as_json=as_json)
-            typer.echo(f"took {human_duration((now_ms() - started_ms) / 1000 - interval_s)}", err=True)
     return status
