@@ -1,5 +1,7 @@
 """`mediarepo export`: media on their way back out."""
 
+import os
+import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -107,9 +109,18 @@ async def _export(settings: Settings, to: _To, selection: ExportSelection, wishe
             report = await _to_synapse(settings, selection, wishes)
     except (ExportError, MatrixError, OSError) as exc:
         cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
+        if wishes.output == Path("-"):
+            _let_go_of_output()
         raise _ended(f"{exc}{cause}") from exc
     report.summarise()
     raise typer.Exit(report.exit_status)
+
+
+def _let_go_of_output() -> None:
+    """Keep Python from failing once more at its end, over what it could not write (docs.python.org, on SIGPIPE)."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _check(to: _To, wishes: _Wishes) -> None:

@@ -39,6 +39,16 @@ def options(output: Path | str, *more: str) -> list[str]:
     return ["--to", "files", "--output", str(output), "--json", *more]
 
 
+def unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Do what tar does; extractall(filter=...) came with Python 3.11.4."""
+    for member in archive.getmembers():
+        file, path = archive.extractfile(member), folder / member.name
+        assert path.resolve().is_relative_to(folder.resolve())
+        if file is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.read())
+
+
 async def test_the_archive_of_one_user_has_all_of_theirs_and_nothing_else(leaving: Leaving, tmp_path: Path) -> None:
     mine = [await leaving.upload(name.encode(), name=name) for name in NAMES]
     unnamed = await leaving.upload(b"png", content_type="image/png")
@@ -137,7 +147,7 @@ async def test_a_tar_has_what_a_folder_has(leaving: Leaving, tmp_path: Path) -> 
     expected = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for content in (tar.read_bytes(), streamed.output):
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(tmp_path / "unpacked", filter="data")
+            unpack(archive, tmp_path / "unpacked")
         sums_agree(tmp_path / "unpacked")
         found = {str(one.relative_to(tmp_path / "unpacked")): one for one in (tmp_path / "unpacked").rglob("*")}
         assert {name: path.read_bytes() for name, path in found.items() if path.is_file()} == expected
@@ -154,7 +164,7 @@ async def test_damaged_content_is_left_out_of_folder_and_tar(leaving: Leaving, t
 
     exits = [await leaving.export(*options(output)) for output in (tmp_path / "folder", tar)]
     with tarfile.open(tar) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+        unpack(archive, tmp_path / "unpacked")
 
     for exported, folder in zip(exits, (tmp_path / "folder", tmp_path / "unpacked"), strict=True):
         assert exported.status == 2
@@ -186,7 +196,7 @@ async def test_an_s3_server_that_breaks_off_is_asked_for_the_rest(
     assert ranges[0] is None
     if output == "archive.tar":
         with tarfile.open(tmp_path / output) as archive:
-            archive.extractall(tmp_path / "folder", filter="data")
+            unpack(archive, tmp_path / "folder")
     assert len(sums_agree(tmp_path / "folder").splitlines()) == 1
 
 
