@@ -201,6 +201,7 @@ class HtmlForm:
 _STYLE = (
     "body{font:14px/1.5 system-ui,sans-serif;margin:2rem;max-width:75rem}table{border-collapse:collapse;margin:1rem 0}"
     "td,th{border:1px solid #ccc;padding:.2rem .5rem;text-align:left;overflow-wrap:anywhere}th{background:#f3f3f3}"
+    "td:nth-child(2),td:nth-child(4){white-space:nowrap}"
 )
 
 
