@@ -35,10 +35,11 @@ class LazyGroup(TyperGroup):
             return None
         module, _, name = self.places[cmd_name].partition(":")
         found = getattr(_load(module), name)
-        if not isinstance(found, typer.Typer):
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_group(found)
+        else:
             single = typer.Typer()
             single.command()(found)
-            found = single
-        command = typer.main.get_command(found)
+            command = typer.main.get_command(single)
         command.name = cmd_name
         return command

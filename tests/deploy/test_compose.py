@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import typer
 import yaml
 
 from mediarepo.cli.main import cli
@@ -47,7 +48,8 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def commands() -> set[str]:
-    return {one.name or str(one.callback and one.callback.__name__) for one in cli.registered_commands}
+    group: Any = typer.main.get_command(cli)
+    return {name for name in group.list_commands(None) if group.get_command(None, name) is not None}
 
 
 @pytest.fixture(scope="module")

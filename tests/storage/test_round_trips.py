@@ -8,7 +8,7 @@ import pytest
 from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.errors import ObjectMissingError, StorageError
-from mediarepo.storage.store import ListedMultipart, ListedObject, Store
+from mediarepo.storage.store import ListedMultipart, Store
 
 PART_BYTES = 8 * 1024 * 1024
 
@@ -111,7 +111,8 @@ async def test_thousands_of_objects_are_listed_in_order_and_deleted(store: Store
     after = [found.key async for found in store.list(f"{store.prefix}/", start_after=keys[1_047])]
     remaining = await store.delete(keys)
 
-    assert listed == [ListedObject(key, 2) for key in keys[:1_050]]
+    assert [(one.key, one.size_bytes) for one in listed] == [(key, 2) for key in keys[:1_050]]
+    assert {len(one.etag) for one in listed} == {32}
     assert after == keys[1_048:1_050]
     assert remaining == {}
     assert [found async for found in store.list(f"{store.prefix}/")] == []
