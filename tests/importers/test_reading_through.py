@@ -192,3 +192,13 @@ async def test_large_media_pass_through_in_parts(moving: MovingIn, synapse: Path
 
     assert (await moving.get(NAME, "voluminousAA")).body == data
     assert await moving.own.value("SELECT count(*) FROM multipart_intent WHERE upload_id IS NOT NULL") == 0
+
+
+async def test_keys_that_a_sweep_has_claimed_are_done_without(moving: MovingIn) -> None:
+    first = await moving.get(NAME, PHOTO)
+    announced = await moving.own.value("SELECT count(*) FROM multipart_intent")
+    await moving.own.rows("DELETE FROM multipart_intent")
+    second = await moving.get(NAME, "short5")
+
+    assert announced > 0
+    assert (first.status, second.status) == (200, 200)

@@ -12,7 +12,7 @@ import structlog
 from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.opening import OpenSource
-from mediarepo.model.import_items import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
+from mediarepo.model.import_items import Entry, ImportSource, Known, Reason, RemoteChoice
 from mediarepo.model.imports import Located, MediaKind, SourceMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.single_flight import SingleFlight
@@ -24,6 +24,7 @@ from mediarepo.services.imports.working import Working
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 16
+_ATTEMPTS = 3
 _MAX_WAITING = 1_000
 _TIMEOUT_S = 300
 _REMEMBER_S = 1.0
@@ -68,6 +69,8 @@ class ReadThrough:
         await self._flights.__aexit__(None, None, None)
         for past in self._pasts:
             with suppress(MatrixError):  # what is left is removed by the sweep
+                if past.working is not None:
+                    await past.working.carrier.keys.give_back()
                 await self._importing.clear(past.holder)
 
     async def look_back(self, mxc: Mxc, *, by_stranger: bool) -> bool:
@@ -124,15 +127,19 @@ class ReadThrough:
         media = await past.opened.source.lookup(mxc.server_name, mxc.media_id)
         if media is None or (media.kind is MediaKind.REMOTE) is (mxc.server_name in past.opened.server_names):
             return False
-        entry = await self._entry(past, working, media)
-        if entry is None:
-            return False
-        if entry.reason in {Reason.STORAGE, Reason.UNREADABLE}:
-            log.error("not_moved", mxc=str(mxc), reason=entry.why)
-            raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
-        again = await self._importing.commits.commit(working.source_id, working.run_id, [entry])
-        working.carrier.forget([entry.content] if entry.content is not None else [])
-        return not again or entry.state is ItemState.COMMITTED
+        for _ in range(_ATTEMPTS):
+            entry = await self._entry(past, working, media)
+            if entry is None:
+                return False
+            if entry.reason in {Reason.STORAGE, Reason.UNREADABLE}:
+                log.error("not_moved", mxc=str(mxc), reason=entry.why)
+                raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
+            again = await self._importing.commits.commit(working.source_id, working.run_id, [entry])
+            working.carrier.forget([entry.content] if entry.content is not None else [])
+            if not again:
+                break
+            await working.carrier.keys.give_back()  # the sweep may have claimed them all
+        return True
 
     async def _entry(self, past: _Past, working: Working, media: SourceMedia) -> Entry | None:
         """Bring one row here, as a run would; None when nothing is new about it."""
