@@ -40,7 +40,7 @@ LIST_PAGE, KINDS = 1000, 3
 """A walk through local media, previews and other servers' media ends with a page each that is not full."""
 SAMPLES = 50
 """A run tries some objects before it begins, however many there are."""
-ROWS_PER_S = 200
+ROWS_PER_S = 1_000
 """About what an import may do here, so that kills spread over the whole of it."""
 heavy = [pytest.mark.heavy, pytest.mark.timeout(3600)]
 
