@@ -73,7 +73,7 @@ def test_files_and_functions_are_short_and_say_what_they_are_for(path: Path) -> 
     tree = ast.parse(text)
 
     assert ast.get_docstring(tree), "a file's docstring says what it does"
-    assert text.count("\n") <= 250
+    assert text.count("\n") <= 400
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 40, node.name
