@@ -87,7 +87,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         remote_media = join_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
         calls = await stack.enter_async_context(HomeserverCalls(settings.identity))
-        identity = await stack.enter_async_context(Identity(settings.identity, Whoami(calls), elapsed_ms))
+        identity = await stack.enter_async_context(_build_identity(foundation, calls))
         quotas, rates = join_quotas(foundation), Rates(settings.rate_limits, RateTable(foundation.database), elapsed_ms)
         thumbnails = await join_thumbnails(foundation, downloads, remote_media, stack)
         repository = Repository(
@@ -147,3 +147,9 @@ def jobs_of(repository: Repository) -> list[Job]:
     share_ms = foundation.settings.rate_limits.share_interval_ms
     sharing = Job(name="rates", interval_ms=share_ms, run=repository.rates.share)
     return [claiming, sharing, *regular]
+
+
+def _build_identity(foundation: Foundation, calls: HomeserverCalls) -> Identity:
+    foreign_users = foundation.metrics.foreign_users
+    whoami = Whoami(calls, on_foreign_user=lambda server_name: foreign_users.labels(server_name).inc())
+    return Identity(foundation.settings.identity, whoami, elapsed_ms)

@@ -9,6 +9,7 @@ from mediarepo.config.base import Section
 from mediarepo.config.secrets import Secret
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.mxc import parse_server_name
+from mediarepo.model.user_id import parse_user_id
 
 
 def _server_name(value: str) -> str:
@@ -90,6 +91,17 @@ class HomeserverConfig(Section):
     @classmethod
     def _lower_case(cls, value: list[str]) -> list[str]:
         return [host.lower() for host in value]
+
+    @model_validator(mode="after")
+    def _senders_are_users_here(self) -> Self:
+        for appservice in self.appservices:
+            try:
+                server_name = parse_user_id(appservice.sender).server_name
+            except InvalidParamError as exc:
+                raise ValueError(f"appservices: sender {appservice.sender!r}: {exc.message}") from exc
+            if server_name != self.server_name:
+                raise ValueError(f"appservices: sender {appservice.sender!r} is no user of {self.server_name}")
+        return self
 
     @model_validator(mode="after")
     def _somebody_can_judge(self) -> Self:

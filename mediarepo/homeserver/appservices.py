@@ -4,8 +4,9 @@ import hmac
 import re
 
 from mediarepo.config.homeservers import AppserviceConfig, HomeserverConfig
-from mediarepo.errors import ForbiddenError
+from mediarepo.errors import ForbiddenError, InvalidParamError
 from mediarepo.model.requester import Requester
+from mediarepo.model.user_id import parse_user_id
 
 
 def find_appservice(homeserver: HomeserverConfig, token: str) -> AppserviceConfig | None:
@@ -35,6 +36,11 @@ def requester_for(
 
 
 def _owns(appservice: AppserviceConfig, homeserver: HomeserverConfig, user_id: str) -> bool:
-    if not user_id.startswith("@") or not user_id.endswith(f":{homeserver.server_name}"):
+    """Say whether a namespace covers the user; historical characters in it are the namespace's business."""
+    try:
+        parsed = parse_user_id(user_id, ascii_only=True)
+    except InvalidParamError:
+        return False
+    if parsed.server_name != homeserver.server_name:
         return False
     return any(re.fullmatch(namespace.regex, user_id) for namespace in appservice.namespaces.users)

@@ -1,10 +1,14 @@
 """Asks a homeserver whose token it is (client-server API, GET /account/whoami)."""
 
+from collections.abc import Callable
 from typing import Any
+
+import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import (
     ForbiddenError,
+    InvalidParamError,
     LimitExceededError,
     MatrixError,
     UnknownDeviceError,
@@ -13,15 +17,20 @@ from mediarepo.errors import (
 )
 from mediarepo.homeserver.calls import RETRY_AFTER_S, HomeserverCalls, no_verdict
 from mediarepo.model.requester import Requester
+from mediarepo.model.user_id import parse_user_id
+
+log = structlog.get_logger(__name__)
 
 _PATH = "/_matrix/client/v3/account/whoami"
 
 
 class Whoami:
-    """Has tokens judged by the homeserver that made them."""
+    """Client of the homeservers' whoami endpoint; a homeserver is believed for its own users only."""
 
-    def __init__(self, calls: HomeserverCalls) -> None:
+    def __init__(self, calls: HomeserverCalls, *, on_foreign_user: Callable[[str], object] = lambda _: None) -> None:
+        """`on_foreign_user` is called with the homeserver's name when it names a user of another server."""
         self._calls = calls
+        self._on_foreign_user = on_foreign_user
 
     async def ask(
         self, homeserver: HomeserverConfig, token: str, *, user_id: str | None, device_id: str | None
@@ -36,20 +45,25 @@ class Whoami:
         parameters = {name: value for name, value in asserted.items() if value is not None}
         status, answer = await self._calls.get(homeserver, _PATH, token, parameters=parameters)
         if status == 200:  # noqa: PLR2004 - HTTP's OK
-            return _requester(homeserver, answer)
+            return self._requester(homeserver, answer)
         raise _refusal(homeserver, status, answer)
 
-
-def _requester(homeserver: HomeserverConfig, answer: dict[str, Any]) -> Requester:
-    user_id, device_id = answer.get("user_id"), answer.get("device_id")
-    if not isinstance(user_id, str) or not user_id.startswith("@"):
-        raise no_verdict(homeserver, "no user_id")
-    return Requester(
-        user_id,
-        homeserver.server_name,
-        is_guest=answer.get("is_guest") is True,
-        device_id=device_id if isinstance(device_id, str) else None,
-    )
+    def _requester(self, homeserver: HomeserverConfig, answer: dict[str, Any]) -> Requester:
+        user_id, device_id = answer.get("user_id"), answer.get("device_id")
+        try:
+            parsed = parse_user_id(user_id if isinstance(user_id, str) else "")
+        except InvalidParamError as exc:
+            raise no_verdict(homeserver, "no valid user_id") from exc
+        if parsed.server_name != homeserver.server_name:
+            self._on_foreign_user(homeserver.server_name)
+            log.warning("foreign_user_refused", server_name=homeserver.server_name, user_server=parsed.server_name)
+            raise ForbiddenError("the homeserver answered with a user of another server")
+        return Requester(
+            str(parsed),
+            homeserver.server_name,
+            is_guest=answer.get("is_guest") is True,
+            device_id=device_id if isinstance(device_id, str) else None,
+        )
 
 
 def _refusal(homeserver: HomeserverConfig, status: int, answer: dict[str, Any]) -> MatrixError:

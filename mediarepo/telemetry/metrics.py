@@ -32,6 +32,9 @@ class Metrics:
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
         self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
         self.fetches = self._counter("fetches", "Fetches of other servers' media, by outcome.", "outcome")
+        self.foreign_users = self._counter(
+            "foreign_users_refused", "Tokens for which a homeserver named a user of another server.", "server_name"
+        )
         self.looked_back = self._counter("looked_back", "Media looked up where they were kept before.", "outcome")
         self.outages_told_as_not_found = self._counter(
             "outages_told_as_not_found", "Requests of other servers answered with 404 because of an outage of ours."

@@ -36,12 +36,9 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
 
 async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
     """Identify the user, who may be a guest."""
-    token = bearer_token(request, query)
-    if not token.isascii() or not token.isprintable() or len(token) > _MAX_TOKEN_CHARS:
-        raise UnknownTokenError("the access token is not known")
     return await request.app[IDENTITY].identify(
         tenant,
-        token,
+        bearer_token(request, query),
         user_id=_asserted(query, "user_id"),
         device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
     )
@@ -56,7 +53,17 @@ async def user_required(request: web.Request, tenant: HomeserverConfig, query: Q
 
 
 def bearer_token(request: web.Request, query: Query) -> str:
-    """Read the access token, from the header or, where that is allowed, from the query."""
+    """Return the access token, from the header or, where that is allowed, from the query.
+
+    The only place where tokens are read: MissingTokenError without one, UnknownTokenError for what no token can be.
+    """
+    token = _token_of(request, query)
+    if not token.isascii() or not token.isprintable() or len(token) > _MAX_TOKEN_CHARS:
+        raise UnknownTokenError("the access token is not known")
+    return token
+
+
+def _token_of(request: web.Request, query: Query) -> str:
     headers = request.headers.getall("Authorization", [])
     in_query = query.text("access_token") if request.app[SETTINGS].identity.query_token else None
     if len(headers) > 1:

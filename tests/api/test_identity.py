@@ -1,8 +1,10 @@
 """Whose token is it? Judged by a homeserver, which is a real HTTP server here."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -226,3 +228,57 @@ async def test_a_client_that_leaves_does_not_spoil_the_answer_for_others(
 
     assert (await staying).status == 200
     await asyncio.gather(leaving, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "user_id",
+    ["@alice:down.example", "@alice:elsewhere.example", "@alice:evil:media.example", "@alice:MEDIA.example"],
+)
+async def test_a_homeserver_is_believed_for_its_own_users_only(
+    judged: Installation, asked: FakeHomeserver, user_id: str
+) -> None:
+    asked.register(f"foreign-{user_id}", user_id)
+    before = (await judged.get("/metrics")).body.decode()
+
+    answers = [
+        await judged.get(CONFIG, token=f"foreign-{user_id}"),
+        await judged.request("POST", "/_matrix/media/v3/upload", token=f"foreign-{user_id}", data=b"in her name"),
+        await judged.request("POST", "/_matrix/media/v1/create", token=f"foreign-{user_id}"),
+    ]
+
+    assert {(answer.status, answer.json["errcode"]) for answer in answers} <= {(403, "M_FORBIDDEN"), (502, "M_UNKNOWN")}
+    if user_id == "@alice:down.example":
+        counted = re.compile(r'mediarepo_foreign_users_refused_total\{server_name="media.example"\} (\S+)')
+        after = (await judged.get("/metrics")).body.decode()
+        assert float(counted.findall(after)[0]) > float((counted.findall(before) or ["0"])[0])
+
+
+@pytest.mark.parametrize(
+    ("user_id", "status"),
+    [
+        ("@_bridge_alice:media.example", 200),
+        ("@_bridge_Alice|home:media.example", 200),
+        ("@_bridge_:evil:media.example", 403),
+        ("@_bridge_\u2028x:media.example", 403),
+        ("@_bridge_é:media.example", 403),
+        ("@_bridge_a b:media.example", 403),
+        ("@_bridge_x:down.example", 403),
+        ("@_bridge_" + "x" * 255 + ":media.example", 403),
+        ("@:media.example", 403),
+        ("_bridge_x:media.example", 403),
+    ],
+)
+async def test_an_application_service_acts_for_user_ids_that_can_exist(
+    judged: Installation, user_id: str, status: int
+) -> None:
+    answer = await judged.get(f"{CONFIG}?user_id={quote(user_id, safe='')}", token=AS_TOKEN)
+
+    assert answer.status == status
+
+
+@pytest.mark.parametrize("path", ["/_synapse/admin/v1/media/x/y", "/_mediarepo/admin/v1/usage", CONFIG])
+@pytest.mark.parametrize("token", ["a%0ab", "%00", "%C3%A9", "a" * 5000, "%ED%A0%80"])
+async def test_what_no_token_can_be_is_unknown_on_every_path(judged: Installation, path: str, token: str) -> None:
+    answer = await judged.get(f"{path}?access_token={token}", token=None)
+
+    assert (answer.status, answer.json["errcode"]) in {(401, "M_UNKNOWN_TOKEN"), (400, "M_INVALID_PARAM")}
