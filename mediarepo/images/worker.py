@@ -19,8 +19,8 @@ from PIL import Image, ImageCms
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.opening import Limits, open_picture
 from mediarepo.images.rendering import Made, render
-from mediarepo.images.sandbox import allow_cpu_seconds, confine, die_with_parent
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.sandbox.confinement import allow_cpu_seconds, confine, die_with_parent
 
 _MESSAGE_BYTES = 64 * 1024
 _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")

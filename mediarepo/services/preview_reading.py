@@ -10,8 +10,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 import structlog
 
-from mediarepo.images.sandbox import die_with_parent
 from mediarepo.previews.worker import begin
+from mediarepo.sandbox.confinement import die_with_parent
 from mediarepo.services.preview_pages import PageError
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediarepo.images.syscalls import restrict_system_calls
+from mediarepo.sandbox.seccomp import restrict_system_calls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4

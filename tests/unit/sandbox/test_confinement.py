@@ -30,7 +30,7 @@ PROBES = {
 }
 SCRIPT = """
 import ctypes, json, os, socket, sys, threading
-from mediarepo.images.sandbox import confine
+from mediarepo.sandbox.confinement import confine
 from mediarepo.images.worker import warm_up
 
 def probe_ptrace():

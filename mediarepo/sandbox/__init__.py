@@ -1,0 +1,1 @@
+"""Child processes that work on untrusted bytes behind Landlock, seccomp and rlimits."""
