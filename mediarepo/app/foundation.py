@@ -8,6 +8,8 @@ from functools import partial
 
 from mediarepo.config.settings import Settings
 from mediarepo.db.connections import Database
+from mediarepo.sandbox.confinement import Confinement
+from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.metrics import Metrics
@@ -31,6 +33,15 @@ class Foundation:
     metrics: Metrics
     database: Database
     stores: Stores
+
+    def sandbox_policy(self) -> SandboxPolicy:
+        """Return what must stand before a process may read untrusted bytes; the metrics show what does."""
+
+        def show(confinement: Confinement) -> None:
+            self.metrics.sandbox.labels("seccomp").set(confinement.seccomp)
+            self.metrics.sandbox.labels("landlock").set(confinement.landlock)
+
+        return SandboxPolicy(enforcement=self.settings.sandbox.enforcement, on_started=show)
 
 
 @asynccontextmanager

@@ -115,7 +115,7 @@ async def join_thumbnails(
     table = ThumbnailTable(database, settings.sweep.grace_ms)
     rendering = Rendering(
         config=settings.thumbnails,
-        pool=await stack.enter_async_context(WorkerPool(settings.thumbnails)),
+        pool=await stack.enter_async_context(WorkerPool(settings.thumbnails, foundation.sandbox_policy())),
         sources=SourceBudget(settings.thumbnails),
         table=table,
         stores=foundation.stores,

@@ -64,7 +64,7 @@ async def open_previews(
     making = PreviewMaking(
         config=config,
         pages=pages,
-        reading=await stack.enter_async_context(PreviewReading()),
+        reading=await stack.enter_async_context(PreviewReading(foundation.sandbox_policy())),
         images=images,
         providers=OEmbedProviders.shipped(),
     )

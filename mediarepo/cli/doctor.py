@@ -1,6 +1,7 @@
 """`mediarepo doctor`: finding out where things get stuck."""
 
 import json
+import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,9 +12,11 @@ from mediarepo.app.foundation import now_ms, open_foundation
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.config.settings import Settings
-from mediarepo.errors import InvalidParamError
+from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.federation.doctor import Doctor
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
+from mediarepo.sandbox.confinement import Confinement
+from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
 
 doctor_cli = typer.Typer(help="Find out where things get stuck.", no_args_is_help=True)
 
@@ -64,3 +67,47 @@ async def _federation(settings: Settings, mxc: Mxc, origin: str, *, as_json: boo
         last = hop
     if not (good and last.good):
         raise typer.Exit(1)
+
+
+@doctor_cli.command()
+def sandbox(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Start a process as for untrusted files and say how it is confined; exit 1 where that is not enough."""
+    settings = read_settings(config)
+    run(_sandbox(settings, as_json=as_json))
+
+
+async def _sandbox(settings: Settings, *, as_json: bool) -> None:
+    found: list[Confinement] = []
+    policy = SandboxPolicy(enforcement=settings.sandbox.enforcement, on_started=found.append)
+    limits = SandboxLimits(memory_bytes=settings.thumbnails.worker_memory_bytes, cpu_limit_s=10, max_jobs=1)
+    process = SandboxedProcess("mediarepo.previews.worker", {}, limits=limits, policy=policy)
+    try:
+        await process.started()
+        good = True
+    except UnavailableError:
+        good = False
+    finally:
+        await process.end()
+    confined = asdict(found[0]) if found else {}
+    if as_json:
+        typer.echo(json.dumps({"good": good, "enforcement": settings.sandbox.enforcement, **confined}))
+    else:
+        _show_confinement(confined, good=good, enforcement=settings.sandbox.enforcement)
+    if not good:
+        raise typer.Exit(1)
+
+
+def _show_confinement(confined: dict[str, bool], *, good: bool, enforcement: str) -> None:
+    if not confined:
+        typer.echo("NOT  sandbox: the process did not start")
+        return
+    for name in ("seccomp", "landlock"):
+        verdict = "stands" if confined[name] else "failed" if confined[f"kernel_{name}"] else "this kernel has none"
+        typer.echo(f"{'ok ' if confined[name] else 'NOT'}  {name}: {verdict}")
+    user = "given up" if os.geteuid() == 0 else "the server's; run it as a user of its own"
+    typer.echo(f"ok   user: {user}")
+    consequence = "thumbnails and previews are made" if good else "neither thumbnails nor previews are made"
+    typer.echo(f"{'ok ' if good else 'NOT'}  sandbox.enforcement {enforcement}: {consequence}")

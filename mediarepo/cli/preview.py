@@ -53,7 +53,7 @@ async def _preview(
 ) -> None:
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
-        pool = await stack.enter_async_context(WorkerPool(settings.thumbnails))
+        pool = await stack.enter_async_context(WorkerPool(settings.thumbnails, foundation.sandbox_policy()))
         workers = _Workers(pool, SourceBudget(settings.thumbnails))
         previews = await open_previews(stack, foundation, MemoryBudget(settings.uploads), workers)
         if not fresh:

@@ -18,6 +18,7 @@ from mediarepo.config.quotas import QuotasConfig
 from mediarepo.config.rate_limits import RateLimitsConfig
 from mediarepo.config.remote_media import RemoteMediaConfig
 from mediarepo.config.retention import RetentionConfig
+from mediarepo.config.sandbox import SandboxConfig
 from mediarepo.config.stores import StoreConfig
 from mediarepo.config.sweeps import AccessConfig, SweepConfig
 from mediarepo.config.thumbnails import ThumbnailsConfig
@@ -92,6 +93,8 @@ class Settings(Section):
     """Previews of web pages."""
     thumbnails: ThumbnailsConfig = ThumbnailsConfig()
     """Sizes and limits of thumbnails."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """How strictly the processes that read pictures and web pages are confined."""
     access_times: AccessConfig = AccessConfig()
     """How the last access to media is remembered."""
     sweep: SweepConfig = SweepConfig()

@@ -1,7 +1,6 @@
 """Pictures on their way to a worker: in memory, in a file that has no name, within one budget."""
 
 import asyncio
-import fcntl
 import os
 from collections import deque
 from collections.abc import AsyncIterator
@@ -9,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.images.errors import too_busy
+from mediarepo.sandbox.memfd import create_memfd, seal
 
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 _Waiter = tuple[int, asyncio.Future[None]]
 
 
@@ -18,7 +17,7 @@ class Source:
     """A picture's bytes in a memfd, `fd`; a Sink until it is sealed."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self.fd = os.memfd_create("mediarepo-source", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.fd = create_memfd("mediarepo-source")
         self.size_bytes = 0
         self._limit_bytes = limit_bytes
 
@@ -30,7 +29,7 @@ class Source:
 
     def seal(self) -> None:
         """Make sure that nobody changes the bytes while they are decoded."""
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        seal(self.fd)
 
     def close(self) -> None:
         """Give the memory back."""

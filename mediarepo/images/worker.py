@@ -1,17 +1,8 @@
-"""A worker process: loads its codecs, gives up everything else, and then makes thumbnails until told to end.
-
-One message in is a JSON object with two descriptors, the source and an empty file for the result; one message out says
-what was made. Messages are datagrams of a socket pair, so none is ever read in half.
-"""
+"""An image worker: loads its codecs, gives up everything else, and then makes thumbnails until told to end."""
 
 import importlib
 import io
-import json
 import os
-import signal
-import socket
-import sys
-import warnings
 from typing import Any
 
 from PIL import Image, ImageCms
@@ -20,30 +11,20 @@ from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.opening import Limits, open_picture
 from mediarepo.images.rendering import Made, render
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
-from mediarepo.sandbox.confinement import allow_cpu_seconds, confine, die_with_parent
+from mediarepo.sandbox.child import Answer, read_all, run
 
-_MESSAGE_BYTES = 64 * 1024
 _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 
 
-def main() -> None:
-    """Run until the server closes its end."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    parent, settings = int(sys.argv[2]), json.loads(sys.argv[3])
-    die_with_parent(parent)
-    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes at a stop; the server says when we end
-        signal.signal(number, signal.SIG_IGN)
-    warnings.simplefilter("ignore")
+def load(settings: dict[str, Any]) -> Answer:
+    """Load every codec."""
     limits = Limits(**settings["limits"])
     warm_up(heic=limits.heic)
-    confinement = confine(settings["memory_bytes"], parent, threads=limits.heic)
-    channel.sendmsg([json.dumps({"seccomp": confinement.seccomp, "landlock": confinement.landlock}).encode()])
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
-        if not message:
-            return
-        allow_cpu_seconds(settings["cpu_limit_s"])
-        channel.sendmsg([json.dumps(_answer(json.loads(message), descriptors, limits)).encode()])
+
+    def answer(job: dict[str, Any], source: int, result: int) -> dict[str, Any]:
+        return _answer(job, source, result, limits)
+
+    return answer
 
 
 def warm_up(*, heic: bool) -> None:
@@ -78,32 +59,20 @@ def _warm_limits() -> Limits:
     )
 
 
-def _answer(job: dict[str, Any], descriptors: list[int], limits: Limits) -> dict[str, Any]:
+def _answer(job: dict[str, Any], source: int, result: int, limits: Limits) -> dict[str, Any]:
     """Do one job; whatever goes wrong inside a decoder becomes a reason."""
-    source, result = descriptors
     try:
         specs = [ThumbnailSpec(width, height, ThumbnailMethod(m), moving) for width, height, m, moving in job["specs"]]
         if job.get("measure"):
-            opened = open_picture(_read(source), limits)
+            opened = open_picture(read_all(source), limits)
             return {"width": opened.width, "height": opened.height, "format": opened.picture_format}
-        return {"made": _write(render(_read(source), specs, limits), result)}
+        return {"made": _write(render(read_all(source), specs, limits), result)}
     except PictureError as exc:
         return {"refused": exc.reason}
     except MemoryError:
         return {"refused": Reason.OUT_OF_MEMORY}
     except Exception as exc:  # noqa: BLE001 - a decoder may raise anything on a broken file
         return {"refused": Reason.CORRUPT, "detail": repr(exc)[:200]}
-    finally:
-        os.close(source)
-        os.close(result)
-
-
-def _read(source: int) -> bytes:
-    size, pieces, at = os.fstat(source).st_size, list[bytes](), 0
-    while at < size:
-        pieces.append(os.pread(source, size - at, at))
-        at += len(pieces[-1])
-    return b"".join(pieces)
 
 
 def _write(made: list[Made], result: int) -> list[dict[str, Any]]:
@@ -129,4 +98,4 @@ def _write(made: list[Made], result: int) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(load)

@@ -44,6 +44,8 @@ _LABELS = {
     "utf-16-be": "utf-16be unicodefffe",
 }
 _CODECS = {label: codec for codec, labels in _LABELS.items() for label in labels.split()}
+KNOWN_CODECS = frozenset(_LABELS)
+"""Python's names of all codecs that pages may name."""
 _SINGLE_BYTE = re.compile(r"(?:cp(?!932|949)|iso8859|koi8|mac)")
 _IN_HEADER = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]{1,40})", re.IGNORECASE)
 _IN_META = re.compile(

@@ -9,6 +9,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _WRAPPING = re.compile(
     r"^(?:\s|<!--|-->|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[|\ufeff|//\s*$)+", re.MULTILINE
 )
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
@@ -18,9 +19,20 @@ def read_json(text: str) -> object:
     if _is_deep(text):
         return None
     try:
-        return _DECODER.raw_decode(text)[0]
+        return _without_surrogates(_DECODER.raw_decode(text)[0])
     except (ValueError, RecursionError):
         return None
+
+
+def _without_surrogates(value: object) -> object:
+    """Leave out halves of surrogate pairs, which JSON can escape and no text may hold."""
+    if isinstance(value, str):
+        return _SURROGATES.sub("", value)
+    if isinstance(value, list):
+        return [_without_surrogates(one) for one in value]
+    if isinstance(value, dict):
+        return {str(_without_surrogates(name)): _without_surrogates(one) for name, one in value.items()}
+    return value
 
 
 def _beginning(text: str) -> str:

@@ -1,52 +1,109 @@
-"""The reading of a page as one call, for a process of its own."""
+"""A preview worker: loads the parsers, gives up everything else, and then reads pages until told to end.
 
+The source is a page's body, or a JSON object (`MakeJob`); the result is JSON as well, never anything executable.
+"""
+
+import codecs
+import importlib
 import os
-import resource
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
+from mediarepo.previews.charsets import KNOWN_CODECS
 from mediarepo.previews.composing import compose
 from mediarepo.previews.files import compose_file
 from mediarepo.previews.oembed import read_oembed
 from mediarepo.previews.reading import read_page
+from mediarepo.sandbox.child import Answer, read_all, run
 
-CPU_S = 10
-"""What one page may cost, in seconds of processor time; pages cost milliseconds."""
-
-
-def limit_work() -> None:
-    """Let this process die when it works too long on what it begins now."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    spent_s = int(usage.ru_utime + usage.ru_stime)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (spent_s + CPU_S, hard))
+MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
-def read(body: bytes, url: str, content_type: str | None, max_bytes: int) -> Page | None:
-    """Read a page; None when it is a file."""
-    limit_work()
-    return read_page(body, url=url, content_type=content_type, max_bytes=max_bytes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeJob:
+    """What a preview is made of."""
+
+    page: Page
+    oembed: OEmbed | None
+    limits: PreviewLimits
 
 
-def read_embed(body: bytes, url: str, content_type: str | None) -> OEmbed | None:
-    """Read an oEmbed answer."""
-    limit_work()
-    return read_oembed(body, url=url, content_type=content_type)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileJob:
+    """What the preview of a file is made of."""
+
+    url: str
+    content_type: str | None
+    upload_name: str | None
+    limits: PreviewLimits
 
 
-def make(page: Page, oembed: OEmbed | None, limits: PreviewLimits) -> Preview:
-    """Compose a preview."""
-    limit_work()
-    return compose(page, oembed=oembed, limits=limits)
+PAGE = TypeAdapter[Page | None](Page | None)
+OEMBED = TypeAdapter[OEmbed | None](OEmbed | None)
+PREVIEW = TypeAdapter[Preview](Preview)
+MAKE_JOB = TypeAdapter[MakeJob](MakeJob)
+FILE_JOB = TypeAdapter[FileJob](FileJob)
+
+_WARM_UP = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Warm&eacute;</title>
+<meta property="og:title" content="x"><meta property="og:image" content="https://example.org/a.png">
+<script type="application/ld+json">{"@type": "Article", "headline": "x"}</script></head>
+<body><article><h1>One</h1><p>Some text of this page.</p><img src="b.png" width="300" height="200"></article>
+</body></html>"""
+_WARM_UP_FEED = (
+    """<?xml version="1.0"?><rss version="2.0"><channel><title>x</title><item><title>y</title></item></channel></rss>"""
+)
 
 
-def make_of_file(url: str, content_type: str | None, upload_name: str | None, limits: PreviewLimits) -> Preview:
-    """Compose a preview of a file."""
-    return compose_file(url=url, content_type=content_type, upload_name=upload_name, limits=limits)
+def load(_: dict[str, Any]) -> Answer:
+    """Load every parser, and every codec that a page may name."""
+    for name in KNOWN_CODECS:
+        codecs.lookup(name)
+        b"x".decode(name, "replace")
+    importlib.import_module("charset_normalizer.md")
+    url = "https://example.org/"
+    read_page("grüße für später und Größe".encode("latin-1") * 20, url=url, content_type="text/html")
+    read_page(_WARM_UP_FEED.encode(), url=url, content_type="application/rss+xml")
+    page = read_page(_WARM_UP.encode(), url=url, content_type="text/html")
+    oembed = read_oembed(b'{"type": "rich", "html": "<p>x</p>"}', url=url, content_type="application/json")
+    read_oembed(b"<oembed><type>link</type></oembed>", url=url, content_type="text/xml")
+    PREVIEW.dump_json(compose(page or Page(url=url), oembed=oembed, limits=PreviewLimits()))
+    PREVIEW.dump_json(compose_file(url=url, content_type="image/png", upload_name="a.png", limits=PreviewLimits()))
+    return _answer
 
 
-def begin(memory_bytes: int, parent: int) -> None:
-    """Prepare a process: bounded memory, and no life without its parent."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if os.getppid() != parent:
-        os._exit(1)
+def _answer(job: dict[str, Any], source: int, result: int) -> dict[str, Any]:
+    """Do one job; whatever goes wrong becomes a refusal."""
+    try:
+        data = _result(job, read_all(source))
+    except MemoryError:
+        return {"refused": "out_of_memory"}
+    except Exception as exc:  # noqa: BLE001 - whatever a page makes a parser raise costs this page only
+        return {"refused": "failed", "detail": repr(exc)[:200]}
+    if len(data) > MAX_RESULT_BYTES or os.pwrite(result, data, 0) != len(data):
+        return {"refused": "too_large"}
+    return {"size_bytes": len(data)}
+
+
+def _result(job: dict[str, Any], body: bytes) -> bytes:
+    match job["call"]:
+        case "read_page":
+            page = read_page(body, url=job["url"], content_type=job["content_type"], max_bytes=job["max_bytes"])
+            return PAGE.dump_json(page)
+        case "read_oembed":
+            return OEMBED.dump_json(read_oembed(body, url=job["url"], content_type=job["content_type"]))
+        case "make":
+            wanted = MAKE_JOB.validate_json(body)
+            return PREVIEW.dump_json(compose(wanted.page, oembed=wanted.oembed, limits=wanted.limits))
+        case _:
+            file = FILE_JOB.validate_json(body)
+            made = compose_file(
+                url=file.url, content_type=file.content_type, upload_name=file.upload_name, limits=file.limits
+            )
+            return PREVIEW.dump_json(made)
+
+
+if __name__ == "__main__":
+    run(load)

@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediarepo.sandbox.seccomp import restrict_system_calls
+from mediarepo.sandbox.seccomp import kernel_has_seccomp, restrict_system_calls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -25,12 +25,19 @@ _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _NETWORK_ABI, _SCOPE_ABI = 4, 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """Which of the kernel's fences stand; a kernel or container without one is told of in the log."""
+    """Which of the kernel's mechanisms stand, and which this kernel or container has."""
 
     seccomp: bool
     landlock: bool
+    kernel_seccomp: bool
+    kernel_landlock: bool
+
+    @property
+    def is_all_there_is(self) -> bool:
+        """Whether whatever the kernel has stands."""
+        return (self.seccomp or not self.kernel_seccomp) and (self.landlock or not self.kernel_landlock)
 
 
 def die_with_parent(parent: int) -> None:
@@ -56,8 +63,14 @@ def confine(memory_bytes: int, parent: int, *, threads: bool = False) -> Confine
     die_with_parent(parent)  # a change of user has undone it
     libc.prctl(_PR_SET_DUMPABLE, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    kernel_seccomp, kernel_landlock = kernel_has_seccomp(libc), _landlock_abi(libc) >= 1
     landlock = _close_the_file_system(libc)
-    return Confinement(seccomp=restrict_system_calls(libc, threads=threads), landlock=landlock)
+    return Confinement(
+        seccomp=restrict_system_calls(libc, threads=threads),
+        landlock=landlock,
+        kernel_seccomp=kernel_seccomp,
+        kernel_landlock=kernel_landlock,
+    )
 
 
 def allow_cpu_seconds(seconds: int) -> None:
@@ -79,11 +92,16 @@ class _Ruleset(ctypes.Structure):
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scope", ctypes.c_uint64))
 
 
+def _landlock_abi(libc: ctypes.CDLL) -> int:
+    """Return the version of Landlock that this kernel has; 0 for none."""
+    if platform.machine() not in {"x86_64", "aarch64"}:
+        return 0
+    return max(0, int(libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)))
+
+
 def _close_the_file_system(libc: ctypes.CDLL) -> bool:
     """Deny every path and port by Landlock, as far as this kernel knows it; False where it does not."""
-    if platform.machine() not in {"x86_64", "aarch64"}:
-        return False
-    abi: int = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
+    abi = _landlock_abi(libc)
     if abi < 1:
         return False
     rules = _Ruleset((1 << _FILE_RIGHTS[min(abi, max(_FILE_RIGHTS))]) - 1)

@@ -1,11 +1,15 @@
-"""The system calls that decoding needs, and a seccomp filter that refuses all others.
+"""The system calls that reading untrusted bytes needs, and a seccomp filter that refuses all others.
 
-An allow-list: whatever is not named here, today or in a later kernel, fails with EPERM.
+An allow-list: whatever is not named here, today or in a later kernel, fails with EPERM. Calls that could reach another
+process (by its pid, or by making it the owner of a descriptor's signals) are allowed for this process alone.
 """
 
 import ctypes
+import errno
+import os
 import platform
 import struct
+from collections.abc import Sequence
 
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
@@ -16,7 +20,8 @@ _KILL = 0x80000000
 _AT_EMPTY_PATH = 0x1000
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
-_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_ARGUMENT_0, _OFFSET_ARGUMENT_3 = 0, 4, 16, 16 + 3 * 8
+_OFFSET_NUMBER, _OFFSET_ARCHITECTURE = 0, 4
+_OFFSET_ARGUMENT_0, _OFFSET_ARGUMENT_1, _OFFSET_ARGUMENT_3 = 16, 16 + 8, 16 + 3 * 8
 _X32_BIT = 0x40000000
 
 _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -46,7 +51,6 @@ _CALLS = {
     "sendmsg": (46, 211),
     "recvmsg": (47, 212),
     "exit": (60, 93),
-    "fcntl": (72, 25),
     "ftruncate": (77, 46),
     "gettimeofday": (96, 169),
     "getrusage": (98, 165),
@@ -56,13 +60,15 @@ _CALLS = {
     "restart_syscall": (219, 128),
     "clock_gettime": (228, 113),
     "exit_group": (231, 94),
-    "tgkill": (234, 131),
-    "prlimit64": (302, 261),
     "getrandom": (318, 278),
     "rseq": (334, 293),
 }
 # What a library needs beside these that decodes in threads of its own.
-_THREAD_CALLS = {"set_robust_list": (273, 99), "sched_getaffinity": (204, 123)}
+_THREAD_CALLS = {"set_robust_list": (273, 99)}
+# With a pid as their first argument: 0 is the caller.
+_PRLIMIT64, _TGKILL, _SCHED_GETAFFINITY = (302, 261), (234, 131), (204, 123)
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GET_SEALS; none that names an owner for signals.
+_FCNTL, _FCNTL_COMMANDS = (72, 25), (0, 1, 2, 3, 4, 1030, 1034)
 _CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, {"x86_64": 435, "aarch64": 435}
 _CLONE_THREAD = 0x00010000
 _FSTATAT = {"x86_64": 262, "aarch64": 79}
@@ -70,6 +76,13 @@ _FSTATAT = {"x86_64": 262, "aarch64": 79}
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def kernel_has_seccomp(libc: ctypes.CDLL) -> bool:
+    """Say whether this kernel takes filters; no filter at all is a bad address then, not a bad request."""
+    if platform.machine() not in _AUDIT_ARCHITECTURE:
+        return False
+    return libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, None, 0, 0) != 0 and ctypes.get_errno() == errno.EFAULT
 
 
 def restrict_system_calls(libc: ctypes.CDLL, *, threads: bool) -> bool:
@@ -101,7 +114,12 @@ def _filter_for(machine: str, *, threads: bool) -> bytes:
     ]
     for number in numbers:
         steps += [_step(_JUMP_EQUAL, number, when_false=1), _step(_RETURN, _ALLOW)]
+    own = os.getpid()
+    steps += _allow_if(_FCNTL[column], _OFFSET_ARGUMENT_1, _FCNTL_COMMANDS)
+    steps += _allow_if(_PRLIMIT64[column], _OFFSET_ARGUMENT_0, (0, own))
+    steps += _allow_if(_TGKILL[column], _OFFSET_ARGUMENT_0, (own,))
     if threads:
+        steps += _allow_if(_SCHED_GETAFFINITY[column], _OFFSET_ARGUMENT_0, (0, own))
         steps += _threads_only(machine)
     # C libraries ask for a descriptor's size by fstatat with an empty path; any other path is refused.
     steps += [
@@ -113,6 +131,18 @@ def _filter_for(machine: str, *, threads: bool) -> bytes:
         _step(_RETURN, _REFUSE),
     ]
     return b"".join(steps)
+
+
+def _allow_if(number: int, offset: int, values: Sequence[int]) -> list[bytes]:
+    """Allow a call whose argument at `offset`, an int, is one of the values; refuse it otherwise."""
+    tests = [_step(_JUMP_EQUAL, value, when_true=len(values) - at) for at, value in enumerate(values)]
+    return [
+        _step(_JUMP_EQUAL, number, when_false=len(values) + 3),
+        _step(_LOAD, offset),
+        *tests,
+        _step(_RETURN, _REFUSE),
+        _step(_RETURN, _ALLOW),
+    ]
 
 
 def _threads_only(machine: str) -> list[bytes]:

@@ -6,7 +6,6 @@ from email.message import Message
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewUrl
-from mediarepo.previews import worker
 from mediarepo.previews.kinds import may_be_page
 from mediarepo.previews.providers import OEmbedProviders
 from mediarepo.services.preview_images import PreviewImages
@@ -58,7 +57,7 @@ class PreviewMaking:
             if known is None:
                 raise
             steps.tell(f"page passed over: {exc}")
-            return await self.reading.run(worker.make, Page(url=url.text), known, self.config.limits)
+            return await self.reading.make(Page(url=url.text), known, self.config.limits)
         steps.tell(f"page from {fetched.url} ({fetched.content_type}, {len(fetched.body)} bytes)")
         return await self._of(fetched, known, language, steps, may_refresh=True)
 
@@ -67,16 +66,18 @@ class PreviewMaking:
     ) -> Preview:
         page = None
         if may_be_page(fetched.content_type):
-            arguments = fetched.body, fetched.url, fetched.content_type, self.config.max_page_bytes
-            page = await self.reading.run(worker.read, *arguments)
+            page = await self.reading.read_page(
+                fetched.body,
+                url=fetched.url,
+                content_type=fetched.content_type,
+                max_bytes=self.config.max_page_bytes,
+            )
         if page is None:
             name = _file_name(fetched.content_disposition)
-            return await self.reading.run(
-                worker.make_of_file, fetched.url, fetched.content_type, name, self.config.limits
-            )
+            return await self.reading.make_of_file(fetched.url, fetched.content_type, name, self.config.limits)
         if oembed is None and page.oembed_urls and self.config.oembed:
             oembed = await self._embed(page.oembed_urls[0], language, steps)
-        preview = await self.reading.run(worker.make, page, oembed, self.config.limits)
+        preview = await self.reading.make(page, oembed, self.config.limits)
         says_more = page.refresh_url == fetched.url or page.first("og:title") is not None
         if may_refresh and page.refresh_url is not None and not says_more:
             return await self._refreshed(page.refresh_url, preview, language, steps)
@@ -99,7 +100,7 @@ class PreviewMaking:
     async def _embed(self, url: str, language: str | None, steps: Steps) -> OEmbed | None:
         try:
             fetched = await self.pages.oembed(url, language)
-            found = await self.reading.run(worker.read_embed, fetched.body, fetched.url, fetched.content_type)
+            found = await self.reading.read_oembed(fetched.body, url=fetched.url, content_type=fetched.content_type)
         except PageError as exc:
             steps.tell(f"oEmbed passed over: {exc}")
             return None

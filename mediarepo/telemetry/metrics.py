@@ -32,6 +32,9 @@ class Metrics:
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
         self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
         self.fetches = self._counter("fetches", "Fetches of other servers' media, by outcome.", "outcome")
+        self.sandbox = self._gauge(
+            "sandbox", "1 where the last process that was started for untrusted bytes has it.", "mechanism"
+        )
         self.foreign_users = self._counter(
             "foreign_users_refused", "Tokens for which a homeserver named a user of another server.", "server_name"
         )

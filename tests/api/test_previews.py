@@ -1,6 +1,8 @@
 import asyncio
 import gzip
 import io
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -364,10 +366,8 @@ async def test_a_reader_that_dies_is_replaced(running: Any, site: Website) -> No
     one, two = site.page("/one", page("One")), site.page("/two", page("Two"))
     async with running() as own:
         first = await ask(own, one)
-        pool = own.repository.previews.making.reading._pool
-        assert pool is not None
-        for process in pool._processes.values():
-            process.kill()
+        for pid in own.repository.previews.making.reading.pids:
+            os.kill(pid, signal.SIGKILL)
         second, third = await ask(own, two), await ask(own, site.page("/three", page("Three")))
 
     assert first.status == 200

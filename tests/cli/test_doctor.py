@@ -174,3 +174,16 @@ async def test_a_key_file_that_cannot_be_used_is_told_in_one_line(config: Path, 
     assert (checked.exit_code, asked.exit_code) == (2, 1)
     for result in (checked, asked):
         assert (result.stderr.count("\n"), "bad.key" in result.stderr) == (1, True)
+
+
+async def test_how_untrusted_files_are_confined_is_told(config: Path) -> None:
+    changed(config, "sandbox", enforcement="strict")
+    command = ["doctor", "sandbox", "--config", str(config)]
+
+    told = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    as_json = await asyncio.to_thread(CliRunner().invoke, cli, [*command, "--json"])
+
+    answer = json.loads(as_json.stdout)
+    assert answer["good"] is (answer["seccomp"] and answer["landlock"])
+    assert told.exit_code == as_json.exit_code == (0 if answer["good"] else 1)
+    assert f"{'ok ' if answer['seccomp'] else 'NOT'}  seccomp" in told.stdout

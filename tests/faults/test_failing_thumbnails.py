@@ -32,7 +32,7 @@ async def killed_while_rendering(own: Installation, path: str) -> Answer:
     (pid,) = pool.pids
     os.kill(pid, signal.SIGSTOP)
     asking = asyncio.create_task(own.get(path))
-    while not pool._busy:
+    while not pool.busy:
         await asyncio.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     return await asking

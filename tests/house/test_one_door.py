@@ -13,8 +13,8 @@ CONFIGURED = ("storage", "homeserver", "db", "embedded")
 """Rooms that connect to what the operator configured, by its address."""
 KNOWN = {
     "federation/srv.py": {"dns"},  # asks the system's name servers, about SRV records alone
-    "images/processes.py": {"socket"},  # socket pairs between ourselves and the workers
-    "images/worker.py": {"socket"},
+    "sandbox/process.py": {"socket"},  # socket pairs between ourselves and the workers
+    "sandbox/child.py": {"socket"},
     "web/server.py": {"socket"},  # is a unix socket of ours still alive?
     "importers/synapse/asking.py": {"ClientSession"},  # the operator configured it, as one of the old homeserver
     "cli/dev.py": {"ClientSession"},  # waits until the server just started answers

@@ -49,7 +49,7 @@ async def stopped_worker(studio: Studio) -> tuple[int, "asyncio.Task[Rendered]"]
     (pid,) = studio.pool.pids
     os.kill(pid, signal.SIGSTOP)
     job = asyncio.create_task(studio.render(GOOD))
-    while not studio.pool._busy:
+    while not studio.pool.busy:
         await asyncio.sleep(0.01)
     return pid, job
 
@@ -168,7 +168,7 @@ async def test_too_many_jobs_are_refused_for_now() -> None:
     async with studio.pool:
         pid, job = await stopped_worker(studio)
         waiting = asyncio.create_task(studio.render(GOOD))
-        while not studio.pool._waiting:
+        while not studio.pool.waiting:
             await asyncio.sleep(0.01)
 
         with pytest.raises(LimitExceededError) as refused:

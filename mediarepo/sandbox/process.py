@@ -1,0 +1,211 @@
+"""The server's side of a sandboxed process."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import structlog
+
+from mediarepo.config.sandbox import SandboxEnforcement
+from mediarepo.errors import UnavailableError
+from mediarepo.sandbox.child import MESSAGE_BYTES
+from mediarepo.sandbox.confinement import Confinement
+
+log = structlog.get_logger(__name__)
+
+_START_TIMEOUT_S = 30
+_END_TIMEOUT_S = 10
+_STDERR_PIPE_BYTES = 64 * 1024
+_STDERR_LOGGED_CHARS = 500
+_MEMORY_TO_RETIRE_KIB = 600 * 1024
+
+
+class ProcessDiedError(Exception):
+    """A sandboxed process ended during a job; `is_out_of_cpu` when its processor time ran out."""
+
+    def __init__(self, returncode: int | None) -> None:
+        super().__init__(f"the process ended with {returncode}")
+        self.is_out_of_cpu = returncode == -signal.SIGXCPU
+
+
+class BadAnswerError(Exception):
+    """A sandboxed process answered what it must not; it is not to be trusted any more."""
+
+
+def _ignore(_: Confinement) -> None:
+    """Take no notice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxPolicy:
+    """What must stand before a process is given untrusted bytes; `on_started` is told what stands."""
+
+    enforcement: SandboxEnforcement = SandboxEnforcement.AVAILABLE
+    on_started: Callable[[Confinement], object] = _ignore
+
+    def accepts(self, confinement: Confinement) -> bool:
+        """Say whether a process confined so far may work."""
+        match self.enforcement:
+            case SandboxEnforcement.STRICT:
+                return confinement.seccomp and confinement.landlock
+            case SandboxEnforcement.AVAILABLE:
+                return confinement.is_all_there_is
+            case SandboxEnforcement.PERMISSIVE:
+                return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLimits:
+    """What one process may use: address space, processor seconds for each job, jobs; `threads` when it needs some."""
+
+    memory_bytes: int
+    cpu_limit_s: int
+    max_jobs: int
+    threads: bool = False
+
+
+class SandboxedProcess:
+    """A child process that runs `module` (see `sandbox.child.run`); one job at a time."""
+
+    def __init__(
+        self, module: str, settings: Mapping[str, Any], *, limits: SandboxLimits, policy: SandboxPolicy
+    ) -> None:
+        """Start it; `settings` go to the child as JSON."""
+        self._limits = limits
+        self._policy = policy
+        self._jobs = 0
+        self.has_answered = True
+        """Whether the last job was answered; a process that has not is of no further use."""
+        self._stderr, their_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)  # noqa: FBT003 - the standard library's way
+        told = {
+            **settings,
+            "memory_bytes": limits.memory_bytes,
+            "cpu_limit_s": limits.cpu_limit_s,
+            "threads": limits.threads,
+        }
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own modules
+                [sys.executable, "-I", "-m", module, str(theirs.fileno()), str(os.getpid()), json.dumps(told)],
+                pass_fds=[theirs.fileno()],
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=their_stderr,  # full, it takes no more: a decoder's complaints never fill the server's log
+                start_new_session=True,
+            )
+        except BaseException:
+            self._channel.close()
+            os.close(self._stderr)
+            raise
+        finally:
+            theirs.close()
+            os.close(their_stderr)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def started(self) -> Confinement:
+        """Wait until the process has given up what it must; UnavailableError when it cannot start or be confined."""
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                ready = await self._receive()
+        except TimeoutError:
+            ready = None
+        if ready is None:
+            self._log_stderr()
+            raise UnavailableError("this cannot be worked on just now", retry_after_s=30)
+        confinement = Confinement(**ready)
+        self._policy.on_started(confinement)
+        if not self._policy.accepts(confinement):
+            log.error("sandbox_incomplete", enforcement=self._policy.enforcement, **asdict(confinement))
+            raise UnavailableError("this cannot be worked on safely on this machine", retry_after_s=300)
+        if not (confinement.seccomp and confinement.landlock):
+            log.warning("sandbox_incomplete", enforcement=self._policy.enforcement, **asdict(confinement))
+        return confinement
+
+    async def ask(self, job: Mapping[str, Any], source: int, result: int, *, timeout_s: float) -> dict[str, Any]:
+        """Have a job done: its JSON object, the descriptors of a source and of an empty file for the result.
+
+        ProcessDiedError when the process ends, TimeoutError when it takes too long; then it must be ended.
+        """
+        self._jobs += 1
+        self.has_answered = False
+        try:
+            socket.send_fds(self._channel, [json.dumps(job).encode()], [source, result])
+            async with asyncio.timeout(timeout_s):
+                answer = await self._receive()
+        except ConnectionError:
+            answer = None
+        finally:
+            self._log_stderr()
+        if answer is None:
+            await self.end()
+            raise ProcessDiedError(self._process.returncode)
+        self.has_answered = True
+        return answer
+
+    def should_retire(self) -> bool:
+        """Say whether the process is dead, has done its share, or has grown too large."""
+        return (
+            self._process.poll() is not None
+            or self._jobs >= self._limits.max_jobs
+            or _resident_kib(self.pid) > _MEMORY_TO_RETIRE_KIB
+        )
+
+    async def end(self) -> None:
+        """Kill the process and wait for it."""
+        self._channel.close()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait, _END_TIMEOUT_S)
+        if self._stderr >= 0:
+            os.close(self._stderr)
+            self._stderr = -1
+
+    async def _receive(self) -> dict[str, Any] | None:
+        """Wait for the next message; None when the process is dead."""
+        loop = asyncio.get_running_loop()
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._channel, _settle, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(self._channel)
+        try:
+            message = self._channel.recv(MESSAGE_BYTES)
+        except ConnectionError:
+            return None
+        answer: dict[str, Any] | None = json.loads(message) if message else None
+        return answer
+
+    def _log_stderr(self) -> None:
+        """Log the beginning of what the process wrote to stderr, in one line."""
+        try:
+            text = os.read(self._stderr, _STDERR_PIPE_BYTES).decode("ascii", "backslashreplace")
+        except OSError:
+            return
+        if text:
+            log.info("sandbox_stderr", pid=self.pid, chars=len(text), text=ascii(text[:_STDERR_LOGGED_CHARS]))
+
+
+def _settle(readable: "asyncio.Future[None]") -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+def _resident_kib(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - one small read per job
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except (OSError, IndexError):
+        return 0

@@ -1,0 +1,137 @@
+"""The server's side of the sandbox: what must stand, what a child may say, and how much of it is logged."""
+
+import io
+import os
+from typing import Any
+
+import pytest
+from PIL import Image
+from structlog.testing import capture_logs
+
+from mediarepo.config.sandbox import SandboxEnforcement
+from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.errors import UnavailableError
+from mediarepo.images.errors import PictureError, Reason
+from mediarepo.images.memory import SourceBudget
+from mediarepo.images.pool import WorkerPool
+from mediarepo.sandbox.confinement import Confinement
+from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
+from tests.pictures.drawn import jpeg
+
+ALL = {"seccomp": True, "landlock": True, "kernel_seccomp": True, "kernel_landlock": True}
+LIMITS = SandboxLimits(memory_bytes=1 << 30, cpu_limit_s=5, max_jobs=10)
+
+
+@pytest.mark.parametrize(
+    ("stands", "enforcements"),
+    [
+        ({}, "strict available permissive"),
+        ({"landlock": False}, "permissive"),
+        ({"seccomp": False}, "permissive"),
+        ({"landlock": False, "kernel_landlock": False}, "available permissive"),
+        ({"seccomp": False, "kernel_seccomp": False}, "available permissive"),
+        (dict.fromkeys(ALL, False), "available permissive"),
+    ],
+)
+def test_a_process_works_only_behind_what_must_stand(stands: dict[str, bool], enforcements: str) -> None:
+    confinement = Confinement(**(ALL | stands))
+
+    accepted = {one for one in SandboxEnforcement if SandboxPolicy(enforcement=one).accepts(confinement)}
+
+    assert accepted == set(enforcements.split())
+
+
+async def test_what_stands_is_told_and_too_little_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Confinement] = []
+    monkeypatch.setattr(SandboxPolicy, "accepts", lambda *_: False)
+    policy = SandboxPolicy(enforcement=SandboxEnforcement.STRICT, on_started=told.append)
+    process = SandboxedProcess("mediarepo.previews.worker", {}, limits=LIMITS, policy=policy)
+    try:
+        with pytest.raises(UnavailableError), capture_logs() as logs:
+            await process.started()
+    finally:
+        await process.end()
+
+    assert len(told) == 1
+    assert [line["log_level"] for line in logs if line["event"] == "sandbox_incomplete"] == ["error"]
+
+
+async def render(pool: WorkerPool, config: ThumbnailsConfig, data: bytes) -> None:
+    async with SourceBudget(config).reserve(len(data)) as source:
+        await source.write(data)
+        await pool.render(source, config.specs)
+
+
+def group_3_tiff(width: int, height: int) -> bytes:
+    """A TIFF whose every row is broken, so that libtiff complains of each."""
+    good = io.BytesIO()
+    Image.new("1", (width, height)).save(good, "TIFF", compression="group3")
+    data = bytearray(good.getvalue())
+    start = data.index(b"\x00\x10\x01") if b"\x00\x10\x01" in data else 8
+    data[start : start + 2000] = os.urandom(2000)
+    return bytes(data)
+
+
+async def test_a_decoders_complaints_are_cut_and_quoted(capfd: pytest.CaptureFixture[str]) -> None:
+    config = ThumbnailsConfig(workers=1)
+    data = group_3_tiff(8, 20_000)
+    async with WorkerPool(config) as pool:
+        with capture_logs() as logs:
+            try:
+                await render(pool, config, data)
+            except PictureError as exc:
+                assert exc.reason in set(Reason)  # noqa: PT017 - a broken file may be refused, or shown in part
+
+    complaints = [line["text"] for line in logs if line["event"] == "sandbox_stderr"]
+    assert len(complaints) == 1
+    assert complaints[0].isascii()
+    assert "\n" not in complaints[0]
+    assert len(complaints[0]) < 3000
+    assert "TIFF" not in capfd.readouterr().err
+
+
+SPEC = [32, 32, "crop", False]
+MADE = {
+    "spec": SPEC,
+    "content_type": "image/jpeg",
+    "width": 32,
+    "height": 32,
+    "offset": 0,
+    "size_bytes": 10,
+    "own_bytes": False,
+}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"made": [MADE | {"content_type": "text/html"}]},
+        {"made": [MADE | {"content_type": "image/svg+xml"}]},
+        {"made": [MADE | {"spec": [33, 32, "crop", False]}]},
+        {"made": [MADE | {"spec": [32, 32, "nonsense", False]}]},
+        {"made": [MADE | {"offset": 5}]},
+        {"made": [MADE | {"size_bytes": 10**12}]},
+        {"made": [MADE | {"size_bytes": -1}]},
+        {"made": [MADE | {"width": 0}]},
+        {"made": [MADE | {"extra": 1}]},
+        {"made": "all"},
+        {"refused": "because"},
+        {"refused": ["corrupt"]},
+        {},
+    ],
+)
+async def test_what_a_worker_must_not_say_is_not_believed(
+    answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answered(*_: object, **__: object) -> dict[str, Any]:
+        return answer
+
+    config = ThumbnailsConfig(workers=1)
+    async with WorkerPool(config) as pool:
+        await render(pool, config, jpeg(100, 70))
+        (pid,) = pool.pids
+        monkeypatch.setattr(SandboxedProcess, "ask", answered)
+        with pytest.raises(PictureError, match="worker_died"):
+            await render(pool, config, jpeg(100, 70))
+
+        assert pid not in pool.pids
