@@ -24,6 +24,7 @@ from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins
 from mediarepo.services.deletion import Deletion
+from mediarepo.services.failed_items import FailedItemReports
 from mediarepo.services.hashing import Hashing
 from mediarepo.services.holding import Holding
 from mediarepo.services.quarantine import Quarantine
@@ -50,6 +51,7 @@ class Administration:
     hashing: Hashing
     audit: AuditLog
     jobs: JobRuns
+    failed_items: FailedItemReports
 
 
 def join_administration(
@@ -57,7 +59,7 @@ def join_administration(
 ) -> Administration:
     """Join what admins use."""
     config, database, homeserver_admins = foundation.settings.admin, foundation.database, HomeserverAdmins(calls)
-    audit, table, usage = AuditLog(database), RecordTable(database), UsageReports(table=UsageTable(database))
+    audit, table, usage = AuditLog(database), RecordTable(database), _join_usage(foundation)
     retention = _join_retention(foundation, tenants, calls, usage)
     return Administration(
         admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins, tenants=tenants),
@@ -75,19 +77,40 @@ def join_administration(
             hashing=hashing,
             audit=audit,
         ),
-        deletion=Deletion(config=config, trash=TrashTable(database), homeserver_admins=homeserver_admins, audit=audit),
+        deletion=_join_deletion(foundation, homeserver_admins, audit),
         retention=retention,
         usage=usage,
-        tasks=Tasks(
-            table=TaskTable(database),
-            holding=Holding(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
-            works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
-            audit=audit,
-        ),
+        tasks=_join_tasks(foundation, retention, audit),
         hashing=hashing,
         audit=audit,
         jobs=JobRuns(database),
+        failed_items=FailedItemReports(failed=foundation.isolation.failed, audit=audit),
     )
+
+
+def _join_deletion(foundation: Foundation, homeserver_admins: HomeserverAdmins, audit: AuditLog) -> Deletion:
+    return Deletion(
+        config=foundation.settings.admin,
+        trash=TrashTable(foundation.database),
+        homeserver_admins=homeserver_admins,
+        audit=audit,
+        isolation=foundation.isolation,
+    )
+
+
+def _join_tasks(foundation: Foundation, retention: Retention, audit: AuditLog) -> Tasks:
+    database = foundation.database
+    return Tasks(
+        table=TaskTable(database),
+        holding=Holding(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
+        works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
+        audit=audit,
+        isolation=foundation.isolation,
+    )
+
+
+def _join_usage(foundation: Foundation) -> UsageReports:
+    return UsageReports(table=UsageTable(foundation.database), isolation=foundation.isolation)
 
 
 def _join_retention(foundation: Foundation, tenants: Tenants, calls: HomeserverCalls, usage: UsageReports) -> Retention:
@@ -108,5 +131,6 @@ def _join_retention(foundation: Foundation, tenants: Tenants, calls: HomeserverC
         audit=AuditLog(database),
         avatars_of=avatars_of,
         bytes_of=usage.of_class,
+        isolation=foundation.isolation,
         now_ms=now_ms,
     )

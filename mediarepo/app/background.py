@@ -11,6 +11,7 @@ from mediarepo.db.job_runs import JobRuns
 from mediarepo.db.leases import Leases
 from mediarepo.db.rates import RateTable
 from mediarepo.jobs import Job
+from mediarepo.model.failed_items import Queue
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.fleet import Fleet
 from mediarepo.services.holding import Holding
@@ -65,12 +66,15 @@ def _fleet_jobs(
         return {report.store: report.figures() for report in await sweeps.sweep()}
 
     async def expire() -> None:
-        await pending.forget_expired()
-        await administration.tasks.forget_old()
-        await rates.forget_empty()
+        await each_of(
+            pending.forget_expired,
+            administration.tasks.forget_old,
+            rates.forget_empty,
+            foundation.isolation.forget_gone,
+        )
 
     async def fold() -> Figures:
-        return {"folded": await administration.usage.table.fold()}
+        return {"folded": await administration.usage.fold()}
 
     jobs: list[tuple[str, int, Callable[[], Awaitable[Figures | None]]]] = [
         ("outbox", settings.sweep.outbox_interval_ms, drain),
@@ -85,11 +89,26 @@ def _fleet_jobs(
     return jobs
 
 
+async def each_of(*steps: Callable[[], Awaitable[object]]) -> None:
+    """Take every step, whatever becomes of those before it; the first failure is raised in the end."""
+    failures: list[Exception] = []
+    for step in steps:
+        try:
+            await step()
+        except Exception as exc:  # noqa: BLE001 - raised below
+            failures.append(exc)
+    if failures:
+        raise failures[0]
+
+
 async def _show_backlog(foundation: Foundation, fleet: Fleet) -> None:
     """Turn what waits, and what the fleet's last sweep found, into figures."""
     metrics = foundation.metrics
     for queue, count in (await BacklogTable(foundation.database).count()).items():
         metrics.backlog.labels(queue).set(count)
+    set_aside = await foundation.isolation.failed.count()
+    for queue in Queue:
+        metrics.items_set_aside.labels(queue).set(set_aside.get(queue, 0))
     for job in await fleet.runs.read():
         if job.finished_ts is not None:
             metrics.job_finished.labels(job.name).set(job.finished_ts / 1000)

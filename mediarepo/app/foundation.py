@@ -8,8 +8,10 @@ from functools import partial
 
 from mediarepo.config.settings import Settings
 from mediarepo.db.connections import Database
+from mediarepo.db.failed_items import FailedItems
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.metrics import Metrics
@@ -33,6 +35,7 @@ class Foundation:
     metrics: Metrics
     database: Database
     stores: Stores
+    isolation: BatchIsolation
 
     def sandbox_policy(self) -> SandboxPolicy:
         """Return what must stand before a process may read untrusted bytes; the metrics show what does."""
@@ -53,9 +56,16 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
             name: await stack.enter_async_context(Store(name, config, on_request=partial(metrics.s3_request, name)))
             for name, config in settings.stores.items()
         }
+        database = await stack.enter_async_context(Database(settings.database))
+        opened = Stores(by_name=stores, store_for=settings.store_for)
         yield Foundation(
             settings=settings,
             metrics=metrics,
-            database=await stack.enter_async_context(Database(settings.database)),
-            stores=Stores(by_name=stores, store_for=settings.store_for),
+            database=database,
+            stores=opened,
+            isolation=BatchIsolation(
+                failed=FailedItems(database),
+                stores=opened,
+                on_failure=lambda queue: metrics.item_failures.labels(queue).inc(),
+            ),
         )

@@ -4,7 +4,9 @@ from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.uploads import UploadsConfig
+from mediarepo.db.access import AccessTable
 from mediarepo.db.deleting import Deleting
+from mediarepo.db.hashing import HashingTable
 from mediarepo.db.healing import Healing
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
@@ -33,6 +35,7 @@ from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.outbox import OutboxWorker
 from mediarepo.services.pending import PendingUploads
 from mediarepo.services.quotas import Quotas
+from mediarepo.services.readiness import Readiness
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering
 from mediarepo.services.sweeps import Sweeps
@@ -56,6 +59,7 @@ def join_sweeps(foundation: Foundation) -> Sweeps:
         outbox=OutboxWorker(
             outbox=Outbox(database), stores=stores, on_backlog=foundation.metrics.deletions_waiting.set
         ),
+        isolation=foundation.isolation,
         on_stopped=lambda name: foundation.metrics.sweeps_stopped.labels(name).inc(),
     )
 
@@ -135,6 +139,22 @@ async def join_thumbnails(
     )
 
 
+def join_readiness(foundation: Foundation) -> Readiness:
+    """Join what tells whether we can serve."""
+    return Readiness(database=foundation.database, stores=foundation.stores, failed=foundation.isolation.failed)
+
+
+def join_hashing(foundation: Foundation) -> Hashing:
+    """Join what learns hashes that nobody told us."""
+    return Hashing(table=HashingTable(foundation.database), stores=foundation.stores, isolation=foundation.isolation)
+
+
+def join_access_times(foundation: Foundation) -> AccessTimes:
+    """Join what remembers when media were last asked for."""
+    config, table = foundation.settings.access_times, AccessTable(foundation.database)
+    return AccessTimes(config, table, foundation.isolation, now_ms)
+
+
 def join_quotas(foundation: Foundation) -> Quotas:
     """Join what says how much users may store."""
     settings = foundation.settings
@@ -146,7 +166,14 @@ def join_pending(foundation: Foundation, quotas: Quotas, look_back: LookBack | N
     config, database = foundation.settings.uploads, foundation.database
     holding = Holding(leases=Leases(database), duration_ms=config.lease_ms)
     table = PendingTable(database)
-    return PendingUploads(config=config, table=table, holding=holding, quotas=quotas, look_back=look_back)
+    return PendingUploads(
+        config=config,
+        table=table,
+        holding=holding,
+        quotas=quotas,
+        isolation=foundation.isolation,
+        look_back=look_back,
+    )
 
 
 def join_remote_media(

@@ -8,10 +8,12 @@ from functools import partial
 from mediarepo.app.administering import Administration, join_administration
 from mediarepo.app.background import regular_jobs
 from mediarepo.app.federating import Federating, open_federating
-from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms, open_foundation
+from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
 from mediarepo.app.importing import open_read_through
 from mediarepo.app.joining import (
+    join_access_times,
     join_downloads,
+    join_hashing,
     join_pending,
     join_quotas,
     join_remote_media,
@@ -21,8 +23,6 @@ from mediarepo.app.joining import (
 )
 from mediarepo.app.previewing import open_previews
 from mediarepo.config.settings import Settings
-from mediarepo.db.access import AccessTable
-from mediarepo.db.hashing import HashingTable
 from mediarepo.db.listening import Listening
 from mediarepo.db.rates import RateTable
 from mediarepo.federation.verification import Verification
@@ -34,7 +34,6 @@ from mediarepo.jobs import Job, Jobs
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads
-from mediarepo.services.hashing import Hashing
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.pending import PendingUploads
 from mediarepo.services.previews import Previews
@@ -76,11 +75,10 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
         tenants, memory = Tenants(settings.homeservers), MemoryBudget(settings.uploads)
-        access_times = AccessTimes(settings.access_times, AccessTable(foundation.database), now_ms)
+        access_times = join_access_times(foundation)
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
         arrivals = await _open_arrivals(stack, settings)
-        hashing = Hashing(table=HashingTable(foundation.database), stores=foundation.stores)
-        await stack.enter_async_context(hashing)
+        hashing = await stack.enter_async_context(join_hashing(foundation))
         look_back = await open_read_through(stack, foundation)
         downloads = join_downloads(foundation, tenants, access_times, arrivals, hashing, look_back)
         federating = await stack.enter_async_context(open_federating(foundation))

@@ -69,5 +69,11 @@ async def open_previews(
         providers=OEmbedProviders.shipped(),
     )
     holding = Holding(leases=Leases(foundation.database), duration_ms=_LEASE_MS)
-    previews = Previews(config, table=PreviewTable(foundation.database), making=making, holding=holding)
+    previews = Previews(
+        config,
+        table=PreviewTable(foundation.database),
+        making=making,
+        holding=holding,
+        isolation=foundation.isolation,
+    )
     return await stack.enter_async_context(previews)

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
+from mediarepo.app.joining import join_readiness
 from mediarepo.app.parts import Repository, open_repository
 from mediarepo.app.web import make_web_app
 from mediarepo.config.listening import Address
 from mediarepo.config.settings import Settings
-from mediarepo.services.readiness import Readiness
 from mediarepo.web.server import serving
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ async def serving_repository(settings: Settings) -> AsyncIterator[list[Address]]
 async def _report(repository: Repository, addresses: list[Address]) -> None:
     """Log where we listen, what goes where, and what does not answer yet."""
     foundation = repository.foundation
-    readiness = Readiness(database=foundation.database, stores=foundation.stores)
+    readiness = join_readiness(foundation)
     log.info("listening", addresses=[str(address) for address in addresses])
     for name, store in foundation.settings.stores.items():
         log.info("store", store=name, endpoint=store.endpoint_url, bucket=store.bucket, prefix=store.prefix)

@@ -2,10 +2,10 @@
 
 from aiohttp import web
 
+from mediarepo.app.joining import join_readiness
 from mediarepo.app.parts import Repository
 from mediarepo.services.audit import AuditTrail
 from mediarepo.services.fleet import FleetReports
-from mediarepo.services.readiness import Readiness
 from mediarepo.web import keys
 from mediarepo.web.admin.api.table import add_api_routes
 from mediarepo.web.draining import InFlight
@@ -22,7 +22,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.SETTINGS] = foundation.settings
     app[keys.IN_FLIGHT] = InFlight()
     app[keys.METRICS] = foundation.metrics
-    app[keys.READINESS] = Readiness(database=foundation.database, stores=foundation.stores)
+    app[keys.READINESS] = join_readiness(foundation)
     app[keys.TENANTS] = repository.tenants
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen.trusted_proxies)
     app[keys.IDENTITY] = repository.identity
@@ -36,6 +36,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.TASKS] = repository.administration.tasks
     app[keys.AUDIT] = AuditTrail(log=repository.administration.audit)
     app[keys.JOBS] = FleetReports(runs=repository.administration.jobs)
+    app[keys.FAILED_ITEMS] = repository.administration.failed_items
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.REMOTE_MEDIA] = repository.remote_media
     app[keys.ADMINS] = repository.administration.admins

@@ -7,8 +7,8 @@ import typer
 
 from mediarepo.app.administering import Administration, join_administration
 from mediarepo.app.foundation import elapsed_ms, open_foundation
+from mediarepo.app.joining import join_hashing
 from mediarepo.config.settings import Settings
-from mediarepo.db.hashing import HashingTable
 from mediarepo.errors import InvalidParamError
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
@@ -16,7 +16,6 @@ from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.whoami import Whoami
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.services.admins import Admin
-from mediarepo.services.hashing import Hashing
 
 _NAME = "command line"
 
@@ -28,7 +27,7 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
         open_foundation(settings) as foundation,
         HomeserverCalls(settings.identity) as calls,
         Identity(settings.identity, Whoami(calls), elapsed_ms) as identity,
-        Hashing(table=HashingTable(foundation.database), stores=foundation.stores) as hashing,
+        join_hashing(foundation) as hashing,
     ):
         tenants = Tenants(settings.homeservers)
         yield join_administration(foundation, tenants, identity, calls, hashing)

@@ -26,6 +26,7 @@ class _Commands(LazyGroup):
         "quarantine": "mediarepo.cli.quarantine:quarantine_cli",
         "retention": "mediarepo.cli.retention:retention_cli",
         "tasks": "mediarepo.cli.tasks:tasks_cli",
+        "failed-items": "mediarepo.cli.failed_items:failed_items_cli",
         "audit": "mediarepo.cli.tasks:audit",
         "usage": "mediarepo.cli.usage:usage",
         "preview": "mediarepo.cli.preview:preview",

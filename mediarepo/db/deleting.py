@@ -11,6 +11,9 @@ from mediarepo.db.connections import Connection, Database
 from mediarepo.db.outbox import queue_deletion
 from mediarepo.model.mxc import Mxc
 
+_NEEDED = """SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)
+    OR EXISTS (SELECT FROM thumbnail WHERE blob_id = $1 AND source_blob_id <> $1)"""
+
 
 class Deleting:
     """Removes rows and queues their objects, in one transaction."""
@@ -39,10 +42,17 @@ class Deleting:
                 await let_go(connection, row["blob_id"])
             return True
 
-    async def delete_pack(self, blob_id: int) -> None:
-        """Forget a thumbnail pack; its thumbnails' rows go with it."""
+    async def delete_packs(self, blob_ids: Sequence[int]) -> int:
+        """Forget the thumbnails that lie in packs, and the packs unless media have them as their content."""
         async with self._database.transaction() as connection:
-            await _delete_blob(connection, blob_id)
+            for blob_id in sorted(blob_ids):
+                if await _lock(connection, blob_id):
+                    await connection.execute(
+                        "DELETE FROM thumbnail WHERE blob_id = $1 AND source_blob_id <> $1", blob_id
+                    )
+                    await _detach(connection, blob_id)
+                    await let_go(connection, blob_id)
+        return len(blob_ids)
 
 
 async def lock_media_of(connection: Connection, blob_id: int) -> None:
@@ -51,14 +61,47 @@ async def lock_media_of(connection: Connection, blob_id: int) -> None:
 
 
 async def let_go(connection: Connection, blob_id: int) -> None:
-    """Delete a blob and its thumbnails if no media refers to it; a borrowed blob's object is left alone."""
-    if await connection.fetchval("SELECT blob_id FROM blob WHERE blob_id = $1 FOR UPDATE", blob_id) is None:
+    """Delete a blob and its thumbnails, unless media or another blob's thumbnails need it; borrowed objects stay."""
+    if not await _lock(connection, blob_id) or await connection.fetchval(_NEEDED, blob_id):
         return
-    if await connection.fetchval("SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)", blob_id):
-        return
-    for child in await connection.fetch("SELECT blob_id FROM blob WHERE parent_blob_id = $1 FOR UPDATE", blob_id):
-        await _delete_blob(connection, child["blob_id"])
+    await delete_thumbnails(connection, blob_id)
     await _delete_blob(connection, blob_id)
+
+
+async def delete_thumbnails(connection: Connection, source_blob_id: int) -> None:
+    """Delete a blob's thumbnails, and where they lie, unless that is needed for something else."""
+    rows = await connection.fetch(
+        """SELECT blob_id FROM blob WHERE parent_blob_id = $1
+           UNION SELECT blob_id FROM thumbnail WHERE source_blob_id = $1 AND blob_id <> $1 ORDER BY 1""",
+        source_blob_id,
+    )
+    await connection.execute("DELETE FROM thumbnail WHERE source_blob_id = $1", source_blob_id)
+    for row in rows:
+        if await _lock(connection, row["blob_id"]):
+            await _detach(connection, row["blob_id"])
+            await let_go(connection, row["blob_id"])
+
+
+async def _lock(connection: Connection, blob_id: int) -> bool:
+    found = await connection.fetchval("SELECT blob_id FROM blob WHERE blob_id = $1 FOR UPDATE", blob_id)
+    return found is not None
+
+
+async def _detach(connection: Connection, blob_id: int) -> None:
+    """Make a blob the child of another source that has thumbnails in it, or nobody's.
+
+    As nobody's it counts as content; the second copy of content that we own is not what uploads refer to.
+    """
+    await connection.execute(
+        """UPDATE blob b SET
+               parent_blob_id = (SELECT min(source_blob_id) FROM thumbnail t
+                   WHERE t.blob_id = b.blob_id AND t.source_blob_id <> b.blob_id),
+               sha256_state = CASE WHEN b.sha256_state = 'verified' AND EXISTS (
+                       SELECT FROM blob o WHERE o.store = b.store AND o.sha256 = b.sha256 AND o.blob_id <> b.blob_id)
+                   THEN 'claimed' ELSE b.sha256_state END
+           WHERE blob_id = $1 AND parent_blob_id IS NOT NULL""",
+        blob_id,
+    )
 
 
 async def let_all_go(connection: Connection, blob_ids: Sequence[int | None]) -> None:

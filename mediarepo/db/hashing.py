@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from mediarepo.db.connections import Database, Row
+from mediarepo.db.failed_items import is_due
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
 
@@ -29,11 +31,12 @@ class HashingTable:
         return [_blob(row) for row in rows]
 
     async def suspects(self, limit: int) -> list[Blob]:
-        """Name content whose hash is not known and that may be hidden, judged by its length."""
+        """Name content whose hash is not known and that may be hidden, judged by its length; not what is set aside."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT {_BLOB} FROM blob b WHERE {_UNKNOWN} AND EXISTS (
                         SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)
+                        AND {is_due(Queue.HASHING, "b.blob_id::text")}
                     ORDER BY b.blob_id LIMIT $1""",  # noqa: S608 - static text
                 limit,
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database, Row
-from mediarepo.db.deleting import let_all_go, let_go, lock_media_of
+from mediarepo.db.deleting import delete_thumbnails, let_all_go, let_go, lock_media_of
 from mediarepo.db.import_blobs import queue_deletions
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
@@ -161,7 +161,7 @@ class ImportedContents:
         if twin_id is not None:
             await queue_deletions(connection, [(store, object_key)])
             return
-        await connection.execute("DELETE FROM blob WHERE parent_blob_id = $1 AND ownership = 'borrowed'", blob_id)
+        await delete_thumbnails(connection, blob_id)
         await connection.execute(
             """UPDATE blob SET store = $2, object_key = $3, ownership = 'owned', sha256 = coalesce($4, sha256),
                    sha256_state = CASE WHEN $4::bytea IS NOT NULL THEN 'verified'

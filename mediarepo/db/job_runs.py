@@ -5,6 +5,7 @@ from typing import Any
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
+from mediarepo.model.failed_items import storable_json, storable_text
 from mediarepo.model.tasks import JobRun
 
 
@@ -33,8 +34,8 @@ class JobRuns:
                 f"""UPDATE job_run SET finished_ts = {NOW_MS}, error = $2, result = coalesce($3::jsonb, result)
                     WHERE name = $1""",  # noqa: S608 - static text
                 name,
-                error,
-                None if result is None else json.dumps(result),
+                None if error is None else storable_text(error),
+                None if result is None else storable_json(result),
             )
 
     async def read(self) -> list[JobRun]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
+from mediarepo.model.failed_items import storable_text
 
 _RETRY_MS = 60_000
 _MAX_RETRY_MS = 3_600_000
@@ -61,8 +62,14 @@ class Outbox:
         """Keep why a deletion did not succeed, for the operator."""
         async with self._database.connection() as connection:
             await connection.execute(
-                "UPDATE object_deletion SET last_error = $2 WHERE deletion_id = $1", deletion.deletion_id, reason[:500]
+                "UPDATE object_deletion SET last_error = $2 WHERE deletion_id = $1",
+                deletion.deletion_id,
+                storable_text(reason, 500),
             )
+
+    async def check(self) -> None:
+        """Make sure that the database answers, else DatabaseUnavailableError."""
+        await self._database.check()
 
     async def count(self) -> int:
         """Count what still waits."""

@@ -1,10 +1,14 @@
 """Media ids that were given out for content that is to follow (client-server API, asynchronous uploads)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
+from mediarepo.db.failed_items import is_due
+from mediarepo.db.records import MXC
 from mediarepo.errors import LimitExceededError
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import MediaState, PendingMedia
 from mediarepo.model.mxc import Mxc
 
@@ -60,11 +64,27 @@ class PendingTable:
         )
         return None if row is None else Announced(MediaState(row["state"]), row["uploaded_by"], row["expired"])
 
-    async def forget_expired(self, age_ms: int) -> int:
+    async def expired(self, age_ms: int, limit: int) -> list[Mxc]:
+        """Name ids that ran out at least so long ago without content, what was set aside left out."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT m.server_name, m.media_id FROM media m
+                    WHERE m.state = 'pending' AND m.expires_ts < {NOW_MS} - $1::bigint
+                        AND {is_due(Queue.PENDING_MEDIA, MXC)}
+                    ORDER BY m.expires_ts LIMIT $2""",  # noqa: S608 - static text
+                age_ms,
+                limit,
+            )
+        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+
+    async def forget_expired(self, mxcs: Sequence[Mxc], age_ms: int) -> int:
         """Remove ids that ran out at least so long ago without content; returns how many."""
         async with self._database.connection() as connection:
             tag = await connection.execute(
-                f"DELETE FROM media WHERE state = 'pending' AND expires_ts < {NOW_MS} - $1::bigint",  # noqa: S608 - static text
+                f"""DELETE FROM media WHERE state = 'pending' AND expires_ts < {NOW_MS} - $1::bigint
+                        AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",  # noqa: S608 - static text
                 age_ms,
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
             )
         return int(tag.rpartition(" ")[2])

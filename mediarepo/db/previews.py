@@ -1,13 +1,16 @@
 """Previews of web pages that are kept for a while, and the media that belong to them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.db.deleting import let_all_go
-
-_BATCH = 500
+from mediarepo.db.failed_items import is_due
+from mediarepo.db.records import MXC
+from mediarepo.model.failed_items import Queue, storable_json, storable_text
+from mediarepo.model.mxc import Mxc
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +46,60 @@ class PreviewTable:
                     ON CONFLICT (cache_key) DO UPDATE SET answer = EXCLUDED.answer, failure = EXCLUDED.failure,
                         created_ts = EXCLUDED.created_ts, expires_ts = EXCLUDED.expires_ts""",  # noqa: S608 - static text
                 cache_key,
-                url,
-                None if kept.answer is None else json.dumps(kept.answer),
-                kept.failure,
+                storable_text(url),
+                None if kept.answer is None else storable_json(kept.answer),
+                None if kept.failure is None else storable_text(kept.failure),
                 lifetime_ms,
             )
 
-    async def forget_expired(self) -> int:
-        """Remove previews that are no longer good, and images whose time is over; gives how many images."""
+    async def forget_expired(self) -> None:
+        """Remove previews that are no longer good."""
         async with self._database.connection() as connection:
             await connection.execute(f"DELETE FROM preview WHERE expires_ts <= {NOW_MS}")  # noqa: S608 - static text
-        return await self._forget_images(f"preview_expires_ts <= {NOW_MS}")
 
-    async def keep_to_budget(self, budget_bytes: int) -> int:
-        """Remove the oldest images, with the previews that show them, until the rest fit; gives how many."""
-        total = 0
-        while count := await self._forget_images(
-            """(server_name, media_id) IN (
+    async def expired_images(self, limit: int) -> list[Mxc]:
+        """Name images whose time is over."""
+        return await self._images(f"m.preview_expires_ts <= {NOW_MS}", limit)
+
+    async def images_over_budget(self, budget_bytes: int, limit: int) -> list[Mxc]:
+        """Name the oldest images, as many as keep the rest from fitting."""
+        return await self._images(
+            """(m.server_name, m.media_id) IN (
                 SELECT server_name, media_id FROM (
                     SELECT m.server_name, m.media_id,
                         sum(b.size_bytes) OVER (ORDER BY m.created_ts DESC, m.media_id) AS taken
                     FROM media m JOIN blob b USING (blob_id) WHERE m.preview_expires_ts IS NOT NULL) newest
                 WHERE taken > $2)""",
+            limit,
             budget_bytes,
-        ):
-            total += count
-        return total
+        )
 
-    async def _forget_images(self, condition: str, *arguments: object) -> int:
+    async def _images(self, condition: str, limit: int, *arguments: object) -> list[Mxc]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT m.server_name, m.media_id FROM media m
+                    WHERE m.preview_expires_ts IS NOT NULL AND m.held_by IS NULL AND m.pinned_by IS NULL
+                        AND {condition} AND {is_due(Queue.PREVIEWS, MXC)}
+                    ORDER BY m.server_name, m.media_id LIMIT $1""",  # noqa: S608 - static text
+                limit,
+                *arguments,
+            )
+        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+
+    async def forget_images(self, mxcs: Sequence[Mxc]) -> int:
+        """Remove images, with the previews that show them; gives how many."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                f"""SELECT server_name, media_id, blob_id FROM media
-                    WHERE preview_expires_ts IS NOT NULL AND held_by IS NULL AND pinned_by IS NULL AND {condition}
-                    ORDER BY server_name, media_id LIMIT $1 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
-                _BATCH,
-                *arguments,
+                """SELECT server_name, media_id, blob_id FROM media
+                   WHERE preview_expires_ts IS NOT NULL AND held_by IS NULL AND pinned_by IS NULL
+                       AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+                   ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
             )
             names = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
             await connection.execute(
-                """DELETE FROM preview WHERE answer ->> 'og:image' IN (
+                """DELETE FROM preview WHERE substring(answer::text FROM '"og:image": "([^"]*)"') IN (
                        SELECT 'mxc://' || s || '/' || i FROM unnest($1::text[], $2::text[]) AS n (s, i))""",
                 *names,
             )

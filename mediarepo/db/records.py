@@ -11,6 +11,9 @@ QUARANTINED_BY = """coalesce(m.quarantined_by,
     (SELECT q.quarantined_by FROM quarantined_server_name q WHERE q.server_name = m.server_name))"""
 """Who hid media, in whichever way; the same conditions as when they are read."""
 
+MXC = "'mxc://' || m.server_name || '/' || m.media_id"
+"""The address of media, as text."""
+
 FROM = """FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
     LEFT JOIN media_access a ON a.server_name = m.server_name AND a.media_id = m.media_id"""
 

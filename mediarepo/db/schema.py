@@ -6,9 +6,9 @@ import asyncpg
 
 from mediarepo.db.errors import SchemaIncompatibleError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """The version that this code was written for: that of its newest migration."""
-OLDEST_SERVABLE_VERSION = 6
+OLDEST_SERVABLE_VERSION = 7
 """The oldest version that has all this code needs, so that upgrades can roll."""
 
 

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
+from mediarepo.db.failed_items import is_due
+from mediarepo.model.failed_items import Queue
 
 
 class Intents:
@@ -84,17 +86,33 @@ class Intents:
             )
         return len(rows)
 
-    async def condemn_stale(self, grace_ms: int) -> int:
+    async def stale(self, grace_ms: int, limit: int) -> list[tuple[str, str]]:
+        """Name stores and keys of uploads that gave no sign of life for the grace, what was set aside left out."""
+        key = "i.store || ': ' || i.object_key"
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT i.store, i.object_key FROM multipart_intent i
+                    WHERE i.heartbeat_ts < {NOW_MS} - $1::bigint AND {is_due(Queue.MULTIPART_UPLOADS, key)}
+                    ORDER BY i.heartbeat_ts LIMIT $2""",  # noqa: S608 - static text
+                grace_ms,
+                limit,
+            )
+        return [(row["store"], row["object_key"]) for row in rows]
+
+    async def condemn_stale(self, places: Sequence[tuple[str, str]], grace_ms: int) -> int:
         """Claim uploads that gave no sign of life for the grace, and queue abort and deletion; returns how many."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""WITH stale AS (
                         DELETE FROM multipart_intent WHERE heartbeat_ts < {NOW_MS} - $1::bigint
+                            AND (store, object_key) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                         RETURNING store, object_key, upload_id)
                     INSERT INTO object_deletion (store, object_key, upload_id, queued_ts, next_attempt_ts)
                     SELECT store, object_key, upload_id, {NOW_MS}, {NOW_MS} FROM stale
                     ON CONFLICT DO NOTHING RETURNING deletion_id""",  # noqa: S608 - static text
                 grace_ms,
+                [store for store, _ in places],
+                [object_key for _, object_key in places],
             )
         return len(rows)
 

@@ -6,6 +6,8 @@ from typing import Any
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.failed_items import is_due
+from mediarepo.model.failed_items import Queue, storable_json, storable_text
 from mediarepo.model.leases import Lease
 from mediarepo.model.tasks import Task, TaskState
 
@@ -60,6 +62,7 @@ class TaskTable:
             rows = await connection.fetch(
                 f"""SELECT task_id FROM task WHERE state IN ('queued', 'running') AND NOT EXISTS (
                         SELECT FROM lease WHERE name = 'task ' || task_id AND expires_ts >= {NOW_MS})
+                        AND {is_due(Queue.TASKS, "task_id::text")}
                     ORDER BY task_id LIMIT $1""",  # noqa: S608 - static text
                 limit,
             )
@@ -86,7 +89,7 @@ class TaskTable:
                 task_id,
                 lease.name,
                 lease.fence,
-                json.dumps(progress),
+                storable_json(progress),
             )
         if cancelling is None:
             raise LeaseLostError("another process has taken the task over")
@@ -104,8 +107,8 @@ class TaskTable:
                 lease.name,
                 lease.fence,
                 state,
-                None if result is None else json.dumps(result),
-                error,
+                None if result is None else storable_json(result),
+                None if error is None else storable_text(error),
             )
 
     async def cancel(self, task_id: int) -> bool:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.db.deleting import let_all_go
-from mediarepo.db.records import FROM, QUARANTINED_BY
+from mediarepo.db.failed_items import is_due
+from mediarepo.db.records import FROM, MXC, QUARANTINED_BY
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
 
 _IDLE = f"""coalesce(a.last_access_ts, m.created_ts) < $1 AND {QUARANTINED_BY} IS NULL AND m.held_by IS NULL
@@ -57,15 +59,28 @@ class TrashTable:
             )
         return bool(tag == "UPDATE 1")
 
-    async def empty(self, age_ms: int, limit: int) -> int:
-        """Let go of what has been in the trash for so long; gives how many media that were."""
+    async def due(self, age_ms: int, limit: int) -> list[Mxc]:
+        """Name what has been in the trash for so long, longest first, what was set aside left out."""
+        return await self._names(
+            f"""SELECT m.server_name, m.media_id FROM media m
+                WHERE m.state = 'trashed' AND m.trashed_ts <= {NOW_MS} - $1::bigint AND m.held_by IS NULL
+                    AND {is_due(Queue.TRASH, MXC)}
+                ORDER BY m.trashed_ts LIMIT $2""",  # noqa: S608 - static text
+            age_ms,
+            limit,
+        )
+
+    async def empty(self, mxcs: Sequence[Mxc], age_ms: int) -> int:
+        """Let go of media that have been in the trash for so long; gives how many that were."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""SELECT server_name, media_id, blob_id FROM media
                     WHERE state = 'trashed' AND trashed_ts <= {NOW_MS} - $1::bigint AND held_by IS NULL
-                    ORDER BY trashed_ts LIMIT $2 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
+                        AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+                    ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
                 age_ms,
-                limit,
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
             )
             names = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
             await connection.execute(
@@ -92,15 +107,26 @@ class TrashTable:
         async with self._database.connection() as connection:
             return [Mxc(row["server_name"], row["media_id"]) for row in await connection.fetch(query, *arguments)]
 
-    async def forget_idle_remote(self, before_ts: int, limit: int) -> int:
-        """Forget other servers' media not asked for since, so that they are fetched anew when asked for again."""
+    async def idle_remote(self, before_ts: int, limit: int) -> list[Mxc]:
+        """Name other servers' media not asked for since, what was set aside left out."""
+        return await self._names(
+            f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.remote
+                    AND m.state IN ('ready', 'missing') AND {is_due(Queue.REMOTE_MEDIA, MXC)} LIMIT $2""",
+            before_ts,
+            limit,
+        )
+
+    async def forget_idle_remote(self, mxcs: Sequence[Mxc], before_ts: int) -> int:
+        """Forget other servers' media unless they came into use; they are fetched anew when asked for again."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}
-                    WHERE {_IDLE} AND m.remote AND m.state IN ('ready', 'missing')
-                    LIMIT $2 FOR UPDATE OF m SKIP LOCKED""",
+                    WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+                        AND {_IDLE} AND m.remote AND m.state IN ('ready', 'missing')
+                    ORDER BY m.server_name, m.media_id FOR UPDATE OF m SKIP LOCKED""",  # noqa: S608 - static text
                 before_ts,
-                limit,
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
             )
             await connection.execute(
                 "DELETE FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))",

@@ -5,17 +5,19 @@ The sum of both tables is right at any moment.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from mediarepo.db.connections import Database
+from mediarepo.db.failed_items import is_due
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageFilter
 
-_BATCH = 50_000
 _MEDIA = "class, server_name, user_id, content_type, month"
 
 _FOLD_MEDIA = f"""
     WITH taken AS (
         DELETE FROM media_usage_delta
-        WHERE delta_id IN (SELECT delta_id FROM media_usage_delta ORDER BY delta_id LIMIT $1) RETURNING *
+        WHERE delta_id = ANY($1::bigint[]) RETURNING *
     ), folded AS (
         INSERT INTO media_usage ({_MEDIA}, media_count, size_bytes)
         SELECT {_MEDIA}, sum(media_count), sum(size_bytes) FROM taken GROUP BY {_MEDIA} ORDER BY {_MEDIA}
@@ -27,7 +29,7 @@ _FOLD_MEDIA = f"""
 _FOLD_OBJECTS = """
     WITH taken AS (
         DELETE FROM object_usage_delta
-        WHERE delta_id IN (SELECT delta_id FROM object_usage_delta ORDER BY delta_id LIMIT $1) RETURNING *
+        WHERE delta_id = ANY($1::bigint[]) RETURNING *
     ), folded AS (
         INSERT INTO object_usage (store, class, object_count, size_bytes)
         SELECT store, class, sum(object_count), sum(size_bytes) FROM taken GROUP BY store, class ORDER BY store, class
@@ -36,8 +38,15 @@ _FOLD_OBJECTS = """
     )
     SELECT count(*) FROM taken
 """
+Counter = Literal["media", "object"]
+_FOLD: dict[Counter, str] = {"media": _FOLD_MEDIA, "object": _FOLD_OBJECTS}
 _ALL = f"""(SELECT {_MEDIA}, media_count, size_bytes FROM media_usage
     UNION ALL SELECT {_MEDIA}, media_count, size_bytes FROM media_usage_delta) u"""  # noqa: S608 - static text
+
+
+def _fitting(column: str) -> str:
+    """Give the SQL of a sum that is cut off at what a bigint holds."""
+    return f"least(greatest(sum({column}), -9223372036854775807), 9223372036854775807)::bigint"
 
 
 class UsageTable:
@@ -49,8 +58,8 @@ class UsageTable:
     async def of_media(self, by: Sequence[UsageBy], only: UsageFilter, limit: int) -> list[Usage]:
         """Add up media, split as asked for, the largest first."""
         columns = ", ".join(by)
-        query = f"""SELECT {columns}{"," if by else ""} sum(media_count)::bigint AS media_count,
-                sum(size_bytes)::bigint AS size_bytes
+        query = f"""SELECT {columns}{"," if by else ""} {_fitting("media_count")} AS media_count,
+                {_fitting("size_bytes")} AS size_bytes
             FROM {_ALL}
             WHERE ($1::text IS NULL OR class = $1) AND ($2::text IS NULL OR server_name = $2)
                 AND ($3::text IS NULL OR user_id = $3)
@@ -64,22 +73,31 @@ class UsageTable:
         """Add up objects by store and class."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT store, class, sum(object_count)::bigint, sum(size_bytes)::bigint FROM (
+                f"""SELECT store, class, {_fitting("object_count")}, {_fitting("size_bytes")} FROM (
                        SELECT store, class, object_count, size_bytes FROM object_usage
                        UNION ALL SELECT store, class, object_count, size_bytes FROM object_usage_delta) u
-                   GROUP BY store, class HAVING sum(object_count) <> 0 ORDER BY store, class"""
+                   GROUP BY store, class HAVING sum(object_count) <> 0 ORDER BY store, class"""  # noqa: S608 - static text
             )
         return [ObjectUsage(*row.values()) for row in rows]
 
-    async def fold(self) -> int:
-        """Fold all deltas into the counters; gives how many they were."""
-        total = 0
-        for query in (_FOLD_MEDIA, _FOLD_OBJECTS):
-            count = _BATCH
-            while count == _BATCH:
-                async with self._database.connection() as connection:
-                    count = await connection.fetchval(query, _BATCH)
-                total += count
+    async def deltas(self, counter: Counter, limit: int) -> list[int]:
+        """Name a counter's oldest deltas, what was set aside left out."""
+        key = f"'{counter} ' || d.delta_id"
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT d.delta_id FROM {counter}_usage_delta d WHERE {is_due(Queue.USAGE, key)}
+                    ORDER BY d.delta_id LIMIT $1""",  # noqa: S608 - words of ours
+                limit,
+            )
+        return [row["delta_id"] for row in rows]
+
+    async def fold(self, counter: Counter, delta_ids: Sequence[int]) -> int:
+        """Fold deltas into their counter; gives how many they were."""
+        async with self._database.connection() as connection:
+            count: int = await connection.fetchval(_FOLD[counter], list(delta_ids))
+        return count
+
+    async def forget_empty(self) -> None:
+        """Remove counters that have come down to nothing."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM media_usage WHERE media_count = 0 AND size_bytes = 0")
-        return total

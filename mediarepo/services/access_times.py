@@ -1,18 +1,23 @@
 """When media was last asked for, gathered in memory and written in batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mediarepo.config.sweeps import AccessConfig
 from mediarepo.db.access import AccessTable
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
+from mediarepo.services.batch_isolation import BatchIsolation
 
 
 class AccessTimes:
     """Remembers last accesses until the next flush; a crash loses one interval's worth, which retention can bear."""
 
-    def __init__(self, config: AccessConfig, table: AccessTable, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, config: AccessConfig, table: AccessTable, isolation: BatchIsolation, now_ms: Callable[[], int]
+    ) -> None:
         self._config = config
         self._table = table
+        self._isolation = isolation
         self._now_ms = now_ms
         self._seen: dict[Mxc, int] = {}
 
@@ -22,12 +27,17 @@ class AccessTimes:
             self._seen[mxc] = self._now_ms()
 
     async def flush(self) -> int:
-        """Write what was gathered and return how many; what cannot be written is kept for the next time."""
+        """Write what was gathered and return how many; in an outage it is kept for the next time."""
         seen, self._seen = self._seen, {}
         if not seen:
             return 0
+
+        async def store(mxcs: Sequence[Mxc]) -> int:
+            await self._table.store({mxc: seen[mxc] for mxc in mxcs})
+            return len(mxcs)
+
         try:
-            await self._table.store(seen)
+            await self._isolation.run(Queue.ACCESS_TIMES, list(seen), store)
         except BaseException:
             self._seen = seen | self._seen
             raise

@@ -1,6 +1,7 @@
 """Deleting media: first into the trash, then for good; each deed is written down."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -9,8 +10,10 @@ from mediarepo.db.audit import AuditLog
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.admins import Admin
+from mediarepo.services.batch_isolation import BatchIsolation
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +28,7 @@ class Deletion:
     trash: TrashTable
     homeserver_admins: HomeserverAdmins
     audit: AuditLog
+    isolation: BatchIsolation
 
     async def delete(self, mxcs: list[Mxc], admin: Admin, *, reason: str | None = None) -> list[Mxc]:
         """Move media into the trash; gives those that were."""
@@ -71,15 +75,24 @@ class Deletion:
     async def purge_remote(self, admin: Admin, *, before_ts: int) -> int:
         """Forget other servers' media that nobody asked for since."""
         total = 0
-        while count := await self.trash.forget_idle_remote(before_ts, _BATCH):
-            total += count
+        forget = partial(self.trash.forget_idle_remote, before_ts=before_ts)
+        while mxcs := await self.trash.idle_remote(before_ts, _BATCH):
+            outcome = await self.isolation.run(Queue.REMOTE_MEDIA, mxcs, forget)
+            total += outcome.done
+            if not outcome.done and not outcome.failed:
+                break  # others are at them
         await self._note(admin, "purge_remote", f"before {before_ts}", total)
         return total
 
     async def empty_trash(self) -> None:
         """Let go of what has been in the trash for long enough."""
-        while count := await self.trash.empty(self.config.trash_ms, _BATCH):
-            log.info("trash_emptied", media=count)
+        empty = partial(self.trash.empty, age_ms=self.config.trash_ms)
+        async with self.isolation.whole_queue(Queue.TRASH):
+            while mxcs := await self.trash.due(self.config.trash_ms, _BATCH):
+                outcome = await self.isolation.run(Queue.TRASH, mxcs, empty)
+                log.info("trash_emptied", media=outcome.done, set_aside=outcome.failed)
+                if not outcome.done and not outcome.failed:
+                    break  # others are at them
 
     async def _note(self, admin: Admin, action: str, target: str, affected: int, reason: str | None = None) -> None:
         server_name = admin.homeserver.server_name

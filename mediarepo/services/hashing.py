@@ -3,14 +3,17 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
 from mediarepo.db.hashing import HashingTable
 from mediarepo.errors import UnavailableError
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.single_flight import SingleFlight
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError
 
@@ -32,9 +35,10 @@ class HashingSink:
 class Hashing:
     """Reads content from S3 and keeps its hash; any number of requests for one blob read it once."""
 
-    def __init__(self, *, table: HashingTable, stores: Stores) -> None:
+    def __init__(self, *, table: HashingTable, stores: Stores, isolation: BatchIsolation) -> None:
         self._table = table
         self._stores = stores
+        self._isolation = isolation
         self._flights = SingleFlight[None]()
 
     async def __aenter__(self) -> Self:
@@ -61,14 +65,22 @@ class Hashing:
         """Learn some of the hashes that may be hidden ones, before anybody asks for the media."""
         found = await self._table.suspects(_BATCH)
         for blob in found:
-            await self._flights.run(blob.blob_id, partial(self._read, blob))
+            await self._isolation.run(
+                Queue.HASHING, [blob], self._learn_each, key=lambda one: str(one.blob_id), store=lambda one: one.store
+            )
         return {"hashed": len(found)}
 
+    async def _learn_each(self, blobs: Sequence[Blob]) -> int:
+        for blob in blobs:
+            await self._hash(blob)
+        return len(blobs)
+
     async def _read(self, blob: Blob) -> None:
+        with suppress(ObjectMissingError):
+            await self._hash(blob)
+
+    async def _hash(self, blob: Blob) -> None:
         sink = HashingSink()
-        try:
-            async with self._stores.named(blob.store).open(blob.object_key) as stored:
-                await stored.send_to(sink)
-        except ObjectMissingError:
-            return
+        async with self._stores.named(blob.store).open(blob.object_key) as stored:
+            await stored.send_to(sink)
         await self._table.keep(blob, sink.sha256.digest())

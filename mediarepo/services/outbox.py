@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.db.outbox import Outbox, QueuedDeletion
-from mediarepo.errors import UnavailableError
+from mediarepo.errors import MatrixError, UnavailableError
+from mediarepo.model.failed_items import Queue
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
@@ -41,11 +42,35 @@ class OutboxWorker:
             by_store[deletion.store].append(deletion)
         gone = 0
         for name, deletions in by_store.items():
-            try:
-                gone += await self._delete(self.stores.named(name), deletions)
-            except UnavailableError as exc:
-                log.warning("deletions_postponed", store=name, count=len(deletions), reason=str(exc))
+            gone += await self._delete_what_can_be(name, deletions)
         return gone
+
+    async def _delete_what_can_be(self, name: str, deletions: list[QueuedDeletion]) -> int:
+        """Delete objects of one store; when that fails though the store answers, each on its own in the end."""
+        waiting, gone = [deletions], 0
+        while waiting:
+            batch = waiting.pop()
+            try:
+                gone += await self._delete(self.stores.named(name), batch)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it must not hold up the others
+                if isinstance(exc, UnavailableError) and await self._is_outage(name):
+                    log.warning("deletions_postponed", store=name, count=len(batch), reason=str(exc))
+                    return gone
+                if len(batch) > 1:
+                    waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+                    continue
+                item, reason = batch[0].object_key, f"{type(exc).__name__}: {exc}"
+                log.warning("item_set_aside", queue=Queue.OBJECT_DELETIONS, item=item, reason=reason)
+                await self.outbox.note_failure(batch[0], reason)
+        return gone
+
+    async def _is_outage(self, name: str) -> bool:
+        try:
+            await self.outbox.check()
+            await self.stores.named(name).check()
+        except MatrixError:
+            return True
+        return False
 
     async def _delete(self, store: Store, deletions: list[QueuedDeletion]) -> int:
         """Delete what lies in the store; what fails is noted, and holds up nothing else."""

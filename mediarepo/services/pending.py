@@ -3,18 +3,22 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from mediarepo.config.uploads import UploadsConfig
 from mediarepo.db.pending import PendingTable
 from mediarepo.errors import CannotOverwriteMediaError, ForbiddenError, NotFoundError
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.leases import Lease
 from mediarepo.model.media import MediaState, PendingMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.downloads import LookBack
 from mediarepo.services.holding import Holding
 from mediarepo.services.quotas import Quotas
 
+_BATCH = 500
 _KEPT_AFTER_EXPIRY_MS = 24 * 3_600_000
 """An upload that began in time may end later; its row must still be there."""
 
@@ -27,6 +31,7 @@ class PendingUploads:
     table: PendingTable
     holding: Holding
     quotas: Quotas
+    isolation: BatchIsolation
     look_back: LookBack | None = None
 
     async def create(self, mxc: Mxc, requester: Requester) -> PendingMedia:
@@ -66,6 +71,9 @@ class PendingUploads:
 
     async def forget_expired(self) -> None:
         """Remove ids that ran out long ago, and promises of room that nobody redeemed."""
-        await self.table.forget_expired(_KEPT_AFTER_EXPIRY_MS)
+        forget = partial(self.table.forget_expired, age_ms=_KEPT_AFTER_EXPIRY_MS)
+        async with self.isolation.whole_queue(Queue.PENDING_MEDIA):
+            while mxcs := await self.table.expired(_KEPT_AFTER_EXPIRY_MS, _BATCH):
+                await self.isolation.run(Queue.PENDING_MEDIA, mxcs, forget)
         await self.quotas.table.forget_expired()
         await self.holding.leases.forget_expired(_KEPT_AFTER_EXPIRY_MS)

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import re
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Self
 
 import structlog
@@ -11,9 +13,12 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.errors import ForbiddenError, LimitExceededError, PreviewError
+from mediarepo.model.failed_items import Queue
+from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.previews.urls import parse_preview_url
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
 from mediarepo.services.preview_making import PreviewMaking, Steps
 from mediarepo.services.preview_pages import PageError
@@ -24,6 +29,7 @@ _LANGUAGE = re.compile(r"[A-Za-z0-9*;=.,\- ]{1,100}", re.ASCII)
 _POLL_S = 0.25
 _FLOOR_S = 1.0
 """A failure is told no sooner, so that its time tells nothing of what was tried."""
+_BATCH = 500
 _MAX_FLIGHTS = 100
 _FAILURE = "the page cannot be previewed"
 """The same words, whatever the reason: they must not tell what lies behind an address."""
@@ -34,11 +40,20 @@ Answer = dict[str, str | int]
 class Previews:
     """Answers with what is kept, or has it made."""
 
-    def __init__(self, config: PreviewsConfig, *, table: PreviewTable, making: PreviewMaking, holding: Holding) -> None:
+    def __init__(
+        self,
+        config: PreviewsConfig,
+        *,
+        table: PreviewTable,
+        making: PreviewMaking,
+        holding: Holding,
+        isolation: BatchIsolation,
+    ) -> None:
         self.config = config
         self.table = table
         self.making = making
         self._holding = holding
+        self._isolation = isolation
         self._flights = SingleFlight[KeptPreview]()
         self._count = 0
 
@@ -116,4 +131,12 @@ class Previews:
     async def tidy(self) -> None:
         """Let go of what is no longer good, and of the oldest images beyond the budget."""
         await self.table.forget_expired()
-        await self.table.keep_to_budget(self.config.budget_bytes)
+        async with self._isolation.whole_queue(Queue.PREVIEWS):
+            await self._forget_images(self.table.expired_images)
+            await self._forget_images(partial(self.table.images_over_budget, self.config.budget_bytes))
+
+    async def _forget_images(self, find: Callable[[int], Awaitable[list[Mxc]]]) -> None:
+        while mxcs := await find(_BATCH):
+            outcome = await self._isolation.run(Queue.PREVIEWS, mxcs, self.table.forget_images)
+            if not outcome.done and not outcome.failed:
+                return  # others are at them

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mediarepo.config.rate_limits import Rate, RateLimitsConfig, ServerRates, UserRates
 from mediarepo.db.rates import Poured, RateTable
 from mediarepo.errors import LimitExceededError
+from mediarepo.model.failed_items import item_key
 from mediarepo.model.requester import Requester
 from mediarepo.model.user_sets import UserMatcher, compile_globs
 
@@ -142,6 +143,7 @@ class Rates:
     def _bucket(self, name: str, rate: Rate | None) -> Bucket | None:
         if rate is None:
             return None
+        name = item_key(name)
         now_ms, bucket = self._now_ms(), self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = Bucket(rate, now_ms)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.connections import Database
 from mediarepo.db.errors import DatabaseUnavailableError
+from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError
 from mediarepo.services.markers import NOT_OURS
 from mediarepo.services.stores import Stores
@@ -19,6 +20,16 @@ class Readiness:
 
     database: Database
     stores: Stores
+    failed: FailedItems
+
+    async def details(self) -> dict[str, object]:
+        """Tell what needs an operator's eye though all that we depend on answers; empty when nothing does."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                set_aside = await self.failed.count()
+        except (TimeoutError, DatabaseUnavailableError):
+            return {}
+        return {"set_aside": set_aside} if set_aside else {}
 
     async def problems(self) -> dict[str, str]:
         """Name what does not answer, with the reason in the operator's words; empty when all is well."""

@@ -1,6 +1,6 @@
 """Retention: letting go of what is old, idle or too much, once somebody has seen what that would be."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,7 +13,9 @@ from mediarepo.db.retention_plans import RetentionPlans
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.homeserver.avatars import Avatars
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.retention_tally import Tally
 
 log = structlog.get_logger(__name__)
@@ -33,6 +35,7 @@ class Retention:
     audit: AuditLog
     avatars_of: Callable[[str], Avatars | None]
     bytes_of: Callable[[RetentionClass], Awaitable[int]]
+    isolation: BatchIsolation
     now_ms: Callable[[], int]
 
     def policy(self, name: str) -> RetentionPolicy:
@@ -92,15 +95,18 @@ class Retention:
         return tally.plan()
 
     async def _remove(self, policy: RetentionPolicy, batch: list[Candidate], began_ts: int) -> int:
-        mxcs = [one.mxc for one in batch if one.mxc is not None]
-        if policy.what is RetentionClass.LOCAL:
-            return len(await self.trash.put_unused(mxcs, began_ts))
-        if policy.what is RetentionClass.REMOTE:
-            return await self.table.forget_remote(mxcs, began_ts)
-        for one in batch:
-            if one.blob_id is not None:
-                await self.deleting.delete_pack(one.blob_id)
-        return len(batch)
+        async def remove(some: Sequence[Candidate]) -> int:
+            mxcs = [one.mxc for one in some if one.mxc is not None]
+            if policy.what is RetentionClass.LOCAL:
+                return len(await self.trash.put_unused(mxcs, began_ts))
+            if policy.what is RetentionClass.REMOTE:
+                return await self.table.forget_remote(mxcs, began_ts)
+            return await self.deleting.delete_packs([one.blob_id for one in some if one.blob_id is not None])
+
+        outcome = await self.isolation.run(
+            Queue.RETENTION, batch, remove, key=lambda one: str(one.mxc or f"thumbnails {one.blob_id}")
+        )
+        return outcome.done
 
     async def _chosen(self, policy: RetentionPolicy, tally: Tally) -> AsyncIterator[list[Candidate]]:
         """Choose what goes, in batches; what is kept for its use is noted in the tally."""

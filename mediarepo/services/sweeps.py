@@ -1,19 +1,24 @@
 """Removes what crashes left behind: objects that no row knows, and multipart uploads that nobody finishes."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from mediarepo.config.sweeps import SweepConfig
 from mediarepo.db.sweeping import Intents, Sweeping
+from mediarepo.errors import UnavailableError
+from mediarepo.model.drift import KnownObject
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.keys import hour_of, parse_key_ts
 from mediarepo.model.media import StoreClass
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.markers import NOT_OURS, Markers, is_there
 from mediarepo.services.outbox import OutboxWorker
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import StorageError
-from mediarepo.storage.store import Store
+from mediarepo.storage.store import ListedMultipart, Store
 
 log = structlog.get_logger(__name__)
 
@@ -47,11 +52,12 @@ class Sweeps:
     intents: Intents
     markers: Markers
     outbox: OutboxWorker
+    isolation: BatchIsolation
     on_stopped: Callable[[str], None]
 
     async def sweep(self) -> list[SweepReport]:
         """Sweep every store, then carry out the deletions."""
-        await self.intents.condemn_stale(self.config.grace_ms)
+        await self._condemn_stale()
         reports = [await self._sweep_or_say_why_not(store) for store in self.stores.by_name.values()]
         for report in reports:
             if report.stopped:
@@ -61,12 +67,23 @@ class Sweeps:
         await self.outbox.drain()
         return reports
 
+    async def _condemn_stale(self) -> None:
+        condemn = partial(self.intents.condemn_stale, grace_ms=self.config.grace_ms)
+        async with self.isolation.whole_queue(Queue.MULTIPART_UPLOADS):
+            while places := await self.intents.stale(self.config.grace_ms, _PAGE):
+                await self.isolation.run(Queue.MULTIPART_UPLOADS, places, condemn, key=": ".join)
+
     async def _sweep_or_say_why_not(self, store: Store) -> SweepReport:
-        """Sweep a store; one that cannot be reached holds up no other."""
+        """Sweep a store; one that cannot be swept holds up no other."""
         try:
             return await self._sweep_store(store)
         except StorageError as exc:
             return SweepReport(store.name, stopped=str(exc))
+        except UnavailableError:
+            raise
+        except Exception as exc:
+            log.exception("sweep_failed", store=store.name)
+            return SweepReport(store.name, stopped=repr(exc))
 
     async def _sweep_store(self, store: Store) -> SweepReport:
         if not await self.markers.claim(store):
@@ -98,10 +115,23 @@ class Sweeps:
         while missing := await healing.missing(store.name, after_id, _PAGE):
             after_id = missing[-1].blob_id
             for one in missing:
-                if await is_there(store, one):
-                    log.info("found_again", store=store.name, object_key=one.object_key)
-                    await healing.found_again(one.blob_id)
-                    count += 1
+                outcome = await self.isolation.run(
+                    Queue.RESTORED_OBJECTS,
+                    [one],
+                    partial(self._restore, store),
+                    key=lambda known: f"{store.name}: {known.object_key}",
+                    store=lambda _: store.name,
+                )
+                count += outcome.done
+        return count
+
+    async def _restore(self, store: Store, missing: Sequence[KnownObject]) -> int:
+        count = 0
+        for one in missing:
+            if await is_there(store, one):
+                log.info("found_again", store=store.name, object_key=one.object_key)
+                await self.markers.healing.found_again(one.blob_id)
+                count += 1
         return count
 
     async def _old_keys(self, store: Store, horizon_ms: int) -> AsyncIterator[str]:
@@ -123,9 +153,21 @@ class Sweeps:
             if key_ts is None or key_ts >= horizon_ms:
                 continue
             if await self.sweeping.without_intent(store.name, [found.key]):
-                await store.abort_multipart(found.key, found.upload_id)
-                count += 1
+                outcome = await self.isolation.run(
+                    Queue.MULTIPART_UPLOADS,
+                    [found],
+                    partial(_abort, store),
+                    key=lambda one: f"{store.name}: {one.key} {one.upload_id}",
+                    store=lambda _: store.name,
+                )
+                count += outcome.done
         return count
+
+
+async def _abort(store: Store, uploads: Sequence[ListedMultipart]) -> int:
+    for one in uploads:
+        await store.abort_multipart(one.key, one.upload_id)
+    return len(uploads)
 
 
 async def _pages(keys: AsyncIterator[str]) -> AsyncIterator[list[str]]:

@@ -1,8 +1,9 @@
 """Tasks: long work that an admin asks for, done by one process of the fleet and taken over when that dies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -11,8 +12,10 @@ from mediarepo.db.audit import AuditLog
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.leases import Lease
 from mediarepo.model.tasks import Task, TaskState
+from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
 
 log = structlog.get_logger(__name__)
@@ -67,6 +70,7 @@ class Tasks:
     holding: Holding
     works: Mapping[str, Work]
     audit: AuditLog
+    isolation: BatchIsolation
 
     async def add(self, kind: str, arguments: dict[str, Any], *, created_by: str, homeserver: str | None) -> Task:
         """Queue a task; InvalidParamError for a kind that there is not."""
@@ -95,7 +99,12 @@ class Tasks:
         for task_id in await self.table.waiting(_AT_ONCE):
             async with self.holding.trying(f"task {task_id}") as lease:
                 if lease is not None:
-                    await self._run(task_id, lease)
+                    await self.isolation.run(Queue.TASKS, [task_id], partial(self._run_each, lease))
+
+    async def _run_each(self, lease: Lease, task_ids: Sequence[int]) -> int:
+        for task_id in task_ids:
+            await self._run(task_id, lease)
+        return len(task_ids)
 
     async def _run(self, task_id: int, lease: Lease) -> None:
         task = await self.table.begin(task_id, lease)

@@ -103,4 +103,4 @@ class Thumbnails:
     async def _forget_pack(self, pack: Blob) -> None:
         await self.downloads.check_bucket(pack)
         log.error("thumbnails_missing", store=pack.store, object_key=pack.object_key)
-        await self.deleting.delete_pack(pack.blob_id)
+        await self.deleting.delete_packs([pack.blob_id])

@@ -1,11 +1,16 @@
 """Who takes up how much, answered from counters."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from mediarepo.db.usage import UsageTable
+from mediarepo.db.usage import Counter, UsageTable
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.retention import RetentionClass
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
+from mediarepo.services.batch_isolation import BatchIsolation
 
+_BATCH = 5_000
+_COUNTERS: tuple[Counter, ...] = ("media", "object")
 _THUMBNAILS = "thumbnails"
 
 
@@ -14,6 +19,27 @@ class UsageReports:
     """Reads the counters."""
 
     table: UsageTable
+    isolation: BatchIsolation
+
+    async def fold(self) -> int:
+        """Fold what has changed into the counters; gives how many changes they were."""
+        total = 0
+        async with self.isolation.whole_queue(Queue.USAGE):
+            for counter in _COUNTERS:
+                total += await self._fold(counter)
+        await self.table.forget_empty()
+        return total
+
+    async def _fold(self, counter: Counter) -> int:
+        total = 0
+        while delta_ids := await self.table.deltas(counter, _BATCH):
+            outcome = await self.isolation.run(
+                Queue.USAGE, delta_ids, partial(self.table.fold, counter), key=lambda one: f"{counter} {one}"
+            )
+            total += outcome.done
+            if not outcome.done and not outcome.failed:
+                break  # others are at them
+        return total
 
     async def of_media(self, by: list[UsageBy], only: UsageFilter, limit: int) -> list[Usage]:
         """Add up media, split as asked for, the largest first."""

@@ -26,6 +26,12 @@ class Metrics:
         self.upload_memory_bytes = self._gauge("upload_memory_bytes", "Memory reserved for the buffers of uploads.")
         self.deletions_waiting = self._gauge("deletions_waiting", "Objects that wait for their deletion from S3.")
         self.backlog = self._gauge("backlog", "Work that waits in the background, in the whole fleet.", "queue")
+        self.items_set_aside = self._gauge(
+            "items_set_aside", "Items that background work could not process, in the whole fleet.", "queue"
+        )
+        self.item_failures = self._counter(
+            "item_failures", "Times that an item could not be processed and was set aside.", "queue"
+        )
         self.drift = self._gauge("drift", "Leftovers that the fleet's last sweep found.", "store", "kind")
         self.job_finished = self._gauge("job_finished_seconds", "When the fleet last did it, in Unix time.", "job")
         self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")

@@ -10,6 +10,7 @@ from mediarepo.services.admins import Admins
 from mediarepo.services.audit import AuditTrail
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
+from mediarepo.services.failed_items import FailedItemReports
 from mediarepo.services.fleet import FleetReports
 from mediarepo.services.pending import PendingUploads
 from mediarepo.services.previews import Previews
@@ -49,6 +50,7 @@ RETENTION = web.AppKey("retention", Retention)
 TASKS = web.AppKey("tasks", Tasks)
 AUDIT = web.AppKey("audit", AuditTrail)
 JOBS = web.AppKey("jobs", FleetReports)
+FAILED_ITEMS = web.AppKey("failed_items", FailedItemReports)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)

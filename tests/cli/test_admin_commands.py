@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from mediarepo.cli.main import cli
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.model.failed_items import Queue
 from tests.support.installation import SERVER_NAME, Installation, document_for, installed, settings_for
 
 SHA256 = hashlib.sha256(b"data").hexdigest()
@@ -130,3 +131,19 @@ async def test_a_users_and_a_servers_media_are_hidden(shell: Shell) -> None:
         "bad.example: changed, shown\n",
     ]
     assert ours.exit_code == 1
+
+
+async def test_failed_items_are_listed_and_tried_again(shell: Shell) -> None:
+    none = await shell.run("failed-items", "list")
+    await shell.own.repository.foundation.isolation.failed.note(Queue.TRASH, "mxc://a/b", "broken\x00\ud800")
+    await shell.own.rows("UPDATE failed_item SET retry_ts = retry_ts + 3600000")
+    listed = await shell.run("failed-items", "list", "--json")
+    others = await shell.run("failed-items", "list", "--queue", "retention")
+    retried = await shell.run("failed-items", "retry", "--queue", "trash", "--item", "mxc://a/b")
+    due = await shell.own.repository.foundation.isolation.failed.due(Queue.TRASH, ["mxc://a/b"])
+
+    assert (none.exit_code, others.exit_code, listed.exit_code) == (0, 0, 1)
+    ((one,),) = (json.loads(listed.stdout),)
+    assert (one["queue"], one["item_key"], one["error"]) == ("trash", "mxc://a/b", "broken\\x00\\ud800")
+    assert "1 failed items" in retried.stdout
+    assert due == {"mxc://a/b"}

@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.settings import StoreFor
 from mediarepo.db.connections import Connection, Database
+from mediarepo.db.failed_items import FailedItems
 from mediarepo.db.migrations import downgrade, upgrade
 from mediarepo.db.usage import UsageTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
+from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.stores import Stores
+from mediarepo.services.usage import UsageReports
 from tests.support.installation import fresh_name
 
 ALL = UsageFilter()
@@ -92,6 +97,12 @@ STEPS = [
 ]
 
 
+def reports(database: Database) -> UsageReports:
+    stores = Stores(by_name={}, store_for=StoreFor())
+    isolation = BatchIsolation(failed=FailedItems(database), stores=stores, on_failure=lambda _: None)
+    return UsageReports(table=UsageTable(database), isolation=isolation)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_after_any_history_the_counters_are_what_counting_would_give(database: Database, seed: int) -> None:
     chance = random.Random(seed)
@@ -104,7 +115,7 @@ async def test_after_any_history_the_counters_are_what_counting_would_give(datab
         for _ in range(120):
             await connection.execute(chance.choice(STEPS), f"m{chance.randrange(40)}")
             if chance.random() < 0.1:
-                await UsageTable(database).fold()
+                await reports(database).fold()
 
     assert await counted(database) == await truth(database)
 
@@ -115,7 +126,7 @@ async def test_folding_changes_no_sum_and_leaves_no_deltas(database: Database) -
             await add_media(connection, f"m{number}", await add_blob(connection, 100))
         await connection.execute("DELETE FROM media WHERE media_id = 'm0'")
         before = await counted(database)
-        folded = await UsageTable(database).fold()
+        folded = await reports(database).fold()
         left = await connection.fetchval("SELECT count(*) FROM media_usage_delta")
 
     assert folded == 21
@@ -129,9 +140,9 @@ async def test_folding_by_many_at_once_while_rows_come_counts_each_once(database
             for index in range(10):
                 await add_media(connection, f"m{number}-{index}", await add_blob(connection, 7))
 
-    table = UsageTable(database)
-    await asyncio.gather(*(add(number) for number in range(6)), *(table.fold() for _ in range(6)))
-    await asyncio.gather(*(table.fold() for _ in range(3)))
+    table, folding = UsageTable(database), reports(database)
+    await asyncio.gather(*(add(number) for number in range(6)), *(folding.fold() for _ in range(6)))
+    await asyncio.gather(*(folding.fold() for _ in range(3)))
 
     assert await counted(database) == await truth(database)
     assert (await table.of_media([], ALL, 1))[0] == Usage({}, 60, 420)

@@ -12,11 +12,16 @@ async def live(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Answer whether database and stores answer; 503 names those that do not, and why."""
-    problems = await request.app[READINESS].problems()
+    """Answer whether database and stores answer; 503 names those that do not, and why.
+
+    `details` tells what else needs an operator's eye, such as items that background work has set aside.
+    """
+    readiness = request.app[READINESS]
+    problems = await readiness.problems()
     if problems:
         return json_response({"status": "unavailable", "problems": problems}, status=503, headers={"Retry-After": "5"})
-    return json_response({"status": "ok"})
+    details = await readiness.details()
+    return json_response({"status": "ok", "details": details} if details else {"status": "ok"})
 
 
 async def metrics(request: web.Request) -> web.Response:

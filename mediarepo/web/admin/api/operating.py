@@ -14,6 +14,9 @@ from mediarepo.web.admin.api.operating_shapes import (
     AuditAnswer,
     AuditQuery,
     AuditShape,
+    FailedItemsAnswer,
+    FailedItemShape,
+    FailedItemsQuery,
     JobsAnswer,
     JobShape,
     NewTask,
@@ -22,6 +25,7 @@ from mediarepo.web.admin.api.operating_shapes import (
     PlanShape,
     PoliciesAnswer,
     PolicyShape,
+    RetryFailedItems,
     StoresAnswer,
     StoreShape,
     TasksAnswer,
@@ -31,7 +35,7 @@ from mediarepo.web.admin.api.operating_shapes import (
     UsageShape,
 )
 from mediarepo.web.admin.api.shapes import Done
-from mediarepo.web.keys import AUDIT, JOBS, RETENTION, SETTINGS, TASKS, USAGE
+from mediarepo.web.keys import AUDIT, FAILED_ITEMS, JOBS, RETENTION, SETTINGS, TASKS, USAGE
 
 
 async def usage(call: Call) -> UsageAnswer:
@@ -129,6 +133,20 @@ async def audit(call: Call) -> AuditAnswer:
     query = call.query(AuditQuery)
     found = await call.app[AUDIT].read(call.admin, query.before_id, query.limit, target=query.target, by=query.admin)
     return AuditAnswer(entries=[AuditShape(**asdict(one)) for one in found])
+
+
+async def failed_items(call: Call) -> FailedItemsAnswer:
+    """Tell which items background work could not process and has set aside, and why."""
+    query = call.query(FailedItemsQuery)
+    found = await call.app[FAILED_ITEMS].read(queue=query.queue, limit=query.limit)
+    return FailedItemsAnswer(failed_items=[FailedItemShape(**asdict(one)) for one in found])
+
+
+async def retry_failed_items(call: Call) -> Done:
+    """Have failed items tried again at their queue's next turn, rather than when their back-off ends."""
+    wanted = call.body(RetryFailedItems)
+    count = await call.app[FAILED_ITEMS].retry(call.admin.name, queue=wanted.queue, key=wanted.item_key)
+    return Done(affected=count)
 
 
 async def jobs(call: Call) -> JobsAnswer:

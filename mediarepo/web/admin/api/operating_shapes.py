@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.tasks import TaskState
 from mediarepo.model.usage import UsageBy, UsageClass
 from mediarepo.web.admin.api.shapes import BIGINT, Shape
@@ -211,6 +212,50 @@ class AuditAnswer(Shape):
 
     entries: list[AuditShape]
     """A page of them."""
+
+
+class FailedItemsQuery(Shape):
+    """Which failed items."""
+
+    queue: Queue | None = None
+    """Only those of this queue."""
+    limit: int = Field(default=100, ge=1, le=1000)
+    """How many at most."""
+
+
+class FailedItemShape(Shape):
+    """An item that background work could not process and has set aside."""
+
+    queue: str
+    """What work it was."""
+    item_key: str
+    """Which item: an address, an object, a number."""
+    error: str
+    """Why it failed the last time."""
+    attempts: int
+    """How often it was tried."""
+    first_ts: int
+    """When it first failed, in ms since 1970; of an object deletion, when it was queued."""
+    last_ts: int
+    """When it last failed, in ms since 1970; of an object deletion, when it was queued."""
+    retry_ts: int
+    """When it is tried again, in ms since 1970."""
+
+
+class FailedItemsAnswer(Shape):
+    """Failed items, those that failed last first."""
+
+    failed_items: list[FailedItemShape]
+    """The items."""
+
+
+class RetryFailedItems(Shape):
+    """Which failed items are tried again at their queue's next turn; all when nothing is said."""
+
+    queue: Queue | None = None
+    """Only those of this queue."""
+    item_key: str | None = None
+    """Only this one."""
 
 
 class JobShape(Shape):

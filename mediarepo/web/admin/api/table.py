@@ -12,10 +12,13 @@ from mediarepo.web.admin.api.openapi import openapi_document
 from mediarepo.web.admin.api.operating_shapes import (
     AuditAnswer,
     AuditQuery,
+    FailedItemsAnswer,
+    FailedItemsQuery,
     JobsAnswer,
     NewTask,
     PageQuery,
     PoliciesAnswer,
+    RetryFailedItems,
     StoresAnswer,
     TasksAnswer,
     TaskShape,
@@ -90,6 +93,22 @@ ENDPOINTS = (
     _of("GET", "/tasks/{task_id}", operating.get_task, TaskShape, operators_only=True),
     _of("POST", "/tasks/{task_id}/cancel", operating.cancel_task, TaskShape, operators_only=True),
     _of("GET", "/audit", operating.audit, AuditAnswer, query=AuditQuery),
+    _of(
+        "GET",
+        "/failed_items",
+        operating.failed_items,
+        FailedItemsAnswer,
+        query=FailedItemsQuery,
+        operators_only=True,
+    ),
+    _of(
+        "POST",
+        "/failed_items/retry",
+        operating.retry_failed_items,
+        Done,
+        body=RetryFailedItems,
+        operators_only=True,
+    ),
     _of("GET", "/jobs", operating.jobs, JobsAnswer, operators_only=True),
 )
 """All of them."""

@@ -1,0 +1,116 @@
+"""Items that background work has set aside, and when each is tried again."""
+
+from collections.abc import Sequence
+
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Database
+from mediarepo.model.failed_items import FailedItem, Queue, item_key, storable_text
+
+_RETRY_MS = 60_000
+_MAX_RETRY_MS = 6 * 3_600_000
+_MAX_ERROR_CHARS = 500
+_ALL = """(SELECT queue, item_key, error, attempts, first_ts, last_ts, retry_ts FROM failed_item
+    UNION ALL SELECT 'object_deletions', store || ': ' || object_key, last_error, attempts, queued_ts, queued_ts,
+        next_attempt_ts FROM object_deletion WHERE last_error IS NOT NULL) f"""
+
+
+def is_due(queue: Queue, key: str) -> str:
+    """Give the SQL condition that an item, with this SQL expression for its key, is not set aside just now."""
+    return f"""NOT EXISTS (SELECT FROM failed_item f
+        WHERE f.queue = '{queue}' AND f.item_key = {key} AND f.retry_ts > {NOW_MS})"""
+
+
+class FailedItems:
+    """Notes, lists and forgets items that could not be processed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def note(self, queue: Queue, key: str, error: str) -> None:
+        """Set an item aside; each further failure doubles the time until it is tried again, up to six hours."""
+        async with self.database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO failed_item AS f (queue, item_key, error, first_ts, last_ts, retry_ts)
+                    VALUES ($1, $2, $3, {NOW_MS}, {NOW_MS}, {NOW_MS} + {_RETRY_MS})
+                    ON CONFLICT (queue, item_key) DO UPDATE SET error = EXCLUDED.error, attempts = f.attempts + 1,
+                        last_ts = EXCLUDED.last_ts,
+                        retry_ts = {NOW_MS} + least({_RETRY_MS} * (1 << least(f.attempts, 10)), {_MAX_RETRY_MS})""",  # noqa: S608 - static text
+                queue,
+                item_key(key),
+                storable_text(error, _MAX_ERROR_CHARS) or "unknown",
+            )
+
+    async def due(self, queue: Queue, keys: Sequence[str]) -> set[str]:
+        """Pick the keys that are not set aside just now."""
+        by_key = {item_key(key): key for key in keys}
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT item_key FROM failed_item
+                    WHERE queue = $1 AND item_key = ANY($2::text[]) AND retry_ts > {NOW_MS}""",  # noqa: S608 - static text
+                queue,
+                list(by_key),
+            )
+        return set(keys) - {by_key[row["item_key"]] for row in rows}
+
+    async def forget(self, queue: Queue, keys: Sequence[str]) -> None:
+        """Forget items that were processed after all."""
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM failed_item WHERE queue = $1 AND item_key = ANY($2::text[])",
+                queue,
+                [item_key(key) for key in keys],
+            )
+
+    async def now_ms(self) -> int:
+        """Read the database's clock, by which items are due."""
+        row = await self.database.get(f"SELECT {NOW_MS}")
+        return int(row[0]) if row is not None else 0
+
+    async def forget_untried(self, queue: Queue, before_ts: int) -> None:
+        """Forget items that were due by then and have not been set aside again since."""
+        async with self.database.connection() as connection:
+            await connection.execute("DELETE FROM failed_item WHERE queue = $1 AND retry_ts <= $2", queue, before_ts)
+
+    async def forget_gone(self, age_ms: int) -> None:
+        """Forget items that nobody has tried again for so long after they were due: they are gone."""
+        async with self.database.connection() as connection:
+            await connection.execute(
+                f"DELETE FROM failed_item WHERE retry_ts < {NOW_MS} - $1::bigint",  # noqa: S608 - static text
+                age_ms,
+            )
+
+    async def count(self) -> dict[str, int]:
+        """Count the items that are set aside, by queue."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(f"SELECT queue, count(*) FROM {_ALL} GROUP BY queue ORDER BY queue")  # noqa: S608 - static text
+        return {row["queue"]: row["count"] for row in rows}
+
+    async def read(self, *, queue: str | None, limit: int) -> list[FailedItem]:
+        """Read items, of one queue or of all, those that failed last first."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT queue, item_key, error, attempts, first_ts, last_ts, retry_ts FROM {_ALL}
+                    WHERE $1::text IS NULL OR queue = $1
+                    ORDER BY last_ts DESC, queue, item_key LIMIT $2""",  # noqa: S608 - static text
+                queue,
+                limit,
+            )
+        return [FailedItem(*row.values()) for row in rows]
+
+    async def retry(self, *, queue: str | None, key: str | None) -> int:
+        """Have items tried again at the queue's next turn; gives how many."""
+        async with self.database.transaction() as connection:
+            noted = await connection.execute(
+                f"""UPDATE failed_item SET retry_ts = {NOW_MS}
+                    WHERE ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR item_key = $2)""",  # noqa: S608 - static text
+                queue,
+                key,
+            )
+            queued = await connection.execute(
+                f"""UPDATE object_deletion SET next_attempt_ts = {NOW_MS}
+                    WHERE last_error IS NOT NULL AND ($1::text IS NULL OR $1 = 'object_deletions')
+                        AND ($2::text IS NULL OR store || ': ' || object_key = $2)""",  # noqa: S608 - static text
+                queue,
+                key,
+            )
+        return sum(int(tag.rpartition(" ")[2]) for tag in (noted, queued))

@@ -1,0 +1,105 @@
+"""Batches in which one item's failure does not stop the others."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.failed_items import FailedItems
+from mediarepo.errors import MatrixError, UnavailableError
+from mediarepo.model.failed_items import Queue
+from mediarepo.services.stores import Stores
+
+log = structlog.get_logger(__name__)
+
+_GONE_MS = 7 * 24 * 3_600_000
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """How many rows a batch has changed, and how many items were set aside."""
+
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchIsolation:
+    """Processes batches; when one fails, finds the items that are to blame, sets them aside and does the rest.
+
+    An outage is nobody's fault: it is raised, and nothing is set aside. Whether there is one is asked for when
+    something could not be reached: the database, and for items in a store that store.
+    """
+
+    failed: FailedItems
+    stores: Stores
+    on_failure: Callable[[str], None]
+
+    async def run(
+        self,
+        queue: Queue,
+        items: Sequence[Item],
+        work: Callable[[Sequence[Item]], Awaitable[int]],
+        *,
+        key: Callable[[Item], str] = str,
+        store: Callable[[Item], str] | None = None,
+    ) -> BatchOutcome:
+        """Process what is due; `work` takes some items, must leave nothing half done, and gives how many it changed."""
+        due = await self.failed.due(queue, [key(item) for item in items]) if items else set()
+        waiting = [[item for item in items if key(item) in due]]
+        done = failed = 0
+        while waiting:
+            batch = waiting.pop()
+            if not batch:
+                continue
+            try:
+                done += await work(batch)
+            except LeaseLostError:
+                raise
+            except Exception as exc:
+                if await self._is_outage(exc, None if store is None else store(batch[0])):
+                    raise
+                if len(batch) > 1:
+                    half = len(batch) // 2
+                    waiting += [batch[half:], batch[:half]]
+                    continue
+                await self.set_aside(queue, key(batch[0]), exc)
+                failed += 1
+            else:
+                await self.failed.forget(queue, [key(item) for item in batch])
+        return BatchOutcome(done, failed)
+
+    async def set_aside(self, queue: Queue, key: str, exc: Exception) -> None:
+        """Note that an item could not be processed, and tell."""
+        reason = f"{type(exc).__name__}: {exc}"
+        await self.failed.note(queue, key, reason)
+        self.on_failure(queue)
+        log.error("item_set_aside", queue=queue, item=key, reason=reason)
+
+    async def _is_outage(self, exc: Exception, store: str | None) -> bool:
+        """Say whether something cannot be reached at all, rather than one item be processed."""
+        if not isinstance(exc, UnavailableError):
+            return False
+        try:
+            await self.failed.database.check()
+            if store is not None and store in self.stores.by_name:
+                await self.stores.by_name[store].check()
+        except MatrixError:
+            return True
+        return False
+
+    @asynccontextmanager
+    async def whole_queue(self, queue: Queue) -> AsyncIterator[None]:
+        """Go through everything that is due in a queue; what was due and is not tried is in it no longer."""
+        began_ts = await self.failed.now_ms()
+        yield
+        await self.failed.forget_untried(queue, began_ts)
+
+    async def forget_gone(self) -> None:
+        """Forget items that are in no queue any more."""
+        await self.failed.forget_gone(_GONE_MS)
