@@ -6,7 +6,6 @@ already) or Complete and the rows. A crash anywhere leaves an intent whose heart
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from mediarepo.errors import MatrixError
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.task_group import task_group
 from mediarepo.services.parts import Part, PartReader
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import UploadGoneError
@@ -117,21 +117,22 @@ class LargeUploads:
             raise
 
     async def _send_parts(self, multipart: _Multipart, first: Part, reader: PartReader) -> None:
-        """Send parts while the next one is read: one in flight, one arriving."""
+        """Send parts while the next one is read: one in flight, one arriving.
+
+        A part that cannot be sent ends the reading at once: what it holds is given back, and nothing waits for it.
+        """
         sending: asyncio.Task[None] | None = None
         part, number = first, 0
-        try:
+        async with task_group() as group:
             while part.size_bytes:
                 number += 1
                 if sending is not None:
                     await sending
-                sending = asyncio.create_task(self._send_part(multipart, number, part, reader))
+                sending = group.create_task(self._send_part(multipart, number, part, reader))
                 await self._beat_if_due(multipart)
                 if await reader.at_end():
                     break
                 part = await reader.read_part()
-        finally:
-            await _settle(sending)
 
     async def _send_part(self, multipart: _Multipart, number: int, part: Part, reader: PartReader) -> None:
         multipart.etags[number] = await multipart.store.put_part(
@@ -167,14 +168,3 @@ class LargeUploads:
 def _given_up() -> StaleKeyError:
     """Refuse what the sweep has claimed meanwhile."""
     return StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
-
-
-async def _settle(sending: asyncio.Task[None] | None) -> None:
-    """Wait for the last part; when the body itself failed, stop sending instead."""
-    if sending is None:
-        return
-    if sys.exception() is not None:
-        sending.cancel()
-        await asyncio.wait([sending])
-        return
-    await sending

@@ -1,7 +1,8 @@
 """One budget of memory for the buffers of all uploads.
 
-An upload reserves a whole part before it reads the part's first byte, so one that began a part can always finish it
-and nothing deadlocks. Large bodies may use half of the budget, they and those of at most one part three quarters, and
+An upload reserves a whole part before it reads the part's first byte, so one that began a part can always finish it.
+It may hold one part while it waits for the next; what sends the first is watched meanwhile, so that its failure ends the
+wait (`services/large_uploads`). Large bodies may use half of the budget, they and those of at most one part three quarters, and
 the rest is for small ones, so that small uploads pass however many large ones crawl; it also makes up for what waiting
 connections hold unread. While others wait, whoever sends too slowly is ended.
 """
@@ -27,7 +28,8 @@ class Account:
         self.held = 0
         self.tier = tier
         self._budget = budget
-        self._pace_until = 0.0
+        self._pace_until = asyncio.get_running_loop().time() + budget.config.stall_ms / 1000
+        self._idle_since = asyncio.get_running_loop().time()
         self._reading: asyncio.Timeout | None = None
 
     async def reserve(self, size_bytes: int) -> None:
@@ -43,7 +45,7 @@ class Account:
         """Mark the time in which the client is waited for; TooSlowError when it sends too little."""
         loop = asyncio.get_running_loop()
         config = self._budget.config
-        self._pace_until = max(self._pace_until, loop.time() + config.stall_ms / 1000)
+        self._pace_until += loop.time() - self._idle_since  # what we took ourselves is not the client's
         try:
             async with asyncio.timeout(config.idle_timeout_ms / 1000) as self._reading:
                 yield
@@ -51,6 +53,7 @@ class Account:
             raise TooSlowError("the upload arrived too slowly") from exc
         finally:
             self._reading = None
+            self._idle_since = loop.time()
 
     def received(self, size_bytes: int) -> None:
         """Credit bytes: they buy time at the slowest pace allowed, up to one stall period."""

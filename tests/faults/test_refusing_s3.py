@@ -8,7 +8,9 @@ import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
-from tests.support.installation import Answer, Installation, installed, settings_for
+from mediarepo.model.media import NewMedia
+from mediarepo.model.mxc import Mxc
+from tests.support.installation import SERVER_NAME, Answer, Installation, installed, settings_for
 from tests.support.s3_wire import S3Wire
 
 UPLOAD = "/_matrix/media/v3/upload"
@@ -94,3 +96,44 @@ async def test_an_upload_that_the_sweep_has_claimed_may_be_tried_again(own: Inst
     assert is_an_outage(answer)
     assert "try again" in answer.json["error"]
     assert await own.value("SELECT count(*) FROM media") == 0
+
+
+@pytest.mark.parametrize("op", ["UploadPart", "CreateMultipartUpload", "CompleteMultipartUpload", "PutObject"])
+async def test_uploads_that_wait_for_memory_end_when_s3_fails_and_later_ones_pass(
+    own: Installation, s3_wire: S3Wire, op: str
+) -> None:
+    size_bytes = 1_000 if op == "PutObject" else 20_000_000
+    content = secrets.token_bytes(size_bytes)
+    s3_wire.fail_next(op, status=503, code="SlowDown", times=1_000)
+
+    answers = await asyncio.gather(*(own.request("POST", UPLOAD, data=bytes([n]) + content) for n in range(8)))
+
+    assert all(is_an_outage(answer) for answer in answers)
+    assert own.repository.memory.used == 0
+    s3_wire.clear()
+    for body in (content[:20_000], content):
+        media_id = await own.upload(body)
+        assert (await own.get(own.download_path(media_id))).body == body
+    assert own.repository.memory.used == 0
+
+
+async def test_a_good_upload_inside_an_except_block_sends_its_last_part(own: Installation) -> None:
+    content = secrets.token_bytes(9_000_000)
+
+    class Pieces:
+        def __init__(self) -> None:
+            self._pieces = [content[:8_500_000], content[8_500_000:]]
+
+        async def read(self) -> bytes:
+            return self._pieces.pop(0) if self._pieces else b""
+
+    mxc = Mxc(SERVER_NAME, secrets.token_hex(12))
+    media = NewMedia(
+        mxc=mxc, content_type="text/plain", upload_name=None, uploaded_by=None, created_ts=1, authenticated=False
+    )
+    try:
+        raise RuntimeError  # noqa: TRY301 - the caller's own trouble
+    except RuntimeError:
+        await own.repository.uploads.store(media, Pieces(), declared_bytes=None)
+
+    assert (await own.get(own.download_path(mxc.media_id))).body == content

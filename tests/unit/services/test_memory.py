@@ -183,3 +183,42 @@ async def test_an_upload_whose_time_is_just_running_out_is_left_to_that() -> Non
     async with made().account(None) as account:
         with pytest.raises(TooSlowError):
             await stall(account)
+
+
+async def test_a_byte_now_and_then_does_not_keep_up_the_pace() -> None:
+    budget, trickle = made(min_bytes_per_s=1024), asyncio.Event()
+
+    async def send_a_byte_at_a_time() -> None:
+        async with budget.account(None) as account:
+            await account.reserve(PART)
+            while True:
+                async with account.reading():
+                    await asyncio.sleep(0.05)
+                account.received(1)
+                trickle.set()
+
+    trickling = [asyncio.create_task(send_a_byte_at_a_time()) for _ in range(2)]
+    await trickle.wait()
+    async with budget.account(None) as account:
+        await account.reserve(PART)
+
+        (ended,) = [task for task in trickling if task.done()]
+        with pytest.raises(TooSlowError):
+            await ended
+    for task in trickling:
+        task.cancel()
+    await asyncio.gather(*trickling, return_exceptions=True)
+    assert budget.used == 0
+
+
+async def test_what_we_take_ourselves_is_not_counted_against_the_client() -> None:
+    budget = made(min_bytes_per_s=1024, stall_ms=100)
+    async with budget.account(None) as account:
+        await account.reserve(PART)
+        async with account.reading():
+            account.received(1000)
+        before = account.pace_until - asyncio.get_running_loop().time()
+        await asyncio.sleep(0.3)
+        async with account.reading():
+            assert not account.is_slow(asyncio.get_running_loop().time())
+            assert account.pace_until - asyncio.get_running_loop().time() >= before - 0.05
