@@ -353,7 +353,7 @@ async def test_downloads_may_be_handed_over_to_s3(
 
     assert (answer.headers["Cache-Control"], body) == ("no-store", b"")
     assert (given.status, received, given.headers["Content-Type"]) == (200, b"from the store itself", "image/png")
-    assert given.headers["Content-Disposition"] == "inline; filename*=utf-8''a%20b.png"
+    assert given.headers["Content-Disposition"] == "inline; filename=\"a b.png\"; filename*=utf-8''a%20b.png"
     assert refused == 403
 
 

@@ -68,11 +68,19 @@ async def test_what_other_servers_send_is_understood(near: Installation, origin:
     [
         ("image/png", "attachment; filename=out.png", "inline; filename=out.png"),
         ("image/svg+xml", "inline; filename=out.svg", "attachment; filename=out.svg"),
-        ("image/png", "inline; filename*=utf-8''%E2%98%83.png", "inline; filename*=utf-8''%E2%98%83.png"),
-        ("image/png", 'inline; filename="a b.png"', "inline; filename*=utf-8''a%20b.png"),
+        (
+            "image/png",
+            "inline; filename*=utf-8''%E2%98%83.png",
+            "inline; filename=\"_.png\"; filename*=utf-8''%E2%98%83.png",
+        ),
+        ("image/png", 'inline; filename="a b.png"', "inline; filename=\"a b.png\"; filename*=utf-8''a%20b.png"),
         ("image/png", None, "inline"),
         ("application/pdf", None, "attachment"),
-        ("text/html", 'inline; filename="../../etc/passwd"', "attachment; filename*=utf-8''..%2F..%2Fetc%2Fpasswd"),
+        (
+            "text/html",
+            'inline; filename="../../etc/passwd"',
+            "attachment; filename=\".._.._etc_passwd\"; filename*=utf-8''..%2F..%2Fetc%2Fpasswd",
+        ),
     ],
 )
 async def test_names_come_from_the_origin_and_the_disposition_from_us(

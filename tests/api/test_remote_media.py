@@ -229,7 +229,7 @@ async def test_servers_that_do_not_know_the_endpoint_are_asked_as_before(
     answer = await near.get(path_of(origin, "abc"))
 
     assert (answer.body, answer.headers["Content-Type"]) == (b"Hello from the other side", "text/plain")
-    assert answer.headers["Content-Disposition"] == "inline; filename*=utf-8''b%20c.txt"
+    assert answer.headers["Content-Disposition"] == "inline; filename=\"b c.txt\"; filename*=utf-8''b%20c.txt"
     last = origin.asked()[-1]
     assert last.startswith(f"/_matrix/media/{'v3' if versions == 1 else 'r0'}/download/{origin.server_name}/abc?")
     assert "allow_remote=false" in last

@@ -50,7 +50,10 @@ async def test_type_and_name_come_back_as_given(shared: Installation) -> None:
     answer = await shared.get(shared.download_path(media_id))
 
     assert answer.headers["Content-Type"] == "img/png"
-    assert answer.headers["Content-Disposition"] == "attachment; filename*=utf-8''name%20with%20spaces"
+    assert (
+        answer.headers["Content-Disposition"]
+        == "attachment; filename=\"name with spaces\"; filename*=utf-8''name%20with%20spaces"
+    )
 
 
 async def test_no_type_means_octet_stream_and_no_name_means_none(shared: Installation) -> None:
@@ -67,7 +70,7 @@ async def test_the_path_can_give_another_name(shared: Installation) -> None:
 
     answer = await shared.get(shared.download_path(media_id) + "/%E2%98%95.png")
 
-    assert answer.headers["Content-Disposition"] == "inline; filename*=utf-8''%E2%98%95.png"
+    assert answer.headers["Content-Disposition"] == "inline; filename=\"_.png\"; filename*=utf-8''%E2%98%95.png"
 
 
 @pytest.mark.parametrize(

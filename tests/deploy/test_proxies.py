@@ -78,7 +78,7 @@ async def test_a_small_upload_comes_back_the_same(deployed: Deployed) -> None:
     answer = await deployed.client.get(deployed.client.download_path(media_id))
 
     assert (answer.status, answer.body) == (200, data)
-    assert answer.headers["Content-Disposition"] == "inline; filename*=utf-8''a%20&%20b.txt"
+    assert answer.headers["Content-Disposition"] == "inline; filename=\"a & b.txt\"; filename*=utf-8''a%20&%20b.txt"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.headers.getall("Content-Security-Policy")[0].startswith("sandbox")
 

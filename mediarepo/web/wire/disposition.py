@@ -1,6 +1,7 @@
 """Content-Disposition: shown in place or saved, and under which name (RFC 6266, RFC 8187)."""
 
 import re
+import unicodedata
 from urllib.parse import quote
 
 INLINE_TYPES = frozenset(
@@ -44,19 +45,31 @@ _MEDIA_TYPE = re.compile(
 """One media type with its parameters; of a list, browsers may take the last."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _MAX_NAME_CHARS = 255
+_MAX_FALLBACK_CHARS = 100
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]|[\"\\%/]")
 _NOT_ENCODED = "!#$&+-.^_`|~"
 
 
 def content_disposition(content_type: str, file_name: str | None) -> str:
-    """Write the header: a plain token when the name is one, `filename*` otherwise, and no name when there is none."""
+    """Write the header: a plain token when the name is one, otherwise both forms, and no name when there is none.
+
+    Clients that do not know `filename*` take the quoted `filename`, which has neither percent signs nor anything beyond
+    ASCII (RFC 6266, appendix D).
+    """
     kind = "inline" if _essence(content_type) in INLINE_TYPES else "attachment"
     if not file_name:
         return kind
-    name = file_name if len(file_name) <= _MAX_NAME_CHARS else _shortened(file_name)
-    if _TOKEN.fullmatch(name):
+    name = _shortened(file_name, _MAX_NAME_CHARS)
+    if _TOKEN.fullmatch(name) and "%" not in name:
         return f"{kind}; filename={name}"
     encoded = quote(name.encode("utf-8", "replace"), safe=_NOT_ENCODED)
-    return f"{kind}; filename*=utf-8''{encoded}"
+    return f"{kind}; filename=\"{_fallback(name)}\"; filename*=utf-8''{encoded}"
+
+
+def _fallback(name: str) -> str:
+    """Write a name in ASCII, without what quoted strings, paths or percent-encoding give a meaning to."""
+    plain = "".join(one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
+    return _shortened(_NOT_PLAIN.sub("_", plain), _MAX_FALLBACK_CHARS)
 
 
 def _essence(content_type: str) -> str:
@@ -65,9 +78,11 @@ def _essence(content_type: str) -> str:
     return match[1].lower() if match is not None else ""
 
 
-def _shortened(name: str) -> str:
+def _shortened(name: str, max_chars: int) -> str:
     """Cut a name down to what file systems take, keeping a short extension."""
+    if len(name) <= max_chars:
+        return name
     stem, dot, extension = name.rpartition(".")
     if dot and stem and len(extension) <= 16:  # noqa: PLR2004 - longer is no extension
-        return f"{stem[: _MAX_NAME_CHARS - len(extension) - 1]}.{extension}"
-    return name[:_MAX_NAME_CHARS]
+        return f"{stem[: max_chars - len(extension) - 1]}.{extension}"
+    return name[:max_chars]

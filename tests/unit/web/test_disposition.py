@@ -20,12 +20,21 @@ def file_name_of(header: str) -> str | None:
     [
         ("ascii", "inline; filename=ascii"),
         ("file.png", "inline; filename=file.png"),
-        ("name with spaces", "inline; filename*=utf-8''name%20with%20spaces"),
-        ("name;with;semicolons", "inline; filename*=utf-8''name%3Bwith%3Bsemicolons"),
-        ("\U0001f414", "inline; filename*=utf-8''%F0%9F%90%94"),
-        ('a"b', "inline; filename*=utf-8''a%22b"),
-        ("a\r\nSet-Cookie: x", "inline; filename*=utf-8''a%0D%0ASet-Cookie%3A%20x"),
-        ("\u202egnp.exe", "inline; filename*=utf-8''%E2%80%AEgnp.exe"),
+        ("name with spaces", "inline; filename=\"name with spaces\"; filename*=utf-8''name%20with%20spaces"),
+        (
+            "name;with;semicolons",
+            "inline; filename=\"name;with;semicolons\"; filename*=utf-8''name%3Bwith%3Bsemicolons",
+        ),
+        ("\U0001f414", "inline; filename=\"_\"; filename*=utf-8''%F0%9F%90%94"),
+        ('a"b', "inline; filename=\"a_b\"; filename*=utf-8''a%22b"),
+        ("a\r\nSet-Cookie: x", "inline; filename=\"a__Set-Cookie: x\"; filename*=utf-8''a%0D%0ASet-Cookie%3A%20x"),
+        ("\u202egnp.exe", "inline; filename=\"_gnp.exe\"; filename*=utf-8''%E2%80%AEgnp.exe"),
+        (
+            "Grüße für Ørsted.txt",
+            "inline; filename=\"Gru_e fur _rsted.txt\"; filename*=utf-8''Gr%C3%BC%C3%9Fe%20f%C3%BCr%20%C3%98rsted.txt",
+        ),
+        ("50%20off%2F.txt", "inline; filename=\"50_20off_2F.txt\"; filename*=utf-8''50%2520off%252F.txt"),
+        ("../x\\y.txt", "inline; filename=\".._x_y.txt\"; filename*=utf-8''..%2Fx%5Cy.txt"),
         (None, "inline"),
         ("", "inline"),
     ],
@@ -79,7 +88,8 @@ def test_every_name_survives_the_way_there_and_back(name: str) -> None:
 
     assert header.isascii()
     assert header.isprintable()
-    encoded = re.fullmatch(r"inline; filename(?:=(?P<token>\S+)|\*=utf-8''(?P<encoded>\S+))", header)
+    both = r"inline; filename(?:=(?P<token>[^\"\s;%]+)|=\"(?P<plain>[^\"\\%/]*)\"; filename\*=utf-8''(?P<encoded>\S+))"
+    encoded = re.fullmatch(both, header)
     assert encoded is not None
     assert (encoded["token"] or unquote(encoded["encoded"])) == name
 
