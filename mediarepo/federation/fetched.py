@@ -33,7 +33,8 @@ class MixedContent:
     def __init__(self, answer: Answer, body: MixedBody, part: PartHeaders) -> None:
         self._body = body
         self.content_type = _content_type(part.content_type)
-        self.upload_name = parse_upload_name(part.content_disposition)
+        outer = answer.headers.get("Content-Disposition")  # where some servers say it
+        self.upload_name = parse_upload_name(part.content_disposition) or parse_upload_name(outer)
         self.size_bytes = part.size_bytes
         self.at_most_bytes = answer.declared_bytes if part.size_bytes is None else part.size_bytes
 

@@ -27,6 +27,7 @@ from mediarepo.outbound.urls import joined
 _FEDERATION = "/_matrix/federation/v1/media/download"
 _LEGACY = ("/_matrix/media/v3/download", "/_matrix/media/r0/download")
 _OK = 200
+_SCHEMES = frozenset({"https", "http"})
 _REDIRECTS = {307, 308}
 _UNKNOWN_ENDPOINT = {400, 404, 405}
 _MAX_REFUSAL_BYTES = 16 * 1024
@@ -79,18 +80,21 @@ class MediaClient:
 
     async def _mixed(self, stack: AsyncExitStack, asked: "_Asked", answer: Answer) -> RemoteContent:
         """Read up to the file's first byte, or go where the answer says that the file is."""
-        body = MixedBody(answer, parse_boundary(answer.headers.get("Content-Type", "")))
+        boundary = parse_boundary(answer.headers.get("Content-Type", ""))
+        body = MixedBody(answer, boundary, ends_by_length=answer.declared_bytes is not None)
         part = await body.begin()
         if part.location is not None:
             return await self._elsewhere(stack, asked, part.location)
         return MixedContent(answer, body, part)
 
     async def _elsewhere(self, stack: AsyncExitStack, asked: "_Asked", location: str) -> RemoteContent:
-        """Fetch from where another server points to; nobody's signature goes there."""
+        """Fetch from where another server points to, over http too; nobody's signature goes there."""
         if not location:
             raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server points nowhere")
         url = joined(f"https://{asked.mxc.server_name}/", location)
-        answer = await stack.enter_async_context(self.outbound.get(url, headers={}, patience=self._patience(0)))
+        answer = await stack.enter_async_context(
+            self.outbound.get(url, headers={}, patience=self._patience(0), schemes=_SCHEMES)
+        )
         if answer.status != _OK:
             raise failure_of(answer.status, None, "where the other server points to")
         return PlainContent(answer)

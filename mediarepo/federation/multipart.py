@@ -1,7 +1,7 @@
 """The multipart/mixed bodies in which servers hand media to one another (server-server API, "Content Repository").
 
 Written to the byte as the strictest readers need it; read as the loosest writers send it: some leave out the closing
-dashes, end lines with LF alone, quote the boundary, or send no headers.
+dashes or the whole last boundary, end all lines with LF alone, fold headers, quote the boundary, or send no headers.
 """
 
 import json
@@ -13,6 +13,8 @@ _MAX_HEAD_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 64 * 1024
 _MAX_PREAMBLE_BYTES = 16 * 1024
 _MAX_BOUNDARY_CHARS = 200
+_NEWLINE_AND_DASHES = 4
+_BLANKS = (b"\r", b"\n", b" ", b"\t")
 
 
 class MultipartError(ValueError):
@@ -78,10 +80,15 @@ def parse_boundary(content_type: str) -> str:
 
 
 class MixedBody:
-    """Reads the two parts as they arrive: `begin` once, then `read` until it gives nothing."""
+    """Reads the two parts as they arrive: `begin` once, then `read` until it gives nothing.
 
-    def __init__(self, source: Source, boundary: str) -> None:
+    `ends_by_length` says that the source raises an error when it ends before the body's Content-Length; then a file may
+    end with the body, without a last boundary.
+    """
+
+    def __init__(self, source: Source, boundary: str, *, ends_by_length: bool = False) -> None:
         self._source = source
+        self._ends_by_length = ends_by_length
         self._dashes = b"--" + boundary.encode("ascii")
         self._delimiter = b"\r\n" + self._dashes
         self._buffer = b""
@@ -98,18 +105,43 @@ class MixedBody:
     async def read(self) -> bytes:
         """Read the file's next bytes; empty at its end. MultipartError when the body ends without a delimiter."""
         while not self._ended:
-            at = self._buffer.find(self._delimiter)
-            if at >= 0:
+            at, sure = self._look_for(self._delimiter)
+            if at is not None:
                 self._ended = True
                 data, self._buffer = self._buffer[:at], b""
                 return data
-            sure = _before_possible(self._buffer, self._delimiter)
             if sure:
                 data, self._buffer = self._buffer[:sure], self._buffer[sure:]
                 return data
-            if not await self._more():
-                raise MultipartError("the body ends within the file")
+            if not await self._more() and self._look_for(self._delimiter)[0] is None:
+                return self._rest()
         return b""
+
+    def _rest(self) -> bytes:
+        """Take what is left of a body that has no last boundary, if it is certain that nothing was cut off."""
+        within_boundary = len(self._buffer) > _NEWLINE_AND_DASHES and self._delimiter.startswith(self._buffer)
+        if not self._ends_by_length or within_boundary:
+            raise MultipartError("the body ends within the file")
+        self._ended = True
+        data, self._buffer = self._buffer, b""
+        return data
+
+    def _look_for(self, mark: bytes, start: int = 0) -> tuple[int | None, int]:
+        """Find a mark that is followed by what may follow a boundary, and count the bytes that are surely before one.
+
+        What only begins like the boundary is none (RFC 2046, section 5.1.1).
+        """
+        at = self._buffer.find(mark, start)
+        while at >= 0:
+            behind = self._buffer[at + len(mark) : at + len(mark) + 2]
+            if behind[:1] in _BLANKS or behind == b"--":
+                return at, at
+            if len(behind) < 2 and not self._exhausted and (not behind or behind == b"-"):  # noqa: PLR2004 - two dashes
+                return None, at
+            if self._exhausted and behind in {b"", b"-"}:
+                return at, at
+            at = self._buffer.find(mark, at + 1)
+        return None, _before_possible(self._buffer, mark)
 
     async def _skip_preamble(self) -> None:
         """Go to the end of the first boundary, which stands at the beginning of a line or of the body."""
@@ -119,35 +151,44 @@ class MixedBody:
     async def _skip_json(self) -> None:
         """Read the metadata and check that they are JSON; there is nothing in them yet."""
         text = await self._skip_past(b"\n" + self._dashes, _MAX_JSON_BYTES)
+        if not text.endswith(b"\r"):  # all lines of this body end so
+            self._delimiter = b"\n" + self._dashes
         try:
             json.loads(text)
         except (ValueError, RecursionError) as exc:
             raise MultipartError("the metadata are not JSON") from exc
 
     async def _skip_past(self, mark: bytes, limit: int) -> bytes:
-        searched = 0
-        while (at := self._buffer.find(mark, max(0, searched - len(mark)))) < 0:
-            searched = len(self._buffer)
-            if searched > limit:
+        start = 0
+        while (found := self._look_for(mark, start))[0] is None:
+            start = found[1]
+            if start > limit:
                 raise MultipartError("too much comes before a boundary")
-            if not await self._more():
+            if not await self._more() and self._look_for(mark, start)[0] is None:
                 raise MultipartError("the body ends before its second part")
+        at = found[0]
         before, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
         return before
 
     async def _headers(self) -> dict[str, str]:
         """Read the rest of a boundary's line, and header lines up to an empty one."""
         headers: dict[str, str] = {}
-        rest, used = await self._line(), 0
+        name, used = "", 0
+        rest = await self._line()
         if rest.startswith(b"--"):
             raise MultipartError("the body has fewer than two parts")
         while line := await self._line():
             used += len(line)
             if used > _MAX_HEAD_BYTES:
                 raise MultipartError("a part's headers are too long")
-            name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
+            text = line.decode("utf-8", "surrogateescape")
+            if text[0] in " \t" and name in headers:  # folded (RFC 5322, section 2.2.3)
+                headers[name] = f"{headers[name]} {text.strip()}".strip()
+                continue
+            name, colon, value = text.partition(":")
+            name = name.strip().lower()
             if colon:
-                headers[name.strip().lower()] = value.strip()
+                headers[name] = value.strip()
         return headers
 
     async def _line(self) -> bytes:

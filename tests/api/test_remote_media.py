@@ -267,10 +267,108 @@ async def test_a_location_is_followed_without_our_signature(
     assert "Authorization" not in origin.requests[-1].headers
 
 
+@pytest.mark.parametrize("by_way_of_https", [False, True])
+async def test_a_location_without_tls_is_followed_without_our_signature(
+    near: Installation, origin: RemoteServer, *, by_way_of_https: bool
+) -> None:
+    data = secrets.token_bytes(100_000)
+    asked: list[web.BaseRequest] = []
+
+    async def give(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request)
+        return web.Response(body=data, headers={"Content-Type": "video/mp4"})
+
+    runner = web.ServerRunner(web.Server(give))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        target = f"http://127.0.0.1:{runner.addresses[0][1]}/bucket/object"
+
+        async def points(_request: web.Request) -> web.Response:
+            location = f"https://{origin.server_name}/bucket/first" if by_way_of_https else target
+            body = mixed(b"").replace(b"Content-Type: image/png", f"Location: {location}".encode())
+            return web.Response(body=body, headers=MIXED)
+
+        async def redirects(_request: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": target})
+
+        origin.federation["abc"], origin.elsewhere = points, redirects
+        answer = await near.get(path_of(origin, "abc"))
+    finally:
+        await runner.cleanup()
+
+    assert (answer.status, answer.body == data, answer.headers["Content-Type"]) == (200, True, "video/mp4")
+    (request,) = asked
+    assert not {"Authorization", "Cookie", "Referer"} & set(request.headers)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "name"),
+    [
+        ("inline; filename=outer.png", None, "outer.png"),
+        ("inline; filename=outer.png", "inline; filename=inner.png", "inner.png"),
+        ("inline; filename=outer.png", "inline", "outer.png"),
+        ("inline; filename*=utf-8''%E2%98%83.png", None, "☃.png"),
+        ('attachment; filename="../x"', None, "../x"),
+        ("inline", None, None),
+        (None, "inline; filename=inner.png", "inner.png"),
+    ],
+)
+async def test_the_name_is_taken_from_the_part_or_else_from_the_answer(
+    near: Installation, origin: RemoteServer, outer: str | None, inner: str | None, name: str | None
+) -> None:
+    async def gives(_request: web.Request) -> web.Response:
+        headers = MIXED if outer is None else {**MIXED, "Content-Disposition": outer}
+        return web.Response(body=mixed(b"named", disposition=inner), headers=headers)
+
+    origin.federation["abc"] = gives
+
+    answer = await near.get(path_of(origin, "abc"))
+    await stored(near, origin)
+
+    assert answer.body == b"named"
+    kept = await near.value("SELECT upload_name FROM media WHERE server_name = $1", origin.server_name)
+    assert kept == name
+
+
+async def test_a_body_with_bare_line_feeds_and_one_without_its_last_boundary_are_read(
+    near: Installation, origin: RemoteServer
+) -> None:
+    bodies = {
+        "lf": mixed(b"PNGDATA", boundary="X1").replace(b"\r\n", b"\n"),
+        "open": mixed(b"PNGDATA", boundary="X1").partition(b"\r\n--X1\r\nContent-Type: image")[0]
+        + b"\r\n--X1\r\nContent-Type: image/png\r\n\r\nPNGDATA",
+    }
+    for media_id, body in bodies.items():
+
+        async def gives(_request: web.Request, body: bytes = body) -> web.Response:
+            return web.Response(body=body, headers={"Content-Type": "multipart/mixed; boundary=X1"})
+
+        origin.federation[media_id] = gives
+        answer = await near.get(path_of(origin, media_id))
+        assert (answer.status, answer.body) == (200, b"PNGDATA")
+
+
+async def test_a_chunked_body_without_its_last_boundary_is_not_taken_for_whole(
+    near: Installation, origin: RemoteServer
+) -> None:
+    async def gives(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=MIXED)
+        await response.prepare(request)
+        await response.write(mixed(b"PNGDATA").removesuffix(f"\r\n--{BOUNDARY}--\r\n".encode()))
+        await response.write_eof()
+        return response
+
+    origin.federation["abc"] = gives
+
+    assert refusal(await near.get(path_of(origin, "abc"))) == (502, "M_UNKNOWN")
+
+
 @pytest.mark.parametrize(
     "target",
     [
         "https://10.0.0.1/secret",
+        "http://10.0.0.1/secret",
         "http://127.0.0.1/x",
         "https://[::ffff:10.0.0.1]/",
         "file:///etc/passwd",

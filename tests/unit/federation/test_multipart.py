@@ -46,8 +46,8 @@ class Chunks:
         return piece
 
 
-async def whole(source: Chunks, boundary: str = BOUNDARY) -> tuple[PartHeaders, bytes]:
-    body = MixedBody(source, boundary)
+async def whole(source: Chunks, boundary: str = BOUNDARY, *, ends_by_length: bool = False) -> tuple[PartHeaders, bytes]:
+    body = MixedBody(source, boundary, ends_by_length=ends_by_length)
     headers, pieces = await body.begin(), []
     while piece := await body.read():
         pieces.append(piece)
@@ -102,6 +102,68 @@ def test_a_body_that_is_cut_off_is_an_error(data: bytes, cut: int, sizes: list[i
 def test_garbage_is_an_error_and_nothing_else(data: bytes) -> None:
     with pytest.raises(MultipartError):
         read(data + HEAD[:40])
+
+
+lf_files = st.one_of(st.binary(max_size=300), near_boundaries).filter(
+    lambda data: f"\n--{BOUNDARY}".encode() not in data
+)
+
+
+@given(data=lf_files, sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_a_body_with_bare_line_feeds_throughout_is_read(data: bytes, sizes: list[int]) -> None:
+    head = HEAD.replace(b"\r\n", b"\n")
+
+    assert read(head + data + f"\n--{BOUNDARY}--\n".encode(), sizes) == (PNG, data)
+
+
+def test_a_body_as_go_writes_it_in_its_tests_is_read() -> None:
+    body = b"--X1\nContent-Type: application/json\n\n{}\n--X1\nContent-Type: image/png\n\nPNGDATA\n--X1--\n"
+
+    for size in (1, 7, 4096):
+        assert asyncio.run(whole(Chunks(body, [size]), "X1")) == (PartHeaders("image/png"), b"PNGDATA")
+
+
+@given(
+    data=files,
+    more=st.sampled_from([b"0", b"-", b"x--", b"\x00", b"-x"]),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+)
+def test_what_only_begins_like_the_boundary_is_the_files(data: bytes, more: bytes, sizes: list[int]) -> None:
+    inside = data + f"\r\n--{BOUNDARY}".encode() + more + data
+
+    assert read(HEAD + inside + mixed_tail(BOUNDARY), sizes) == (PNG, inside)
+
+
+def test_a_preamble_and_metadata_may_hold_what_only_begins_like_the_boundary() -> None:
+    near = f"\r\n--{BOUNDARY}0".encode()
+
+    assert read(near + HEAD + b"data" + mixed_tail(BOUNDARY)) == (PNG, b"data")
+
+
+@given(
+    data=files.filter(lambda data: not data.endswith((b"\r", b"\n", b"-"))),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+)
+def test_a_missing_last_boundary_is_forgiven_only_where_the_length_says_that_all_is_there(
+    data: bytes, sizes: list[int]
+) -> None:
+    assert asyncio.run(whole(Chunks(HEAD + data, sizes), ends_by_length=True)) == (PNG, data)
+    with pytest.raises(MultipartError):
+        asyncio.run(whole(Chunks(HEAD + data, sizes)))
+
+
+@pytest.mark.parametrize("kept", range(5, len(BOUNDARY) + 4))
+def test_a_body_that_ends_within_its_last_boundary_is_an_error(kept: int) -> None:
+    with pytest.raises(MultipartError):
+        asyncio.run(whole(Chunks(HEAD + b"data" + mixed_tail(BOUNDARY)[:kept], [10]), ends_by_length=True))
+
+
+def test_folded_headers_are_one_line() -> None:
+    head = HEAD.replace(b"Content-Disposition: inline; ", b"Content-Disposition: inline;\r\n\t ")
+    lonely = HEAD.replace(b"Content-Type: image/png", b" folded: nothing\r\nContent-Type: image/png")
+
+    assert read(head + b"data" + mixed_tail(BOUNDARY)) == (PNG, b"data")
+    assert read(lonely + b"data" + mixed_tail(BOUNDARY)) == (PNG, b"data")
 
 
 HEADERS = [
