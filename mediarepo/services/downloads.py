@@ -151,7 +151,7 @@ class Downloads:
 
         `on_missing` is done instead of that.
         """
-        opening = self.stores.named(blob.store).open(blob.object_key, span)
+        opening = self.stores.named(blob.store).open(blob.object_key, span, known_bytes=blob.size_bytes)
         return OpeningBlob(opening, blob, on_missing or self.note_missing)
 
     async def note_missing(self, blob: Blob) -> None:

@@ -81,6 +81,6 @@ class Hashing:
 
     async def _hash(self, blob: Blob) -> None:
         sink = HashingSink()
-        async with self._stores.named(blob.store).open(blob.object_key) as stored:
+        async with self._stores.named(blob.store).open(blob.object_key, known_bytes=blob.size_bytes) as stored:
             await stored.send_to(sink)
         await self._table.keep(blob, sink.sha256.digest())

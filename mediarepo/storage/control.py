@@ -18,11 +18,20 @@ from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.copying import CopySource
 from mediarepo.storage.credentials import CredentialSource
-from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
-from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
+from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UnsupportedRequestError
+from mediarepo.storage.explain import (
+    OnRequest,
+    Place,
+    error_of_failure,
+    error_of_refusal,
+    explain_refusal,
+    outcome_of,
+)
 from mediarepo.storage.refusals import Refusal
 
 _NOT_FOUND = 404
+_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
+_UNSUPPORTED = frozenset({400, 405, 501})
 Answer = dict[str, Any]  # what botocore makes of an answer's XML
 
 
@@ -149,7 +158,10 @@ class Control:
         return int(answer["ContentLength"])
 
     async def delete(self, object_keys: Sequence[str]) -> dict[str, str]:
-        """Delete at most 1000 objects; gives the reasons of those that remain."""
+        """Delete at most 1000 objects; gives the reasons of those that remain.
+
+        UnsupportedRequestError where the server has no DeleteObjects, as Google Cloud Storage.
+        """
         objects = {"Objects": [{"Key": key} for key in object_keys], "Quiet": True}
         answer = await self._call("delete", self._client.delete_objects, Delete=objects)
         return {
@@ -157,6 +169,13 @@ class Control:
             for error in answer.get("Errors", [])
             if error.get("Code") != "NoSuchKey"
         }
+
+    async def delete_one(self, object_key: str) -> None:
+        """Delete an object; one that is missing is fine."""
+        try:
+            await self._call("delete_one", self._client.delete_object, Key=object_key)
+        except _NotThereError:
+            return
 
     async def _of_upload(self, operation: str, method: Callable[..., Awaitable[Answer]], **parameters: object) -> bool:
         try:
@@ -183,6 +202,10 @@ class Control:
         refusal = refusal_of(exc)
         if refusal.code == "NoSuchUpload" or (operation, refusal.status) == ("head", _NOT_FOUND):
             return _NotThereError(refusal.code)
+        if operation == "delete_one" and refusal.code in _MISSING_CODES:
+            return _NotThereError(refusal.code)
+        if operation == "delete" and refusal.status in _UNSUPPORTED:
+            return UnsupportedRequestError(explain_refusal(refusal, self._place))
         return error_of_refusal(refusal, self._place)
 
 

@@ -29,6 +29,14 @@ class UploadGoneError(StorageError):
     """There is no such multipart upload any more: completed, or aborted by somebody else."""
 
 
+class UnsupportedRequestError(StorageError):
+    """The server does not know this kind of request, or not in this form; another kind may do."""
+
+
+class UnknownLengthError(StorageError):
+    """The server answered without saying how long the object is, and nobody else knows."""
+
+
 class StoreMisconfiguredError(StorageError):
     """The store cannot work as it is configured; the message tells the operator why."""
 

@@ -5,17 +5,22 @@ from collections.abc import Awaitable
 import aiohttp
 
 from mediarepo.model.sinks import Sink
+from mediarepo.storage.errors import StorageUnavailableError
 from mediarepo.storage.explain import Place, error_of_failure
 
 
 class StoredObject:
-    """What S3 has begun to send: `size_bytes` bytes, of the span asked for or of the whole object."""
+    """What S3 has begun to send: `size_bytes` bytes, of the span asked for or of the whole object.
 
-    __slots__ = ("_place", "_response", "size_bytes")
+    S3 may leave out the length (a chunked answer); then the bytes are counted: fewer or more of them are an error.
+    """
+
+    __slots__ = ("_left", "_place", "_response", "size_bytes")
 
     def __init__(self, response: aiohttp.ClientResponse, place: Place, *, size_bytes: int) -> None:
         self._response = response
         self._place = place
+        self._left = size_bytes
         self.size_bytes = size_bytes
 
     async def send_to(self, sink: Sink) -> None:
@@ -35,9 +40,16 @@ class StoredObject:
 
     async def _next(self) -> bytes:
         try:
-            return await self._response.content.readany()
+            data = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as exc:
             raise error_of_failure(exc, self._place) from exc
+        self._left -= len(data)
+        if self._left < 0 or (self._left and not data):
+            raise StorageUnavailableError(
+                f"{self._place.endpoint_url} sent {'more' if self._left < 0 else 'fewer'} bytes than it should have",
+                transient=True,
+            )
+        return data
 
 
 class Opening:

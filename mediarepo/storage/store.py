@@ -1,23 +1,40 @@
 """One bucket and prefix, as the rest of the house sees it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
 
+import aiohttp
+import structlog
+
 from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
+from mediarepo.model.task_group import task_group
 from mediarepo.storage.bodies import encode_metadata, metadata_headers
 from mediarepo.storage.control import Answer, Control
 from mediarepo.storage.copying import CopySource
 from mediarepo.storage.credentials import find_credentials
-from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UploadGoneError
+from mediarepo.storage.errors import (
+    StorageError,
+    StorageUnavailableError,
+    StoreMisconfiguredError,
+    UnknownLengthError,
+    UnsupportedRequestError,
+    UploadGoneError,
+)
 from mediarepo.storage.explain import OnRequest, Place
-from mediarepo.storage.objects import Opening
+from mediarepo.storage.objects import Opening, StoredObject
 from mediarepo.storage.retrying import Retrying, is_lost_answer
 from mediarepo.storage.wire import Wire
 
+log = structlog.get_logger(__name__)
+
 _DELETE_BATCH = 1000  # API reference: DeleteObjects
+_DELETES_AT_ONCE = 8
+_BULK_DELETE_AGAIN_S = 3600
+"""How long a server that has no DeleteObjects is not asked for it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,7 @@ class Store:
         self._on_request = on_request
         self._retrying = Retrying()
         self._stack = AsyncExitStack()
+        self._bulk_delete_again = 0.0
 
     async def __aenter__(self) -> Self:
         config = self._config
@@ -91,12 +109,24 @@ class Store:
         headers = metadata_headers(metadata)
         await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
 
-    def open(self, object_key: str, span: Span | None = None) -> Opening:
+    def open(self, object_key: str, span: Span | None = None, *, known_bytes: int | None = None) -> Opening:
         """Ask for an object, or for a span that must lie within it; S3 has answered when entered.
 
-        Raises ObjectMissingError. Leaving early closes the connection.
+        `known_bytes` is the whole object's size, if that is known: some servers answer without a length. Raises
+        ObjectMissingError. Leaving early closes the connection.
         """
-        return Opening(self._retrying.call(self._wire.get, object_key, span))
+        return Opening(self._get(object_key, span, known_bytes))
+
+    async def _get(
+        self, object_key: str, span: Span | None, known_bytes: int | None
+    ) -> tuple[aiohttp.ClientResponse, StoredObject]:
+        try:
+            return await self._retrying.call(self._wire.get, object_key, span, known_bytes)
+        except UnknownLengthError:
+            asked_bytes = await self.size_of(object_key) if known_bytes is None else None
+            if asked_bytes is None:
+                raise
+        return await self._retrying.call(self._wire.get, object_key, span, asked_bytes)
 
     async def presign(self, object_key: str, *, lifetime_s: int, content_type: str, content_disposition: str) -> str:
         """Make a URL at which S3 itself gives out an object, with these response headers, for `lifetime_s` seconds."""
@@ -108,13 +138,10 @@ class Store:
         return await self._retrying.call(self._read_once, object_key, max_bytes)
 
     async def _read_once(self, object_key: str, max_bytes: int) -> bytes:
-        response, stored = await self._wire.get(object_key, None)
-        try:
+        async with self.open(object_key) as stored:
             if stored.size_bytes > max_bytes:
                 raise StorageError(f"{object_key} has {stored.size_bytes} bytes, at most {max_bytes} were expected")
             return await stored.read()
-        finally:
-            response.close()
 
     async def begin_multipart(self, object_key: str, *, metadata: Mapping[str, str]) -> str:
         """Begin to store an object in parts; gives the upload's id."""
@@ -177,13 +204,41 @@ class Store:
         await self._retrying.call(self._control.abort, object_key, upload_id)
 
     async def delete(self, object_keys: Sequence[str]) -> dict[str, str]:
-        """Delete objects, 1000 with one request; gives the reason of each that remains. Missing ones are fine."""
+        """Delete objects; gives the reason of each that remains. Missing ones are fine.
+
+        1000 go with one request, or one with each where the server has no DeleteObjects.
+        """
         for object_key in object_keys:
             self._check_ours(object_key)
         remaining: dict[str, str] = {}
         for start in range(0, len(object_keys), _DELETE_BATCH):
             batch = object_keys[start : start + _DELETE_BATCH]
-            remaining |= await self._retrying.call(self._control.delete, batch)
+            remaining |= await self._delete_batch(batch)
+        return remaining
+
+    async def _delete_batch(self, object_keys: Sequence[str]) -> dict[str, str]:
+        now = asyncio.get_running_loop().time()
+        if now >= self._bulk_delete_again:
+            try:
+                return await self._retrying.call(self._control.delete, object_keys)
+            except UnsupportedRequestError as exc:
+                log.info("bulk_delete_unsupported", store=self.name, reason=exc.hint)
+                self._bulk_delete_again = now + _BULK_DELETE_AGAIN_S
+        remaining: dict[str, str] = {}
+        pending = iter(object_keys)
+
+        async def delete_rest() -> None:
+            for object_key in pending:
+                try:
+                    await self._retrying.call(self._control.delete_one, object_key)
+                except StorageUnavailableError:
+                    raise
+                except StorageError as exc:
+                    remaining[object_key] = exc.hint
+
+        async with task_group() as group:
+            for _ in range(_DELETES_AT_ONCE):
+                group.create_task(delete_rest())
         return remaining
 
     async def list(self, under: str, *, start_after: str | None = None) -> AsyncIterator[ListedObject]:

@@ -13,7 +13,7 @@ from mediarepo.config.stores import Checksum, StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.bodies import Chunks, checksum_header, md5_header
 from mediarepo.storage.credentials import CredentialSource
-from mediarepo.storage.errors import StorageError, StoreMisconfiguredError
+from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UnknownLengthError
 from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.objects import StoredObject
 from mediarepo.storage.presigning import presigned_query
@@ -75,16 +75,19 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def get(self, object_key: str, span: Span | None) -> tuple[aiohttp.ClientResponse, StoredObject]:
+    async def get(
+        self, object_key: str, span: Span | None, known_bytes: int | None = None
+    ) -> tuple[aiohttp.ClientResponse, StoredObject]:
         """Ask for an object or a span of it; the response is the caller's to close.
 
-        Raises ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
+        `known_bytes` is what the object is known to have, for servers that answer without a length. Raises
+        ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
         """
         extra = {} if span is None else {"Range": f"bytes={span.offset}-{span.last}"}
         with self._counted("get"):
             response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
             try:
-                size_bytes = await self._promised_size(response, object_key, span)
+                size_bytes = await self._promised_size(response, object_key, span, known_bytes)
             except BaseException:
                 response.close()
                 raise
@@ -191,12 +194,16 @@ class Wire:
         sent["accept-encoding"] = "identity"
         return sent
 
-    async def _promised_size(self, response: aiohttp.ClientResponse, object_key: str, span: Span | None) -> int:
+    async def _promised_size(
+        self, response: aiohttp.ClientResponse, object_key: str, span: Span | None, known_bytes: int | None
+    ) -> int:
         if response.status != (_OK if span is None else _PARTIAL_CONTENT):
             await self._refuse(response, object_key=object_key)
         size_bytes = response.content_length
+        if size_bytes is None:  # a chunked answer, or one that ends with the connection: the bytes are counted
+            size_bytes = known_bytes if span is None else span.size_bytes
         if size_bytes is None:
-            raise StorageError(f"{self._place.endpoint_url} does not say how long {object_key} is")
+            raise UnknownLengthError(f"{self._place.endpoint_url} does not say how long {object_key} is")
         if span is None:
             return size_bytes
         came_from = response.headers.get("Content-Range", "").partition("-")[0]

@@ -19,6 +19,7 @@ from tests.support.faulty_s3 import (
     stall,
     stay_silent,
     truncate,
+    without_length,
 )
 
 Requests = list[tuple[str, str]]
@@ -110,6 +111,73 @@ async def test_a_body_of_unknown_length_is_an_error(faulty_store: Store, faulty:
     with pytest.raises(StorageError, match="does not say how long"):
         async with faulty_store.open(f"{faulty_store.prefix}/a"):
             pass
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("known_bytes", [10_000, None])
+async def test_an_answer_without_a_length_is_counted(
+    faulty_store: Store, faulty: FaultyS3, *, chunked: bool, known_bytes: int | None
+) -> None:
+    body = bytes(range(250)) * 40
+    key = await put(faulty_store, body)
+    faulty.plan(without_length(chunked=chunked))
+    if known_bytes is None:
+        faulty.plan(forward, without_length(chunked=chunked))  # HEAD tells, and the object is asked for again
+    async with faulty_store.open(key, known_bytes=known_bytes) as stored:
+        assert stored.size_bytes == len(body)
+        assert await stored.read() == body
+
+    faulty.plan(without_length(chunked=chunked))
+    async with faulty_store.open(key, Span(100, 200), known_bytes=known_bytes) as stored:
+        assert await stored.read() == body[100:300]
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize(("more", "fewer"), [(b"x", 0), (b"", 1), (b"", 10_000)])
+@pytest.mark.parametrize("span", [None, Span(0, 10_000)])
+async def test_an_answer_without_a_length_must_have_the_bytes_that_are_known(
+    faulty_store: Store, faulty: FaultyS3, *, chunked: bool, more: bytes, fewer: int, span: Span | None
+) -> None:
+    key = await put(faulty_store, b"x" * 10_000)
+    faulty.plan(without_length(chunked=chunked, more=more, fewer=fewer))
+    async with faulty_store.open(key, span, known_bytes=10_000) as stored:
+        with pytest.raises(StorageUnavailableError, match="bytes than it should"):
+            await stored.read()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument"), (405, "MethodNotAllowed"), (501, None)]
+)
+async def test_where_the_server_has_no_bulk_delete_objects_go_one_by_one(
+    faulty_store: Store, faulty: FaultyS3, status: int, code: str | None
+) -> None:
+    keys = [f"{faulty_store.prefix}/local/{number}" for number in range(20)]
+    for key in keys[:19]:
+        await faulty_store.put(key, [b"x"], size_bytes=1, metadata={})
+    faulty.plan(reply(status, f"<Error><Code>{code}</Code></Error>".encode() if code else b""))
+    faulty.seen.clear()
+
+    assert await faulty_store.delete(keys) == {}
+    assert [found async for found in faulty_store.list(f"{faulty_store.prefix}/")] == []
+    assert [seen.method for seen in faulty.seen[:21]] == ["POST"] + ["DELETE"] * 20
+    faulty.seen.clear()
+    assert await faulty_store.delete(keys[:2]) == {}
+    assert [seen.method for seen in faulty.seen] == ["DELETE"] * 2
+
+
+async def test_what_cannot_be_deleted_one_by_one_is_told_and_an_outage_stops(
+    faulty_store: Store, faulty: FaultyS3
+) -> None:
+    keys = [f"{faulty_store.prefix}/local/{number}" for number in range(3)]
+    refused = b"<Error><Code>ObjectLocked</Code><Message>kept</Message></Error>"
+    faulty.plan(reply(501, b"<Error><Code>NotImplemented</Code></Error>"))
+    faulty.plan_for("DELETE", "/local/1", reply(409, refused))
+    remaining = await faulty_store.delete(keys)
+
+    assert set(remaining) == {keys[1]}
+    faulty.plan(*[reply(403, b"<Error><Code>AccessDenied</Code></Error>")] * 3)
+    with pytest.raises(StorageUnavailableError):
+        await faulty_store.delete(keys)
 
 
 async def test_a_part_without_an_etag_is_an_error(

@@ -62,6 +62,26 @@ async def answer_without_a_length(_: "FaultyS3", __: Seen, client: asyncio.Strea
     return False
 
 
+def without_length(*, chunked: bool, more: bytes = b"", fewer: int = 0) -> Step:
+    """Send the server's answer without its Content-Length, in chunks or up to the end of the connection."""
+
+    async def step(faulty: "FaultyS3", seen: Seen, client: asyncio.StreamWriter) -> bool:
+        head, _, body = (await faulty.ask_server(seen)).partition(b"\r\n\r\n")
+        lines = [
+            line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-length", b"connection"))
+        ]
+        body = body[: len(body) - fewer] + more
+        if chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+            half = len(body) // 2
+            pieces = [piece for piece in (body[:half], body[half:]) if piece]
+            body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        client.write(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
+        return False
+
+    return step
+
+
 def truncate(body_bytes: int) -> Step:
     """Send the server's head and only so much of its body."""
 

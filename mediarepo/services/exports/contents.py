@@ -75,7 +75,7 @@ class Contents:
         if done and done == blob.size_bytes:
             return
         span = Span(done, blob.size_bytes - done) if done else None
-        async with self.stores.named(blob.store).open(blob.object_key, span) as stored:
+        async with self.stores.named(blob.store).open(blob.object_key, span, known_bytes=blob.size_bytes) as stored:
             if done + stored.size_bytes != blob.size_bytes:
                 words = f"the object {blob.object_key} has {stored.size_bytes} bytes, its row says {blob.size_bytes}"
                 raise DamagedContentError(words)

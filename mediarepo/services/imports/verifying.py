@@ -194,7 +194,7 @@ class Verifying:
     ) -> tuple[ItemState, Reason, str] | None:
         sink = HashingSink()
         try:
-            async with store.open(content.blob.object_key) as stored:
+            async with store.open(content.blob.object_key, known_bytes=content.blob.size_bytes) as stored:
                 await stored.send_to(sink)
         except ObjectMissingError:
             return ItemState.MISSING, Reason.NOT_FOUND, f"there is no object {content.blob.object_key}"
