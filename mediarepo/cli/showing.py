@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from mediarepo.model.declared import LAST_TS
+
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
@@ -26,7 +28,9 @@ def human_bytes(count: int) -> str:
 
 def human_time(ts: int | None) -> str:
     """Write a time (ms since 1970) in UTC; a dash for none."""
-    return "-" if ts is None else datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if ts is None:
+        return "-"
+    return datetime.fromtimestamp(min(max(ts // 1000, 0), LAST_TS // 1000), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

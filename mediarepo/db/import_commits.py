@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.deleting import let_all_go
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.errors import DatabaseUnavailableError, LeaseLostError
 from mediarepo.db.import_blobs import make_blobs
 from mediarepo.db.import_ledger import ledger_name, write_lines
 from mediarepo.db.import_media import insert_media, note_access, refresh_media, take_thumbnails
@@ -47,6 +47,25 @@ class ImportCommits:
             await let_all_go(connection, await _unused(connection, set(blob_ids.values())))
         again = {id(entry) for entry in entries} - {id(entry) for entry in kept}
         return [entry for entry in entries if id(entry) in again]
+
+    async def is_away(self) -> bool:
+        """Say whether the database cannot be reached, so that no row is to blame."""
+        try:
+            await self._database.check()
+        except DatabaseUnavailableError:
+            return True
+        return False
+
+    async def release_blocks(self, source_id: int) -> None:
+        """Let addresses be served again that a source blocks no longer, unless somebody here has hidden them since."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """DELETE FROM media m USING import_item i
+                   WHERE i.source_id = $1 AND i.gone AND split_part(i.reason, ':', 1) = 'blocked'
+                       AND m.server_name = i.server_name AND m.media_id = i.media_id AND m.import_source_id = $1
+                       AND m.state = 'missing' AND m.blob_id IS NULL AND m.quarantined_by = i.quarantined_by""",
+                source_id,
+            )
 
     async def list_hidden(self, source_id: int, name: str) -> int:
         """Quarantine the hashes of what the source hides, and no longer those of what it shows again.

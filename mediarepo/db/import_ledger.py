@@ -9,17 +9,17 @@ from mediarepo.model.import_items import Entry, ItemMode, ItemState, Known, Ledg
 from mediarepo.model.imports import SourceKey
 
 _PAGE = 1000
-_MAX_NAME_CHARS = 600
+_MAX_NAME_BYTES = 600
 _ITEM = "server_name, media_id, kind, state, mode, reason, size_bytes, place, gone, verified"
 
 
 def ledger_name(text: str) -> str:
     """Write a name of a source so that Postgres can keep it, and index it: it need not be a valid one."""
     kept = text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
-    if len(kept) <= _MAX_NAME_CHARS:
+    if len(kept.encode()) <= _MAX_NAME_BYTES:
         return kept
     digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-    return f"{kept[:_MAX_NAME_CHARS]}…{digest}"
+    return f"{kept.encode()[:_MAX_NAME_BYTES].decode(errors='ignore')}…{digest}"
 
 
 class ImportLedger:
@@ -146,8 +146,8 @@ class ImportLedger:
         return int(row[0]) if row is not None else 0
 
     async def items(self, source_id: int, *, only_open: bool = False) -> AsyncIterator[LedgerItem]:
-        """Walk through the ledger, in pages; `only_open` leaves out what is committed and there."""
-        after, condition = ("", ""), "AND (state <> 'committed' OR gone)" if only_open else ""
+        """Walk through the ledger, in pages; `only_open` leaves out what is committed as it was, and there."""
+        after, condition = ("", ""), "AND (state <> 'committed' OR gone OR reason IS NOT NULL)" if only_open else ""
         while True:
             async with self._database.connection() as connection:
                 rows = await connection.fetch(

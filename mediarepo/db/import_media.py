@@ -9,8 +9,6 @@ from mediarepo.model.import_items import Entry, ItemMode, ItemState
 from mediarepo.model.imports import MediaKind, SourceKey
 
 _ANY_TYPE = "application/octet-stream"
-_SECONDS = (10**9, 10**10)
-"""Between these, a time is one in seconds: in ms it would be of the first months of 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +24,11 @@ def media_state(entry: Entry) -> str | None:
         return "pending"
     if entry.content is not None:
         return "ready"
+    if entry.media.quarantined_by is not None and entry.state is not ItemState.COMMITTED:
+        return "missing"  # without content, but never to be fetched, or served from elsewhere
     if entry.state in {ItemState.MISSING, ItemState.MISMATCHED}:
         is_wanted = entry.media.is_local and entry.media.kind is not MediaKind.URL_CACHE
-        return "missing" if is_wanted or entry.media.quarantined_by is not None else None
-    if entry.state is ItemState.SKIPPED and entry.media.kind is MediaKind.REMOTE and entry.media.quarantined_by:
-        return "missing"  # without content, but never to be fetched again
+        return "missing" if is_wanted else None
     return None
 
 
@@ -171,14 +169,6 @@ async def take_thumbnails(connection: Connection, entries: Sequence[Entry], blob
                 )
 
 
-def _created_ts(entry: Entry) -> int | None:
-    """Give the time of the upload, which some sources kept in seconds long ago, or not at all."""
-    ts = entry.media.created_ts
-    if not ts or ts < 0:
-        return entry.media.last_access_ts
-    return ts * 1000 if _SECONDS[0] <= ts < _SECONDS[1] else ts
-
-
 def _columns(entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> list[list[object]]:
     media = [entry.media for entry in entries]
     return [
@@ -190,7 +180,7 @@ def _columns(entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> lis
         [one.content_type or _ANY_TYPE for one in media],
         [one.upload_name for one in media],
         [one.user_id or None for one in media],
-        [_created_ts(entry) for entry in entries],
+        [one.last_access_ts if one.created_ts is None else one.created_ts for one in media],
         [one.expires_ts if entry.mode is ItemMode.PENDING else None for one, entry in zip(media, entries, strict=True)],
         [one.authenticated for one in media],
         [one.protected for one in media],

@@ -6,6 +6,7 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.deleting import lock_media_of
 from mediarepo.db.outbox import queue_deletion
+from mediarepo.model.declared import content_type_or_default
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.thumbnails import ThumbnailSpec
@@ -99,7 +100,7 @@ def _media(mxc: Mxc, row: Row) -> Media:
         mxc=mxc,
         state=MediaState.MISSING if row["missing_ts"] is not None else MediaState(row["state"]),
         remote=row["remote"],
-        content_type=row["content_type"],
+        content_type=content_type_or_default(row["content_type"]),
         upload_name=row["upload_name"],
         created_ts=row["created_ts"],
         revision=row["revision"],
@@ -113,5 +114,9 @@ def _media(mxc: Mxc, row: Row) -> Media:
 def _thumbnail(spec: ThumbnailSpec, row: Row) -> Thumbnail | None:
     if row["pack_id"] is None:
         return None
+    if not 0 <= row["byte_offset"] < row["byte_offset"] + row["thumbnail_bytes"] <= row["pack_bytes"]:
+        return None  # no stretch of the pack: as good as not kept
     pack = Blob(row["pack_id"], row["pack_store"], row["pack_key"], row["pack_bytes"])
-    return Thumbnail(spec, row["thumbnail_type"], pack, row["byte_offset"], row["thumbnail_bytes"])
+    return Thumbnail(
+        spec, content_type_or_default(row["thumbnail_type"]), pack, row["byte_offset"], row["thumbnail_bytes"]
+    )

@@ -41,5 +41,5 @@ def _as_utf8(value: str) -> str:
 
 
 def _kept(name: str) -> str | None:
-    name = _UNWANTED.sub("", name).strip()
-    return name if name and len(name.encode("utf-8", "replace")) <= _MAX_NAME_BYTES else None
+    name = _UNWANTED.sub("", name)
+    return name if name.strip() and len(name.encode("utf-8", "replace")) <= _MAX_NAME_BYTES else None

@@ -1,14 +1,10 @@
 """Content that another server sends, in either of the two forms it comes in."""
 
-import re
-
 from mediarepo.federation.disposition import parse_upload_name
 from mediarepo.federation.fetch_failures import translated
 from mediarepo.federation.multipart import MixedBody, PartHeaders
+from mediarepo.model.declared import content_type_or_default, upload_name_or_none
 from mediarepo.outbound.client import Answer
-
-_DEFAULT_TYPE = "application/octet-stream"
-_CONTENT_TYPE = re.compile(r"[\x20-\x7e\t]{1,255}", re.ASCII)
 
 
 class PlainContent:
@@ -16,8 +12,8 @@ class PlainContent:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self.content_type = _content_type(answer.headers.get("Content-Type"))
-        self.upload_name = parse_upload_name(answer.headers.get("Content-Disposition"))
+        self.content_type = content_type_or_default(answer.headers.get("Content-Type"))
+        self.upload_name = upload_name_or_none(parse_upload_name(answer.headers.get("Content-Disposition")))
         self.size_bytes = answer.declared_bytes
         self.at_most_bytes = answer.declared_bytes
 
@@ -32,9 +28,10 @@ class MixedContent:
 
     def __init__(self, answer: Answer, body: MixedBody, part: PartHeaders) -> None:
         self._body = body
-        self.content_type = _content_type(part.content_type)
+        self.content_type = content_type_or_default(part.content_type)
         outer = answer.headers.get("Content-Disposition")  # where some servers say it
-        self.upload_name = parse_upload_name(part.content_disposition) or parse_upload_name(outer)
+        name = parse_upload_name(part.content_disposition) or parse_upload_name(outer)
+        self.upload_name = upload_name_or_none(name)
         self.size_bytes = part.size_bytes
         self.at_most_bytes = answer.declared_bytes if part.size_bytes is None else part.size_bytes
 
@@ -42,9 +39,3 @@ class MixedContent:
         """Wait for the next bytes; empty at the end."""
         with translated():
             return await self._body.read()
-
-
-def _content_type(header: str | None) -> str:
-    """Take what another server declares, unless it cannot be passed on."""
-    text = (header or "").strip()
-    return text if _CONTENT_TYPE.fullmatch(text) else _DEFAULT_TYPE

@@ -62,6 +62,9 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     VANISHED = "vanished"
     STORAGE = "storage"
+    REFUSED = "refused"
+    BLOCKED = "blocked"
+    REPAIRED = "repaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,8 @@ class Entry:
 
     @property
     def recordable(self) -> bool:
-        """Whether media could have this address at all."""
-        return self.reason is not Reason.NO_MXC
+        """Whether media could have this address at all, and the source may say something about them."""
+        return self.reason not in {Reason.NO_MXC, Reason.OWN_HOMESERVER}
 
     @property
     def why(self) -> str | None:

@@ -10,6 +10,9 @@ from mediarepo.model.media import StoreClass
 MEDIA_ID_CHARS = 30
 """No homeserver makes ids of this length (24, 27, 32 and 64 are taken), so they can be given back to one later."""
 
+MARKER_NAME = "installation"
+"""Under a store's prefix, the object that says whose it is."""
+
 _ALPHANUMERIC = string.ascii_letters + string.digits
 _URL_SAFE = _ALPHANUMERIC + "_-"
 _BASE36 = string.digits + string.ascii_lowercase

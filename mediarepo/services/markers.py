@@ -14,6 +14,7 @@ from mediarepo.db.healing import Healing
 from mediarepo.db.sweeping import Sweeping
 from mediarepo.errors import MatrixError
 from mediarepo.model.drift import KnownObject
+from mediarepo.model.keys import MARKER_NAME
 from mediarepo.model.media import Ownership
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
@@ -107,4 +108,4 @@ async def is_there(store: Store, known: KnownObject) -> bool:
 
 def marker_key(store: Store) -> str:
     """Name the object that says whose a prefix is."""
-    return f"{store.prefix}/installation"
+    return f"{store.prefix}/{MARKER_NAME}"

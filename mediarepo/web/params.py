@@ -8,17 +8,19 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from aiohttp import web
 
 from mediarepo.errors import InvalidParamError, MissingParamError
+from mediarepo.model.declared import (
+    DEFAULT_CONTENT_TYPE,
+    MAX_CONTENT_TYPE_CHARS,
+    MAX_UPLOAD_NAME_BYTES,
+    is_content_type,
+)
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 
-_MAX_FILE_NAME_BYTES = 2048
 _MAX_QUERY_FIELDS = 100
 _MAX_DIMENSION = 65_535
-_MAX_CONTENT_TYPE_CHARS = 255
-_CONTENT_TYPE = re.compile(r"[\x20-\x7e\t]{1,255}", re.ASCII)
 _DEFAULT_WAIT_MS = 20_000
 _MAX_WAIT_DIGITS = 9
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -142,8 +144,8 @@ def parse_file_name(text: str | None) -> str | None:
         return None
     if "\0" in text:
         raise InvalidParamError("the file name may not contain NUL")
-    if len(text.encode("utf-8", "surrogatepass")) > _MAX_FILE_NAME_BYTES:
-        raise InvalidParamError(f"the file name is longer than {_MAX_FILE_NAME_BYTES} bytes")
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_UPLOAD_NAME_BYTES:
+        raise InvalidParamError(f"the file name is longer than {MAX_UPLOAD_NAME_BYTES} bytes")
     return text
 
 
@@ -151,10 +153,8 @@ def parse_content_type(header: str | None) -> str:
     """Accept a declared type as it is, with its parameters; no header counts as application/octet-stream."""
     if header is None or not header.strip():
         return DEFAULT_CONTENT_TYPE
-    if not _CONTENT_TYPE.fullmatch(header):
-        raise InvalidParamError(
-            f"the Content-Type must be at most {_MAX_CONTENT_TYPE_CHARS} printable ASCII characters"
-        )
+    if not is_content_type(header):
+        raise InvalidParamError(f"the Content-Type must be at most {MAX_CONTENT_TYPE_CHARS} printable ASCII characters")
     return header.strip()
 
 

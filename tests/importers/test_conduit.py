@@ -316,6 +316,12 @@ def test_other_bytes_are_no_keys_or_have_an_address(data: bytes) -> None:
         ("attachment; filename*=utf-8''%E8%B3%87.txt", "資.txt"),
         ("inline;", None),
         ('inline; filename=""', None),
+        ('inline; filename="trailing .png "', "trailing .png "),
+        ('inline; filename=" "', " "),
+        ("attachment; filename*=utf-8''a%20b%20", "a b "),
+        ('attachment; filename="a\\"b; c.png "', 'a"b; c.png '),
+        ("inline; filename=token.png ", "token.png"),
+        ("inline; filename=\"fallback\"; filename*=UTF-8'en'%E2%98%83", "\u2603"),
     ],
 )
 def test_file_names_are_read_from_dispositions(disposition: str, name: str | None) -> None:

@@ -1,9 +1,11 @@
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
@@ -14,6 +16,7 @@ from tests.importers import test_matrix_media_repo as mmr
 from tests.importers.test_synapse_http import TOKEN, FakeSynapse, running
 from tests.support.installation import homeserver
 from tests.support.moving_in import MovingIn, moving_in
+from tests.support.remote_server import remote_server
 
 
 @asynccontextmanager
@@ -107,6 +110,44 @@ async def test_matrix_media_repos_media_move_in(
     assert media["soon"]["state"] == "pending"
 
 
+async def test_our_copies_in_the_sources_own_bucket_are_none_of_its_orphans(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, new_database: Callable[..., Any], whole_bucket: Any
+) -> None:
+    arguments, address = await new_database(), whole_bucket.address
+    await mmr.make_database(arguments, later=True)
+    await whole_bucket.put(mmr.LONG, mmr.DATA["two"])
+    await whole_bucket.put("plainname", mmr.DATA["three"])
+    await whole_bucket.put("left/behind", b"an orphan")
+    options = {
+        "endpoint": address.endpoint_url.removeprefix("http://"),
+        "bucketName": address.bucket,
+        "region": address.region,
+        "accessKeyId": address.access_key_id,
+        "accessSecret": address.secret_access_key,
+        "ssl": False,
+    }
+    dsn = f"postgres://{arguments['user']}@/{arguments['database']}?host={arguments['host']}&port={arguments['port']}"
+    document = {
+        "homeservers": [{"name": "mmr.test"}],
+        "database": {"postgres": dsn},
+        "datastores": [{"id": "objects", "type": "s3", "opts": options}],
+    }
+    config = tmp_path / "mmr.yaml"
+    config.write_text(yaml.safe_dump(document))
+    source = {"kind": "matrix-media-repo", "paths": [str(config)], "remote": "all", "mode": "copy"}
+    async with moved(postgres, s3, tmp_path, ["mmr.test"], source, store={"bucket": address.bucket}) as moving:
+        await moving.run(status=3)
+        await moving.run(status=3)
+        items, orphans, _ = await moving.report()
+        ours = await moving.own.object_keys()
+        plan_status, plan, _ = await moving.command("plan")
+
+    assert items["two"]["mode"] == "copy"
+    assert len(ours) >= 2
+    assert [orphan.place for orphan in orphans] == [f"objects: s3://{address.bucket}/left/behind"]
+    assert (plan_status, re.findall(r"orphan +(\d+)", plan)) == (0, ["1"])
+
+
 async def test_conduits_media_move_in(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     conduit.make_database(tmp_path / "db")
@@ -126,6 +167,83 @@ async def test_conduits_media_move_in(postgres: EmbeddedPostgres, s3: EmbeddedS3
     assert media["first"]["created_ts"] == 1_700_000_001_000
     assert media["first"]["uploaded_by"] == "@alice:a.test"
     assert second.status == 404, "the same bytes are blocked under another id"
+
+
+def block(folder: Path, *addresses: bytes, unblock: bool = False) -> None:
+    """Do what Conduit's command block-media does."""
+    connection = sqlite3.connect(folder / "db/conduit.db")
+    for address in addresses:
+        if unblock:
+            connection.execute("DELETE FROM blocked_servername_mediaid WHERE key = ?", (address,))
+        else:
+            row = address, (1).to_bytes(8, "big") + b"spam"
+            connection.execute("INSERT INTO blocked_servername_mediaid VALUES (?, ?)", row)
+    connection.commit()
+    connection.close()
+
+
+def conduit_source(folder: Path, **more: Any) -> dict[str, Any]:
+    (folder / "db").mkdir()
+    conduit.make_database(folder / "db")
+    for path, data in conduit.contents().items():
+        (folder / "db/media" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "db/media" / path).write_bytes(data)
+    return {"kind": "conduit", "paths": [str(conduit.write_config(folder, ""))], **more}
+
+
+@pytest.mark.parametrize("remote", ["all", "none"])
+@pytest.mark.parametrize("imported", [True, False], ids=["imported", "read-through"])
+async def test_what_conduit_blocks_and_never_fetched_is_served_on_no_way(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, certificate: Path, remote: str, imported: bool
+) -> None:
+    source = conduit_source(tmp_path, remote=remote, read_through=not imported)
+    allowed = {"outbound": {"allow_networks": ["127.0.0.0/8"], "ca_file": f"{certificate}.crt"}}
+    async with (
+        remote_server(certificate) as elsewhere,
+        moved(postgres, s3, tmp_path, ["a.test"], source, **allowed) as moving,
+    ):
+        blocked, ours = elsewhere.server_name, b"a.test\xffneverhere"
+        block(tmp_path, f"{blocked}\xff".encode("latin-1") + b"bad", ours)
+        status = 2 if remote == "all" else 0
+        if imported:
+            await moving.run(status=status)
+        answers = [
+            await moving.get(blocked, "bad"),
+            await moving.own.get(f"/_matrix/client/v1/media/thumbnail/{blocked}/bad?width=32&height=32&method=crop"),
+            await moving.get("a.test", "neverhere"),
+        ]
+        asked = [request.raw_path for request in elsewhere.requests]
+        if imported:
+            unchanged = await moving.run(status=status)
+            items, _, summary = await moving.report()
+
+    assert [answer.status for answer in answers] == [404, 404, 404]
+    assert [path for path in asked if "bad" in path] == []
+    if imported:
+        assert summary["balances"]
+        assert items["bad"]["reason"].startswith("blocked:")
+        assert unchanged["unchanged"] == summary["rows"]
+
+
+async def test_a_block_that_conduit_lifts_is_lifted_here_unless_an_admin_decided_otherwise(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path
+) -> None:
+    source = conduit_source(tmp_path, remote="all")
+    async with moved(postgres, s3, tmp_path, ["a.test"], source) as moving:
+        addresses = [f"b.test\xff{name}".encode("latin-1") for name in ("kept", "lifted", "hidden", "shown")]
+        block(tmp_path, *addresses)
+        await moving.run(status=2)
+        await moving.own.rows("UPDATE media SET quarantined_by = '@admin:a.test' WHERE media_id = 'hidden'")
+        await moving.own.rows("UPDATE media SET quarantined_by = NULL WHERE media_id = 'shown'")
+        block(tmp_path, *addresses[1:3], unblock=True)
+        await moving.run(status=2)
+        media = await moving.media()
+
+    assert {name: row["quarantined_by"] for name, row in media.items() if row["server_name"] == "b.test"} == {
+        "kept": "conduit",
+        "hidden": "@admin:a.test",
+        "shown": None,
+    }
 
 
 async def test_a_hosted_synapses_media_move_in_by_http(

@@ -97,6 +97,64 @@ async def test_odd_values_do_no_harm(
     assert (await moving.get(NAME, "oddvaluesAAA")).status == (404 if row["quarantined_by"] else 200)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "kept"),
+    [
+        ("media_type", 'text/html; charset="x"; \x01weird', {"content_type": "application/octet-stream"}),
+        ("media_type", "a" * 256, {"content_type": "application/octet-stream"}),
+        ("media_type", "text/html\r\nX-Injected: yes", {"content_type": "application/octet-stream"}),
+        ("media_type", "téxt/html", {"content_type": "application/octet-stream"}),
+        ("upload_name", "n" * 2049, {"upload_name": None}),
+        ("upload_name", "é" * 2000, {"upload_name": None}),
+        ("user_id", "nobody at all", {"uploaded_by": None}),
+        ("user_id", f"@{'a' * 300}:{NAME}", {"uploaded_by": None}),
+        ("created_ts", -5, {}),
+        ("created_ts", 2**62, {}),
+        ("last_access_ts", 2**62, {"last_access_ts": None}),
+    ],
+)
+async def test_what_an_upload_would_be_refused_for_is_left_out_and_told(
+    moving: MovingIn, synapse: Path, column: str, value: object, kept: dict[str, Any]
+) -> None:
+    add(synapse, "oddvaluesAAA", b"content")
+    change(synapse, f"UPDATE local_media_repository SET {column} = ? WHERE media_id = 'oddvaluesAAA'", value)  # noqa: S608 - column names of our own
+    await moving.run()
+    again = await moving.run()
+    row = (await moving.media())["oddvaluesAAA"]
+    items, _, _ = await moving.report()
+    answer = await moving.get(NAME, "oddvaluesAAA")
+    _, report, _ = await moving.command("report")
+
+    assert {name: row[name] for name in kept} == kept
+    assert 0 < row["created_ts"] < 253_402_300_800_000
+    assert (answer.status, answer.body) == (200, b"content")
+    assert items["oddvaluesAAA"]["state"] == "committed"
+    assert items["oddvaluesAAA"]["reason"].startswith("repaired:")
+    assert "oddvaluesAAA" in report
+    assert again["unchanged"] == again["rows"]
+
+
+async def test_a_row_that_postgres_refuses_fails_alone_and_is_tried_again(moving: MovingIn, synapse: Path) -> None:
+    add(synapse, "refusedAAAAA", b"refused")
+    await moving.own.rows("ALTER TABLE media ADD CONSTRAINT refused CHECK (media_id <> 'refusedAAAAA')")
+    await moving.run(status=3)
+    items, _, summary = await moving.report()
+    await moving.own.rows("ALTER TABLE media DROP CONSTRAINT refused")
+    await moving.run()
+
+    assert (items["refusedAAAAA"]["state"], summary["committed"], summary["balances"]) == ("failed", 19, True)
+    assert items["refusedAAAAA"]["reason"].startswith("refused: ")
+    assert (await moving.get(NAME, "refusedAAAAA")).body == b"refused"
+
+
+async def test_names_too_long_for_an_index_are_noted_all_the_same(moving: MovingIn, synapse: Path) -> None:
+    change(synapse, INSERT, "".join(chr(0x10000 + 7919 * number % 0x10000) for number in range(590)), 3, 1)
+    await moving.run()
+    _, _, summary = await moving.report()
+
+    assert summary["balances"]
+
+
 async def test_a_folder_where_a_file_should_be_fails_alone(moving: MovingIn, synapse: Path) -> None:
     change(synapse, INSERT, "afolderAAAAA", 3, 1)
     file_of(synapse, "afolderAAAAA").mkdir(parents=True)

@@ -76,6 +76,17 @@ async def test_rows_are_read_while_tuwunel_writes(writer: Any, tmp_path: Path) -
     assert (soon.pending, soon.expires_ts, soon.user_id) == (True, 1_800_000_000_000, "@bob:a.test")
 
 
+async def test_media_of_other_servers_have_no_uploader_though_tuwunel_names_who_fetched_them(
+    writer: Any, tmp_path: Path
+) -> None:
+    writer.get_column_family("mediaid_user")[b"mxc://b.test/old\xff@ivan:a.test"] = b"@ivan:a.test"
+    async with TuwunelSource(load_tuwunel_config(write_config(tmp_path))) as source:
+        media = {one.media_id: one async for one in source.media()}
+
+    assert (media["old"].kind, media["old"].user_id) == (MediaKind.REMOTE, None)
+    assert media["first"].user_id == "@alice:a.test"
+
+
 @pytest.mark.usefixtures("writer")
 async def test_rows_meet_files_of_both_ages(tmp_path: Path) -> None:
     async with TuwunelSource(load_tuwunel_config(write_config(tmp_path))) as source:

@@ -12,6 +12,7 @@ _NAME_BYTES = 96
 _EXTENSION_CHARS = 10
 _ID_CHARS = 128
 _FOLDERS = re.compile(r"[/\\]")
+_MEDIA_ID = re.compile(r"[A-Za-z0-9._~=-]+", re.ASCII)
 _TYPES = MimeTypes(filenames=())
 
 
@@ -25,7 +26,12 @@ def path_of(media: ExportMedia) -> str:
 
 
 def _id(media_id: str) -> str:
-    """Replace what a shell would see something in, and cut what is longer than file names may be."""
+    """Replace what a shell would see something in, and cut what is longer than file names may be.
+
+    An id that is none, as a row of another repository may have had it, becomes its hash.
+    """
+    if not _MEDIA_ID.fullmatch(media_id) or media_id in {".", ".."}:
+        return f"+{hashlib.sha256(media_id.encode()).hexdigest()}"
     if len(media_id) > _ID_CHARS:
         media_id = f"{media_id[:_ID_CHARS]}+{hashlib.sha256(media_id.encode()).hexdigest()[:16]}"
     return media_id.replace("~", "+")

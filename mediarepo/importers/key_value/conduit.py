@@ -65,7 +65,10 @@ class ConduitSource(IndexedSource):
         findings = Findings(facts=[f"the server name is {self.config.server_name}"])
         await check_shelves(self.shelves, findings)
         try:
-            media = await self.read_all()
+            read = await self.read_all()
+            media = [one for one in read if not one.block_only]
+            if len(media) < len(read):
+                findings.counts["blocked"] = len(read) - len(media)
             for kind in (MediaKind.LOCAL, MediaKind.REMOTE):
                 of_kind = [one for one in media if one.kind is kind]
                 findings.counts[kind] = len(of_kind)
@@ -83,10 +86,27 @@ class ConduitSource(IndexedSource):
         trees = await asyncio.to_thread(self._read, (_MEDIA, _CONTENTS, _USERS, _BLOCKED))
         described = {key: found for key, value in trees[_MEDIA].items() if (found := _describe(value))}
         blocked = {described[key].sha256 for key in trees[_BLOCKED] if key in described}
-        return [
+        media = [
             self._media(key, one, trees, blocked=key in trees[_BLOCKED] or one.sha256 in blocked)
             for key, one in described.items()
         ]
+        return media + [block for key in trees[_BLOCKED] if key not in described and (block := self._block(key))]
+
+    def _block(self, key: bytes) -> SourceMedia | None:
+        """Make media of an address that is blocked and that Conduit has never fetched, or has purged."""
+        server_name, separator, media_id = key.partition(SEPARATOR)
+        if not separator:
+            return None
+        return SourceMedia(
+            server_name=decode(server_name),
+            media_id=decode(media_id),
+            kind=self._kind(decode(server_name)),
+            quarantined_by=_QUARANTINED_BY,
+            block_only=True,
+        )
+
+    def _kind(self, server_name: str) -> MediaKind:
+        return MediaKind.LOCAL if server_name == self.config.server_name else MediaKind.REMOTE
 
     def _read(self, names: Sequence[str]) -> dict[str, Tree]:
         backend = self.config.database_backend
@@ -110,7 +130,7 @@ class ConduitSource(IndexedSource):
         return SourceMedia(
             server_name=decode(server_name),
             media_id=decode(media_id),
-            kind=MediaKind.LOCAL if decode(server_name) == self.config.server_name else MediaKind.REMOTE,
+            kind=self._kind(decode(server_name)),
             content_type=one.content_type,
             size_bytes=content.size_bytes if content is not None else None,
             created_ts=content.created_ts if content is not None else None,
@@ -124,8 +144,8 @@ class ConduitSource(IndexedSource):
         )
 
     def place(self, media: SourceMedia) -> Placed:
-        """Say at which path a row's bytes lie."""
-        return Placed(media, media.filesystem_id)
+        """Say at which path a row's bytes lie; a block has none."""
+        return Placed(media, media.filesystem_id, "blocked, and not kept" if media.block_only else None)
 
     def _path(self, sha256: bytes) -> str:
         digits, length = sha256.hex(), self.config.length

@@ -2,12 +2,16 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from email.message import Message
+from urllib.parse import unquote
 
 SEPARATOR = b"\xff"
 _SCHEME = b"mxc://"
 _DIMENSIONS = 8
+_QUOTED_NAME = re.compile(r"""[;\s]filename\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:;|$)""", re.IGNORECASE)
+_EXTENDED_NAME = re.compile(r"[;\s]filename\*\s*=\s*utf-8'[^']*'([^;\s\"]*)\s*(?:;|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,15 @@ def parse_encoded_key(name: str) -> MediaKey | None:
 
 
 def file_name_of(disposition: str) -> str | None:
-    """Read the file name out of a Content-Disposition."""
+    """Read the file name out of a Content-Disposition, blanks within quotes as they are."""
     if not disposition:
         return None
+    quoted = _QUOTED_NAME.search(f"; {disposition}")
+    if quoted is not None and "filename*" not in disposition.lower():
+        return re.sub(r"\\(.)", r"\1", quoted[1]) or None
+    extended = _EXTENDED_NAME.search(f"; {disposition}")
+    if extended is not None:
+        return unquote(extended[1], errors="replace") or None
     kind, semicolon, _ = disposition.partition(";")
     message = Message()
     message["Content-Disposition"] = disposition if semicolon or "=" not in kind else f"attachment; {disposition}"

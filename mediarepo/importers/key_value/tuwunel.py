@@ -110,7 +110,7 @@ class TuwunelSource(IndexedSource):
             content_type=key.content_type,
             created_ts=files.get(name),
             upload_name=key.upload_name,
-            user_id=users.get(address) or None,
+            user_id=users.get(address) or None if self._kind(key.server_name) is MediaKind.LOCAL else None,
             filesystem_id=name,
         )
 

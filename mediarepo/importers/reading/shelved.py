@@ -123,7 +123,7 @@ async def try_some(
     words = ""
     async with aclosing(rows):
         async for media in rows:
-            if media.pending:
+            if media.pending or media.block_only:
                 continue
             if tried == count:
                 break

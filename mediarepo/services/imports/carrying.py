@@ -14,6 +14,7 @@ from mediarepo.importers.source import Source
 from mediarepo.model.import_items import Content, Entry, ItemMode, ItemState, Reason
 from mediarepo.model.imports import ObjectBytes
 from mediarepo.model.mxc import Mxc
+from mediarepo.services.imports.checking import repairs_of
 from mediarepo.services.imports.copying import Copying
 from mediarepo.services.imports.judging import Carry, place_of
 from mediarepo.services.imports.keys import KeyPool
@@ -81,10 +82,13 @@ class Carrier:
             return _refused(item, ItemState.MISMATCHED, Reason.HASH, words)
         except (BytesVanishedError, BadRequestError, TooLargeError) as exc:
             return _refused(item, ItemState.FAILED, Reason.VANISHED, str(exc))
+        reason, words = repairs_of(item.media)
         entry = Entry(
             media=item.media,
             state=ItemState.COMMITTED,
             mode=mode,
+            reason=reason,
+            words=words,
             place=place_of(item.found),
             content=content,
             preview_expires_ts=item.preview_expires_ts,

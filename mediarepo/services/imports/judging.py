@@ -19,6 +19,7 @@ from mediarepo.model.imports import (
     Located,
     MediaKind,
     ObjectBytes,
+    Orphan,
     Resolution,
     ResolutionState,
     SourceBytes,
@@ -26,6 +27,7 @@ from mediarepo.model.imports import (
 )
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import parse_mxc
+from mediarepo.services.imports.checking import check_media, repairs_of
 from mediarepo.services.imports.targets import Route, Targets
 
 _DAY_MS = 86_400_000
@@ -108,14 +110,25 @@ class Judge:
 
     def judge(self, located: Located, known: Known) -> Verdict:
         """Decide about one row."""
-        verdict = self._decide(located.media, located.resolution, known)
+        media = check_media(located.media)
+        verdict = self._decide(media, located.resolution, known)
         if isinstance(verdict, Carry):
             return verdict
-        same = (known.state, known.why, known.fingerprint) == (verdict.state, verdict.why, located.media.fingerprint)
-        return Unchanged(located.media, verdict.state) if same and not known.gone else verdict
+        same = (known.state, known.why, known.fingerprint) == (verdict.state, verdict.why, media.fingerprint)
+        return Unchanged(media, verdict.state) if same and not known.gone else verdict
+
+    def is_own_copy(self, orphan: Orphan) -> bool:
+        """Say whether bytes that no row mentions are ours: copied into the source's own bucket."""
+        found = orphan.found
+        return isinstance(found, ObjectBytes) and self._targets.is_ours(self._buckets[found.shelf], found.object_key)
 
     def _decide(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
-        settled = self._refused(media, known) or _here_already(media, known) or self._unwanted(media, resolution)
+        settled = (
+            self._refused(media, known)
+            or _blocked(media)
+            or _here_already(media, known)
+            or self._unwanted(media, resolution)
+        )
         if settled is not None:
             return settled
         match resolution.state:
@@ -197,7 +210,8 @@ class Judge:
     def _pending(self, media: SourceMedia) -> Entry:
         if media.expires_ts is None or media.expires_ts <= self._now_ms():
             return _entry(media, ItemState.SKIPPED, Reason.PENDING_EXPIRED, "its content never came")
-        return Entry(media=media, state=ItemState.COMMITTED, mode=ItemMode.PENDING)
+        reason, words = repairs_of(media)
+        return Entry(media=media, state=ItemState.COMMITTED, mode=ItemMode.PENDING, reason=reason, words=words)
 
     @staticmethod
     def _preview_expires_ts(media: SourceMedia) -> int:
@@ -207,8 +221,16 @@ class Judge:
 def _here_already(media: SourceMedia, known: Known) -> Entry | None:
     """Keep what was imported, whatever becomes of its bytes at the source."""
     if known.is_ours and known.media_state == "ready":
-        return Entry(media=media, state=ItemState.COMMITTED)
+        reason, words = repairs_of(media)
+        return Entry(media=media, state=ItemState.COMMITTED, reason=reason, words=words)
     return None
+
+
+def _blocked(media: SourceMedia) -> Entry | None:
+    """Keep an address from being served of which the source has nothing else."""
+    if not media.block_only:
+        return None
+    return _entry(media, ItemState.SKIPPED, Reason.BLOCKED, "its address stays hidden; the source has no such media")
 
 
 def _entry(media: SourceMedia, state: ItemState, reason: Reason, words: str = "") -> Entry:

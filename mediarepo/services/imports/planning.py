@@ -34,6 +34,8 @@ async def make_plan(
     async with aclosing(source.located()) as walk:
         async for met in walk:
             progress.lists = source.lists
+            if isinstance(met, Orphan) and judge.is_own_copy(met):
+                continue
             if isinstance(met, Orphan):
                 plan.note("orphan", met.found.size_bytes)
                 continue

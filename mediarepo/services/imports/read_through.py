@@ -99,11 +99,11 @@ class ReadThrough:
         self._nothing[mxc] = now
 
     def _asked(self, mxc: Mxc, *, by_stranger: bool) -> Sequence[_Past]:
-        """Choose sources: that of the media's own homeserver, or, for users, those that keep other servers' media."""
+        """Choose sources: that of the media's own homeserver, or, for users, all: each may hide remote media."""
         own = [past for past in self._pasts if mxc.server_name in past.opened.server_names]
         if own or by_stranger or mxc.server_name in self._importing.own_server_names:
             return own
-        return [past for past in self._pasts if past.policy.remote is not RemoteChoice.NONE]
+        return self._pasts
 
     async def _look(self, mxc: Mxc, asked: Sequence[_Past]) -> bool:
         async with self._slots:
@@ -126,6 +126,9 @@ class ReadThrough:
             return False
         media = await past.opened.source.lookup(mxc.server_name, mxc.media_id)
         if media is None or (media.kind is MediaKind.REMOTE) is (mxc.server_name in past.opened.server_names):
+            return False
+        unwanted = media.kind is MediaKind.REMOTE and past.policy.remote is RemoteChoice.NONE
+        if unwanted and media.quarantined_by is None:
             return False
         for _ in range(_ATTEMPTS):
             entry = await self._entry(past, working, media)

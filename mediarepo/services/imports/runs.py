@@ -130,6 +130,7 @@ class Importing:
         progress.lists = source.lists
         await self.ledger.forget_orphans_before(known.source_id, run_id)
         await self.ledger.mark_gone(known.source_id, run_id)
+        await self.commits.release_blocks(known.source_id)
         await self.commits.list_hidden(known.source_id, known.name)
         if options.prune:
             await prune(known, self.ledger, self.deleting)
@@ -141,6 +142,8 @@ class Importing:
         orphans: list[LedgerOrphan] = []
         async with aclosing(source.located()) as walk:
             async for met in walk:
+                if isinstance(met, Orphan) and working.judge.is_own_copy(met):
+                    continue
                 if isinstance(met, Orphan):
                     orphans.append(LedgerOrphan(place_of(met.found), met.found.size_bytes))
                     progress.orphans += 1
@@ -227,7 +230,8 @@ class Importing:
 
 def _check_first(batch: Sequence[Located], progress: Progress) -> None:
     """Refuse to call everything missing: then it is the folder, or the bucket, that is another one."""
-    states = [one.resolution.state for one in batch if one.resolution.state is not ResolutionState.PENDING]
+    looked_for = [one for one in batch if not one.media.block_only]
+    states = [one.resolution.state for one in looked_for if one.resolution.state is not ResolutionState.PENDING]
     if progress.rows == len(batch) and len(states) >= _FEW and set(states) == {ResolutionState.MISSING}:
         raise SourceError(
             f"none of the first {len(states)} originals is there: do the folders or buckets belong to it?"

@@ -8,6 +8,7 @@ from mediarepo.config.settings import StoreFor
 from mediarepo.config.stores import StoreConfig
 from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.model.import_items import ItemMode, ObjectMode
+from mediarepo.model.keys import MARKER_NAME, parse_key_ts
 from mediarepo.model.media import StoreClass
 
 _PORTS = {"http": 80, "https": 443}
@@ -45,6 +46,16 @@ class Targets:
             if config.bucket == address.bucket and _server(config.endpoint_url) == _server(_endpoint(address)):
                 return name
         return None
+
+    def is_ours(self, address: BucketAddress, object_key: str) -> bool:
+        """Say whether an object in a source's bucket is one that we made there, by its name."""
+        return any(
+            config.bucket == address.bucket
+            and _server(config.endpoint_url) == _server(_endpoint(address))
+            and object_key.startswith(f"{config.prefix}/")
+            and (parse_key_ts(object_key) is not None or object_key == f"{config.prefix}/{MARKER_NAME}")
+            for config in self.stores.values()
+        )
 
     def is_near(self, address: BucketAddress, store_class: StoreClass) -> bool:
         """Say whether the store that takes a class is on the same server, which can copy by itself then."""

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.import_commits import ImportCommits
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
+from mediarepo.model.failed_items import Queue, storable_text
 from mediarepo.model.import_items import Entry, ItemState, Known, Reason
-from mediarepo.model.imports import Located, SourceKey
+from mediarepo.model.imports import Located, SourceKey, SourceMedia
 from mediarepo.model.leases import Lease
 from mediarepo.services.imports.carrying import Carrier
 from mediarepo.services.imports.judging import Carry, Judge, Unchanged, Verdict
@@ -159,7 +161,7 @@ class Working:
         for _ in range(_ATTEMPTS):
             if not entries:
                 return
-            again = await self.commits.commit(self.source_id, self.run_id, entries, self.lease)
+            entries, again = await self._commit_some(entries)
             await self._take_stock(len(entries) - len(again))
             self.carrier.forget([entry.content for entry in entries if entry.content is not None])
             kept = {id(entry) for entry in again}
@@ -174,6 +176,31 @@ class Working:
         ]
         await self.commits.commit(self.source_id, self.run_id, given_up, self.lease)
         self.progress.states[ItemState.FAILED] += len(given_up)
+
+    async def _commit_some(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """Commit rows; gives them, those that Postgres refuses as failed ones, and which are to be looked at anew.
+
+        One row that cannot be written must not keep the others of its batch, or of the run, from being committed.
+        """
+        written: list[Entry] = []
+        again: list[Entry] = []
+        waiting = [entries]
+        while waiting:
+            batch = waiting.pop()
+            try:
+                again += await self.commits.commit(self.source_id, self.run_id, batch, self.lease)
+                written += batch
+            except Exception as exc:
+                if isinstance(exc, LeaseLostError) or await self.commits.is_away():
+                    raise
+                if len(batch) > 1:
+                    waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+                elif batch[0].reason is Reason.REFUSED:
+                    log.exception("row_not_noted", key=batch[0].media.key)
+                    written += batch
+                else:
+                    waiting.append([_refused(batch[0], exc)])
+        return written, again
 
     async def _take_stock(self, count: int) -> None:
         """Have statistics renewed whenever there is ten times as much as before; empty tables are planned for badly."""
@@ -203,3 +230,16 @@ class Working:
                 await self.ledger.mark_seen(self.source_id, self.run_id, [verdict.media.key])
                 self.progress.states[verdict.state] += 1
         return found
+
+
+def _refused(entry: Entry, exc: Exception) -> Entry:
+    """Say of a row that it could not be written; what was made for it is removed as all that nobody commits."""
+    words = f"the row could not be written: {exc}"
+    log.error("item_set_aside", queue=Queue.IMPORTS, item="/".join(entry.media.key), reason=words)
+    bare = SourceMedia(
+        server_name=entry.media.server_name,
+        media_id=entry.media.media_id,
+        kind=entry.media.kind,
+        quarantined_by=entry.media.quarantined_by,
+    )
+    return Entry(media=bare, state=ItemState.FAILED, reason=Reason.REFUSED, words=storable_text(words, 500))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 
+from mediarepo.model.declared import LAST_TS
 from mediarepo.model.media import Media
 from mediarepo.model.thumbnails import ThumbnailSpec
 
@@ -29,8 +30,8 @@ def _etag(text: str) -> str:
 
 
 def http_date(ms: int) -> str:
-    """Write a point in time as HTTP does, in whole seconds."""
-    return _http_date(ms // 1000)
+    """Write a point in time as HTTP does, in whole seconds, from 1970 to the year 9999."""
+    return _http_date(min(max(ms // 1000, 0), LAST_TS // 1000))
 
 
 @lru_cache(maxsize=4096)
