@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests side by side, each with a Postgres and an S3 server of its own; 0: one, which a debugger can enter.
+WORKERS ?= 4
 FILES := mediarepo tests migrations bench tools
 
 .DEFAULT_GOAL := help
@@ -14,7 +16,7 @@ run: $(VENV)/.ready  ## serve on 127.0.0.1:8000 with a Postgres and an S3 server
 	@exec $(BIN)/mediarepo dev $(ARGS)
 
 test: $(VENV)/.ready-dev  ## run the whole test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.ready-dev  ## all that CI runs: format, lint, types, imports, tests with coverage
 	$(BIN)/ruff format --check $(FILES)

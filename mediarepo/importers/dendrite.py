@@ -122,6 +122,7 @@ class DendriteSource(ShelvedSource):
         for table in (_MEDIA, _THUMBNAILS):
             if not await self.database.columns(table):
                 findings.problems.append(f"{self.database.words} has no table {table} that we may read (GRANT SELECT)")
+        findings.warnings.extend(self.database.warnings)
         if not findings.usable:
             return
         for kind, sign in (("local", "<>"), ("remote", "=")):

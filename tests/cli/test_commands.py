@@ -15,7 +15,7 @@ import yaml
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from tests.support.installation import document_for
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 PRINTED = "/tmp/mediarepo-"  # noqa: S108 - where the printed lines put what they fetch
 COMMAND = [sys.executable, "-m", "mediarepo"]

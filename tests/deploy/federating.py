@@ -17,7 +17,7 @@ import pytest
 from tests.deploy.fronting import DEPLOY, NGINX_SPOOLS
 from tests.deploy.synapse import Synapse, running_synapse
 from tests.support.installation import Answer
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 NGINX = """
 daemon off;

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NGINX_SPOOLS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -20,7 +20,7 @@ import pytest
 
 from tests.deploy.fronting import DEPLOY, NGINX_SPOOLS
 from tests.pictures.drawn import jpeg
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 NGINX = """
 daemon off;

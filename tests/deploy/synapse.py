@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from tests.deploy.natively import until
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 PACKAGES = ("matrix-synapse[url-preview]==1.163.2", "matrix-nio==0.26.0")
 SERVER_NAME = "synapse.test"

@@ -32,8 +32,8 @@ from tests.deploy.natively import (
     served,
     stop,
 )
+from tests.support.ports import free_port
 from tests.support.raw import RawConnection
-from tests.support.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("migrate", "mediarepo")

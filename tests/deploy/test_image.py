@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.natively import backends, check_serving, migrated, served, stop
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]

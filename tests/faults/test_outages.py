@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +13,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from tests.support.faulty_s3 import FaultyS3, Step, lose_answer, reply, stall, truncate
 from tests.support.installation import SERVER_NAME, TOKEN, Installation, installed, settings_for
+from tests.support.ports import free_port
 from tests.support.raw import RawConnection
 
 MIB = 1024 * 1024
@@ -35,17 +35,10 @@ async def behind_wire(
             yield running, wire
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_s3_down_is_503_and_recovers_without_a_restart(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:
     async with behind_wire(postgres, s3) as (own, wire):
         media_id = await own.upload(b"before")
         etag = (await own.get(own.download_path(media_id))).headers["ETag"]
-        port = wire._listener.sockets[0].getsockname()[1]
         wire._listener.close()
 
         answers = [
@@ -56,7 +49,7 @@ async def test_s3_down_is_503_and_recovers_without_a_restart(postgres: EmbeddedP
         ]
         fresh = await own.get(own.download_path(media_id), headers={"If-None-Match": etag})
         ready = await own.get("/health/ready")
-        wire._listener = await asyncio.start_server(wire._accept, "127.0.0.1", port)
+        wire._listener = await asyncio.start_server(wire._accept, "127.0.0.1", wire.port)
 
         for answer in answers:
             assert (answer.status, answer.json["errcode"]) == (503, "M_UNKNOWN")
@@ -87,7 +80,7 @@ async def test_a_server_that_starts_before_s3_and_postgres_serves_once_they_are_
 
 
 async def test_a_database_that_is_not_there_is_503(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:
-    url = f"postgresql://nobody@127.0.0.1:{unused_port()}/nothing"
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     settings = settings_for(postgres, s3, database={"url": url})
     async with installed(settings, migrate=False) as lonely:
         for path in (lonely.download_path("abc"), lonely.thumbnail_path("abc")):

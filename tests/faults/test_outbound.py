@@ -25,6 +25,7 @@ from tests.support.origin import (
     saying,
     speaking,
 )
+from tests.support.ports import free_port
 
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -434,11 +435,7 @@ def full_port() -> Iterator[int]:
 
 
 async def test_nobody_there_is_unreachable_not_slow(outbound: Outbound, full_port: int) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-
-        assert await refusal_to(outbound, Origin(port=port)) == OutboundReason.UNREACHABLE
+    assert await refusal_to(outbound, Origin(port=free_port())) == OutboundReason.UNREACHABLE
     assert await refusal_to(outbound, Origin(port=full_port), patience=SHORT) == OutboundReason.UNREACHABLE
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.ports import free_port, release_port
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -136,9 +138,10 @@ class FaultyS3:
         return self._plan.popleft() if self._plan else forward
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.port = free_port()
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
         scheme = "https" if self._tls else "http"
-        self.endpoint_url = f"{scheme}://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        self.endpoint_url = f"{scheme}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -147,6 +150,7 @@ class FaultyS3:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        release_port(self.port)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

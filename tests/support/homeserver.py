@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.barrier import Barrier
+from tests.support.ports import free_port, release_port
 
 WHOAMI = "/_matrix/client/v3/account/whoami"
 VERSIONS = "/_matrix/client/versions"
@@ -31,7 +32,7 @@ class FakeHomeserver:
     _next: list[tuple[int, bytes]] = field(default_factory=list)
     _barriers: list[Barrier] = field(default_factory=list)
     _runner: web.AppRunner | None = None
-    _port: int = 0
+    _port: int = field(default_factory=free_port)
 
     def register(self, token: str, user_id: str, **facts: Any) -> None:
         """Make a token known; facts go into the answer as they are: device_id, is_guest."""
@@ -77,7 +78,6 @@ class FakeHomeserver:
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
-        self._port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
@@ -169,3 +169,4 @@ async def fake_homeserver() -> AsyncIterator[FakeHomeserver]:
         yield homeserver
     finally:
         await homeserver.stop()
+        release_port(homeserver._port)

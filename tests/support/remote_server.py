@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
 BOUNDARY = "gc0p4Jq0M2Yt08jU534c0p"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,17 +77,6 @@ class RemoteServer:
         return await known.get(media_id, refusing(404, "M_NOT_FOUND"))(request)
 
 
-_used_ports: set[int] = set()
-
-
-def _fresh_port() -> int:
-    """Pick a port that no server had before: what is remembered of that one must not concern this one."""
-    while (port := free_port()) in _used_ports:
-        continue
-    _used_ports.add(port)
-    return port
-
-
 @asynccontextmanager
 async def remote_server(certificate: Path) -> AsyncIterator[RemoteServer]:
     """Serve with a certificate and key that stand in one file."""
@@ -98,7 +87,7 @@ async def remote_server(certificate: Path) -> AsyncIterator[RemoteServer]:
     await runner.setup()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    await web.TCPSite(runner, "127.0.0.1", _fresh_port(), ssl_context=context).start()
+    await web.TCPSite(runner, "127.0.0.1", free_port(), ssl_context=context).start()
     server.port = runner.addresses[0][1]
     try:
         yield server

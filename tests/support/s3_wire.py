@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from tests.support.barrier import Barrier
+from tests.support.ports import free_port, release_port
 from tests.support.s3_operations import Seen, operation_of
 
 ANY = "*"
@@ -47,7 +48,7 @@ class S3Wire:
         self._server_url = server_url
         self._plans: list[_Plan] = []
         self._holds: list[_Hold] = []
-        self._port = 0
+        self._port = free_port()
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -59,13 +60,13 @@ class S3Wire:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
         await self._session.close()
+        release_port(self._port)
 
     async def start(self) -> None:
         """Listen, at the same address as before a stop."""
         self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
-        self._port = self._runner.addresses[0][1]
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:

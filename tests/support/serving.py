@@ -3,7 +3,6 @@
 import asyncio
 import io
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import aiohttp
 import yaml
 
 from tests.support.installation import SERVER_NAME, TOKEN
+from tests.support.ports import free_port
 
 
 @dataclass
@@ -53,12 +53,6 @@ class Serving:
     async def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

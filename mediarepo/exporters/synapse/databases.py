@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import asyncpg
@@ -16,8 +16,10 @@ from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress
 from mediarepo.importers.reading.databases import Database
 from mediarepo.importers.reading.postgres import PostgresDatabase
 from mediarepo.importers.reading.sqlite import SqliteDatabase
+from mediarepo.importers.reading.sqlite_files import SqliteFile
 from mediarepo.importers.reading.texts import as_text
 
+_Answer = TypeVar("_Answer")
 _BUSY_TIMEOUT_S = 60
 _NOTHING = "INSERT 0 0", "UPDATE 0"
 
@@ -59,8 +61,26 @@ class WritablePostgres(PostgresDatabase):
             raise ExportError(f"{self.words} cannot be written: {exc or type(exc).__name__}") from exc
 
 
+class _WritableFile(SqliteFile):
+    """A file that is written to: what a killed server left in it is rolled back, as by the server itself."""
+
+    def ask(self, question: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
+        """Put a question."""
+        return question(self.opened())
+
+    def opened(self) -> sqlite3.Connection:
+        """Open the file, once."""
+        if self._connection is None:
+            self._connection = _connect(self.path)
+        return self._connection
+
+
 class WritableSqlite(SqliteDatabase):
     """Adds rows through one connection, in a transaction for each piece of media; its server may be running."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file: _WritableFile = _WritableFile(path)
 
     async def change(self, changes: Sequence[Change]) -> None:
         """Make all changes or none."""
@@ -68,7 +88,7 @@ class WritableSqlite(SqliteDatabase):
             await asyncio.to_thread(self._change_now, changes)
 
     def _change_now(self, changes: Sequence[Change]) -> None:
-        connection = self._opened()
+        connection = self._file.opened()
         try:
             connection.execute("BEGIN IMMEDIATE")
             _execute(connection, changes)
@@ -82,14 +102,6 @@ class WritableSqlite(SqliteDatabase):
         except RowAppearedError:
             _roll_back(connection)
             raise
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = _connect(self.path)
-        return self._connection
-
-    def _is_stale(self) -> bool:
-        return False
 
 
 def _execute(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.conduit_config import ConduitConfig
@@ -16,7 +17,7 @@ from mediarepo.importers.reading.joining import Placed
 from mediarepo.importers.reading.objects import BucketShelf
 from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.shelves import Shelf
-from mediarepo.importers.reading.sqlite import open_read_only
+from mediarepo.importers.reading.sqlite_files import SqliteFile
 from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
 
 _MEDIA, _CONTENTS, _THUMBNAILS = "servernamemediaid_metadata", "filehash_metadata", "thumbnailid_metadata"
@@ -55,10 +56,15 @@ class ConduitSource(IndexedSource):
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
+        self._file, self._lock = SqliteFile(config.database_path / "conduit.db"), Lock()
         shelf: Shelf = FolderShelf("media", config.media_path, follow_links=follow_links)
         if config.bucket is not None:
             shelf = BucketShelf("media", Bucket(config.bucket), prefix=config.prefix)
         super().__init__(name, None, [shelf], now_ms=now_ms)
+
+    async def __aexit__(self, *details: object) -> None:
+        await super().__aexit__(*details)
+        self._file.close()
 
     async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at the trees, the place of media, and a few originals."""
@@ -69,6 +75,7 @@ class ConduitSource(IndexedSource):
             media = [one for one in read if not one.block_only]
             if len(media) < len(read):
                 findings.counts["blocked"] = len(read) - len(media)
+            findings.warnings += self._file.warnings
             for kind in (MediaKind.LOCAL, MediaKind.REMOTE):
                 of_kind = [one for one in media if one.kind is kind]
                 findings.counts[kind] = len(of_kind)
@@ -114,14 +121,11 @@ class ConduitSource(IndexedSource):
             return read_families(self.config.database_path, names)
         if backend != "sqlite":
             raise SourceError(f"Conduit's database is {backend}, and only SQLite and RocksDB can be read")
-        path = self.config.database_path / "conduit.db"
-        connection, _ = open_read_only(path)
         try:
-            return {name: _read_table(connection, name) for name in names}
+            with self._lock:
+                return self._file.ask(lambda connection: {name: _read_table(connection, name) for name in names})
         except sqlite3.Error as exc:
-            raise SourceError(f"{path} cannot be read as a database of Conduit 17 or later: {exc}") from exc
-        finally:
-            connection.close()
+            raise SourceError(f"{self._file.path} cannot be read as a database of Conduit 17 or later: {exc}") from exc
 
     def _media(self, key: bytes, one: _Described, trees: Mapping[str, Tree], *, blocked: bool) -> SourceMedia:
         server_name, _, media_id = key.partition(SEPARATOR)

@@ -55,6 +55,7 @@ class MatrixMediaRepoSource(ShelvedSource):
         await check_shelves(self.shelves, findings)
         try:
             await self.tables.look_at(findings)
+            findings.warnings.extend(self.database.warnings)
             if findings.usable:
                 await self._look_at_datastores(findings)
                 await try_some(self, self.media(), findings, count=tries)

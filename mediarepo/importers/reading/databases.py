@@ -58,6 +58,12 @@ class Database(Protocol):
     """A database that is only read."""
 
     words: str
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator should know of how it is read."""
+        ...
+
     dialect: Dialect
 
     async def close(self) -> None:

@@ -65,6 +65,7 @@ class PostgresDatabase:
     def __init__(self, dsn: str, *, settings: Mapping[str, str] | None = None, words: str = "the database") -> None:
         self.dialect: Dialect = PostgresDialect()
         self.words = words
+        self.warnings: Sequence[str] = ()
         self._dsn = dsn
         self._settings = dict(settings or {})
         self._pool: Pool | None = None

@@ -47,7 +47,8 @@ class ShelvedSource(ABC):
     @property
     def notes(self) -> list[str]:
         """What the walks until now could not see, in words."""
-        return [note for shelf in self.shelves for note in shelf.notes]
+        notes = [note for shelf in self.shelves for note in shelf.notes]
+        return notes + list(self._database.warnings if self._database is not None else ())
 
     @property
     def bucket_addresses(self) -> dict[str, BucketAddress]:

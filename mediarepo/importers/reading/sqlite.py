@@ -4,16 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.databases import Dialect, Selection, key_name, render
-from mediarepo.importers.reading.texts import Row, as_text, key_text
+from mediarepo.importers.reading.sqlite_files import SqliteFile
+from mediarepo.importers.reading.texts import Row, key_text
 
 _PAGE = 10_000
-_BUSY_TIMEOUT_S = 30
-_HEADER_BYTES = 100
-_MODE_OFFSET, _WAL_VERSION = 18, 2
 
 
 class SqliteDialect:
@@ -35,16 +32,18 @@ class SqliteDatabase:
         self.path = path
         self.dialect: Dialect = SqliteDialect()
         self.words = f"the SQLite database {path}"
-        self.warnings: list[str] = []
-        self._connection: sqlite3.Connection | None = None
+        self._file = SqliteFile(path)
         self._lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Close the file."""
         async with self._lock:
-            if self._connection is not None:
-                await asyncio.to_thread(self._connection.close)
-                self._connection = None
+            await asyncio.to_thread(self._file.close)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know of how the file is read."""
+        return self._file.warnings
 
     async def columns(self, table: str) -> frozenset[str]:
         """Name a table's columns; none when there is no such table."""
@@ -74,76 +73,16 @@ class SqliteDatabase:
 
     def _ask_now(self, query: str, arguments: Sequence[str]) -> list[Row]:
         values = [argument.encode(errors="surrogateescape") for argument in arguments]
+
+        def question(connection: sqlite3.Connection) -> list[Row]:
+            return [dict(row) for row in connection.execute(query, values)]
+
         try:
-            rows: list[Row] = [dict(row) for row in self._opened().execute(query, values)]
-            if self._is_stale():  # its server may have changed pages under our eyes
-                rows = [dict(row) for row in self._opened().execute(query, values)]
+            return self._file.ask(question)
         except sqlite3.Error as exc:
             raise SourceError(f"{self.words} cannot be read: {exc}") from exc
-        return rows
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and self._is_stale():
-            self._connection.close()
-            self._connection = None
-        if self._connection is None:
-            self._connection, self.warnings = open_read_only(self.path)
-        return self._connection
-
-    def _is_stale(self) -> bool:
-        """Say whether somebody has opened a database that was taken for unused."""
-        return bool(self.warnings) and log_of(self.path).exists()
 
 
 def _narrowed(selection: Selection, textual: str) -> Selection:
     where = f"({selection.where}){textual}"
     return Selection(selection.table, selection.columns, selection.keys, where, selection.arguments)
-
-
-def open_read_only(path: Path) -> tuple[sqlite3.Connection, list[str]]:
-    """Open a database beside its running server, or a copy of one; gives warnings too.
-
-    A log that cannot be read for lack of permission must not be ignored. Where there is none, nobody has the database
-    open, and it is read as if it never changed: anything else would leave an empty log behind.
-    """
-    in_wal_mode = _read_header(path)[_MODE_OFFSET] == _WAL_VERSION
-    try:
-        if not in_wal_mode or log_of(path).exists():
-            return _connect(path, "mode=ro"), []
-        warning = f"{path} is in WAL mode but has no {log_of(path).name} beside it; if it was copied while its server "
-        return _connect(path, "mode=ro&immutable=1"), [warning + "ran, what was written last is not in it"]
-    except sqlite3.Error as exc:
-        hint = ": run this as the server's user, or read a copy made with sqlite3's .backup" if in_wal_mode else ""
-        raise SourceError(f"the SQLite database {path} cannot be read ({exc}){hint}") from exc
-
-
-def log_of(path: Path) -> Path:
-    """Name the write-ahead log, which exists while anybody has the database open."""
-    return path.with_name(f"{path.name}-wal")
-
-
-def _read_header(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as exc:
-        raise SourceError(f"the SQLite database {path} cannot be read: {exc.strerror}") from exc
-    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\x00"):
-        raise SourceError(f"{path} is not a SQLite database")
-    return header
-
-
-def _connect(path: Path, options: str) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.absolute()))}?{options}"
-    connection = sqlite3.connect(
-        address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.row_factory = sqlite3.Row
-        connection.text_factory = as_text
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection

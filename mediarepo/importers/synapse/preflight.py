@@ -48,8 +48,7 @@ async def _look_at_database(database: Database, tables: Tables, findings: Findin
     missing = [name for name in ("sha256", "authenticated") if name not in await tables.columns(LOCAL)]
     if missing:
         findings.facts.append(f"this schema is too old to know {' or '.join(missing)}")
-    if isinstance(database, SqliteDatabase):
-        findings.warnings.extend(database.warnings)
+    findings.warnings.extend(database.warnings)
     if "version" in await database.columns("schema_version"):
         rows = await database.rows("SELECT version FROM schema_version")
         findings.facts.extend(f"the schema's version is {row['version']}" for row in rows)

@@ -198,7 +198,7 @@ async def test_redirects_of_a_delegation_are_followed_and_types_ignored(world: W
         ({"Cache-Control": "max-age=1"}, 300),
         ({"Cache-Control": "no-store"}, 300),
         ({"Cache-Control": "max-age=999999999999"}, 2 * DAY_S),
-        ({"Expires": formatdate(time() + 7200, usegmt=True)}, 7200),
+        ({"Expires": "in two hours"}, 7200),
         ({"Expires": "Thu, 01 Jan 1970 00:00:00 GMT"}, 300),
         ({"Expires": "0"}, DAY_S),
         ({"Cache-Control": "s-maxage=5", "Expires": "soon"}, DAY_S),
@@ -208,6 +208,8 @@ async def test_redirects_of_a_delegation_are_followed_and_types_ignored(world: W
 async def test_delegations_are_remembered_as_long_as_they_say(
     world: World, headers: dict[str, str], good_s: int
 ) -> None:
+    if headers.get("Expires") == "in two hours":
+        headers = {"Expires": formatdate(time() + 7200, usegmt=True)}
     world.delegate("d.example:1", **headers)
     await world.targets("a.example")
     world.delegate("e.example:1")
