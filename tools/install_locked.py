@@ -9,6 +9,7 @@ nothing. uv does not read pip's configuration, so this hands it on.
 
 import ast
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -33,6 +34,12 @@ def parse_pip_configuration(listing: str) -> dict[str, str]:
     return {key: value.strip() for key, (_, value) in found.items()}
 
 
+def has_system_certificates() -> bool:
+    """Say whether the system keeps certificates of authorities where OpenSSL looks for them."""
+    paths = ssl.get_default_verify_paths()
+    return bool(paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())))
+
+
 def uv_environment(pip: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
     """Say in uv's words what pip was told; what uv was told already stays."""
     proxy = pip.get("proxy", "")
@@ -44,10 +51,14 @@ def uv_environment(pip: Mapping[str, str], environment: Mapping[str, str]) -> di
         "UV_INSECURE_HOST": " ".join(pip.get("trusted-host", "").split()),
         "UV_HTTP_TIMEOUT": pip.get("timeout", pip.get("default-timeout", "")),
         "UV_KEYRING_PROVIDER": "subprocess" if pip.get("keyring-provider") == "subprocess" else "",
-        "SSL_CERT_FILE": pip.get("cert", ""),
+        "SSL_CERT_FILE": pip.get("cert")
+        or environment.get("REQUESTS_CA_BUNDLE")
+        or environment.get("CURL_CA_BUNDLE", ""),
         "SSL_CLIENT_CERT": pip.get("client-cert", ""),
         "HTTPS_PROXY": "" if "https_proxy" in environment else proxy,
         "HTTP_PROXY": "" if "http_proxy" in environment else proxy,
+        # Distributions' pips and recent ones trust whom the system trusts.
+        "UV_SYSTEM_CERTS": "" if "SSL_CERT_FILE" in environment else "1" * has_system_certificates(),
         # Like pip, take any index that has the file; its hash says that it is the right one.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.support.package_index import folder_pages, forwarded_pages, package_index, repacked
+from tools import install_locked
 from tools.install_locked import parse_pip_configuration, pip_environment, uv_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,12 @@ def test_the_environment_counts_more_than_the_install_section_and_that_more_than
     }
 
 
+@pytest.fixture
+def no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install_locked, "has_system_certificates", lambda: False)
+
+
+@pytest.mark.usefixtures("no_certificates")
 def test_uv_is_told_what_pip_was_told() -> None:
     pip = {
         "index-url": "http://one",
@@ -186,6 +193,15 @@ def test_uv_is_told_what_pip_was_told() -> None:
     }
 
 
+def test_uv_trusts_whom_pip_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install_locked, "has_system_certificates", lambda: True)
+
+    assert uv_environment({}, {})["UV_SYSTEM_CERTS"] == "1"
+    assert uv_environment({}, {"REQUESTS_CA_BUNDLE": "/ours.pem"})["SSL_CERT_FILE"] == "/ours.pem"
+    assert "UV_SYSTEM_CERTS" not in uv_environment({}, {"SSL_CERT_FILE": "/ours.pem"})
+
+
+@pytest.mark.usefixtures("no_certificates")
 def test_what_uv_was_told_itself_stays() -> None:
     told = {"UV_DEFAULT_INDEX": "http://mine", "UV_FIND_LINKS": "/mine", "UV_INDEX_STRATEGY": "first-index"}
 
