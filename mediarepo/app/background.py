@@ -10,9 +10,11 @@ from mediarepo.db.backlog import BacklogTable
 from mediarepo.db.job_runs import JobRuns
 from mediarepo.db.leases import Leases
 from mediarepo.db.rates import RateTable
+from mediarepo.db.remote import RemoteTable
 from mediarepo.jobs import Job
 from mediarepo.model.failed_items import Queue
 from mediarepo.services.access_times import AccessTimes
+from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.fleet import Fleet
 from mediarepo.services.holding import Holding
 from mediarepo.services.pending import PendingUploads
@@ -24,6 +26,7 @@ _TASK_INTERVAL_MS = 2_000
 _BACKLOG_INTERVAL_MS = 30_000
 _HASHING_INTERVAL_MS = 60_000
 _LEASE_MS = 60_000
+_FAILURES_KEPT_MS = 7 * 24 * 3_600_000
 
 Figures = dict[str, Any]
 
@@ -71,6 +74,7 @@ def _fleet_jobs(
             administration.tasks.forget_old,
             rates.forget_empty,
             foundation.isolation.forget_gone,
+            partial(RemoteTable(foundation.database).forget_old_failures, _FAILURES_KEPT_MS),
         )
 
     async def fold() -> Figures:
@@ -87,18 +91,6 @@ def _fleet_jobs(
     if settings.sweep.enabled:
         jobs.append(("sweep", settings.sweep.interval_ms, sweep))
     return jobs
-
-
-async def each_of(*steps: Callable[[], Awaitable[object]]) -> None:
-    """Take every step, whatever becomes of those before it; the first failure is raised in the end."""
-    failures: list[Exception] = []
-    for step in steps:
-        try:
-            await step()
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failures.append(exc)
-    if failures:
-        raise failures[0]
 
 
 async def _show_backlog(foundation: Foundation, fleet: Fleet) -> None:

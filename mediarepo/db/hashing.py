@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue
@@ -34,13 +35,30 @@ class HashingTable:
         """Name content whose hash is not known and that may be hidden, judged by its length; not what is set aside."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                f"""SELECT {_BLOB} FROM blob b WHERE {_UNKNOWN} AND EXISTS (
+                f"""SELECT {_BLOB} FROM blob b WHERE {_UNKNOWN} AND (EXISTS (
                         SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)
+                        OR EXISTS (SELECT FROM failed_item f
+                            WHERE f.queue = '{Queue.HASHING}' AND f.item_key = b.blob_id::text))
                         AND {is_due(Queue.HASHING, "b.blob_id::text")}
                     ORDER BY b.blob_id LIMIT $1""",  # noqa: S608 - static text
                 limit,
             )
         return [_blob(row) for row in rows]
+
+    async def hide_hash_of_hidden(self, blob: Blob) -> None:
+        """Hide a hash that is known now, if somebody here has hidden media with it while it was not."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
+                    SELECT b.sha256, b.size_bytes, m.quarantined_by, m.quarantine_reason, {NOW_MS}
+                    FROM blob b JOIN media m USING (blob_id)
+                    WHERE b.blob_id = $1 AND b.sha256_state = 'verified' AND m.quarantined_by IS NOT NULL
+                        AND NOT m.protected AND NOT EXISTS (SELECT FROM import_item i
+                            WHERE i.source_id = m.import_source_id AND i.server_name = m.server_name
+                                AND i.media_id = m.media_id AND i.quarantined_by = m.quarantined_by)
+                    ORDER BY m.server_name, m.media_id LIMIT 1 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                blob.blob_id,
+            )
 
     async def confirm(self, blob: Blob, sha256: bytes) -> None:
         """Note that a hash we were told is right, or keep one that nobody told us."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.db.recording import NOTIFY
+from mediarepo.model.failed_items import storable_text
 from mediarepo.model.fetching import FetchReason
 from mediarepo.model.mxc import Mxc
 
@@ -66,7 +67,7 @@ class RemoteTable:
                 mxc.server_name,
                 mxc.media_id,
                 reason,
-                message,
+                storable_text(message),
             )
             await connection.execute(NOTIFY, str(mxc))
 

@@ -20,6 +20,18 @@ _GONE_MS = 7 * 24 * 3_600_000
 Item = TypeVar("Item")
 
 
+async def each_of(*steps: Callable[[], Awaitable[object]]) -> None:
+    """Take every step, whatever becomes of those before it; the first failure is raised in the end."""
+    failures: list[Exception] = []
+    for step in steps:
+        try:
+            await step()
+        except Exception as exc:  # noqa: BLE001 - raised below
+            failures.append(exc)
+    if failures:
+        raise failures[0]
+
+
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
     """How many rows a batch has changed, and how many items were set aside."""

@@ -57,9 +57,14 @@ class Hashing:
             raise UnavailableError("the content is being looked at; try again", retry_after_s=_PATIENCE_S) from exc
 
     async def learn_of(self, mxcs: Sequence[Mxc]) -> None:
-        """Learn the hashes of media that are about to be hidden, so that equal content is hidden with them."""
+        """Learn the hashes of media that are about to be hidden, so that equal content is hidden with them.
+
+        Content that cannot be read is set aside: its hash is learnt, and hidden, later.
+        """
         for blob in await self._table.of(mxcs):
-            await self._flights.run(blob.blob_id, partial(self._read, blob))
+            await self._isolation.run(
+                Queue.HASHING, [blob], self._read_each, key=lambda one: str(one.blob_id), store=lambda one: one.store
+            )
 
     async def learn_suspects(self) -> dict[str, Any]:
         """Learn some of the hashes that may be hidden ones, before anybody asks for the media."""
@@ -73,6 +78,12 @@ class Hashing:
     async def _learn_each(self, blobs: Sequence[Blob]) -> int:
         for blob in blobs:
             await self._hash(blob)
+            await self._table.hide_hash_of_hidden(blob)
+        return len(blobs)
+
+    async def _read_each(self, blobs: Sequence[Blob]) -> int:
+        for blob in blobs:
+            await self._flights.run(blob.blob_id, partial(self._read, blob))
         return len(blobs)
 
     async def _read(self, blob: Blob) -> None:

@@ -13,7 +13,7 @@ from mediarepo.model.leases import Lease
 from mediarepo.model.media import MediaState, PendingMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
-from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.batch_isolation import BatchIsolation, each_of
 from mediarepo.services.downloads import LookBack
 from mediarepo.services.holding import Holding
 from mediarepo.services.quotas import Quotas
@@ -71,9 +71,14 @@ class PendingUploads:
 
     async def forget_expired(self) -> None:
         """Remove ids that ran out long ago, and promises of room that nobody redeemed."""
+        await each_of(
+            self._forget_media,
+            self.quotas.table.forget_expired,
+            partial(self.holding.leases.forget_expired, _KEPT_AFTER_EXPIRY_MS),
+        )
+
+    async def _forget_media(self) -> None:
         forget = partial(self.table.forget_expired, age_ms=_KEPT_AFTER_EXPIRY_MS)
         async with self.isolation.whole_queue(Queue.PENDING_MEDIA):
             while mxcs := await self.table.expired(_KEPT_AFTER_EXPIRY_MS, _BATCH):
                 await self.isolation.run(Queue.PENDING_MEDIA, mxcs, forget)
-        await self.quotas.table.forget_expired()
-        await self.holding.leases.forget_expired(_KEPT_AFTER_EXPIRY_MS)

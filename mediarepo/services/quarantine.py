@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable
-from mediarepo.errors import InvalidParamError, NotFoundError
+from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.mxc import Mxc, parse_mxc
@@ -105,7 +105,13 @@ class Quarantine:
 
     async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, reason: str | None) -> int:
         found = [mxc for mxc in mxcs if self._reaches(admin, mxc) and await self._can_be_hidden(mxc)]
-        await self.hashing.learn_of(found)
+        try:
+            await self.hashing.learn_of(found)
+        except UnavailableError:
+            await self.table.hide(
+                found, by=admin.name, reason=reason
+            )  # by address at least; equal content when asked again
+            raise
         return await self.table.hide(found, by=admin.name, reason=reason) if found else 0
 
     def _reaches(self, admin: Admin, mxc: Mxc) -> bool:

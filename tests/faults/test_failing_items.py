@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import structlog
 
-from mediarepo.app.background import each_of
 from mediarepo.app.foundation import now_ms
 from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
@@ -17,6 +16,7 @@ from mediarepo.model.failed_items import Queue
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
+from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.retention_tally import Tally
 from mediarepo.storage.errors import StoreMisconfiguredError
 from mediarepo.web.admin.api.endpoints import PREFIX

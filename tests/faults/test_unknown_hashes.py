@@ -89,6 +89,28 @@ async def test_hiding_adopted_media_hides_uploads_of_the_same(own: Installation)
     assert await status(own, await own.upload(PICTURE)) == 404
 
 
+async def test_hiding_goes_on_when_one_of_the_contents_cannot_be_read_and_its_copies_are_hidden_later(
+    own: Installation,
+) -> None:
+    bad, good = await adopt(own, PICTURE), await adopt(own, b"another")
+    copy = await adopt(own, PICTURE)
+    await own.rows("UPDATE media SET uploaded_by = '@a:media.example' WHERE media_id = ANY($1)", [bad, good])
+    place = "(SELECT blob_id FROM media WHERE media_id = $1)"
+    await own.rows(f"UPDATE blob SET store = 'unheard-of' WHERE blob_id = {place}", bad)  # noqa: S608 - static text
+    admin = own.repository.administration
+    await admin.quarantine.hide_of_user("@a:media.example", operator(own.settings))
+    at_once = [await status(own, one) for one in (bad, good)]
+    set_aside = [one.queue for one in await admin.failed_items.read(queue=None, limit=10)]
+    await own.rows(f"UPDATE blob SET store = 'main' WHERE blob_id = {place}", bad)  # noqa: S608 - static text
+    await admin.failed_items.retry("@a:a", queue=None, key=None)
+    await admin.hashing.learn_suspects()
+
+    assert at_once == [404, 404]
+    assert set_aside == ["hashing"]
+    assert await status(own, copy) == 404
+    assert await admin.failed_items.read(queue=None, limit=10) == []
+
+
 async def test_a_list_of_hashes_of_unknown_length_has_everything_adopted_looked_at(own: Installation) -> None:
     bad, good = await adopt(own, b"bad"), await adopt(own, b"good")
 

@@ -213,6 +213,27 @@ async def test_adopted_objects_become_our_own(moving: MovingIn, source_bucket: A
     assert await moving.own.object_keys() == keys
 
 
+async def test_an_object_that_cannot_be_taken_over_keeps_none_of_the_others_and_the_import_open(
+    moving: MovingIn,
+) -> None:
+    await moving.run(status=2)
+    blob_id = (await moving.media())[PHOTO]["blob_id"]
+    await moving.own.rows(
+        f"ALTER TABLE blob ADD CONSTRAINT refused CHECK (blob_id <> {blob_id} OR ownership <> 'owned')"
+    )
+    code, _, errors = await moving.command("finalize", "--take-ownership")
+    first = {
+        row["ownership"] for media_id, row in (await moving.media()).items() if row["blob_id"] and media_id != PHOTO
+    }
+    await moving.own.rows("ALTER TABLE blob DROP CONSTRAINT refused")
+    again, _, _ = await moving.command("finalize", "--take-ownership")
+
+    assert (code, again) == (3, 0)
+    assert "1 objects could not be taken over" in errors
+    assert first == {"owned"}
+    assert (await moving.media())[PHOTO]["ownership"] == "owned"
+
+
 async def test_a_store_that_may_only_be_read_is_never_written_to(
     moving: MovingIn, source_bucket: Any, tmp_path: Path
 ) -> None:

@@ -147,6 +147,49 @@ async def test_a_row_that_postgres_refuses_fails_alone_and_is_tried_again(moving
     assert (await moving.get(NAME, "refusedAAAAA")).body == b"refused"
 
 
+CHANGES = """CREATE TABLE quarantined_media_changes (
+    stream_id INTEGER PRIMARY KEY, instance_name TEXT, origin TEXT, media_id TEXT, quarantined BOOLEAN)"""
+
+
+async def test_what_synapse_quarantined_and_has_no_row_of_any_more_stays_hidden_until_it_is_shown(
+    moving: MovingIn, synapse: Path
+) -> None:
+    add(synapse, "hasitsrowAAA", b"content")
+    change(synapse, "DROP TABLE IF EXISTS quarantined_media_changes")
+    change(synapse, CHANGES)
+    for number, (origin, media_id, quarantined) in enumerate(
+        [
+            (None, "deletedhereA", 1),
+            ("far.test", "purgedAAAAAA", 1),
+            ("far.test", "shownAAAAAAA", 1),
+            ("far.test", "shownAAAAAAA", 0),
+            (None, "hasitsrowAAA", 1),
+        ]
+    ):
+        change(
+            synapse,
+            "INSERT INTO quarantined_media_changes VALUES (?, 'm', ?, ?, ?)",
+            number,
+            origin,
+            media_id,
+            quarantined,
+        )
+    await moving.run()
+    again = await moving.run()
+    hidden = {key: row["quarantined_by"] for key, row in (await moving.media()).items() if row["state"] == "missing"}
+    _, _, summary = await moving.report()
+    answers = [await moving.get(NAME, "deletedhereA"), await moving.get("far.test", "purgedAAAAAA")]
+    change(synapse, "INSERT INTO quarantined_media_changes VALUES (9, 'm', 'far.test', 'purgedAAAAAA', 0)")
+    await moving.run()
+    left = {key for key, row in (await moving.media()).items() if row["state"] == "missing"}
+
+    assert hidden == {"deletedhereA": "synapse", "purgedAAAAAA": "synapse"}
+    assert [answer.status for answer in answers] == [404, 404]
+    assert (summary["balances"], again["unchanged"]) == (True, again["rows"])
+    assert left == {"deletedhereA"}
+    assert (await moving.get(NAME, "hasitsrowAAA")).body == b"content"
+
+
 async def test_names_too_long_for_an_index_are_noted_all_the_same(moving: MovingIn, synapse: Path) -> None:
     change(synapse, INSERT, "".join(chr(0x10000 + 7919 * number % 0x10000) for number in range(590)), 3, 1)
     await moving.run()

@@ -61,12 +61,15 @@ async def finalize(imports: Imports, *, take_ownership: bool) -> int:
     if take_ownership:
         owned = await _take_ownership(imports)
         typer.echo(f"{owned[0]} adopted objects are our own now ({human_bytes(owned[1])})")
+        if owned[2]:
+            say(UsageError(f"{owned[2]} objects could not be taken over, see the log: mend it and run this again"))
+            return FAILED
     await imports.importing.runs.finalize(imports.known.source_id)
     typer.echo(f"{imports.known.name} is finalized: nothing is looked up there any more")
     return CLEAN
 
 
-async def _take_ownership(imports: Imports) -> tuple[int, int]:
+async def _take_ownership(imports: Imports) -> tuple[int, int, int]:
     owned = [0, 0]
 
     def on_owned(size_bytes: int) -> None:
@@ -87,7 +90,7 @@ async def _take_ownership(imports: Imports) -> tuple[int, int]:
             on_owned,
         )
         await owning.own_all(imports.known)
-    return owned[0], owned[1]
+    return owned[0], owned[1], owning.failed
 
 
 async def undo(settings: Settings, name: str, which: str) -> None:

@@ -26,12 +26,16 @@ Tree = Mapping[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class TuwunelConfig:
-    """What an import needs of tuwunel.toml; `providers` are settings about other places of media than its folder."""
+    """What an import needs of tuwunel.toml; `providers` are settings about other places of media than its folder.
+
+    `denied_servers` are patterns of servers whose media are not given out.
+    """
 
     server_name: str
     database_path: Path
     media_path: Path
     providers: tuple[str, ...] = ()
+    denied_servers: tuple[str, ...] = ()
 
 
 def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfig:
@@ -47,7 +51,9 @@ def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfi
         raise SourceConfigError(f"{path} lacks global.server_name or global.database_path")
     folder = (base or path.parent) / database
     providers = tuple(sorted(key for key in shared if "storage_provider" in key))
-    return TuwunelConfig(name, folder, folder / "media", providers)
+    denied = shared.get("prevent_media_downloads_from")
+    denied_servers = tuple(map(str, denied)) if isinstance(denied, list) else ()
+    return TuwunelConfig(name, folder, folder / "media", providers, denied_servers)
 
 
 class TuwunelSource(IndexedSource):
@@ -68,6 +74,9 @@ class TuwunelSource(IndexedSource):
     async def preflight(self, *, tries: int = SAMPLES) -> Findings:
         """Look at the database, the folder, and a few originals."""
         findings = Findings(facts=[f"the server name is {self.config.server_name}"])
+        if self.config.denied_servers:
+            names = ", ".join(self.config.denied_servers)
+            findings.warnings.append(f"media of {names} are denied: list them under remote_media.deny_server_names")
         for setting in self.config.providers:
             findings.warnings.append(f"{setting} is not followed: what lies in a bucket alone will be missing")
         await check_shelves(self.shelves, findings)

@@ -56,6 +56,7 @@ class SynapseConfig:
     dynamic_thumbnails: bool = False
     media_repo_enabled: bool = True
     authenticated_media: bool = True
+    denied_servers: tuple[str, ...] = ()
 
 
 def load_synapse_config(paths: Iterable[Path], *, base: Path | None = None) -> SynapseConfig:
@@ -87,8 +88,13 @@ def parse_synapse_config(document: Mapping[str, object], *, base: Path) -> Synap
         url_preview_enabled=bool(document.get("url_preview_enabled", False)),
         dynamic_thumbnails=bool(document.get("dynamic_thumbnails", False)),
         media_repo_enabled=bool(document.get("enable_media_repo", True)),
+        denied_servers=tuple(map(str, _names(document.get("prevent_media_downloads_from")))),
         authenticated_media=bool(document.get("enable_authenticated_media", True)),
     )
+
+
+def _names(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _database(document: Mapping[str, object], base: Path) -> DatabaseAddress:

@@ -33,6 +33,9 @@ async def look_at(config: SynapseConfig, database: Database, tables: Tables, *, 
 def _read_config(config: SynapseConfig, findings: Findings) -> None:
     for module in config.unknown_providers:
         findings.warnings.append(f"the storage provider {module} is not known: what lies only there will be missing")
+    if config.denied_servers:
+        names = ", ".join(config.denied_servers)
+        findings.warnings.append(f"media of {names} are denied: list them under remote_media.deny_server_names")
     state = "still" if config.media_repo_enabled else "not"
     findings.facts.append(f"Synapse itself does {state} serve media (enable_media_repo)")
     findings.facts.append(f"unused media ids expire after {config.unused_expiration_ms} ms")

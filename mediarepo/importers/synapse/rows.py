@@ -12,6 +12,14 @@ from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
 LOCAL, REMOTE = "local_media_repository", "remote_media_cache"
 LOCAL_THUMBNAILS, REMOTE_THUMBNAILS = "local_media_repository_thumbnails", "remote_media_cache_thumbnails"
 TABLES = (LOCAL, REMOTE, LOCAL_THUMBNAILS, REMOTE_THUMBNAILS)
+CHANGES = "quarantined_media_changes"
+_CHANGE = frozenset({"stream_id", "origin", "media_id", "quarantined"})
+_BLOCKS = f"""SELECT DISTINCT COALESCE(c.origin, '') AS media_origin, c.media_id AS media_id FROM {CHANGES} c
+    WHERE c.quarantined AND NOT EXISTS (SELECT 1 FROM {CHANGES} n WHERE n.media_id = c.media_id
+            AND COALESCE(n.origin, '') = COALESCE(c.origin, '') AND n.stream_id > c.stream_id)
+        AND NOT EXISTS (SELECT 1 FROM {LOCAL} m WHERE c.origin IS NULL AND m.media_id = c.media_id)
+        AND NOT EXISTS (SELECT 1 FROM {REMOTE} m WHERE m.media_origin = c.origin AND m.media_id = c.media_id)"""  # noqa: S608 - static text
+_QUARANTINED_BY = "synapse"
 _SHARED = (
     "media_type",
     "media_length",
@@ -88,6 +96,26 @@ class Tables:
             return self._local(media_id, rows[0]) if rows else None
         rows = await self._rows(REMOTE, (*_SHARED, *_REMOTE_ONLY), server_name, media_id)
         return remote_media(rows[0]) if rows else None
+
+    async def blocks(self, address: tuple[str, str] | None = None) -> list[SourceMedia]:
+        """List addresses, or one, that were quarantined last and have no row any more: Synapse 1.152 and later."""
+        if not await self.columns(CHANGES) >= _CHANGE:
+            return []
+        if address is None:
+            return [self._block(row) for row in await self._database.rows(_BLOCKS)]
+        origin = "" if address[0] == self._server_name else address[0]
+        query = f"{_BLOCKS} AND COALESCE(c.origin, '') = {{0}} AND c.media_id = {{1}}"
+        return [self._block(row) for row in await self._database.rows(query, origin, address[1])]
+
+    def _block(self, row: Row) -> SourceMedia:
+        origin = key_text(row["media_origin"])
+        return SourceMedia(
+            server_name=origin or self._server_name,
+            media_id=key_text(row["media_id"]),
+            kind=MediaKind.REMOTE if origin else MediaKind.LOCAL,
+            quarantined_by=_QUARANTINED_BY,
+            block_only=True,
+        )
 
     async def _rows(self, table: str, wanted: Sequence[str], *address: str) -> list[Row]:
         columns = await self.columns(table)

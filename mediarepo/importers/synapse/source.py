@@ -22,6 +22,8 @@ from mediarepo.model.imports import (
     Located,
     MediaKind,
     Orphan,
+    Resolution,
+    ResolutionState,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -29,6 +31,7 @@ from mediarepo.model.imports import (
 
 _BY_KEY = ("media_origin", "media_id")
 _BY_PLACE = ("media_origin || '/'", "COALESCE(filesystem_id, '')", "media_id")
+_NO_ROW = Resolution(ResolutionState.MISSING, "quarantined, and there is no such media any more")
 _FRESH_MS = 10 * 60 * 1000
 
 
@@ -85,7 +88,10 @@ class SynapseSource(ShelvedSource):
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
         """Get one row as it is now."""
-        return await self.tables.get(server_name, media_id)
+        found = await self.tables.get(server_name, media_id)
+        if found is not None:
+            return found
+        return next(iter(await self.tables.blocks((server_name, media_id))), None)
 
     def place(self, media: SourceMedia) -> Placed:
         """Say at which path a row's bytes lie."""
@@ -96,7 +102,7 @@ class SynapseSource(ShelvedSource):
         return thumbnail_paths(thumbnail)
 
     async def located(self) -> AsyncGenerator[Located | Orphan, None]:
-        """Walk through all media and bytes: local ones, those of previews, those of other servers."""
+        """Walk through all media and bytes: local ones, those of previews, those of other servers, then blocks."""
         started_ts = self._now_ms() - _FRESH_MS
         joining = Joining(self.shelves, started_ts=started_ts, is_known=self._is_known)
         remote = self.tables.remote(_BY_PLACE, where="media_origin <> {0}", arguments=(self.config.server_name,))
@@ -108,6 +114,8 @@ class SynapseSource(ShelvedSource):
             async with aclosing(joining.join(mapped(rows, place), folder_of(kind))) as meetings:
                 async for met in meetings:
                     yield met
+        for block in await self.tables.blocks():
+            yield Located(block, _NO_ROW)
 
     async def _is_known(self, path: str) -> bool:
         found = media_of(path)

@@ -125,8 +125,8 @@ class Judge:
     def _decide(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
         settled = (
             self._refused(media, known)
-            or _blocked(media)
             or _here_already(media, known)
+            or _blocked(media)
             or self._unwanted(media, resolution)
         )
         if settled is not None:

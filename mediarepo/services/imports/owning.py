@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.import_verifying import ImportedContent, ImportedContents
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import Content, ImportSource, ItemMode
@@ -29,6 +30,7 @@ class Owning:
     carrier: Carrier
     jobs: int
     on_owned: Callable[[int], None]
+    failed: int = 0
 
     async def own_all(self, known: ImportSource) -> None:
         """Take over everything that was adopted from a source."""
@@ -39,9 +41,26 @@ class Owning:
         ):
             async for content in walk:
                 await slots.acquire()
-                group.create_task(_released(slots, self._own(content)))
+                group.create_task(_released(slots, self._own_or_note(content)))
 
-    async def _own(self, content: ImportedContent) -> None:
+    async def _own_or_note(self, content: ImportedContent) -> None:
+        """Take one object over; one that cannot be does not keep the others."""
+        try:
+            reason = await self._own(content)
+        except LeaseLostError:
+            raise
+        except Exception as exc:
+            log.exception("not_taken_over", mxc=str(content.mxc), reason=str(exc))
+            self.failed += 1
+            return
+        if reason is not None:
+            log.error("not_taken_over", mxc=str(content.mxc), reason=reason)
+            self.failed += 1
+            return
+        self.on_owned(content.blob.size_bytes)
+
+    async def _own(self, content: ImportedContent) -> str | None:
+        """Take one object over; says why not when its bytes cannot be had."""
         shelf = self._shelf(content.blob.store)
         address = self.source.bucket_addresses[shelf]
         blob = content.blob
@@ -58,11 +77,10 @@ class Owning:
         mode = ItemMode.COPY if near else ItemMode.STREAM
         entry = await self.carrier.carry(Carry(media, found, Route(mode)))
         if entry.content is None:
-            log.error("not_taken_over", mxc=str(content.mxc), reason=entry.why)
-            return
+            return entry.why or "it has no content"
         await self._note(content, entry.content)
         self.carrier.forget([entry.content])
-        self.on_owned(blob.size_bytes)
+        return None
 
     async def _note(self, content: ImportedContent, made: Content) -> None:
         verified = made.sha256_known or content.sha256_state is Sha256State.VERIFIED

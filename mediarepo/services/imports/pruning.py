@@ -1,9 +1,15 @@
 """Media that the source has removed, removed here too."""
 
+import structlog
+
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.import_ledger import ImportLedger
+from mediarepo.errors import UnavailableError
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.import_items import ImportSource, ItemState
 from mediarepo.model.mxc import Mxc
+
+log = structlog.get_logger(__name__)
 
 _MAX_GONE_SHARE = 0.05
 _MIN_GONE = 20
@@ -22,5 +28,16 @@ async def prune(known: ImportSource, ledger: ImportLedger, deleting: Deleting) -
     removed = 0
     async for item in ledger.items(known.source_id, only_open=True):
         if item.gone and item.state is ItemState.COMMITTED:
-            removed += await deleting.delete(Mxc(item.server_name, item.media_id))
+            removed += await _delete(deleting, Mxc(item.server_name, item.media_id))
     return removed
+
+
+async def _delete(deleting: Deleting, mxc: Mxc) -> bool:
+    """Delete media; what cannot be deleted is left for the next run, and keeps none of the others."""
+    try:
+        return await deleting.delete(mxc)
+    except UnavailableError:
+        raise
+    except Exception:
+        log.exception("item_set_aside", queue=Queue.IMPORTS, item=str(mxc))
+        return False
