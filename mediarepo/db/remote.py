@@ -46,6 +46,20 @@ class RemoteTable:
         row = await self._database.get("SELECT EXISTS (SELECT FROM quarantined_hash WHERE sha256 = $1)", sha256)
         return bool(row is not None and row[0])
 
+    async def may_content_be_hidden(self, least_bytes: int, most_bytes: int | None) -> bool:
+        """Say whether quarantined content could have such a length; None: whatever length there is.
+
+        Content whose length is not known, as in imported lists of hashes, could have any.
+        """
+        row = await self._database.get(
+            """SELECT EXISTS (SELECT FROM quarantined_hash WHERE size_bytes IS NULL)
+                OR EXISTS (SELECT FROM quarantined_hash WHERE size_bytes >= $1
+                    AND ($2::bigint IS NULL OR size_bytes <= $2))""",
+            least_bytes,
+            most_bytes,
+        )
+        return bool(row is not None and row[0])
+
     async def failure(self, mxc: Mxc) -> PastFailure | None:
         """Read how the last fetch failed, if it did."""
         row = await self._database.get(

@@ -8,7 +8,7 @@ import structlog
 
 from mediarepo.config.remote_media import RemoteMediaConfig
 from mediarepo.db.remote import RemoteTable
-from mediarepo.errors import BadRequestError, TooLargeError, TooSlowError
+from mediarepo.errors import BadRequestError, NotFoundError, TooLargeError, TooSlowError
 from mediarepo.federation.contents import Fetcher, RemoteContent
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.fetching import FetchError, FetchReason
@@ -84,8 +84,16 @@ class Fetching:
             created_ts=self.now_ms(),
             lease=lease,
         )
-        tee = None if again else self._tee(flight, media, content)
+        tee = None if again else await self._tee(flight, media, content)
         body = _TeedBody(content, tee, self.config.min_bytes_per_s)
+        try:
+            await self._store_body(flight, media, content, body)
+        except BaseException:
+            if tee is not None:  # at once: nobody is to begin reading what has failed already
+                tee.fail(NotFoundError("the media could not be fetched"))
+            raise
+
+    async def _store_body(self, flight: Flight, media: NewMedia, content: RemoteContent, body: "_TeedBody") -> None:
         try:
             await self.uploads.store(
                 media,
@@ -101,13 +109,19 @@ class Fetching:
         except BadRequestError as exc:
             raise FetchError(FetchReason.BROKEN_OFF, exc.message) from exc
 
-    def _tee(self, flight: Flight, media: NewMedia, content: RemoteContent) -> Tee | None:
-        """Make a tee if the other server declared a length and there is memory for it."""
+    async def _tee(self, flight: Flight, media: NewMedia, content: RemoteContent) -> Tee | None:
+        """Make a tee if there is memory for it, shown from its first bytes on unless the content may be a hidden one.
+
+        Then content of up to one part is held back until its hash is known, and of larger content nothing is passed on.
+        """
         at_most, part_bytes = content.at_most_bytes, self.uploads.config.part_bytes
-        if at_most is None or at_most > self.config.max_bytes + _WINDOW_BYTES:
+        if at_most is not None and at_most > self.config.max_bytes + _WINDOW_BYTES:
             return None
-        small = at_most <= part_bytes
-        held_bytes = at_most if small else _WINDOW_BYTES
+        held_back = await self._may_be_hidden(content)
+        small = at_most is not None and at_most <= part_bytes
+        if held_back and not small:
+            return None
+        held_bytes = at_most if small and at_most is not None else _WINDOW_BYTES
         if not self.budget.take(held_bytes):
             return None
         flight.on_landed(lambda: self.budget.give(held_bytes))
@@ -117,9 +131,16 @@ class Fetching:
             window_bytes=None if small else _WINDOW_BYTES,
             rest=flight.send_rest,
         )
-        if not small:
-            flight.show(tee)
+        if not held_back:
+            tee.on_first_bytes = lambda: flight.show(tee)
         return tee
+
+    async def _may_be_hidden(self, content: RemoteContent) -> bool:
+        if content.size_bytes is not None:
+            return await self.table.may_content_be_hidden(content.size_bytes, content.size_bytes)
+        most = content.at_most_bytes
+        least = 0 if most is None else max(0, most - _FRAME_BYTES)
+        return await self.table.may_content_be_hidden(least, most)
 
     async def _hashed(self, flight: Flight, body: "_TeedBody", sha256: bytes) -> None:
         """Let clients have the content, now that its hash is known, unless that is hidden; it is stored in any case."""

@@ -25,7 +25,9 @@ class Flight:
         self._on_landed: list[Callable[[], None]] = []
 
     def show(self, tee: Tee) -> None:
-        """Let those who wait read along."""
+        """Let those who wait read along, unless the fetch has ended."""
+        if self._landed.is_set():
+            return
         self.tee = tee
         self._shown.set()
 

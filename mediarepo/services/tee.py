@@ -16,16 +16,25 @@ Rest = Callable[[int, Sink], Awaitable[None]]
 """Sends what is left from an offset on, from S3, once everything is stored."""
 
 
+_ANNOUNCING_S = 0.05
+_ANNOUNCING_WINDOWS = 8
+"""How long, and how many windows at most, the first bytes are kept for those who are just being told of them."""
+
+
 class Tee:
     """Bytes on their way, for any number of readers; `window_bytes` is what is kept of them, None: everything.
 
     `media` is what the row is going to be; `size_bytes` is None while the length is not known for certain.
+    `on_first_bytes` is called once, soon after the first bytes have come: an answer that is broken within its first
+    piece has failed by then.
     """
 
     def __init__(self, media: Media, *, size_bytes: int | None, window_bytes: int | None, rest: Rest) -> None:
         self.media = media
         self.size_bytes = size_bytes
         self._window_bytes = window_bytes
+        self.on_first_bytes: Callable[[], None] | None = None
+        self._announcing = False
         self._rest = rest
         self._pieces: deque[bytes] = deque()
         self._start = 0
@@ -43,10 +52,24 @@ class Tee:
         """Take the next bytes; the oldest leave when the window is full."""
         self._pieces.append(piece)
         self._end += len(piece)
+        if self.on_first_bytes is not None:
+            self._announcing = True
+            asyncio.get_running_loop().call_soon(self._announce, self.on_first_bytes)
+            self.on_first_bytes = None
         if self._window_bytes is not None:
-            while len(self._pieces) > 1 and self._end - self._start > self._window_bytes:
+            window_bytes = self._window_bytes * (_ANNOUNCING_WINDOWS if self._announcing else 1)
+            while len(self._pieces) > 1 and self._end - self._start > window_bytes:
                 self._start += len(self._pieces.popleft())
         self._tell()
+
+    def _announce(self, call: Callable[[], None]) -> None:
+        """Tell of the first bytes, and keep them until those who wait have had their turn."""
+        if self._failure is None:
+            call()
+        asyncio.get_running_loop().call_later(_ANNOUNCING_S, self._announced)
+
+    def _announced(self) -> None:
+        self._announcing = False
 
     def end(self) -> None:
         """Say that these were all bytes, and that readers may have them."""
