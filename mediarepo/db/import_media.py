@@ -103,6 +103,17 @@ async def _refresh_flags(connection: Connection, source_id: int, columns: Sequen
         protected,
         quarantined_by,
     )
+    await _refresh_quarantine_elsewhere(connection, source_id, names, ids, quarantined_by)
+
+
+async def _refresh_quarantine_elsewhere(
+    connection: Connection,
+    source_id: int,
+    names: Sequence[object],
+    ids: Sequence[object],
+    quarantined_by: Sequence[object],
+) -> None:
+    """Hide media that were made here, or came from elsewhere, while the source hides them."""
     await connection.execute(
         """UPDATE media m SET quarantined_by = e.quarantined_by
            FROM unnest($2::text[], $3::text[], $4::text[]) AS e (server_name, media_id, quarantined_by)
@@ -110,6 +121,17 @@ async def _refresh_flags(connection: Connection, source_id: int, columns: Sequen
                AND m.import_source_id IS DISTINCT FROM $1 AND e.quarantined_by IS NOT NULL
                AND NOT EXISTS (SELECT FROM import_item i WHERE i.source_id = $1 AND i.server_name = e.server_name
                    AND i.media_id = e.media_id AND i.quarantined_by IS NOT DISTINCT FROM e.quarantined_by)""",
+        source_id,
+        names,
+        ids,
+        quarantined_by,
+    )
+    await connection.execute(
+        """UPDATE media m SET quarantined_by = NULL
+           FROM unnest($2::text[], $3::text[], $4::text[]) AS e (server_name, media_id, quarantined_by)
+               JOIN import_item i ON i.source_id = $1 AND i.server_name = e.server_name AND i.media_id = e.media_id
+           WHERE m.server_name = e.server_name AND m.media_id = e.media_id AND m.import_source_id IS DISTINCT FROM $1
+               AND e.quarantined_by IS NULL AND m.quarantined_by = i.quarantined_by""",
         source_id,
         names,
         ids,

@@ -190,3 +190,21 @@ async def test_rows_whose_ids_are_none_are_listed_and_exported_within_the_archiv
     assert len({entry["path"] for entry in manifest}) == len(manifest)
     assert all((out / entry["path"]).resolve().is_relative_to(out.resolve()) for entry in manifest)
     assert all((out / entry["path"]).read_bytes() == PICTURE for entry in manifest)
+
+
+@pytest.mark.parametrize(
+    "key", ["\n", "a\r\nb", "../../x", "%00", "?x=1", "#a", "\x01", "\ufffe", "é" * 600, "k" * 3000, " ", "a//b", "."]
+)
+async def test_a_blob_at_a_key_that_no_object_can_have_is_answered_too(
+    ours: Installation, peer: Peer, key: str
+) -> None:
+    media_id = await ours.upload(secrets.token_bytes(50))
+    await ours.rows(
+        "UPDATE blob SET object_key = $2 WHERE blob_id = (SELECT blob_id FROM media WHERE media_id = $1)",
+        media_id,
+        f"{ours.store.prefix}/{key}",
+    )
+    found = [status for _, status, _ in await answers(ours, peer, media_id)]
+    await ours.rows("DELETE FROM media WHERE media_id = $1", media_id)
+
+    assert set(found) <= {200, 206, 304, 400, 404, 503}

@@ -167,6 +167,24 @@ async def test_what_changes_at_the_source_changes_here(moving: MovingIn, synapse
     assert figures["unchanged"] == 19
 
 
+async def test_what_the_source_hid_of_media_that_were_made_here_is_shown_when_the_source_shows_it(
+    moving: MovingIn, synapse: Path
+) -> None:
+    add(synapse, "madehereAAAA", b"content")
+    await moving.run()
+    await moving.own.rows("UPDATE media SET import_source_id = NULL WHERE media_id = 'madehereAAAA'")
+    statuses = []
+    for quarantined_by in ("'@a:b'", "NULL"):
+        change(
+            synapse,
+            f"UPDATE local_media_repository SET quarantined_by = {quarantined_by} WHERE media_id = 'madehereAAAA'",  # noqa: S608 - static text
+        )
+        await moving.run()
+        statuses.append((await moving.get(NAME, "madehereAAAA")).status)
+
+    assert statuses == [404, 200]
+
+
 async def test_what_admins_decide_here_stays_unless_it_changes_at_the_source(moving: MovingIn, synapse: Path) -> None:
     await moving.run()
     await moving.own.rows("UPDATE media SET quarantined_by = NULL WHERE media_id = $1", HIDDEN)

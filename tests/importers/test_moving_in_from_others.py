@@ -250,6 +250,14 @@ async def test_a_hosted_synapses_media_move_in_by_http(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, sqlite_store: Path
 ) -> None:
     fake = FakeSynapse(sqlite_store)
+    for origin, media_id, hidden in [
+        ("far.test", "blockedAAAA", True),
+        ("far.test", "shownAAAAAA", True),
+        ("far.test", "shownAAAAAA", False),
+        (None, "deletedAAAA", True),
+        (None, "HcFtaDvniAHtPtCKyzAIMQAh", True),
+    ]:
+        fake.changes.append({"origin": origin, "media_id": media_id, "quarantined": hidden})
     async with running(fake) as hosted:
         url = hosted._getter._base  # type: ignore[attr-defined]
         source = {"kind": "synapse-http", "url": url, "admin_token": TOKEN, "server_name": "fix.test"}
@@ -257,8 +265,14 @@ async def test_a_hosted_synapses_media_move_in_by_http(
             figures = await moving.run()
             items, _, summary = await moving.report()
             photo = await moving.get("fix.test", "KHUabRSCxHJxifHTrQWdABGy")
+            blocked = await moving.get("far.test", "blockedAAAA")
             again = await moving.run()
 
-    assert (figures["rows"], summary["balances"], again["unchanged"]) == (22, True, 22)
+    assert (figures["rows"], summary["balances"], again["unchanged"]) == (24, True, 24)
+    assert {key for key, item in items.items() if (item["reason"] or "").startswith("blocked")} == {
+        "blockedAAAA",
+        "deletedAAAA",
+    }
+    assert blocked.status == 404
     assert photo.body == (sqlite_store / "media_store/local_content/KH/Ua/bRSCxHJxifHTrQWdABGy").read_bytes()
     assert items["KHUabRSCxHJxifHTrQWdABGy"]["mode"] == "upload"

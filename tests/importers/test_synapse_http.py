@@ -30,10 +30,12 @@ class FakeSynapse:
         self.store = store / "media_store"
         self.knows_single_media = True
         self.down = False
+        self.changes: list[dict[str, Any]] = []
         self.app = web.Application(middlewares=[self.guard])
         self.app.router.add_get("/_synapse/admin/v2/users", self.users)
         self.app.router.add_get("/_synapse/admin/v1/users/{user}/media", self.media)
         self.app.router.add_get("/_synapse/admin/v1/statistics/users/media", self.statistics)
+        self.app.router.add_get("/_synapse/admin/v1/media/quarantine_changes", self.quarantine_changes)
         self.app.router.add_get("/_synapse/admin/v1/media/{server}/{id}", self.single)
         self.app.router.add_get("/_matrix/client/v1/media/download/{server}/{id}", self.download)
 
@@ -65,6 +67,11 @@ class FakeSynapse:
     async def statistics(self, request: web.Request) -> web.Response:
         lengths = [row["media_length"] or 0 for row in self.rows]
         return self._page(request, "users", [{"media_count": 1, "media_length": length} for length in lengths])
+
+    async def quarantine_changes(self, request: web.Request) -> web.Response:
+        start = int(request.query["from"])
+        page = self.changes[start : start + PAGE]
+        return web.json_response({"changes": page, "next_batch": start + len(page)})
 
     async def single(self, request: web.Request) -> web.Response:
         if not self.knows_single_media:

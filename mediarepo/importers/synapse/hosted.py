@@ -13,6 +13,7 @@ from mediarepo.model.imports import (
     DownloadBytes,
     Findings,
     Located,
+    MediaKind,
     Orphan,
     Resolution,
     ResolutionState,
@@ -27,6 +28,8 @@ _OK, _FORBIDDEN, _NOT_FOUND = 200, (401, 403), 404
 _PREVIEW = re.compile(r"\d\d\d\d-\d\d-\d\d_")
 _DAY_MS = 86_400_000
 _SHELF = "http"
+_CHANGES = "/_synapse/admin/v1/media/quarantine_changes"
+_NOT_SEEN = Resolution(ResolutionState.MISSING, "quarantined, and no row of it can be seen")
 
 
 class HttpGetter(Protocol):
@@ -167,9 +170,40 @@ class HostedSynapseSource:
         return Resolution(ResolutionState.FOUND, "to be downloaded", found, (found,))
 
     async def located(self) -> AsyncGenerator[Located | Orphan, None]:
-        """Walk through all media; orphans cannot be seen."""
+        """Walk through all media, then through blocks; orphans cannot be seen."""
+        seen = set[str]()
         async for media in self.media():
+            seen.add(media.media_id)
             yield Located(media, await self.locate(media))
+        for block in await self._blocks():
+            if block.kind is MediaKind.REMOTE or block.media_id not in seen:
+                yield Located(block, _NOT_SEEN)
+
+    async def _blocks(self) -> list[SourceMedia]:
+        """List addresses that were quarantined last, other servers' too, whose rows cannot be seen (Synapse 1.152)."""
+        hidden: dict[tuple[str, str], bool] = {}
+        start = "0"
+        while True:
+            status, body = await self._getter.get_json(_CHANGES, {"from": start})
+            if status != _OK or not isinstance(body, Mapping):
+                break  # an older Synapse, which keeps no such list
+            changes, following = _entries(body, "changes"), str(body.get("next_batch"))
+            for change in changes:
+                origin, media_id = change.get("origin") or self._server_name, change.get("media_id")
+                hidden[str(origin), str(media_id)] = change.get("quarantined") is True
+            if not changes or following == start:
+                break
+            start = following
+        return [self._block(*address) for address, quarantined in hidden.items() if quarantined]
+
+    def _block(self, server_name: str, media_id: str) -> SourceMedia:
+        return SourceMedia(
+            server_name=server_name,
+            media_id=media_id,
+            kind=MediaKind.LOCAL if server_name == self._server_name else MediaKind.REMOTE,
+            quarantined_by="synapse",
+            block_only=True,
+        )
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through nothing: the admin API does not tell of thumbnails."""
