@@ -93,6 +93,10 @@ class MissingParamError(MatrixError):
     """A required parameter is absent."""
 
 
+class UnsupportedEncodingError(MatrixError):
+    """The body is encoded on its way in a form that is not undone here (RFC 9112, section 6.1)."""
+
+
 class BadRequestError(MatrixError):
     """The request is not HTTP as it should be, or its body ended early."""
 

@@ -6,7 +6,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from mediarepo.errors import BadRequestError, MatrixError, UnrecognizedMethodError, UnrecognizedPathError
+from mediarepo.errors import (
+    BadRequestError,
+    MatrixError,
+    UnrecognizedMethodError,
+    UnrecognizedPathError,
+    UnsupportedEncodingError,
+)
 from mediarepo.web.keys import IN_FLIGHT, METRICS, SETTINGS
 from mediarepo.web.limits import count_bytes
 from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers
@@ -45,6 +51,8 @@ async def answer_in_matrix(request: web.Request, handler: Handler) -> web.Stream
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=PREFLIGHT)
     try:
+        if "Transfer-Encoding" in request.headers:
+            _check_transfer_encoding(request)
         return await handler(request)
     except MatrixError as exc:
         return _refuse(request, exc)
@@ -55,6 +63,13 @@ async def answer_in_matrix(request: web.Request, handler: Handler) -> web.Stream
     except Exception:
         log.exception("unexpected_error", endpoint=endpoint_name(request))
         return json_response({"errcode": "M_UNKNOWN", "error": "Internal server error"}, status=500)
+
+
+def _check_transfer_encoding(request: web.Request) -> None:
+    """Refuse what would be stored as it came over the wire instead of as it was meant."""
+    codings = ",".join(request.headers.getall("Transfer-Encoding")).split(",")
+    if [coding.strip().lower() for coding in codings if coding.strip()] != ["chunked"]:
+        raise UnsupportedEncodingError("only the transfer encoding chunked is understood")
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:

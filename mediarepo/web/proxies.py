@@ -1,6 +1,7 @@
 """Whose forwarded headers are believed."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -15,10 +16,15 @@ class TrustedProxies:
         self._known: dict[str, bool] = {}
 
     def host(self, request: web.Request) -> str:
-        """Read the Host that the client used, as a trusted proxy tells it, or as the request says."""
+        """Read the Host that the client used, as a trusted proxy tells it, or as the request says.
+
+        The authority of a request line with a whole URL counts more than a Host header (RFC 9112, section 3.2.2).
+        """
         forwarded = request.headers.get("X-Forwarded-Host")
         if forwarded is not None and self._trusts(request):
             return forwarded.partition(",")[0].strip()
+        if not request.raw_path.startswith("/"):
+            return _authority(request.raw_path)
         return request.headers.get("Host", "")
 
     def client_address(self, request: web.Request) -> str:
@@ -49,6 +55,13 @@ class TrustedProxies:
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         return any(ip in network for network in self._networks if network.version == ip.version)
+
+
+def _authority(request_target: str) -> str:
+    """Read the authority of a request target in absolute form; empty when there is none."""
+    _, separator, rest = request_target.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0] if separator else ""
+    return authority.rpartition("@")[2]
 
 
 def _peer(request: web.Request) -> str | None:

@@ -36,6 +36,7 @@ REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
     errors.BadJsonError: Refusal(400, "M_BAD_JSON"),
     errors.MissingParamError: Refusal(400, "M_MISSING_PARAM"),
     errors.BadRequestError: Refusal(400, "M_UNKNOWN"),
+    errors.UnsupportedEncodingError: Refusal(501, "M_UNRECOGNIZED"),
     errors.CannotOverwriteMediaError: Refusal(409, "M_CANNOT_OVERWRITE_MEDIA"),
     errors.TooLargeError: Refusal(413, "M_TOO_LARGE"),
     errors.TooSlowError: Refusal(408, "M_UNKNOWN"),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.installation import SERVER_NAME, TOKEN, Installation
+from tests.support.installation import OTHER_SERVER_NAME, SERVER_NAME, TOKEN, Installation
 from tests.support.raw import RawConnection, ask_raw
 
 AUTH = f"Host: {SERVER_NAME}\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -436,5 +436,58 @@ async def test_a_huge_range_header_is_cheap_and_ignored(shared: Installation, me
 
 async def test_a_get_with_a_body_is_answered(shared: Installation, media_id: str) -> None:
     answer = await shared.get(shared.download_path(media_id), data=b"what is this")
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("target_host", "host", "status"),
+    [
+        (SERVER_NAME, OTHER_SERVER_NAME, 200),
+        (SERVER_NAME, "nobody.example", 200),
+        (f"{SERVER_NAME}:8448", OTHER_SERVER_NAME, 200),
+        (f"user@{SERVER_NAME}", OTHER_SERVER_NAME, 200),
+        (OTHER_SERVER_NAME, SERVER_NAME, 401),
+        ("nobody.example", SERVER_NAME, 404),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+async def test_the_host_of_a_whole_url_counts_more_than_the_header(
+    shared: Installation, target_host: str, host: str, status: int, scheme: str
+) -> None:
+    target = f"{scheme}://{target_host}/_matrix/client/v1/media/config"
+    request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+
+    answer = await ask_raw(shared.url, request.encode())
+
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        "gzip, chunked",
+        "gzip,chunked",
+        "deflate, gzip, chunked",
+        "chunked, chunked",
+        "identity, chunked",
+        "GZIP, Chunked",
+    ],
+)
+async def test_bodies_are_chunked_or_nothing(shared: Installation, coding: str) -> None:
+    body = "4\r\nbody\r\n0\r\n\r\n"
+
+    answer = await ask_raw(shared.url, f"{UPLOAD}{AUTH}Transfer-Encoding: {coding}\r\n\r\n{body}".encode())
+
+    assert (answer.status, answer.json["errcode"]) in {(501, "M_UNRECOGNIZED"), (400, "M_UNKNOWN")}
+    split = "".join(f"Transfer-Encoding: {one.strip()}\r\n" for one in coding.split(","))
+    answer = await ask_raw(shared.url, f"{UPLOAD}{AUTH}{split}\r\n{body}".encode())
+    assert (answer.status, answer.json["errcode"]) in {(501, "M_UNRECOGNIZED"), (400, "M_UNKNOWN")}
+
+
+async def test_a_chunked_body_in_any_case_is_stored(shared: Installation) -> None:
+    body = "4\r\nbody\r\n0\r\n\r\n"
+
+    answer = await ask_raw(shared.url, f"{UPLOAD}{AUTH}Transfer-Encoding: Chunked\r\n\r\n{body}".encode())
 
     assert answer.status == 200
