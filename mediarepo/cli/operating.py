@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from mediarepo.app.federating import read_signing_keys
@@ -13,15 +14,20 @@ from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.config.settings import Settings
+from mediarepo.config.warnings import config_warnings
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.services.fsck import Thoroughness
 from mediarepo.telemetry.logs import set_up_logs
+
+log = structlog.get_logger(__name__)
 
 
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Serve until stopped."""
     settings = read_settings(config)
     set_up_logs(settings.log)
+    for warning in config_warnings(settings):
+        log.warning("config_warning", warning=warning)
     run(_serve(settings))
 
 
@@ -61,7 +67,10 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
     for name, source in settings.imports.items():
         reading = "looked through until all has moved in" if source.read_through else "imported from when asked to"
         typer.echo(f"import {name}: {source.kind}, {reading}")
-    typer.echo(f"{config}: good")
+    warnings = config_warnings(settings)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{config}: usable, with {len(warnings)} warnings" if warnings else f"{config}: good")
 
 
 def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:
