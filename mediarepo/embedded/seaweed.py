@@ -168,6 +168,9 @@ def _answers(addresses: list[str]) -> bool:
         for address in addresses:
             with urllib.request.urlopen(address, timeout=2):  # noqa: S310 - http, our own
                 pass
-    except (OSError, urllib.error.URLError):
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        return False
+    except OSError:
         return False
     return True

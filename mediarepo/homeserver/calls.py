@@ -10,6 +10,7 @@ import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.errors import HomeserverUnavailableError
+from mediarepo.outbound.trust import tls_context
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,7 @@ class HomeserverCalls:
     def __init__(self, config: IdentityConfig) -> None:
         self._timeout = aiohttp.ClientTimeout(total=config.timeout_ms / 1000)
         self._session: aiohttp.ClientSession | None = None
-        self._tls: dict[str, ssl.SSLContext] = {}
+        self._tls: dict[str | None, ssl.SSLContext] = {}
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
@@ -63,11 +64,9 @@ class HomeserverCalls:
                 retry_after_s=RETRY_AFTER_S,
             ) from exc
 
-    def _tls_for(self, homeserver: HomeserverConfig) -> ssl.SSLContext | bool:
-        if homeserver.ca_file is None:
-            return True
+    def _tls_for(self, homeserver: HomeserverConfig) -> ssl.SSLContext:
         if homeserver.ca_file not in self._tls:
-            self._tls[homeserver.ca_file] = ssl.create_default_context(cafile=homeserver.ca_file)
+            self._tls[homeserver.ca_file] = tls_context(homeserver.ca_file)
         return self._tls[homeserver.ca_file]
 
 

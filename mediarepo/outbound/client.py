@@ -16,6 +16,7 @@ from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.failures import explained
 from mediarepo.outbound.resolving import GuardedResolver, Lookup, SystemLookup
 from mediarepo.outbound.targets import Patience, Target
+from mediarepo.outbound.trust import tls_context
 from mediarepo.outbound.urls import check_request_target, joined, parse_url
 
 __all__ = ["Answer", "Outbound"]
@@ -45,7 +46,7 @@ class Outbound:
         self._resolver = GuardedResolver(
             rules, lookup or self._own_lookup or SystemLookup(), config.resolve_timeout_ms / 1000
         )
-        self._tls = ssl.create_default_context(cafile=config.ca_file)
+        self._tls = tls_context(config.ca_file)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         self._session: aiohttp.ClientSession | None = None
 

@@ -11,6 +11,7 @@ from yarl import URL
 
 from mediarepo.config.stores import Checksum, StoreConfig
 from mediarepo.model.spans import Span
+from mediarepo.outbound.trust import tls_context
 from mediarepo.storage.bodies import Chunks, checksum_header, md5_header
 from mediarepo.storage.credentials import CredentialSource
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UnknownLengthError
@@ -236,6 +237,6 @@ def _address(config: StoreConfig) -> tuple[str, str, str]:
 
 def _trust(config: StoreConfig) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=config.ca_file)
+        return tls_context(config.ca_file)
     except OSError as exc:  # ssl.SSLError is one
         raise StoreMisconfiguredError(f"ca_file {config.ca_file} cannot be used: {exc.strerror or exc}") from exc

@@ -91,7 +91,8 @@ async def test_a_reader_has_neither_environment_nor_descriptors_nor_user_of_the_
         status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
         if os.getuid() == 0:  # only root may look at a process that is not dumpable
             targets = {str(one.readlink()) for one in (proc / "fd").iterdir()}
-            assert not {one for one in targets if one.startswith("/") and one != "/dev/null"}
+            files = {one for one in targets if one.startswith("/") and one != "/dev/null"}
+            assert not {one for one in files if "/libffi.so" not in one}  # a recent libffi holds itself open
             assert b"s3cret" not in (proc / "environ").read_bytes()
             assert status["Uid"].split() == ["65534"] * 4
     assert status["Seccomp"] == "2"

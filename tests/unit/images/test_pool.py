@@ -70,7 +70,8 @@ async def test_workers_know_nothing_of_the_servers_environment(studio: Studio, m
     (pid,) = studio.pool.pids
     environment = Path(f"/proc/{pid}/environ").read_bytes()
     status = Path(f"/proc/{pid}/status").read_text()
-    descriptors = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    descriptors = [one for one in opened if "/libffi.so" not in one]  # a recent libffi holds itself open
 
     assert b"MEDIAREPO" not in environment
     assert {entry.split(b"=")[0] for entry in environment.split(b"\0") if entry} <= {b"PATH", b"LC_ALL"}
