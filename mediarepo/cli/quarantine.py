@@ -12,6 +12,7 @@ from mediarepo.cli.media import Reason
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.config.settings import Settings
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES, without_short_content
 
 quarantine_cli = typer.Typer(help="Hide content and show it again.", no_args_is_help=True)
 
@@ -94,8 +95,11 @@ def import_(file: Lines, reason: Reason = None, config: ConfigFile = DEFAULT_CON
 
 async def _import(settings: Settings, hashes: list[bytes], reason: str | None) -> None:
     async with administering(settings) as administration:
-        count = await administration.quarantine.hide_hashes(hashes, operator(settings), reason=reason)
-    typer.echo(f"{count} hashes hidden, {len(hashes) - count} were hidden before")
+        chosen = without_short_content(hashes)
+        count = await administration.quarantine.hide_hashes(chosen, operator(settings), reason=reason)
+    typer.echo(f"{count} hashes hidden, {len(chosen) - count} were hidden before")
+    if left_out := len(set(hashes)) - len(chosen):
+        typer.echo(f"{left_out} left out: content below {SMALLEST_HIDDEN_BYTES} bytes is hidden by its address only")
 
 
 def _read(file: Path) -> list[bytes]:

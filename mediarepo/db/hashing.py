@@ -8,6 +8,7 @@ from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 _BLOB = "b.blob_id, b.store, b.object_key, b.size_bytes"
 _UNKNOWN = "b.sha256_state = 'unknown' AND b.parent_blob_id IS NULL AND b.missing_ts IS NULL"
@@ -36,7 +37,8 @@ class HashingTable:
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT {_BLOB} FROM blob b WHERE {_UNKNOWN} AND (EXISTS (
-                        SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)
+                        SELECT FROM quarantined_hash q WHERE b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
+                            AND (q.size_bytes IS NULL OR q.size_bytes = b.size_bytes))
                         OR EXISTS (SELECT FROM failed_item f
                             WHERE f.queue = '{Queue.HASHING}' AND f.item_key = b.blob_id::text))
                         AND {is_due(Queue.HASHING, "b.blob_id::text")}
@@ -53,6 +55,7 @@ class HashingTable:
                     SELECT b.sha256, b.size_bytes, m.quarantined_by, m.quarantine_reason, {NOW_MS}
                     FROM blob b JOIN media m USING (blob_id)
                     WHERE b.blob_id = $1 AND b.sha256_state = 'verified' AND m.quarantined_by IS NOT NULL
+                        AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
                         AND NOT m.protected AND NOT EXISTS (SELECT FROM import_item i
                             WHERE i.source_id = m.import_source_id AND i.server_name = m.server_name
                                 AND i.media_id = m.media_id AND i.quarantined_by = m.quarantined_by)

@@ -17,6 +17,7 @@ from mediarepo.db.recording import NOTIFY
 from mediarepo.model.import_items import Entry
 from mediarepo.model.imports import SourceKey
 from mediarepo.model.leases import Lease
+from mediarepo.model.short_content import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
 
 
 class ImportCommits:
@@ -79,12 +80,15 @@ class ImportCommits:
                     SELECT DISTINCT ON (i.sha256) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes
                     FROM import_item i
                     WHERE i.source_id = $1 AND i.quarantined_by IS NOT NULL AND i.sha256 IS NOT NULL AND NOT i.gone
+                        AND i.sha256 <> $3
+                        AND coalesce(i.size_bytes, {SMALLEST_HIDDEN_BYTES}) >= {SMALLEST_HIDDEN_BYTES}
                         AND NOT EXISTS (SELECT FROM import_item o
                             WHERE o.source_id = $1 AND o.sha256 = i.sha256 AND o.quarantined_by IS NULL
                                 AND NOT o.protected AND NOT o.gone AND o.state = 'committed')
                     ORDER BY i.sha256 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 source_id,
                 note,
+                EMPTY_SHA256,
             )
             await connection.execute(
                 """DELETE FROM quarantined_hash q WHERE q.reason = $2 AND NOT EXISTS (

@@ -6,9 +6,11 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.deleting import lock_media_of
 from mediarepo.db.outbox import queue_deletion
+from mediarepo.db.records import HIDDEN_BY_HASH
 from mediarepo.model.declared import content_type_or_default
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.thumbnails import ThumbnailSpec
 
 _MEDIA = f"""
@@ -16,10 +18,10 @@ _MEDIA = f"""
     m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
     (m.quarantined_by IS NOT NULL
-        OR (NOT m.protected AND EXISTS (SELECT FROM quarantined_hash q WHERE q.sha256 = b.sha256))
+        OR EXISTS (SELECT FROM quarantined_hash q WHERE {HIDDEN_BY_HASH})
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id)
         OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = m.server_name)) AS hidden,
-    (b.sha256_state = 'unknown' AND NOT m.protected AND EXISTS (
+    (b.sha256_state = 'unknown' AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES} AND NOT m.protected AND EXISTS (
         SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)) AS suspect
 """  # noqa: S608 - static text
 

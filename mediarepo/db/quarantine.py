@@ -1,7 +1,8 @@
 """Hiding content and showing it again.
 
 What is hidden is looked up whenever media are read, so a change counts for every request that begins after it, in every
-process. Hashes stay hidden when the media are gone; protected media are spared.
+process. Hashes stay hidden when the media are gone; protected media are spared. Content that is too short to say
+anything is hidden by its address only.
 """
 
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from mediarepo.db.connections import Connection, Database
 from mediarepo.db.records import QUARANTINED_BY
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import Change, HiddenHash, HiddenServer
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 _NAMED = "(m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 _CONTENT_OF_NAMED = f"""SELECT b.sha256 FROM media m JOIN blob b ON b.blob_id = m.blob_id
-    WHERE {_NAMED} AND b.sha256_state = 'verified'"""  # noqa: S608 - static text
+    WHERE {_NAMED} AND b.sha256_state = 'verified' AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}"""  # noqa: S608 - static text
 
 
 class QuarantineTable:
@@ -36,7 +38,8 @@ class QuarantineTable:
                 f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
                     SELECT DISTINCT ON (b.sha256) b.sha256, b.size_bytes, $3::text, $4::text, {NOW_MS}
                     FROM media m JOIN blob b ON b.blob_id = m.blob_id
-                    WHERE {_NAMED} AND NOT m.protected AND b.sha256_state = 'verified' ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    WHERE {_NAMED} AND NOT m.protected AND b.sha256_state = 'verified'
+                        AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES} ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 *names,
                 by,
                 reason,
@@ -190,7 +193,7 @@ class QuarantineTable:
                     WHERE NOT m.protected AND {QUARANTINED_BY} IS NULL AND m.state <> 'pending'
                         AND ({_NAMED} OR b.sha256 IN (
                             SELECT sha256 FROM blob JOIN media m USING (blob_id) WHERE {_NAMED} AND NOT m.protected
-                                AND sha256_state = 'verified'))),
+                                AND sha256_state = 'verified' AND size_bytes >= {SMALLEST_HIDDEN_BYTES}))),
                 changes AS (
                     INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts)
                     SELECT server_name, media_id, true, {NOW_MS} FROM hidden)

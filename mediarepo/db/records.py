@@ -4,11 +4,15 @@ from mediarepo.db.connections import Database, Row
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import MediaRecord, Page, RecordOrder
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
-QUARANTINED_BY = """coalesce(m.quarantined_by,
-    (SELECT q.quarantined_by FROM quarantined_hash q WHERE q.sha256 = b.sha256 AND NOT m.protected),
+HIDDEN_BY_HASH = f"q.sha256 = b.sha256 AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES} AND NOT m.protected"
+"""Whether a hidden hash `q` hides media `m` with the blob `b`."""
+
+QUARANTINED_BY = f"""coalesce(m.quarantined_by,
+    (SELECT q.quarantined_by FROM quarantined_hash q WHERE {HIDDEN_BY_HASH}),
     (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id),
-    (SELECT q.quarantined_by FROM quarantined_server_name q WHERE q.server_name = m.server_name))"""
+    (SELECT q.quarantined_by FROM quarantined_server_name q WHERE q.server_name = m.server_name))"""  # noqa: S608 - static text
 """Who hid media, in whichever way; the same conditions as when they are read."""
 
 MXC = "'mxc://' || m.server_name || '/' || m.media_id"

@@ -8,6 +8,7 @@ from mediarepo.db.recording import NOTIFY
 from mediarepo.model.failed_items import storable_text
 from mediarepo.model.fetching import FetchReason
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ class RemoteTable:
         )
         return bool(row is not None and row[0])
 
-    async def is_content_hidden(self, sha256: bytes) -> bool:
+    async def is_content_hidden(self, sha256: bytes, size_bytes: int) -> bool:
         """Say whether content is quarantined, whichever media it belongs to."""
+        if size_bytes < SMALLEST_HIDDEN_BYTES:
+            return False
         row = await self._database.get("SELECT EXISTS (SELECT FROM quarantined_hash WHERE sha256 = $1)", sha256)
         return bool(row is not None and row[0])
 
@@ -51,11 +54,13 @@ class RemoteTable:
 
         Content whose length is not known, as in imported lists of hashes, could have any.
         """
+        if most_bytes is not None and most_bytes < SMALLEST_HIDDEN_BYTES:
+            return False
         row = await self._database.get(
             """SELECT EXISTS (SELECT FROM quarantined_hash WHERE size_bytes IS NULL)
                 OR EXISTS (SELECT FROM quarantined_hash WHERE size_bytes >= $1
                     AND ($2::bigint IS NULL OR size_bytes <= $2))""",
-            least_bytes,
+            max(least_bytes, SMALLEST_HIDDEN_BYTES),
             most_bytes,
         )
         return bool(row is not None and row[0])

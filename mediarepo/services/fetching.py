@@ -147,7 +147,7 @@ class Fetching:
         tee = body.tee
         if tee is None:
             return
-        if await self.table.is_content_hidden(sha256):
+        if await self.table.is_content_hidden(sha256, body.size_bytes):
             log.info("fetched_content_is_hidden", server_name=flight.mxc.server_name)
             flight.hide(tee)
             return

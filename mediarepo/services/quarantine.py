@@ -11,6 +11,7 @@ from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.model.records import Change, HiddenHash
+from mediarepo.model.short_content import without_short_content
 from mediarepo.services.admins import Admin
 from mediarepo.services.hashing import Hashing
 
@@ -76,7 +77,8 @@ class Quarantine:
         return known
 
     async def hide_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None) -> int:
-        """Hide content by SHA-256, whether it is here already or not."""
+        """Hide content by SHA-256, whether it is here already or not; not what says nothing."""
+        hashes = without_short_content(hashes)
         count = await self.table.hide_hashes(hashes, by=admin.name, reason=reason)
         for sha256 in hashes:
             await self._note(admin, "quarantine_hash", sha256.hex(), reason, 1)

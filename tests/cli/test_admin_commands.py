@@ -64,6 +64,21 @@ async def test_media_are_looked_at_deleted_restored_and_held(shell: Shell) -> No
     assert tuple(log[0]) == ("command line", "delete", "spam")
 
 
+@pytest.mark.parametrize("way", ["add", "import"])
+async def test_hashes_of_content_that_says_nothing_are_left_out(shell: Shell, tmp_path: Path, way: str) -> None:
+    contents = [b"", b"\n", b"{}", b"bad"]
+    ids = [await shell.own.upload(content) for content in contents]
+    hashes = [hashlib.sha256(content).hexdigest() for content in contents]
+    (tmp_path / "list").write_text("\n".join(hashes))
+
+    result = await shell.run("quarantine", way, *(hashes if way == "add" else [str(tmp_path / "list")]))
+
+    assert result.stdout.startswith("1 hashes hidden")
+    assert ("3 left out" in result.stdout) == (way == "import")
+    assert [await shell.status(one) for one in ids] == [200, 200, 200, 404]
+    assert (await shell.run("quarantine", "export")).stdout == f"{hashes[-1]}\n"
+
+
 async def test_content_is_hidden_by_address_and_by_hash_and_lists_travel(shell: Shell, tmp_path: Path) -> None:
     first, copy = await shell.own.upload(b"data"), await shell.own.upload(b"data")
     added = await shell.run("quarantine", "add", mxc(first))
