@@ -20,11 +20,15 @@ CREATE TABLE failed_item (
     PRIMARY KEY (queue, item_key)
 );
 
+-- Readiness counts these; the queue itself may be long.
+CREATE INDEX object_deletion_failed ON object_deletion (store) WHERE last_error IS NOT NULL;
+
 UPDATE schema_meta SET version = 7;
 """
 
 DOWNGRADE = """
 UPDATE schema_meta SET version = 6;
+DROP INDEX object_deletion_failed;
 DROP TABLE failed_item;
 """
 
