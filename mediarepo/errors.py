@@ -21,6 +21,10 @@ class UnauthorizedError(MatrixError):
     """Another server's request is not signed as it should be (server-server API, request authentication)."""
 
 
+class VerificationBusyError(MatrixError):
+    """There is no place just now to learn whether another server's request is signed as it should be."""
+
+
 class UnknownTokenError(MatrixError):
     """The homeserver does not know the access token."""
 

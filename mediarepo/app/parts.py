@@ -29,6 +29,7 @@ from mediarepo.federation.verification import Verification
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.homeserver.whoami import Whoami
 from mediarepo.jobs import Job, Jobs
 from mediarepo.services.access_times import AccessTimes
@@ -150,4 +151,5 @@ def jobs_of(repository: Repository) -> list[Job]:
 def _build_identity(foundation: Foundation, calls: HomeserverCalls) -> Identity:
     foreign_users = foundation.metrics.foreign_users
     whoami = Whoami(calls, on_foreign_user=lambda server_name: foreign_users.labels(server_name).inc())
-    return Identity(foundation.settings.identity, whoami, elapsed_ms)
+    failures = TokenFailureLimiter(foundation.settings.rate_limits.failing_tokens, elapsed_ms)
+    return Identity(foundation.settings.identity, whoami, elapsed_ms, failures)

@@ -24,7 +24,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.METRICS] = foundation.metrics
     app[keys.READINESS] = join_readiness(foundation)
     app[keys.TENANTS] = repository.tenants
-    app[keys.PROXIES] = TrustedProxies(foundation.settings.listen.trusted_proxies)
+    app[keys.PROXIES] = TrustedProxies(foundation.settings.listen)
     app[keys.IDENTITY] = repository.identity
     app[keys.UPLOADS] = repository.uploads
     app[keys.PENDING] = repository.pending

@@ -13,6 +13,7 @@ from mediarepo.errors import InvalidParamError
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.homeserver.whoami import Whoami
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.services.admins import Admin
@@ -26,7 +27,7 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
     async with (
         open_foundation(settings) as foundation,
         HomeserverCalls(settings.identity) as calls,
-        Identity(settings.identity, Whoami(calls), elapsed_ms) as identity,
+        Identity(settings.identity, Whoami(calls), elapsed_ms, TokenFailureLimiter(None, elapsed_ms)) as identity,
         join_hashing(foundation) as hashing,
     ):
         tenants = Tenants(settings.homeservers)

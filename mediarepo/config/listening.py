@@ -48,6 +48,10 @@ class ListenConfig(Section):
     """Where /metrics and /health are answered instead; none: together with all else."""
     trusted_proxies: list[str] = ["127.0.0.0/8", "::1/128", "unix"]
     """Networks whose X-Forwarded-Host and X-Forwarded-For are believed; "unix" means the unix sockets."""
+    client_ipv4_prefix: int = Field(default=32, ge=8, le=32)
+    """Clients without a token share limits with those whose IPv4 address begins with the same bits."""
+    client_ipv6_prefix: int = Field(default=64, ge=16, le=128)
+    """The same for IPv6: providers give each customer 64 bits, or fewer."""
     shutdown_timeout_ms: int = Field(default=30_000, ge=0)
     """How long running requests may go on after a stop was asked for, in ms."""
 

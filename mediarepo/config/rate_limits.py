@@ -61,5 +61,7 @@ class RateLimitsConfig(Section):
     """The first of these that fits another server counts; servers are slowed down rather than refused."""
     strangers: StrangerRates = StrangerRates()
     """For requests without a token; the address is the one that trusted proxies tell."""
+    failing_tokens: Rate | None = Rate(per_s=2, burst=100)
+    """Unknown access tokens that each client network may try; good ones are not counted. None: any number."""
     share_interval_ms: int = Field(default=1_000, ge=10)
     """How often processes tell each other what they counted, in ms."""

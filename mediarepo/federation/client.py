@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from mediarepo.federation.discovery import Discovery
+from mediarepo.federation.server_names import DEFAULT_PORT, split_server_name
 from mediarepo.outbound.client import Answer, Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
+from mediarepo.outbound.resolving import domain_of
 from mediarepo.outbound.targets import Patience
 
+_HTTPS_PORT = 443
 _NEXT_MAY_DO = {
     OutboundReason.UNREACHABLE,
     OutboundReason.NAME_NOT_FOUND,
@@ -25,6 +28,15 @@ class FederationClient:
 
     discovery: Discovery
     outbound: Outbound
+
+    async def destination(self, server_name: str) -> str:
+        """Find the address that a name leads to first, or its domain where it leads to none: to count shares by."""
+        server = split_server_name(server_name)
+        port = server.port or (DEFAULT_PORT if server.is_address else _HTTPS_PORT)
+        try:
+            return await self.outbound.address(server.host, port)
+        except OutboundError:
+            return domain_of(server.host)
 
     @asynccontextmanager
     async def open(

@@ -9,9 +9,11 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from mediarepo.errors import MatrixError
+from mediarepo.errors import LimitExceededError, MatrixError
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.published_keys import parse_published_keys
+from mediarepo.model.admission import Admission
+from mediarepo.model.client import current_client
 from mediarepo.model.server_keys import KeysOfServer
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.outbound.errors import OutboundError, OutboundReason
@@ -27,7 +29,9 @@ _WEEK_MS = 7 * 24 * 3_600_000
 _AGAIN_MS = 60_000
 """A server is not asked again before, be it for a key it did not have or because it did not answer."""
 _MAX_ENTRIES = 10_000
-_MAX_FETCHES = 100
+_MAX_FETCHES, _MAX_PER_CLIENT, _MAX_PER_DESTINATION = 100, 4, 10
+_MAX_PER_SILENT_DESTINATION = 2
+"""An address that has just let somebody wait in vain is still tried, as others may live there; nobody queues for it."""
 _TOTAL_S = 40.0
 """So long may finding a server and its answer take together."""
 
@@ -43,16 +47,17 @@ class KeyProblem(StrEnum):
     NOT_UNDERSTOOD = "key_answer_not_understood"
     UNKNOWN_KEY = "unknown_key"
     EXPIRED = "expired_key"
-    BUSY = "too_many_key_fetches"
 
 
 class ServerKeyError(Exception):
     """Another server's key could not be had; the message is for the operator."""
 
-    def __init__(self, problem: KeyProblem, message: str) -> None:
+    def __init__(self, problem: KeyProblem, message: str, *, silent: bool = False) -> None:
+        """`silent` when nobody answered at all, be it for this name or another."""
         super().__init__(message)
         self.problem = problem
         self.message = message
+        self.silent = silent
 
 
 class KeptKeys(Protocol):
@@ -93,10 +98,19 @@ class ServerKeys:
         self._now_ms = now_ms
         self._keys: OrderedDict[str, KeysOfServer] = OrderedDict()
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
-        self._fetches = asyncio.Semaphore(_MAX_FETCHES)
+        self._silent: OrderedDict[str, int] = OrderedDict()
+        self.fetches = Admission(
+            "wait for the keys of servers",
+            places=_MAX_FETCHES,
+            share=_MAX_PER_CLIENT,
+            per_target=_MAX_PER_DESTINATION,
+        )
 
     async def find(self, server_name: str, key_id: str) -> bytes:
-        """Find a key that is good now, 32 bytes; ServerKeyError when there is none."""
+        """Find a key that is good now, 32 bytes; ServerKeyError when there is none.
+
+        LimitExceededError when there is no place to ask for it just now.
+        """
         own = self._known.get(server_name, {}).get(key_id)
         if own is not None:
             return own
@@ -104,7 +118,8 @@ class ServerKeys:
         if not self._serve(keys, key_id):
             keys = await self._from_database(server_name) or keys
         if keys is None or (not self._serve(keys, key_id) and keys.fetched_ts + _AGAIN_MS <= self._now_ms()):
-            keys = await self._flights.run(server_name, lambda: self._fetched(server_name))
+            flight = server_name, current_client().network  # nobody waits in somebody else's queue
+            keys = await self._flights.run(flight, lambda: self._fetched(server_name))
         if key_id not in keys.verify_keys:
             raise ServerKeyError(KeyProblem.UNKNOWN_KEY, f"{server_name} publishes no key {key_id}")
         if not self._is_good(keys):
@@ -132,14 +147,20 @@ class ServerKeys:
         failure = self._failures.get(server_name)
         if failure is not None and failure.until_ms > self._now_ms():
             raise ServerKeyError(failure.problem, failure.message)
-        if self._fetches.locked():
-            raise ServerKeyError(KeyProblem.BUSY, "too many servers' keys are being fetched")
-        try:
-            async with self._fetches:
+        destination = await self._client.destination(server_name)
+        silent = self._is_silent(destination)
+        async with self.fetches.enter(target=destination, at_most=_MAX_PER_SILENT_DESTINATION if silent else None):
+            if not silent and self._is_silent(destination):
+                raise LimitExceededError("the server did not answer others just now", retry_after_s=_AGAIN_MS // 1000)
+            try:
                 keys = await self._ask(server_name)
-        except ServerKeyError as exc:
-            _remember(self._failures, server_name, _Failure(exc.problem, exc.message, self._now_ms() + _AGAIN_MS))
-            raise
+            except ServerKeyError as exc:
+                until_ms = self._now_ms() + _AGAIN_MS
+                _remember(self._failures, server_name, _Failure(exc.problem, exc.message, until_ms))
+                if exc.silent:
+                    _remember(self._silent, destination, until_ms)
+                raise
+        self._silent.pop(destination, None)
         self._failures.pop(server_name, None)
         _remember(self._keys, server_name, keys)
         try:
@@ -148,15 +169,20 @@ class ServerKeys:
             log.warning("keys_not_kept", reason=exc.message)
         return keys
 
+    def _is_silent(self, destination: str) -> bool:
+        return self._silent.get(destination, 0) > self._now_ms()
+
     async def _ask(self, server_name: str) -> KeysOfServer:
         try:
             async with asyncio.timeout(_TOTAL_S):
                 published = await self._published(server_name)
             return parse_published_keys(server_name, published, fetched_ts=self._now_ms())
         except OutboundError as exc:
-            raise ServerKeyError(_PROBLEMS.get(exc.reason, KeyProblem.UNREACHABLE), str(exc)) from exc
+            problem = _PROBLEMS.get(exc.reason, KeyProblem.UNREACHABLE)
+            raise ServerKeyError(problem, str(exc), silent=exc.reason in _SILENCE) from exc
         except TimeoutError as exc:
-            raise ServerKeyError(KeyProblem.TOO_SLOW, f"{server_name} does not give its keys in time") from exc
+            message = f"{server_name} does not give its keys in time"
+            raise ServerKeyError(KeyProblem.TOO_SLOW, message, silent=True) from exc
         except ValueError as exc:
             raise ServerKeyError(KeyProblem.NOT_UNDERSTOOD, f"{server_name}: {exc}") from exc
 
@@ -175,6 +201,9 @@ _PROBLEMS = {
     OutboundReason.NOT_JSON: KeyProblem.NOT_UNDERSTOOD,
     OutboundReason.ENCODED: KeyProblem.NOT_UNDERSTOOD,
 }
+
+
+_SILENCE = {OutboundReason.UNREACHABLE, OutboundReason.TOO_SLOW}
 
 
 def _remember(entries: OrderedDict[str, Entry], name: str, entry: Entry) -> None:

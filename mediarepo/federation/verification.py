@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.federation import FederationConfig
-from mediarepo.errors import ForbiddenError, UnauthorizedError
+from mediarepo.errors import ForbiddenError, LimitExceededError, UnauthorizedError, VerificationBusyError
 from mediarepo.federation.server_keys import ServerKeyError, ServerKeys
 from mediarepo.federation.signing import verify
 from mediarepo.federation.xmatrix import XMatrix, parse_x_matrix, signed_request
@@ -70,6 +70,9 @@ class Verification:
         except ServerKeyError as exc:
             log.warning("request_not_verified", origin=said.origin, reason=exc.problem, detail=exc.message)
             return False
+        except LimitExceededError as exc:
+            log.warning("request_not_verified", origin=said.origin, reason="busy", detail=exc.message)
+            raise VerificationBusyError(exc.message, retry_after_s=exc.retry_after_s) from exc
         for target in dict.fromkeys((request_target, request_target.removesuffix("?"))):
             if verify(key, signed_request(method, target, said.origin, destination), said.signature):
                 return True

@@ -17,7 +17,7 @@ from mediarepo.outbound.failures import explained
 from mediarepo.outbound.resolving import GuardedResolver, Lookup, SystemLookup
 from mediarepo.outbound.targets import Patience, Target
 from mediarepo.outbound.trust import tls_context
-from mediarepo.outbound.urls import check_request_target, joined, parse_url
+from mediarepo.outbound.urls import address_of, check_request_target, joined, parse_url
 
 __all__ = ["Answer", "Outbound"]
 
@@ -74,6 +74,12 @@ class Outbound:
             await self._session.close()
         if self._own_lookup is not None:
             self._own_lookup.close()
+
+    async def address(self, host: str, port: int) -> str:
+        """Find the first address and port that a host would be asked at; OutboundError when there is none."""
+        self._resolver.check_literal(host)
+        found = host if address_of(host) is not None else (await self._resolver.resolve(host, port))[0]["host"]
+        return f"{found} {port}"
 
     @asynccontextmanager
     async def ask(

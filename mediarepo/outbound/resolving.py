@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from mediarepo.model.admission import Admission
+from mediarepo.model.client import current_client
 from mediarepo.outbound.addresses import AddressRules
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.urls import address_of, check_host
@@ -16,6 +18,7 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """Gives a name's addresses as text; OSError when it has none."""
 
 _THREADS = 64
+_PER_DOMAIN = 16
 _MAX_ADDRESSES = 16
 
 
@@ -24,25 +27,38 @@ class SystemLookup:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup")
-        self._running: dict[str, asyncio.Future[list[str]]] = {}
+        self._running: dict[tuple[str, str], asyncio.Task[list[str]]] = {}
+        self._places = Admission("look up names", places=_THREADS, share=4, per_target=_PER_DOMAIN)
 
     async def __call__(self, host: str) -> Sequence[str]:
         """Look a name up in DNS and in the hosts file; all who ask for one at a time share one thread."""
-        running = self._running.get(host)
+        key = host, current_client().name
+        running = self._running.get(key)
         if running is None:
-            running = asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
-            self._running[host] = running
-            running.add_done_callback(lambda done: self._forget(host, done))
+            running = self._running[key] = asyncio.create_task(self._look_up(host))
+            running.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(running)
 
-    def _forget(self, host: str, done: asyncio.Future[list[str]]) -> None:
-        del self._running[host]
+    async def _look_up(self, host: str) -> list[str]:
+        """Take a thread for as long as the system needs, even when nobody waits for the answer any longer."""
+        async with self._places.enter(target=domain_of(host)):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
+
+    def _forget(self, key: tuple[str, str], done: asyncio.Task[list[str]]) -> None:
+        del self._running[key]
         if not done.cancelled():
             done.exception()  # marks it as seen when nobody waits any longer
 
     def close(self) -> None:
         """End the threads, without waiting for lookups that hang."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for running in self._running.values():
+            running.cancel()
+
+
+def domain_of(host: str) -> str:
+    """Return the last two labels of a name, whose owner usually has the others too; an address stays whole."""
+    return host if address_of(host) is not None else ".".join(host.lower().rstrip(".").split(".")[-2:])
 
 
 def _getaddrinfo(host: str) -> list[str]:

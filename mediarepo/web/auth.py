@@ -12,6 +12,7 @@ from mediarepo.errors import (
     MissingTokenError,
     UnknownTokenError,
 )
+from mediarepo.model.client import prove_client
 from mediarepo.model.requester import Requester
 from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
 from mediarepo.web.params import Query
@@ -36,12 +37,14 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
 
 async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
     """Identify the user, who may be a guest."""
-    return await request.app[IDENTITY].identify(
+    requester = await request.app[IDENTITY].identify(
         tenant,
         bearer_token(request, query),
         user_id=_asserted(query, "user_id"),
         device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
     )
+    prove_client(f"user {requester.user_id}")
+    return requester
 
 
 async def user_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:

@@ -36,7 +36,7 @@ def limit_server(request: web.Request, server_name: str) -> None:
 
 def limit_stranger(request: web.Request) -> None:
     """Let somebody without a token download, or refuse."""
-    request[_METER] = request.app[RATES].stranger_downloads(request.app[PROXIES].client_address(request))
+    request[_METER] = request.app[RATES].stranger_downloads(request.app[PROXIES].client_network(request))
 
 
 def count_bytes(request: web.Request, response: web.StreamResponse) -> None:

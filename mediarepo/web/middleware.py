@@ -13,7 +13,8 @@ from mediarepo.errors import (
     UnrecognizedPathError,
     UnsupportedEncodingError,
 )
-from mediarepo.web.keys import IN_FLIGHT, METRICS, SETTINGS
+from mediarepo.model.client import begin_request
+from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
 from mediarepo.web.limits import count_bytes
 from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers
 from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
@@ -32,6 +33,7 @@ _CLIENT_LEFT = 499
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and time each request."""
     began, in_flight = time.perf_counter(), request.app[IN_FLIGHT]
+    begin_request(request.app[PROXIES].client_network(request))
     with in_flight.request():
         response = await handler(request)
     if in_flight.draining and not response.prepared:

@@ -1,4 +1,4 @@
-"""Whose forwarded headers are believed."""
+"""Whose forwarded headers are believed, and which client a request comes from."""
 
 import ipaddress
 import re
@@ -6,13 +6,20 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from mediarepo.config.listening import ListenConfig
+
+_HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([^:\[\]]+):[0-9]{1,5}|([^\[\]]+)")
+"""An address with or without a port: an IPv6 address with one stands in brackets (RFC 7239 section 6)."""
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 
 class TrustedProxies:
     """The reverse proxies in front of us."""
 
-    def __init__(self, networks: Sequence[str]) -> None:
-        self._unix = "unix" in networks
-        self._networks = [ipaddress.ip_network(network) for network in networks if network != "unix"]
+    def __init__(self, config: ListenConfig) -> None:
+        self._unix = "unix" in config.trusted_proxies
+        self._networks = _networks(config.trusted_proxies)
+        self._prefixes = {4: config.client_ipv4_prefix, 6: config.client_ipv6_prefix}
         self._known: dict[str, bool] = {}
 
     def host(self, request: web.Request) -> str:
@@ -29,16 +36,25 @@ class TrustedProxies:
 
     def client_address(self, request: web.Request) -> str:
         """Read whose request it is: the nearest address on its way that is not a trusted proxy's."""
+        peer = _peer(request)
         if not self._trusts(request):
-            return _peer(request) or ""
-        hops = [hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")]
+            return "" if peer is None else str(_parse(peer) or peer)
+        hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         for hop in reversed(hops):
-            try:
-                if not self._within(hop.strip("[]")):
-                    return hop
-            except ValueError:
+            address = parse_hop(hop)
+            if address is None:
                 break
-        return _peer(request) or ""
+            if not self._within(address):
+                return str(address)
+        return "" if peer is None else str(_parse(peer) or peer)
+
+    def client_network(self, request: web.Request) -> str:
+        """Read which network it comes from, whose requests are counted together."""
+        text = self.client_address(request)
+        address = _parse(text)
+        if address is None:
+            return text
+        return str(ipaddress.ip_network((address, self._prefixes[address.version]), strict=False))
 
     def _trusts(self, request: web.Request) -> bool:
         address = _peer(request)
@@ -47,14 +63,34 @@ class TrustedProxies:
         if address not in self._known:
             if len(self._known) > 10_000:  # noqa: PLR2004 - a bound, not a tuning
                 self._known.clear()
-            self._known[address] = self._within(address)
+            parsed = _parse(address)
+            self._known[address] = parsed is not None and self._within(parsed)
         return self._known[address]
 
-    def _within(self, address: str) -> bool:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in self._networks if network.version == ip.version)
+    def _within(self, address: _Address) -> bool:
+        return any(address in network for network in self._networks if network.version == address.version)
+
+
+def parse_hop(text: str) -> _Address | None:
+    """Read an address of X-Forwarded-For, with or without a port; None when it is none."""
+    matched = _HOP.fullmatch(text.strip())
+    if matched is None:
+        return _parse(text.strip())  # an IPv6 address without brackets
+    return _parse(matched[1] or matched[2] or matched[3])
+
+
+def _parse(text: str) -> _Address | None:
+    """Read an address; one of IPv4 in IPv6 counts as IPv4's, and no zone counts."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def _networks(texts: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(text) for text in texts if text != "unix"]
 
 
 def _authority(request_target: str) -> str:

@@ -17,6 +17,7 @@ class Refusal:
 REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
     errors.MissingTokenError: Refusal(401, "M_MISSING_TOKEN"),
     errors.UnauthorizedError: Refusal(401, "M_UNAUTHORIZED"),
+    errors.VerificationBusyError: Refusal(503, "M_UNKNOWN"),
     errors.UnknownTokenError: Refusal(401, "M_UNKNOWN_TOKEN"),
     errors.UserLockedError: Refusal(401, "M_USER_LOCKED"),
     errors.GuestAccessForbiddenError: Refusal(403, "M_GUEST_ACCESS_FORBIDDEN"),

@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -538,3 +539,27 @@ async def test_json_objects_are_read_whatever_their_type_is_called(outbound: Out
 
     async with outbound.get(server.url("/"), headers={}, patience=PATIENCE) as answer:
         assert await answer.read_json(100) == {"a": [{"b": "\u2603"}]}
+
+
+async def test_names_that_nobody_answers_for_leave_threads_for_other_domains(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, blocked = threading.Event(), threading.Semaphore(0)
+
+    def look_up(host: str) -> list[str]:
+        if host.endswith("silent.example"):
+            blocked.release()
+            ended.wait()
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("mediarepo.outbound.resolving._getaddrinfo", look_up)
+    lookup = SystemLookup()
+    hanging = [asyncio.create_task(lookup(f"n{number}.silent.example")) for number in range(300)]
+    try:
+        for _ in range(16):
+            await asyncio.to_thread(blocked.acquire)
+
+        assert await lookup("good.example") == ["127.0.0.1"]
+        assert not any(task.done() for task in hanging)
+    finally:
+        ended.set()
+    assert await asyncio.gather(*hanging) == [["127.0.0.1"]] * 300
+    lookup.close()

@@ -15,15 +15,18 @@ from mediarepo.db.migrations import upgrade
 from mediarepo.db.server_keys import ServerKeyTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.errors import LimitExceededError
 from mediarepo.federation.canonical_json import canonical_json
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Discovery
 from mediarepo.federation.server_keys import KeyProblem, ServerKeyError, ServerKeys
 from mediarepo.federation.signing import SigningKey, encode_base64, new_signing_key
 from mediarepo.federation.well_known import Delegation, WellKnown
+from mediarepo.model.client import begin_request
 from mediarepo.model.server_keys import KeysOfServer
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.outbound.client import Outbound
+from mediarepo.outbound.resolving import Lookup
 from tests.support.installation import settings_for
 from tests.support.origin import Authority, Origin, answering, origin, redirecting, saying, speaking
 
@@ -96,11 +99,15 @@ async def database(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> AsyncIterator[
 
 @asynccontextmanager
 async def asking(
-    authority: Authority, database: Database, known: Mapping[str, Mapping[str, bytes]] | None = None, **config: Any
+    authority: Authority,
+    database: Database,
+    known: Mapping[str, Mapping[str, bytes]] | None = None,
+    lookup: Lookup | None = None,
+    **config: Any,
 ) -> AsyncIterator[Asker]:
     settings = {"allow_networks": ["127.0.0.0/8"], "ca_file": str(authority.ca_file), **config}
     async with (
-        Outbound(OutboundConfig(**settings)) as outbound,
+        Outbound(OutboundConfig(**settings), lookup=lookup) as outbound,
         SingleFlight[Delegation]() as delegations,
         SingleFlight[KeysOfServer]() as flights,
     ):
@@ -311,24 +318,88 @@ async def test_who_is_too_slow_is_told_so_and_holds_up_nobody(
         gate.set()
 
 
-async def test_a_flood_of_unreachable_names_is_bounded(
-    authority: Authority, asker: Asker, monkeypatch: pytest.MonkeyPatch
+@asynccontextmanager
+async def silent_server(host: str = "127.0.0.1") -> AsyncIterator[tuple[int, asyncio.Semaphore]]:
+    """Accept connections and say nothing; gives the port, and what is released with each connection."""
+    accepted, gate = asyncio.Semaphore(0), asyncio.Event()
+
+    async def stay_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.release()
+        await gate.wait()
+        writer.close()
+
+    server = await asyncio.start_server(stay_silent, host, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], accepted
+        gate.set()
+
+
+async def anywhere(_host: str) -> list[str]:
+    """Resolve every name to this machine."""
+    return ["127.0.0.1"]
+
+
+async def test_made_up_names_that_lead_to_a_silent_host_hold_up_nobody_else(
+    authority: Authority, database: Database, publisher: Publisher
 ) -> None:
-    monkeypatch.setattr(asker.keys, "_fetches", asyncio.Semaphore(1))
-    reached = asyncio.Event()
+    async with silent_server() as (port, accepted):
+        async with asking(authority, database, lookup=anywhere) as asker:
+            floods = [
+                asyncio.create_task(asker.keys.find(f"made-up-{number}.of{number}.example:{port}", "ed25519:a"))
+                for number in range(300)
+            ]
+            for _ in range(10):
+                await accepted.acquire()
 
-    async def hanging(_request: web.Request) -> web.StreamResponse:
-        reached.set()
-        await asyncio.sleep(60)
-        return web.Response()
+            assert await asker.keys.find(publisher.name, "ed25519:a") == publisher.key.public_key
+            assert asker.keys.fetches.in_use == 10
+            assert not any(task.done() for task in floods)
+            for task in floods:
+                task.cancel()
+        assert (asker.keys.fetches.in_use, asker.keys.fetches.waiting) == (0, 0)
 
-    async with origin(authority) as slow:
-        slow.handlers[PATH] = hanging
-        waiting = asyncio.create_task(asker.keys.find(f"127.0.0.1:{slow.port}", "ed25519:a"))
-        await reached.wait()
 
-        assert await asker.refusal("127.0.0.1:1", "ed25519:a") == KeyProblem.BUSY
-        waiting.cancel()
+async def test_hosts_of_many_addresses_leave_places_for_other_clients(
+    authority: Authority, database: Database, publisher: Publisher
+) -> None:
+    async def elsewhere(host: str) -> list[str]:
+        return [f"127.1.0.{int(host.partition('.')[0].removeprefix('n'))}"]
+
+    async with (
+        silent_server("0.0.0.0") as (port, _),  # loopback has many addresses
+        asking(authority, database, lookup=elsewhere) as asker,
+    ):
+        begin_request("198.51.100.0/24")
+        floods = [
+            asyncio.create_task(asker.keys.find(f"n{number}.example{number}:{port}", "ed25519:a"))
+            for number in range(1, 201)
+        ]
+        while asker.keys.fetches.waiting < 150:
+            await asyncio.sleep(0.01)
+        begin_request("203.0.113.0/24")
+
+        assert await asker.keys.find(publisher.name, "ed25519:a") == publisher.key.public_key
+        assert asker.keys.fetches.in_use == 50
+        for task in floods:
+            task.cancel()
+
+
+async def test_an_address_that_stayed_silent_is_remembered_whatever_name_leads_there(
+    authority: Authority, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mediarepo.federation.server_keys._TOTAL_S", 0.2)
+    async with silent_server() as (port, accepted), asking(authority, database, lookup=anywhere) as asker:
+        assert await asker.refusal(f"a.example:{port}", "ed25519:a") == KeyProblem.TOO_SLOW
+        monkeypatch.setattr("mediarepo.federation.server_keys._TOTAL_S", 60.0)
+        await accepted.acquire()
+        probes = [asyncio.create_task(asker.keys.find(f"{name}.example:{port}", "ed25519:a")) for name in "bc"]
+        for _ in probes:
+            await accepted.acquire()
+
+        with pytest.raises(LimitExceededError):
+            await asker.keys.find(f"d.example:{port}", "ed25519:a")
+        for probe in probes:
+            probe.cancel()
 
 
 async def test_an_outage_of_the_database_does_not_matter(authority: Authority, publisher: Publisher) -> None:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from mediarepo.errors import ContentLostError, UnauthorizedError
 from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tail, new_boundary
+from mediarepo.model.client import prove_client
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
 from mediarepo.services.downloads import Asking
@@ -90,6 +91,7 @@ async def _asked(request: web.Request) -> tuple[Mxc, Asking]:
     tenant = request.app[TENANTS].by_server_name(verified.destination)
     if tenant is None:
         raise UnauthorizedError("the request is not for this server")
+    prove_client(f"server {verified.origin}")
     limit_server(request, verified.origin)
     (media_id,) = path_segments(request, 1)
     wait_ms = Query(request).wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
