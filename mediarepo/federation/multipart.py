@@ -5,6 +5,7 @@ dashes or the whole last boundary, end all lines with LF alone, fold headers, qu
 """
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,7 @@ _MAX_JSON_BYTES = 64 * 1024
 _MAX_PREAMBLE_BYTES = 16 * 1024
 _MAX_BOUNDARY_CHARS = 200
 _NEWLINE_AND_DASHES = 4
+_PARAMETER = re.compile(r""";\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))""", re.ASCII)
 _BLANKS = (b"\r", b"\n", b" ", b"\t")
 
 
@@ -70,10 +72,9 @@ def parse_boundary(content_type: str) -> str:
     kind, _, parameters = content_type.partition(";")
     if kind.strip().lower() != "multipart/mixed":
         raise MultipartError("the answer is not multipart/mixed")
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "boundary":
-            boundary = value.strip().strip('"')
+    for name, quoted, plain in _PARAMETER.findall(";" + parameters):
+        if name.lower() == "boundary":
+            boundary = re.sub(r"\\(.)", r"\1", quoted) or plain.strip()
             if boundary and len(boundary) <= _MAX_BOUNDARY_CHARS and boundary.isascii() and boundary.isprintable():
                 return boundary
     raise MultipartError("the answer names no usable boundary")

@@ -22,7 +22,7 @@ from mediarepo.services.uploads import Uploads
 log = structlog.get_logger(__name__)
 
 _WINDOW_BYTES = 1024 * 1024
-_FRAME_BYTES = 96 * 1024
+_FRAME_BYTES = 160 * 1024
 """What may stand around a file in a multipart body, at most."""
 _FIRST_S = 30
 _UNREACHED = {
@@ -85,7 +85,7 @@ class Fetching:
             lease=lease,
         )
         tee = None if again else await self._tee(flight, media, content)
-        body = _TeedBody(content, tee, self.config.min_bytes_per_s)
+        body = _TeedBody(content, tee, self.config.min_bytes_per_s, least_bytes=_least_bytes(content))
         try:
             await self._store_body(flight, media, content, body)
         except BaseException:
@@ -136,11 +136,7 @@ class Fetching:
         return tee
 
     async def _may_be_hidden(self, content: RemoteContent) -> bool:
-        if content.size_bytes is not None:
-            return await self.table.may_content_be_hidden(content.size_bytes, content.size_bytes)
-        most = content.at_most_bytes
-        least = 0 if most is None else max(0, most - _FRAME_BYTES)
-        return await self.table.may_content_be_hidden(least, most)
+        return await self.table.may_content_be_hidden(_least_bytes(content), content.at_most_bytes)
 
     async def _hashed(self, flight: Flight, body: "_TeedBody", sha256: bytes) -> None:
         """Let clients have the content, now that its hash is known, unless that is hidden; it is stored in any case."""
@@ -159,8 +155,9 @@ class Fetching:
 class _TeedBody:
     """A body whose bytes are shown to a tee as they are read; one that trickles is given up."""
 
-    def __init__(self, content: RemoteContent, tee: Tee | None, min_bytes_per_s: int) -> None:
+    def __init__(self, content: RemoteContent, tee: Tee | None, min_bytes_per_s: int, *, least_bytes: int = 0) -> None:
         self.tee = tee
+        self._least_bytes = least_bytes
         self._min_bytes_per_s = min_bytes_per_s
         self._began = asyncio.get_running_loop().time()
         self.size_bytes = 0
@@ -169,12 +166,21 @@ class _TeedBody:
     async def read(self) -> bytes:
         piece = await self._content.read()
         self.size_bytes += len(piece)
+        if not piece and self.size_bytes < self._least_bytes:
+            raise FetchError(FetchReason.NOT_UNDERSTOOD, "too much stands around the file")
         if piece and self.tee is not None:
             self.tee.add(piece)
         seconds = asyncio.get_running_loop().time() - self._began
         if seconds > _FIRST_S and self.size_bytes < seconds * self._min_bytes_per_s:
             raise FetchError(FetchReason.TOO_SLOW, "the content trickles")
         return piece
+
+
+def _least_bytes(content: RemoteContent) -> int:
+    """Say how long content is at least, if what stands around it is no longer than it may be."""
+    if content.size_bytes is not None:
+        return content.size_bytes
+    return max(0, (content.at_most_bytes or 0) - _FRAME_BYTES)
 
 
 def _media_of(media: NewMedia) -> Media:

@@ -190,7 +190,7 @@ async def _hash_agrees(store: Store, known: KnownObject) -> bool:
         return True
     hashing = HashingSink()
     try:
-        async with store.open(known.object_key) as stored:
+        async with store.open(known.object_key, known_bytes=known.size_bytes) as stored:
             await stored.send_to(hashing)
     except ObjectMissingError:
         return True  # it went meanwhile; the next check tells

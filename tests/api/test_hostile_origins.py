@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
-from tests.api.test_remote_media import MIXED, federating, path_of, refusal
+from tests.api.test_remote_media import MIXED, federating, path_of, refusal, stored
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.remote_server import BOUNDARY, RemoteServer, mixed, remote_server, serving_file
 
@@ -206,3 +206,50 @@ async def test_a_slow_origin_holds_up_its_own_media_only(
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
+
+
+def in_two(head: bytes, rest: bytes) -> Any:
+    """Send a body in two pieces, the second a while after the first."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=MIXED)
+        response.content_length = len(head + rest)
+        await response.prepare(request)
+        await response.write(head)
+        await asyncio.sleep(0.1)
+        await response.write(rest)
+        return response
+
+    return handler
+
+
+@pytest.mark.parametrize("says", [3, 4, 6, 8])
+async def test_a_file_that_is_not_as_long_as_its_part_says_is_never_answered_as_whole(
+    near: Installation, origin: RemoteServer, says: int
+) -> None:
+    body = mixed(b"databy").replace(b"image/png\r\n", b"image/png\r\nContent-Length: %d\r\n" % says)
+    at = body.index(b"databy") + 4
+    origin.federation["abc"] = in_two(body[:at], body[at:])
+
+    try:
+        answer = await near.get(path_of(origin, "abc"))
+    except aiohttp.ClientPayloadError:
+        assert says != 6
+    else:
+        assert (answer.status, answer.body == b"databy") == ((200, True) if says == 6 else (502, False))
+    if says == 6:
+        await stored(near, origin)
+    else:
+        assert await near.value("SELECT count(*) FROM media WHERE server_name = $1", origin.server_name) == 0
+
+
+async def test_hidden_content_before_a_long_epilogue_is_not_passed_on(near: Installation, origin: RemoteServer) -> None:
+    data = random.Random(7).randbytes(1000)
+    await near.rows("DELETE FROM quarantined_hash RETURNING 1")
+    await near.rows("INSERT INTO quarantined_hash VALUES (sha256($1::bytea), '@a:a', NULL, 0, 1000) RETURNING 1", data)
+    origin.federation["abc"] = raw(mixed(data) + b"an epilogue" * 100_000)
+
+    answer = await near.get(path_of(origin, "abc"))
+
+    assert refusal(answer) == (502, "M_UNKNOWN")
+    await near.rows("DELETE FROM quarantined_hash RETURNING 1")

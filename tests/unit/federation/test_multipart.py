@@ -238,6 +238,8 @@ async def test_a_file_of_near_boundaries_passes_without_being_gathered() -> None
         (f"multipart/mixed; boundary={BOUNDARY}", BOUNDARY),
         (f'multipart/mixed; boundary="{BOUNDARY}"', BOUNDARY),
         (f"Multipart/Mixed;charset=utf-8; Boundary={BOUNDARY}; x=y", BOUNDARY),
+        (f'multipart/mixed; charset="a; boundary=other"; boundary = "{BOUNDARY}" ', BOUNDARY),
+        (r'multipart/mixed; boundary="a;b \\ \"c"', r'a;b \ "c'),
     ],
 )
 def test_the_boundary_is_found(header: str, expected: str) -> None:
