@@ -31,7 +31,8 @@ from mediarepo.storage.refusals import Refusal
 
 _NOT_FOUND = 404
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
-_UNSUPPORTED = frozenset({400, 405, 501})
+_UNSUPPORTED = {"delete": frozenset({400, 405, 501}), "list_multiparts": frozenset({405, 501})}
+"""How servers refuse what they do not have at all."""
 Answer = dict[str, Any]  # what botocore makes of an answer's XML
 
 
@@ -82,7 +83,7 @@ class Control:
         return await self._call(operation, self._client.list_objects_v2, **parameters)
 
     async def list_multiparts(self, **parameters: str) -> Answer:
-        """Get one page of ListMultipartUploads."""
+        """Get one page of ListMultipartUploads; UnsupportedRequestError where the server has none."""
         return await self._call("list_multiparts", self._client.list_multipart_uploads, **parameters)
 
     async def begin(self, object_key: str, metadata: Mapping[str, str]) -> str:
@@ -204,7 +205,7 @@ class Control:
             return _NotThereError(refusal.code)
         if operation == "delete_one" and refusal.code in _MISSING_CODES:
             return _NotThereError(refusal.code)
-        if operation == "delete" and refusal.status in _UNSUPPORTED:
+        if refusal.status in _UNSUPPORTED.get(operation, ()):
             return UnsupportedRequestError(explain_refusal(refusal, self._place))
         return error_of_refusal(refusal, self._place)
 

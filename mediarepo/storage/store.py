@@ -255,10 +255,14 @@ class Store:
                 yield found["Prefix"]
 
     async def list_multiparts(self, under: str) -> AsyncIterator[ListedMultipart]:
-        """Walk through the open multipart uploads whose key begins with `under`."""
+        """Walk through the open multipart uploads whose key begins with `under`; none where S3 cannot list them."""
         marker: dict[str, str] = {}
         while True:
-            page = await self._retrying.call(self._control.list_multiparts, Prefix=under, **marker)
+            try:
+                page = await self._retrying.call(self._control.list_multiparts, Prefix=under, **marker)
+            except UnsupportedRequestError as exc:
+                log.info("multipart_listing_unsupported", store=self.name, reason=exc.hint)
+                return
             for found in page.get("Uploads", ()):
                 yield ListedMultipart(found["Key"], found["UploadId"])
             following = {

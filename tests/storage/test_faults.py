@@ -165,6 +165,18 @@ async def test_where_the_server_has_no_bulk_delete_objects_go_one_by_one(
     assert [seen.method for seen in faulty.seen] == ["DELETE"] * 2
 
 
+@pytest.mark.parametrize("status", [501, 405])
+async def test_where_the_server_cannot_list_multipart_uploads_none_are_listed(
+    faulty_store: Store, faulty: FaultyS3, status: int
+) -> None:
+    faulty.plan(reply(status, b"<Error><Code>NotImplemented</Code></Error>"))
+    assert [found async for found in faulty_store.list_multiparts(f"{faulty_store.prefix}/")] == []
+
+    faulty.plan(*[reply(403, b"<Error><Code>AccessDenied</Code></Error>")] * 3)
+    with pytest.raises(StorageUnavailableError):
+        _ = [found async for found in faulty_store.list_multiparts(f"{faulty_store.prefix}/")]
+
+
 async def test_what_cannot_be_deleted_one_by_one_is_told_and_an_outage_stops(
     faulty_store: Store, faulty: FaultyS3
 ) -> None:
