@@ -10,7 +10,7 @@ from mediarepo.db.previews import PreviewTable
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool
 from mediarepo.model.media import StoreClass
-from mediarepo.outbound.client import Outbound
+from mediarepo.outbound.web_client import WebClient
 from mediarepo.previews.providers import OEmbedProviders
 from mediarepo.previews.request_headers import RequestHeaders
 from mediarepo.previews.url_rules import UrlRules
@@ -42,13 +42,13 @@ class Workers(Protocol):
 async def open_previews(
     stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, workers: Workers
 ) -> Previews:
-    """Open a door for pages, and join what reads them; its process starts with the first page."""
+    """Open a client for pages, and build what reads them; its process starts with the first page."""
     settings = foundation.settings
     config = settings.previews
-    outbound = await stack.enter_async_context(Outbound(settings.outbound))
+    client = await stack.enter_async_context(WebClient(settings.outbound))
     pages = PreviewPages(
         config=config,
-        outbound=outbound,
+        client=client,
         rules=UrlRules.of(config.url_rules),
         request_headers=RequestHeaders(config),
     )

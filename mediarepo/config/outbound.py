@@ -19,7 +19,7 @@ class OutboundConfig(Section):
     resolve_timeout_ms: int = Field(default=10_000, ge=100)
     """How long looking up a name may take, in ms."""
     max_redirects: int = Field(default=5, ge=0, le=20)
-    """How many redirects are followed."""
+    """How many redirects of other servers are followed; of web pages it is 20, as in browsers."""
     max_connections: int = Field(default=200, ge=1)
     """Connections at a time, a process."""
 

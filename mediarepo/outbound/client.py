@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol, Self
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -28,16 +28,8 @@ _HARMLESS = {"accept", "accept-language", "user-agent"}
 """Headers that any server may see."""
 
 
-class Course(Protocol):
-    """Follows a request from server to server, and undoes a Content-Encoding itself."""
-
-    def headers(self, url: str) -> Mapping[str, str]:
-        """Give the headers for the next request, or raise OutboundError to go no further."""
-        ...
-
-
 class Outbound:
-    """The one door; everything that is not configured by address is asked through it."""
+    """The one door; servers of the federation are asked through it, pages through `web_client`."""
 
     def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
         self._config = config
@@ -105,7 +97,6 @@ class Outbound:
         headers: Mapping[str, str],
         patience: Patience,
         schemes: frozenset[str] = _HTTPS_ONLY,
-        course: Course | None = None,
     ) -> AsyncIterator[Answer]:
         """GET a URL, following redirects; each is judged like the first.
 
@@ -118,16 +109,13 @@ class Outbound:
             if parsed.scheme not in schemes:
                 raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} is not asked over {parsed.scheme}")
             self._resolver.check_literal(parsed.host)
-            if course is not None:
-                sent = course.headers(url)
-            elif parsed.origin != first.origin:
+            if parsed.origin != first.origin:
                 sent = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
             async with AsyncExitStack() as stack:
                 answer = await self._sent(stack, parsed.url, sent, patience, until, tls_name=None)
                 location = answer.headers.get("Location")
                 if answer.status not in _REDIRECTS or location is None:
-                    if course is None:
-                        answer.check_encoding()
+                    answer.check_encoding()
                     yield answer
                     return
                 url = joined(url, location)

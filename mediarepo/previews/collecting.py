@@ -6,6 +6,7 @@ from collections.abc import Callable
 from mediarepo.model.previews import Picture
 from mediarepo.previews.blocks import Blocks
 from mediarepo.previews.pictures import picture_of
+from mediarepo.previews.refreshes import parse_refresh
 from mediarepo.previews.regions import Region, region_of
 from mediarepo.previews.urls import resolved
 
@@ -17,8 +18,6 @@ _MAX_META, _MAX_VALUE_CHARS, _MAX_NAMES = 300, 8192, 4
 _MAX_HEADINGS, _MAX_PICTURES, _MAX_LINKS = 20, 40, 500
 _MAX_TITLE_CHARS, _MAX_SCRIPT_CHARS, _MAX_SCRIPTS = 8192, 400_000, 20
 _OEMBED_TYPES = frozenset({"application/json+oembed", "text/xml+oembed", "application/xml+oembed"})
-_REFRESH = re.compile(r"\s*([0-9]{1,4})(?:\.[0-9]*)?\s*[;,]\s*(?:url\s*=\s*)?[\"']?([^\"'\s]+)", re.IGNORECASE)
-_MAX_REFRESH_S = 10
 _RARE_FORMATS = frozenset({"image/avif", "image/jxl", "image/svg+xml"})
 _HEADINGS = ("h1", "h2", "h3")
 
@@ -120,7 +119,7 @@ class Collector:
         content = attributes.get("content") or attributes.get("value")
         if not content:
             return
-        if attributes.get("http-equiv", "").lower() == "refresh":
+        if attributes.get("http-equiv", "").strip().lower() == "refresh":
             self._refresh(content)
         names = [*_words(attributes, "property"), *_words(attributes, "name")]
         names += [f"itemprop:{name}" for name in _words(attributes, "itemprop")]
@@ -129,9 +128,8 @@ class Collector:
                 self.meta.append((name, content[:_MAX_VALUE_CHARS]))
 
     def _refresh(self, content: str) -> None:
-        found = _REFRESH.match(content[:_MAX_VALUE_CHARS])
-        if found is not None and int(found[1]) <= _MAX_REFRESH_S and self.refresh_url is None:
-            self.refresh_url = resolved(self.base_url, found[2])
+        if self.refresh_url is None:
+            self.refresh_url = resolved(self.base_url, parse_refresh(content))
 
     def _link(self, attributes: dict[str, str]) -> None:
         relations = attributes.get("rel", "").lower().split()[:_MAX_NAMES]

@@ -1,5 +1,6 @@
 """From what a page says to the preview that is answered (client-server API, GET preview_url)."""
 
+import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ _TYPES = {
     "person": "profile",
     "profilepage": "profile",
 }
+_WHOLE_URL = re.compile(r"https?://(?:[A-Za-z0-9._~:/?#\[\]@!$&()*+,;=-]|%[0-9A-Fa-f]{2})+", re.IGNORECASE | re.ASCII)
 _OEMBED_TYPES = {"video": "video.other"}
 _ADDRESSES = ("http:", "https:", "//", "data:", "javascript:", "blob:", "mxc:", "file:")
 
@@ -78,12 +80,11 @@ def _other_than(title: str | None, rules: Iterable[Rule]) -> Iterator[Rule]:
 
 
 def _url(page: Page, limits: PreviewLimits) -> Rule:
-    """Find the page's own address; what Open Graph says is kept letter by letter when it is a whole one."""
+    """Find the page's own address; kept letter by letter when it is a whole one."""
     given = (page.first("og:url") or "").strip()
     found = resolved(page.url, given)
     if found is not None and len(found) <= limits.max_url_chars:
-        is_whole = given.isascii() and given.lower().startswith(("http://", "https://")) and given.isprintable()
-        return "og:url", given if is_whole and not set(given) & set(" <>\"'") else found
+        return "og:url", given if _WHOLE_URL.fullmatch(given) else found
     if page.canonical_url is not None and urlsplit(page.canonical_url).hostname == urlsplit(page.url).hostname:
         return "link rel=canonical", page.canonical_url[: limits.max_url_chars]
     return "the URL", page.url[: limits.max_url_chars]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mediarepo.model.previews import OEmbed, Page, Picture
-from mediarepo.previews.pictures import is_too_small, number
+from mediarepo.previews.pictures import is_decoration, is_too_small, number
 from mediarepo.previews.text import plain
 from mediarepo.previews.urls import resolved
 
@@ -21,9 +21,14 @@ def illustrations(page: Page, oembed: OEmbed | None, limit: int) -> tuple[Pictur
     chosen: dict[str, Picture] = {}
     for picture in _all(page, oembed):
         is_icon = picture.url in page.icon_urls or _NO_PICTURE.search(picture.url.partition("?")[0]) is not None
-        if not is_icon and not is_too_small(picture) and len(chosen) < limit:
+        if not is_icon and not _is_unfit(picture) and len(chosen) < limit:
             chosen.setdefault(picture.url, replace(picture, alt=plain(picture.alt, _MAX_ALT_CHARS)))
     return tuple(chosen.values()) or _icons(page)[:limit]
+
+
+def _is_unfit(picture: Picture) -> bool:
+    """Tell whether an image is too small; of what Open Graph names, only if it is called like an icon as well."""
+    return is_too_small(picture) and (picture.rule != "og:image" or is_decoration(picture))
 
 
 def _icons(page: Page) -> tuple[Picture, ...]:
@@ -53,7 +58,10 @@ def _of_urls(page: Page, urls: list[str] | tuple[str, ...], rule: str) -> Iterat
 
 
 def _of_open_graph(page: Page) -> Iterator[Picture]:
-    """Read og:image and what follows it of its properties, up to the next og:image (ogp.me, "Arrays")."""
+    """Read og:image and what follows it of its properties, up to the next og:image (ogp.me, "Arrays").
+
+    The sizes that are declared there are often wrong, so they alone never rule an image out.
+    """
     said: dict[str, str] = {}
     for name, value in [*page.meta, ("og:image", "")]:
         begins_anew = name == "og:image" or (name == "og:image:url" and "url" in said and said["url"] != value)

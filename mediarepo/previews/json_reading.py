@@ -10,18 +10,35 @@ _WRAPPING = re.compile(
     r"^(?:\s|<!--|-->|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[|\ufeff|//\s*$)+", re.MULTILINE
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
+_COMMENT = re.compile(rf"({_STRING})|/\*.*?(?:\*/|\Z)|//[^\n]*", re.DOTALL)
+_COMMAS = re.compile(rf"({_STRING})|,[\s,]*+([\]}}])?", re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
 def read_json(text: str) -> object:
     """Read the first JSON value of a text, comments around it aside; None for what is no JSON, or nests too deeply."""
     text = _beginning(text[:_MAX_CHARS])
-    if _is_deep(text):
-        return None
     try:
-        return _without_surrogates(_DECODER.raw_decode(text)[0])
+        return _strictly(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _strictly(_plain(text))
     except (ValueError, RecursionError):
         return None
+
+
+def _strictly(text: str) -> object:
+    if _is_deep(text):
+        return None
+    return _without_surrogates(_DECODER.raw_decode(text)[0])
+
+
+def _plain(text: str) -> str:
+    """Take comments away, and commas that nothing follows; in time proportional to the text."""
+    text = _COMMENT.sub(lambda found: found[1] or " ", text)
+    return _COMMAS.sub(lambda found: found[1] or found[2] or ",", text).strip()
 
 
 def _without_surrogates(value: object) -> object:

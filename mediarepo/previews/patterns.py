@@ -4,7 +4,8 @@ import fnmatch
 import re
 from collections.abc import Callable
 
-import idna
+from mediarepo.outbound.errors import OutboundError
+from mediarepo.outbound.web_urls import web_host
 
 MAX_MATCHED_CHARS = 4096
 
@@ -31,11 +32,18 @@ def _as_regex(pattern: str) -> str:
 
 
 def compiled_host(pattern: str) -> Callable[[str], bool]:
-    """Turn a pattern of host names into a judge; international names may be written as people read them."""
-    if pattern.startswith("^") or pattern.isascii():
+    """Turn a pattern of host names into a judge; names and addresses may be written in any way that URLs may."""
+    if pattern.startswith("^"):
+        return compiled(pattern)
+    if "*" not in pattern and "?" not in pattern:
+        return compiled(_spelt(pattern))
+    if pattern.isascii():
         return compiled(pattern.strip("[]") if ":" in pattern else pattern)
-    return compiled(".".join(_label(label) for label in pattern.lower().split(".")))
+    return compiled(".".join(label if label.isascii() else _spelt(label) for label in pattern.lower().split(".")))
 
 
-def _label(label: str) -> str:
-    return label if label.isascii() else idna.encode(label, uts46=True).decode("ascii")
+def _spelt(host: str) -> str:
+    try:
+        return web_host(host)
+    except OutboundError:
+        return host

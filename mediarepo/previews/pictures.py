@@ -98,12 +98,12 @@ def number(text: str | None) -> int | None:
 
 def likeliest_first(pictures: list[Picture], in_article: set[str]) -> list[Picture]:
     """Order images by how likely they show what the page is about; icons and pixels are left out."""
-    fitting = [picture for picture in pictures if not is_too_small(picture) and not _is_decoration(picture)]
+    fitting = [picture for picture in pictures if not is_too_small(picture) and not is_decoration(picture)]
     rated = [(_likelihood(picture, at, picture.url in in_article), at, picture) for at, picture in enumerate(fitting)]
     return [picture for _, _, picture in sorted(rated, key=lambda one: (-one[0], one[1]))]
 
 
-def _is_decoration(picture: Picture) -> bool:
+def is_decoration(picture: Picture) -> bool:
     """Tell whether an image is called like an icon or a face, and does not claim to be large."""
     return _UNLIKELY.search(picture.url) is not None and (picture.width or 0) * (picture.height or 0) < _USUAL_AREA
 

@@ -14,6 +14,7 @@ from mediarepo.model.keys import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import Picture, PreviewImage
+from mediarepo.outbound.cookies import CookieJar
 from mediarepo.services.preview_pages import Fetched, PageError, PreviewPages
 from mediarepo.services.uploads import Uploads
 
@@ -46,9 +47,9 @@ class PreviewImages:
     uploads: Uploads
     now_ms: Callable[[], int]
 
-    async def keep(self, picture: Picture, homeserver: HomeserverConfig) -> PreviewImage:
+    async def keep(self, picture: Picture, homeserver: HomeserverConfig, cookies: CookieJar) -> PreviewImage:
         """Fetch a picture and make media of it."""
-        fetched = await self.pages.image(picture.url)
+        fetched = await self.pages.image(picture.url, cookies)
         try:
             return await self._store(fetched, homeserver)
         except PictureError as exc:

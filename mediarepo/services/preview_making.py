@@ -6,11 +6,14 @@ from email.message import Message
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewUrl
+from mediarepo.outbound.cookies import CookieJar
 from mediarepo.previews.kinds import may_be_page
 from mediarepo.previews.providers import OEmbedProviders
 from mediarepo.services.preview_images import PreviewImages
 from mediarepo.services.preview_pages import Fetched, PageError, PreviewPages
 from mediarepo.services.preview_reading import PreviewReading
+
+_MAX_REFRESHES = 5
 
 
 @dataclass(slots=True)
@@ -22,6 +25,28 @@ class Steps:
     def tell(self, words: str) -> None:
         """Add a step."""
         self.told.append(words)
+
+
+@dataclass(slots=True)
+class Visit:
+    """What belongs to one preview alone: its cookies, and how often pages have sent us on."""
+
+    language: str | None
+    steps: Steps
+    cookies: CookieJar = field(default_factory=CookieJar)
+    _left: int = _MAX_REFRESHES
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+
+    def may_go_on(self, url: str, refresh_url: str) -> bool:
+        """Say whether a refresh leads anywhere new; the same page counts when it has set a cookie since."""
+        if not self._seen:
+            self._seen.add((url, 0))
+        where = refresh_url, self.cookies.changes
+        if self._left == 0 or where in self._seen:
+            return False
+        self._left -= 1
+        self._seen.add(where)
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +63,11 @@ class PreviewMaking:
         self, url: PreviewUrl, homeserver: HomeserverConfig, *, language: str | None, steps: Steps
     ) -> Preview:
         """Make a preview; PageError when nothing can be said about the URL."""
-        preview = await self._text(url, language, steps)
+        visit = Visit(language, steps)
+        preview = await self._text(url, visit)
         for picture in preview.pictures[: self.config.max_images]:
             try:
-                image = await self.images.keep(picture, homeserver)
+                image = await self.images.keep(picture, homeserver, visit.cookies)
             except PageError as exc:
                 steps.tell(f"image passed over: {exc}")
                 continue
@@ -49,21 +75,19 @@ class PreviewMaking:
             return preview.with_image(picture, image)
         return preview
 
-    async def _text(self, url: PreviewUrl, language: str | None, steps: Steps) -> Preview:
-        known = await self._known_embed(url, language, steps)
+    async def _text(self, url: PreviewUrl, visit: Visit) -> Preview:
+        known = await self._known_embed(url, visit)
         try:
-            fetched = await self.pages.page(url.text, language)
+            fetched = await self.pages.page(url.text, visit.language, visit.cookies)
         except PageError as exc:
             if known is None:
                 raise
-            steps.tell(f"page passed over: {exc}")
+            visit.steps.tell(f"page passed over: {exc}")
             return await self.reading.make(Page(url=url.text), known, self.config.limits)
-        steps.tell(f"page from {fetched.url} ({fetched.content_type}, {len(fetched.body)} bytes)")
-        return await self._of(fetched, known, language, steps, may_refresh=True)
+        visit.steps.tell(f"page from {fetched.url} ({fetched.content_type}, {len(fetched.body)} bytes)")
+        return await self._of(fetched, known, visit)
 
-    async def _of(
-        self, fetched: Fetched, oembed: OEmbed | None, language: str | None, steps: Steps, *, may_refresh: bool
-    ) -> Preview:
+    async def _of(self, fetched: Fetched, oembed: OEmbed | None, visit: Visit) -> Preview:
         page = None
         if may_be_page(fetched.content_type):
             page = await self.reading.read_page(
@@ -76,35 +100,36 @@ class PreviewMaking:
             name = _file_name(fetched.content_disposition)
             return await self.reading.make_of_file(fetched.url, fetched.content_type, name, self.config.limits)
         if oembed is None and page.oembed_urls and self.config.oembed:
-            oembed = await self._embed(page.oembed_urls[0], language, steps)
+            oembed = await self._embed(page.oembed_urls[0], visit)
         preview = await self.reading.make(page, oembed, self.config.limits)
-        says_more = page.refresh_url == fetched.url or page.first("og:title") is not None
-        if may_refresh and page.refresh_url is not None and not says_more:
-            return await self._refreshed(page.refresh_url, preview, language, steps)
+        refresh_url = fetched.refresh_url or page.refresh_url
+        if refresh_url is not None and page.first("og:title") is None and visit.may_go_on(fetched.url, refresh_url):
+            return await self._refreshed(refresh_url, preview, visit)
         return preview
 
-    async def _refreshed(self, url: str, otherwise: Preview, language: str | None, steps: Steps) -> Preview:
+    async def _refreshed(self, url: str, otherwise: Preview, visit: Visit) -> Preview:
         """Follow a page that only sends its readers on."""
         try:
-            fetched = await self.pages.page(url, language)
+            fetched = await self.pages.page(url, visit.language, visit.cookies)
         except PageError as exc:
-            steps.tell(f"refresh passed over: {exc}")
+            visit.steps.tell(f"refresh passed over: {exc}")
             return otherwise
-        steps.tell(f"page from {fetched.url} (refresh)")
-        return await self._of(fetched, None, language, steps, may_refresh=False)
+        visit.steps.tell(f"page from {fetched.url} (refresh)")
+        return await self._of(fetched, None, visit)
 
-    async def _known_embed(self, url: PreviewUrl, language: str | None, steps: Steps) -> OEmbed | None:
+    async def _known_embed(self, url: PreviewUrl, visit: Visit) -> OEmbed | None:
         request_url = self.providers.request_url(url, language=None) if self.config.oembed else None
-        return None if request_url is None else await self._embed(request_url, language, steps)
+        return None if request_url is None else await self._embed(request_url, visit)
 
-    async def _embed(self, url: str, language: str | None, steps: Steps) -> OEmbed | None:
+    async def _embed(self, url: str, visit: Visit) -> OEmbed | None:
         try:
-            fetched = await self.pages.oembed(url, language)
+            fetched = await self.pages.oembed(url, visit.language, visit.cookies)
             found = await self.reading.read_oembed(fetched.body, url=fetched.url, content_type=fetched.content_type)
         except PageError as exc:
-            steps.tell(f"oEmbed passed over: {exc}")
+            visit.steps.tell(f"oEmbed passed over: {exc}")
             return None
-        steps.tell(f"oEmbed from {fetched.url}" if found is not None else f"oEmbed from {fetched.url} says nothing")
+        said = "" if found is not None else " says nothing"
+        visit.steps.tell(f"oEmbed from {fetched.url}{said}")
         return found
 
 

@@ -1,20 +1,23 @@
-"""Pages, oEmbed answers and images, fetched through the door under the operator's rules for URLs."""
+"""Pages, oEmbed answers and images, fetched under the operator's rules for URLs."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mediarepo.config.previews import PreviewsConfig
-from mediarepo.errors import InvalidParamError
-from mediarepo.outbound.client import Answer, Outbound
+from mediarepo.outbound.cookies import CookieJar
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.targets import Patience
+from mediarepo.outbound.web_client import WebAnswer, WebClient
+from mediarepo.outbound.web_head import refresh
+from mediarepo.outbound.web_urls import WebUrl
+from mediarepo.previews.content_types import extract_content_type
 from mediarepo.previews.encodings import ACCEPTED, Decoder, UnreadableEncodingError
+from mediarepo.previews.refreshes import parse_refresh
 from mediarepo.previews.request_headers import RequestHeaders
 from mediarepo.previews.url_rules import UrlRules
-from mediarepo.previews.urls import parse_preview_url
+from mediarepo.previews.urls import preview_url, resolved
 
-_SCHEMES = frozenset({"http", "https"})
 _OK = range(200, 300)
 _PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,text/plain;q=0.5,image/*;q=0.5,*/*;q=0.1"
 _OEMBED = "application/json, text/xml;q=0.5"
@@ -35,30 +38,27 @@ class Fetched:
     content_type: str | None
     content_disposition: str | None
     body: bytes
+    refresh_url: str | None = None
+    """Where the answer's Refresh header sends readers."""
 
 
-@dataclass(slots=True)
-class Course:
-    """Follows one request: judges each URL on its way, and notes them."""
+@dataclass(frozen=True, slots=True)
+class PageRequestPolicy:
+    """Judges each URL that one request comes to, and says what is sent there."""
 
     rules: UrlRules
     request_headers: RequestHeaders
     language: str | None
     accept: str
-    urls: list[str] = field(default_factory=list)
 
-    def headers(self, url: str) -> Mapping[str, str]:
+    def headers(self, url: WebUrl) -> Mapping[str, str]:
         """Give the headers for the next request; OutboundError when a rule stands against it."""
-        try:
-            parsed = parse_preview_url(url)
-        except InvalidParamError as exc:
-            raise OutboundError(OutboundReason.BAD_URL, exc.message) from exc
-        refusal = self.rules.refusal(parsed)
+        refusal = self.rules.refusal(preview_url(url))
         if refusal is not None:
-            raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} is refused by previews.{refusal}")
-        self.urls.append(parsed.text)
-        headers = self.request_headers.of(parsed.host)
+            raise OutboundError(OutboundReason.BAD_URL, f"{url.host} is refused by previews.{refusal}")
+        headers = self.request_headers.of(url.host)
         if self.language is not None:
+            headers = {name: value for name, value in headers.items() if name.lower() != "accept-language"}
             headers["Accept-Language"] = self.language
         return {**headers, "Accept": self.accept, "Accept-Encoding": ACCEPTED}
 
@@ -68,32 +68,41 @@ class PreviewPages:
     """Fetches what a preview is made of."""
 
     config: PreviewsConfig
-    outbound: Outbound
+    client: WebClient
     rules: UrlRules
     request_headers: RequestHeaders
 
-    async def page(self, url: str, language: str | None) -> Fetched:
+    async def page(self, url: str, language: str | None, cookies: CookieJar) -> Fetched:
         """Fetch a page, as much of it as is read."""
-        return await self._fetch(url, language, _PAGE, max_bytes=self.config.max_page_bytes, whole=False)
+        max_bytes = self.config.max_page_bytes
+        return await self._fetch(url, self._policy(language, _PAGE), cookies, max_bytes=max_bytes, whole=False)
 
-    async def oembed(self, url: str, language: str | None) -> Fetched:
+    async def oembed(self, url: str, language: str | None, cookies: CookieJar) -> Fetched:
         """Fetch an oEmbed answer."""
-        return await self._fetch(url, language, _OEMBED, max_bytes=_MAX_OEMBED_BYTES, whole=True)
+        policy = self._policy(language, _OEMBED)
+        return await self._fetch(url, policy, cookies, max_bytes=_MAX_OEMBED_BYTES, whole=True)
 
-    async def image(self, url: str) -> Fetched:
+    async def image(self, url: str, cookies: CookieJar) -> Fetched:
         """Fetch an image, whole or not at all."""
-        return await self._fetch(url, None, _IMAGE, max_bytes=self.config.max_image_bytes, whole=True)
+        max_bytes = self.config.max_image_bytes
+        return await self._fetch(url, self._policy(None, _IMAGE), cookies, max_bytes=max_bytes, whole=True)
 
-    async def _fetch(self, url: str, language: str | None, accept: str, *, max_bytes: int, whole: bool) -> Fetched:
+    def _policy(self, language: str | None, accept: str) -> PageRequestPolicy:
+        return PageRequestPolicy(self.rules, self.request_headers, language, accept)
+
+    async def _fetch(
+        self, url: str, policy: PageRequestPolicy, cookies: CookieJar, *, max_bytes: int, whole: bool
+    ) -> Fetched:
         try:
-            async with self._open(url, language, accept) as answer:
-                if answer.status not in _OK:
-                    raise PageError(f"{answer.url} answers {answer.status}")
+            async with self._open(url, policy, cookies) as answer:
+                if answer.head.status not in _OK:
+                    raise PageError(f"{answer.url.text} answers {answer.head.status}")
                 return Fetched(
-                    answer.url,
-                    answer.headers.get("Content-Type"),
-                    answer.headers.get("Content-Disposition"),
+                    answer.url.text,
+                    extract_content_type(answer.head.texts("Content-Type")),
+                    answer.head.text("Content-Disposition"),
                     await _body(answer, max_bytes, whole=whole),
+                    resolved(answer.url.text, parse_refresh(refresh(answer.head) or "")),
                 )
         except OutboundError as exc:
             raise PageError(f"{exc} ({exc.reason})") from exc
@@ -101,21 +110,20 @@ class PreviewPages:
             raise PageError(str(exc)) from exc
 
     @asynccontextmanager
-    async def _open(self, url: str, language: str | None, accept: str) -> AsyncIterator[Answer]:
+    async def _open(self, url: str, policy: PageRequestPolicy, cookies: CookieJar) -> AsyncIterator[WebAnswer]:
         timeout_ms = self.config.timeout_ms
         patience = Patience(
             connect_ms=min(_CONNECT_MS, timeout_ms), headers_ms=timeout_ms, idle_ms=timeout_ms, total_ms=timeout_ms
         )
-        course = Course(self.rules, self.request_headers, language, accept)
-        async with self.outbound.get(url, headers={}, patience=patience, schemes=_SCHEMES, course=course) as answer:
+        async with self.client.get(url, patience=patience, policy=policy, cookies=cookies) as answer:
             yield answer
 
 
-async def _body(answer: Answer, max_bytes: int, *, whole: bool) -> bytes:
+async def _body(answer: WebAnswer, max_bytes: int, *, whole: bool) -> bytes:
     """Read a body; one that is larger is cut, or refused when it is wanted whole."""
-    decoder = Decoder(answer.headers.get("Content-Encoding"), max_bytes + 1 if whole else max_bytes)
+    decoder = Decoder(answer.head.text("Content-Encoding"), max_bytes + 1 if whole else max_bytes)
     while not decoder.is_full and (piece := await answer.read()):
         decoder.feed(piece)
     if whole and len(decoder.body) > max_bytes:
-        raise PageError(f"{answer.url} answers more than {max_bytes} bytes")
+        raise PageError(f"{answer.url.text} answers more than {max_bytes} bytes")
     return bytes(decoder.body)

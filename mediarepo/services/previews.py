@@ -34,7 +34,14 @@ _MAX_FLIGHTS = 100
 _FAILURE = "the page cannot be previewed"
 """The same words, whatever the reason: they must not tell what lies behind an address."""
 
+_ADDRESS = re.compile(r"(https?://[^\s/?#]*)[/?#]\S*")
+
 Answer = dict[str, str | int]
+
+
+def hosts_only(text: str) -> str:
+    """Cut addresses in a text down to their hosts: what users paste may hold secrets, in paths too."""
+    return _ADDRESS.sub(r"\1/...", text)
 
 
 class Previews:
@@ -123,7 +130,13 @@ class Previews:
             lifetime_ms = self.config.failure_ttl_ms if preview.says_nothing else self.config.ttl_ms
         except (PageError, TimeoutError) as exc:
             reason = str(exc) or "it took too long"
-            log.info("page_not_previewed", url=url.text, reason=reason, steps=steps.told)
+            log.info(
+                "page_not_previewed",
+                host=url.host,
+                key=key.hex()[:16],
+                reason=hosts_only(reason),
+                steps=[hosts_only(step) for step in steps.told],
+            )
             kept, lifetime_ms = KeptPreview(None, reason), self.config.failure_ttl_ms
         await self.table.keep(key, url.text, kept, lifetime_ms)
         return kept

@@ -151,7 +151,7 @@ async def test_urls_that_are_none_are_refused(running: Any, query: str, expected
 
 async def test_whatever_cannot_be_had_is_told_in_the_same_words(running: Any, site: Website) -> None:
     site.file("/broken", b"no gzip", "text/html", headers={"Content-Encoding": "gzip"})
-    site.file("/zip", b"x", "text/html", headers={"Content-Encoding": "strange"})
+    site.file("/zip", b"x", "text/html", headers={"Content-Encoding": "zstd"})
     site.file("/error", b"x", "text/html", status=500)
     site.redirect("/inside", "http://169.254.169.254/latest/meta-data/")
     site.redirect("/file", "file:///etc/passwd")

@@ -1,0 +1,243 @@
+"""GET of web pages and what belongs to them: addresses, sizes and times as strict as ever, answers read as browsers do.
+
+One connection a request, HTTP/1.1 over TCP or TLS. What other servers of the federation answer goes through `client`.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Protocol, Self
+
+from mediarepo.config.outbound import OutboundConfig
+from mediarepo.outbound.addresses import AddressRules
+from mediarepo.outbound.cookies import CookieJar
+from mediarepo.outbound.errors import OutboundError, OutboundReason
+from mediarepo.outbound.resolving import GuardedResolver, Lookup, SystemLookup
+from mediarepo.outbound.targets import Patience
+from mediarepo.outbound.urls import address_of
+from mediarepo.outbound.web_body import body_reader
+from mediarepo.outbound.web_head import (
+    MAX_HEAD_BYTES,
+    Head,
+    HeadError,
+    find_end,
+    framing,
+    location,
+    may_be_http,
+    parse_head,
+)
+from mediarepo.outbound.web_urls import WebUrl, join_url, parse_web_url
+
+_MAX_REDIRECTS = 20
+"""As Fetch has it ("HTTP-redirect fetch")."""
+_PIECE_BYTES = 64 * 1024
+_SWITCHING = 101
+_FINAL = 200
+
+
+class RequestPolicy(Protocol):
+    """Judges each URL that a request comes to, and says what to send there."""
+
+    def headers(self, url: WebUrl) -> Mapping[str, str]:
+        """Give the headers for the next request, or raise OutboundError to go no further."""
+        ...
+
+
+class WebAnswer:
+    """A head, and a body that is still to be read; a body that breaks off is a body that ends."""
+
+    def __init__(
+        self, head: Head, url: WebUrl, start: bytes, reader: asyncio.StreamReader, *, idle_s: float, until: float
+    ) -> None:
+        self.head = head
+        self.url = url
+        self._waiting = start
+        self._stream = reader
+        self._body = body_reader(*framing(head))
+        self._idle_s = idle_s
+        self._until = until
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes of the body; empty at its end. OutboundError when they come too slowly."""
+        while not self._body.is_done:
+            piece, self._waiting = self._waiting or await self._received(), b""
+            if not piece:
+                return b""
+            if body := self._body.feed(piece):
+                return body
+        return b""
+
+    async def _received(self) -> bytes:
+        now = _loop_time()
+        if now >= self._until:  # bytes that are there already would be given without a look at the clock
+            raise self._too_slow()
+        try:
+            async with asyncio.timeout_at(min(now + self._idle_s, self._until)):
+                return await self._stream.read(_PIECE_BYTES)
+        except TimeoutError as exc:
+            raise self._too_slow() from exc
+        except OSError:
+            return b""
+
+    def _too_slow(self) -> OutboundError:
+        return OutboundError(OutboundReason.TOO_SLOW, f"{self.url.host} sends its answer too slowly")
+
+
+class WebClient:
+    """Asks web servers; connects to vetted addresses only, judged anew at each redirect."""
+
+    def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
+        self._own_lookup = SystemLookup() if lookup is None else None
+        rules = AddressRules(allow=config.allow_networks, deny=config.deny_networks)
+        self._resolver = GuardedResolver(
+            rules, lookup or self._own_lookup or SystemLookup(), config.resolve_timeout_ms / 1000
+        )
+        self._tls = ssl.create_default_context(cafile=config.ca_file)
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._connections = asyncio.Semaphore(config.max_connections)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._own_lookup is not None:
+            self._own_lookup.close()
+
+    @asynccontextmanager
+    async def get(
+        self, url: str, *, patience: Patience, policy: RequestPolicy, cookies: CookieJar
+    ) -> AsyncIterator[WebAnswer]:
+        """GET a URL and follow its redirects; OutboundError when that fails before there is an answer."""
+        until = _loop_time() + patience.total_ms / 1000
+        parsed = parse_web_url(url)
+        for _ in range(_MAX_REDIRECTS + 1):
+            async with self._asked(parsed, patience, until, policy, cookies) as answer:
+                try:
+                    target = location(answer.head)
+                except HeadError as exc:
+                    raise _not_http(parsed, exc) from exc
+                if target is None:
+                    yield answer
+                    return
+            parsed = join_url(parsed, target)
+        raise OutboundError(OutboundReason.TOO_MANY_REDIRECTS, f"{parsed.host} redirects too often")
+
+    @asynccontextmanager
+    async def _asked(
+        self, url: WebUrl, patience: Patience, until: float, policy: RequestPolicy, cookies: CookieJar
+    ) -> AsyncIterator[WebAnswer]:
+        request = _request(url, policy.headers(url), cookies)
+        try:
+            async with asyncio.timeout_at(until):
+                await self._connections.acquire()
+        except TimeoutError as exc:
+            raise OutboundError(OutboundReason.TOO_SLOW, "too many connections are open") from exc
+        try:
+            reader, writer = await self._connect(url, min(until, _loop_time() + patience.connect_ms / 1000))
+            try:
+                head_until = min(until, _loop_time() + patience.headers_ms / 1000)
+                head, start = await _answered(url, reader, writer, request, head_until)
+                for value in head.raw("Set-Cookie"):
+                    cookies.keep(value, scheme=url.scheme, host=url.host, path=url.path)
+                yield WebAnswer(head, url, start, reader, idle_s=patience.idle_ms / 1000, until=until)
+            except HeadError as exc:
+                raise _not_http(url, exc) from exc
+            finally:
+                writer.transport.abort()
+        finally:
+            self._connections.release()
+
+    async def _connect(self, url: WebUrl, until: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        addresses = await self._addresses(url.host)
+        failure = OutboundError(OutboundReason.UNREACHABLE, f"{url.host} cannot be connected to in time")
+        for at, address in enumerate(addresses):
+            now = _loop_time()
+            try:
+                async with asyncio.timeout_at(now + (until - now) / (len(addresses) - at)):
+                    return await asyncio.open_connection(
+                        address,
+                        url.port,
+                        limit=_PIECE_BYTES,
+                        ssl=self._tls if url.scheme == "https" else None,
+                        server_hostname=url.host if url.scheme == "https" else None,
+                    )
+            except ssl.SSLCertVerificationError as exc:
+                raise OutboundError(
+                    OutboundReason.TLS_FAILED, f"{url.host} is not who it should be: {exc.verify_message}"
+                ) from exc
+            except ssl.SSLError as exc:
+                raise OutboundError(OutboundReason.TLS_FAILED, f"no TLS connection to {url.host}: {exc}") from exc
+            except TimeoutError:
+                continue
+            except (OSError, UnicodeError, ValueError) as exc:
+                failure = OutboundError(OutboundReason.UNREACHABLE, f"{url.host} cannot be reached: {exc}")
+        raise failure
+
+    async def _addresses(self, host: str) -> list[str]:
+        if address_of(host) is not None:
+            self._resolver.check_literal(host)
+            return [host]
+        return [str(found["host"]) for found in await self._resolver.resolve(host)]
+
+
+def _request(url: WebUrl, headers: Mapping[str, str], cookies: CookieJar) -> bytes:
+    """Spell a request; headers come from our configuration, or were checked."""
+    lines = [f"GET {url.target} HTTP/1.1", f"Host: {url.host_header}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    text = "\r\n".join([*lines, "Connection: close"])
+    if any(character in line for line in lines for character in "\r\n\0"):
+        raise OutboundError(OutboundReason.BAD_URL, "a header with a line end")
+    cookie = cookies.header(scheme=url.scheme, host=url.host, path=url.path)
+    return text.encode() + (b"\r\nCookie: " + cookie if cookie else b"") + b"\r\n\r\n"
+
+
+async def _answered(
+    url: WebUrl, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, until: float
+) -> tuple[Head, bytes]:
+    """Send a request; give the answer's head, and what came of its body with it."""
+    try:
+        async with asyncio.timeout_at(until):
+            writer.write(request)
+            await writer.drain()
+            return await _head(reader, is_plain=url.scheme == "http")
+    except TimeoutError as exc:
+        raise OutboundError(OutboundReason.TOO_SLOW, f"{url.host} did not answer in time") from exc
+    except OSError as exc:
+        raise OutboundError(OutboundReason.UNREACHABLE, f"{url.host} closed the connection") from exc
+
+
+async def _head(reader: asyncio.StreamReader, *, is_plain: bool) -> tuple[Head, bytes]:
+    """Read up to the end of the final head; one that ends with the connection is whole, where no TLS says otherwise."""
+    data, left = bytearray(), MAX_HEAD_BYTES
+    while True:
+        end = find_end(data)
+        if end is None and len(data) < left:
+            if not may_be_http(data):
+                raise HeadError("no status line")
+            if piece := await reader.read(_PIECE_BYTES):
+                data += piece
+                continue
+            if not data:
+                raise ConnectionResetError("no answer")
+            if not is_plain:
+                raise HeadError("a head that breaks off")
+            end = len(data)
+        if end is None or end > left:
+            raise HeadError(f"more than {MAX_HEAD_BYTES} bytes of headers")
+        head = parse_head(bytes(data[:end]))
+        if head.status >= _FINAL:
+            return head, bytes(data[end:])
+        if head.status == _SWITCHING:
+            raise HeadError("another protocol")
+        del data[:end]
+        left -= end
+
+
+def _not_http(url: WebUrl, exc: HeadError) -> OutboundError:
+    return OutboundError(OutboundReason.NOT_HTTP, f"{url.host} does not answer as HTTP should: {exc}")
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

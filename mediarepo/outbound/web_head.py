@@ -1,0 +1,153 @@
+"""The head of a web server's answer, read as browsers read it; everything here is a function of bytes.
+
+Tolerated: bare LF, folded lines, lines that are no headers, statuses without a reason, any bytes in values. Not
+tolerated: an answer that does not begin as HTTP, and lengths or locations that contradict one another.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAX_HEAD_BYTES = 256 * 1024
+_END = re.compile(rb"\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP(?:/([0-9])(?:\.([0-9]))?)?[ \t]*([0-9]{3})(?![0-9])", re.IGNORECASE)
+_BEFORE_STATUS = re.compile(rb"[\x00-\x20]{0,4}")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+_MAX_HEADERS = 2_000
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_WITHOUT_BODY = frozenset({204, 205, 304})
+
+
+class HeadError(ValueError):
+    """An answer that no browser would show; the message says why."""
+
+
+class Framing(StrEnum):
+    """What tells where a body ends."""
+
+    NONE = "none"
+    CHUNKED = "chunked"
+    LENGTH = "length"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A status and headers, names in lower case, values as they came."""
+
+    status: int
+    version: tuple[int, int]
+    headers: tuple[tuple[bytes, bytes], ...]
+
+    def raw(self, name: str) -> list[bytes]:
+        """List all values of a header."""
+        wanted = name.lower().encode()
+        return [value for known, value in self.headers if known == wanted]
+
+    def texts(self, name: str) -> list[str]:
+        """List all values of a header as text: UTF-8 where they are, else Latin-1."""
+        return [_text(value) for value in self.raw(name)]
+
+    def text(self, name: str) -> str | None:
+        """Join all values of a header by commas (Fetch, "get a header"); None when there is none."""
+        return ", ".join(self.texts(name)) if self.raw(name) else None
+
+
+def find_end(data: bytes | bytearray) -> int | None:
+    """Say where the body begins; None while the head is not complete."""
+    found = _END.search(data)
+    return found.end() if found else None
+
+
+def may_be_http(data: bytes | bytearray) -> bool:
+    """Tell whether the first bytes of an answer can still become HTTP."""
+    before = _BEFORE_STATUS.match(data)
+    first = bytes(data[before.end() if before else 0 :][:4]).upper()
+    return b"HTTP".startswith(first)
+
+
+def parse_head(data: bytes) -> Head:
+    """Read a head, its last empty line included or not; HeadError when it is none."""
+    before = _BEFORE_STATUS.match(data)
+    line, _, rest = data[before.end() if before else 0 :].partition(b"\n")
+    found = _STATUS_LINE.match(line)
+    if found is None:
+        raise HeadError("no status line")
+    version = (int(found[1] or 1), int(found[2] or 0))
+    return Head(int(found[3]), version, tuple(_headers(rest)))
+
+
+def _headers(data: bytes) -> list[tuple[bytes, bytes]]:
+    read: list[tuple[bytes, bytes]] = []
+    continues = False
+    for line in data.split(b"\n"):
+        line = line.removesuffix(b"\r")  # noqa: PLW2901 - the same line without its end
+        if line[:1] in {b" ", b"\t"}:
+            if continues:
+                read[-1] = (read[-1][0], (read[-1][1] + b" " + _value(line)).strip(b" \t"))
+            continue
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t")
+        continues = bool(colon) and _TOKEN.fullmatch(name) is not None
+        if continues:
+            read.append((name.lower(), _value(value)))
+        if len(read) > _MAX_HEADERS:
+            raise HeadError("too many headers")
+    return read
+
+
+def _value(raw: bytes) -> bytes:
+    return _CONTROLS.sub(b"", raw).strip(b" \t")
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def framing(head: Head) -> tuple[Framing, int]:
+    """Say where the body ends (RFC 9112, section 6.3), and its declared length; HeadError for two lengths.
+
+    Chunks count only in answers of HTTP/1.1. A length that is no number does not count.
+    """
+    if head.status in _WITHOUT_BODY:
+        return Framing.NONE, 0
+    codings = ",".join(head.texts("Transfer-Encoding")).lower().split(",")
+    if head.version >= (1, 1) and "chunked" in {coding.partition(";")[0].strip() for coding in codings}:
+        return Framing.CHUNKED, 0
+    values = {one.strip() for value in head.texts("Content-Length") for one in value.split(",")}
+    lengths = {int(value) for value in values if _LENGTH.fullmatch(value)}
+    if len(lengths) > 1:
+        raise HeadError("several lengths")
+    if not lengths or len(lengths) < len({value.lstrip("0") or "0" for value in values}):
+        return Framing.CLOSE, 0
+    return Framing.LENGTH, lengths.pop()
+
+
+def location(head: Head) -> str | None:
+    """Say where an answer leads, bytes beyond ASCII escaped as they are; None when it is no redirect.
+
+    HeadError for several locations: a header that was smuggled in must not choose.
+    """
+    found = [value for value in head.raw("Location") if value]
+    if head.status not in _REDIRECTS or not found:
+        return None
+    if len(set(found)) > 1:
+        raise HeadError("several locations")
+    return escaped(found[0])
+
+
+def escaped(raw: bytes) -> str:
+    """Escape what is not ASCII, byte by byte, as browsers do with a Location."""
+    return "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in raw)  # noqa: PLR2004 - where ASCII ends
+
+
+def refresh(head: Head) -> str | None:
+    """Give the Refresh header, of which only the first counts."""
+    found: Sequence[bytes] = head.raw("Refresh")
+    return escaped(found[0]) if found else None
