@@ -93,6 +93,16 @@ def _networks(texts: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IP
     return [ipaddress.ip_network(text) for text in texts if text != "unix"]
 
 
+def origin_form(request_target: str) -> str:
+    """Read the path and query of a request target, as it came, also of one in absolute form."""
+    if request_target.startswith("/"):
+        return request_target
+    rest = request_target.partition("://")[2]
+    at = re.search(r"[/?]", rest)
+    path = "" if at is None else rest[at.start() :]
+    return path if path.startswith("/") else f"/{path}"
+
+
 def _authority(request_target: str) -> str:
     """Read the authority of a request target in absolute form; empty when there is none."""
     _, separator, rest = request_target.partition("://")

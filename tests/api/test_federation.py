@@ -338,6 +338,16 @@ async def test_several_headers_are_good_when_one_is_and_all_agree(ours: Installa
     assert await ask(*[good] * 6) == 401
 
 
+async def test_a_request_line_with_a_whole_url_is_signed_for_its_path(ours: Installation, peer: Peer) -> None:
+    path = download(await ours.upload(b"x"), "?timeout_ms=1")
+    header = sign_request(peer.key, origin=peer.name, method="GET", request_target=path, destination=ours.server_name)
+    head = f"GET https://{SERVER_NAME}{path} HTTP/1.1\r\nHost: {OTHER_SERVER_NAME}\r\nAuthorization: {header}\r\n"
+
+    answer = await ask_raw(ours.url, f"{head}Connection: close\r\n\r\n".encode())
+
+    assert answer.status == 200
+
+
 async def test_downloads_may_be_handed_over_to_s3(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer
 ) -> None:

@@ -19,6 +19,7 @@ from mediarepo.web.federation.outages import never_shunned
 from mediarepo.web.keys import DOWNLOADS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
 from mediarepo.web.limits import limit_server
 from mediarepo.web.params import Query, path_segments, thumbnail_spec
+from mediarepo.web.proxies import origin_form
 from mediarepo.web.wire.conditions import is_not_modified, media_etag, thumbnail_etag
 from mediarepo.web.wire.disposition import content_disposition
 from mediarepo.web.wire.responses import Bytes, Frame, send_bytes
@@ -85,7 +86,7 @@ async def _asked(request: web.Request) -> tuple[Mxc, Asking]:
     verified = await request.app[VERIFICATION].check(
         request.headers.getall("Authorization", []),
         method=request.method,
-        request_target=request.raw_path,
+        request_target=origin_form(request.raw_path),
         host_server_name=None if host is None else host.server_name,
     )
     tenant = request.app[TENANTS].by_server_name(verified.destination)

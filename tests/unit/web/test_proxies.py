@@ -8,7 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from mediarepo.config.listening import ListenConfig
-from mediarepo.web.proxies import TrustedProxies
+from mediarepo.web.proxies import TrustedProxies, origin_form
 
 
 class Transport:
@@ -61,3 +61,16 @@ def test_addresses_of_one_network_count_together() -> None:
     assert network(["2001:db8:1:2::1"]) == network(["2001:db8:1:2:ffff::2"])
     assert network(["2001:db8:1:2::1"], client_ipv6_prefix=56) == "2001:db8:1::/56"
     assert network(["198.51.100.7"], client_ipv4_prefix=24) == "198.51.100.0/24"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/a%2Fb?c=http://d/", "/a%2Fb?c=http://d/"),
+        ("http://media.example:80/a%2Fb?c", "/a%2Fb?c"),
+        ("https://media.example", "/"),
+        ("http://media.example?c", "/?c"),
+    ],
+)
+def test_the_path_of_a_whole_url_is_kept_as_it_came(target: str, expected: str) -> None:
+    assert origin_form(target) == expected
