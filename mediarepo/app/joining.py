@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
+from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.config.uploads import UploadsConfig
 from mediarepo.db.access import AccessTable
 from mediarepo.db.deleting import Deleting
@@ -21,6 +22,7 @@ from mediarepo.federation.contents import Fetcher
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool
+from mediarepo.model.admission import Admission
 from mediarepo.model.media import StoreClass
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.access_times import AccessTimes
@@ -111,6 +113,13 @@ def join_downloads(
     )
 
 
+def rendering_places(config: ThumbnailsConfig) -> Admission:
+    """Let so many jobs hold memory that every worker finds the next one ready."""
+    places = 2 * config.worker_count
+    wait_s = config.queue_timeout_ms / 1000
+    return Admission("wait for thumbnails", places=places, share=places, max_waiting=config.queue_limit, wait_s=wait_s)
+
+
 async def join_thumbnails(
     foundation: Foundation, downloads: Downloads, remote_media: RemoteMedia, stack: AsyncExitStack
 ) -> Thumbnails:
@@ -125,6 +134,7 @@ async def join_thumbnails(
         stores=foundation.stores,
         downloads=downloads,
         flights=await stack.enter_async_context(SingleFlight[None]()),
+        places=rendering_places(settings.thumbnails),
         now_ms=now_ms,
         on_job=lambda outcome: foundation.metrics.thumbnails.labels(outcome).inc(),
     )

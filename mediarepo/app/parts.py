@@ -107,9 +107,22 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             sweeps=join_sweeps(foundation),
             access_times=access_times,
         )
+        _show_places(repository, federating, calls)
         await _claim_prefixes(repository)
         await stack.enter_async_context(Jobs(jobs_of(repository)))
         yield repository
+
+
+def _show_places(repository: Repository, federating: Federating, calls: HomeserverCalls) -> None:
+    """Let the metrics show how busy everything is that clients have shares of."""
+    for work, places in {
+        "key_fetches": federating.server_keys.fetches,
+        "remote_media": repository.remote_media.places,
+        "previews": repository.previews.places,
+        "thumbnails": repository.thumbnails.rendering.places,
+        "homeserver": calls.places,
+    }.items():
+        repository.foundation.metrics.show_places(work, places)
 
 
 def _verification(settings: Settings, federating: Federating, tenants: Tenants) -> Verification:

@@ -10,6 +10,7 @@ import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.errors import HomeserverUnavailableError
+from mediarepo.model.admission import Admission
 from mediarepo.outbound.trust import tls_context
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,9 @@ class HomeserverCalls:
 
     def __init__(self, config: IdentityConfig) -> None:
         self._timeout = aiohttp.ClientTimeout(total=config.timeout_ms / 1000)
+        self.places = Admission(
+            "wait for the homeserver", places=_CONNECTIONS, share=10, per_target=_CONNECTIONS // 2, wait_s=5.0
+        )
         self._session: aiohttp.ClientSession | None = None
         self._tls: dict[str | None, ssl.SSLContext] = {}
 
@@ -45,17 +49,23 @@ class HomeserverCalls:
         parameters: Mapping[str, str] | None = None,
         max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> tuple[int, dict[str, Any]]:
-        """GET a JSON object, with a token if one is given; HomeserverUnavailableError when there is no such answer."""
+        """GET a JSON object, with a token if one is given; HomeserverUnavailableError when there is no such answer.
+
+        LimitExceededError when there is no place for the request just now.
+        """
         if self._session is None or homeserver.client_api_url is None:
             raise no_verdict(homeserver, "no client_api_url is configured")
         try:
-            async with self._session.get(
-                f"{homeserver.client_api_url}{path}",
-                params=dict(parameters or {}),
-                headers={} if token is None else {"Authorization": f"Bearer {token}"},
-                allow_redirects=False,
-                ssl=self._tls_for(homeserver),
-            ) as response:
+            async with (
+                self.places.enter(target=homeserver.server_name),
+                self._session.get(
+                    f"{homeserver.client_api_url}{path}",
+                    params=dict(parameters or {}),
+                    headers={} if token is None else {"Authorization": f"Bearer {token}"},
+                    allow_redirects=False,
+                    ssl=self._tls_for(homeserver),
+                ) as response,
+            ):
                 return response.status, await _answer(homeserver, response, max_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             log.warning("homeserver_unreachable", server_name=homeserver.server_name, reason=repr(exc))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
-from mediarepo.images.errors import too_busy
 from mediarepo.images.memory import Source
 from mediarepo.images.processes import Measured, Worker
 from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailSpec
@@ -31,7 +30,7 @@ class WorkerPool:
             max_processes=config.worker_count,
             queue_limit=config.queue_limit,
             queue_timeout_s=config.queue_timeout_ms / 1000,
-            too_busy=too_busy,
+            what="wait for thumbnails",
         )
 
     async def __aenter__(self) -> Self:

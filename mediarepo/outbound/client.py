@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from mediarepo.config.outbound import OutboundConfig
+from mediarepo.model.admission import Admission
 from mediarepo.outbound.addresses import AddressRules
 from mediarepo.outbound.answers import Answer
 from mediarepo.outbound.errors import OutboundError, OutboundReason
@@ -40,13 +41,14 @@ class Outbound:
         )
         self._tls = tls_context(config.ca_file)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.places = Admission("wait for other servers", places=config.max_connections, share=4)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
             resolver=self._resolver,
             use_dns_cache=False,
-            limit=self._config.max_connections,
+            limit=0,  # counted before, in fair shares
             ssl=self._tls,
             happy_eyeballs_delay=0.25,
         )
@@ -134,6 +136,7 @@ class Outbound:
         if self._session is None:
             raise RuntimeError("the door is not open")
         host = url.host or ""
+        await stack.enter_async_context(self.places.enter())
         head_until = min(until, _loop_time() + (patience.connect_ms + patience.headers_ms) / 1000)
         request = self._session.get(
             url,

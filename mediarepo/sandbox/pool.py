@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, Self, TypeVar
 
-from mediarepo.errors import MatrixError
+from mediarepo.model.admission import Admission
 
 
 class PooledProcess(Protocol):
@@ -47,17 +47,15 @@ class ProcessPool(Generic[Process]):
         max_processes: int,
         queue_limit: int,
         queue_timeout_s: float,
-        too_busy: Callable[[], MatrixError],
+        what: str,
     ) -> None:
-        """`too_busy` makes the refusal when `queue_limit` jobs wait already, or one has waited for too long."""
+        """At most `queue_limit` jobs wait, none longer than the time given; `what` ends the words of the refusal."""
         self._start = start
-        self._free = asyncio.Semaphore(max_processes)
-        self._queue_limit = queue_limit
-        self._queue_timeout_s = queue_timeout_s
-        self._too_busy = too_busy
+        self._places = Admission(
+            what, places=max_processes, share=max_processes, max_waiting=queue_limit, wait_s=queue_timeout_s
+        )
         self._idle: list[Process] = []
         self._busy: set[Process] = set()
-        self._waiting = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,32 +77,17 @@ class ProcessPool(Generic[Process]):
     @property
     def waiting(self) -> int:
         """How many jobs wait for a process."""
-        return self._waiting
+        return self._places.waiting
 
     @asynccontextmanager
     async def process(self) -> AsyncIterator[Process]:
         """Lend a process for one job; it is used again only if it has answered."""
-        await self._wait_for_turn()
-        try:
+        async with self._places.enter():
             process = await self._acquire()
             try:
                 yield process
             finally:
                 await asyncio.shield(self._release(process, usable=process.has_answered))
-        finally:
-            self._free.release()
-
-    async def _wait_for_turn(self) -> None:
-        if self._waiting >= self._queue_limit:
-            raise self._too_busy()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._queue_timeout_s):
-                await self._free.acquire()
-        except TimeoutError as exc:
-            raise self._too_busy() from exc
-        finally:
-            self._waiting -= 1
 
     async def _acquire(self) -> Process:
         while self._idle:

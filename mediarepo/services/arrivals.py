@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mediarepo.errors import LimitExceededError
+from mediarepo.model.admission import Waiters
 from mediarepo.model.mxc import Mxc
 
 _POLL_S = 5.0
@@ -35,25 +35,21 @@ class Arrivals:
     """Wakes whoever watches an mxc; begin to watch first, then read the database, then wait."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._count = 0
+        self.waiters = Waiters("wait for media", limit=limit)
         self._watches: dict[str, set[Watch]] = {}
 
     @contextmanager
     def watching(self, mxc: Mxc) -> Iterator[Watch]:
-        """Keep a watch; LimitExceededError when too many are kept already."""
-        if self._count >= self._limit:
-            raise LimitExceededError("too many requests wait for media already", retry_after_s=5)
-        watch, name = Watch(), str(mxc)
-        self._watches.setdefault(name, set()).add(watch)
-        self._count += 1
-        try:
-            yield watch
-        finally:
-            self._count -= 1
-            self._watches[name].discard(watch)
-            if not self._watches[name]:
-                del self._watches[name]
+        """Keep a watch; LimitExceededError when too many are kept already, in all or by the same client."""
+        with self.waiters.enter():
+            watch, name = Watch(), str(mxc)
+            self._watches.setdefault(name, set()).add(watch)
+            try:
+                yield watch
+            finally:
+                self._watches[name].discard(watch)
+                if not self._watches[name]:
+                    del self._watches[name]
 
     def news(self, mxc: str) -> None:
         """Wake all who watch an mxc."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
-from mediarepo.errors import MatrixError
+from mediarepo.errors import LimitExceededError, MatrixError
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES
 from mediarepo.images.memory import SourceBudget
@@ -54,6 +54,8 @@ class PreviewImages:
             return await self._store(fetched, homeserver)
         except PictureError as exc:
             raise PageError(f"{picture.url} is no picture: {exc.message}") from exc
+        except LimitExceededError:
+            raise  # that we are busy says nothing about the page
         except MatrixError as exc:
             raise PageError(f"{picture.url} could not be kept: {exc.message}") from exc
 

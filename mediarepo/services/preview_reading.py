@@ -6,7 +6,6 @@ from typing import Any, Self, TypeVar
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from mediarepo.errors import LimitExceededError
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
 from mediarepo.previews import worker
 from mediarepo.sandbox.memfd import create_memfd, seal
@@ -21,7 +20,6 @@ _LIMITS = SandboxLimits(memory_bytes=1024 * 1024 * 1024, cpu_limit_s=10, max_job
 _TIMEOUT_S = 20
 _PROCESSES = 2
 _QUEUE_LIMIT = 100
-_RETRY_AFTER_S = 5
 _MAX_PREVIEW_BYTES = 256 * 1024
 
 Result = TypeVar("Result")
@@ -36,7 +34,7 @@ class PreviewReading:
             max_processes=min(_PROCESSES, os.cpu_count() or 1),
             queue_limit=_QUEUE_LIMIT,
             queue_timeout_s=_TIMEOUT_S,
-            too_busy=_too_busy,
+            what="wait for pages to be read",
         )
 
     async def __aenter__(self) -> Self:
@@ -119,7 +117,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _too_busy() -> LimitExceededError:
-    return LimitExceededError("too many pages are being read; try again later", retry_after_s=_RETRY_AFTER_S)

@@ -12,11 +12,14 @@ import structlog
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.db.previews import KeptPreview, PreviewTable
-from mediarepo.errors import ForbiddenError, LimitExceededError, PreviewError
+from mediarepo.errors import ForbiddenError, PreviewError
+from mediarepo.model.admission import Admission, Waiters
+from mediarepo.model.client import current_client
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.model.single_flight import SingleFlight
+from mediarepo.outbound.resolving import domain_of
 from mediarepo.previews.urls import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
@@ -30,7 +33,8 @@ _POLL_S = 0.25
 _FLOOR_S = 1.0
 """A failure is told no sooner, so that its time tells nothing of what was tried."""
 _BATCH = 500
-_MAX_FLIGHTS = 100
+_MAX_WAITING, _AT_ONCE, _PER_DOMAIN = 1_000, 100, 16
+_PLACE_WAIT_S = 15.0
 _FAILURE = "the page cannot be previewed"
 """The same words, whatever the reason: they must not tell what lies behind an address."""
 
@@ -62,7 +66,10 @@ class Previews:
         self._holding = holding
         self._isolation = isolation
         self._flights = SingleFlight[KeptPreview]()
-        self._count = 0
+        self.places = Admission(
+            "wait for previews", places=_AT_ONCE, share=4, per_target=_PER_DOMAIN, wait_s=_PLACE_WAIT_S
+        )
+        self.waiters = Waiters("wait for previews", limit=_MAX_WAITING)
 
     async def __aenter__(self) -> Self:
         await self._flights.__aenter__()
@@ -95,13 +102,9 @@ class Previews:
     async def _made(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
     ) -> KeptPreview:
-        if self._count >= _MAX_FLIGHTS:
-            raise LimitExceededError("too many pages are being looked at already", retry_after_s=5)
-        self._count += 1
-        try:
-            return await self._flights.run(key, lambda: self._make_or_wait(key, url, homeserver, language))
-        finally:
-            self._count -= 1
+        flight = key, current_client().name  # nobody waits in somebody else's queue
+        with self.waiters.enter():
+            return await self._flights.run(flight, lambda: self._make_or_wait(key, url, homeserver, language))
 
     async def _make_or_wait(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
@@ -110,7 +113,10 @@ class Previews:
         loop = asyncio.get_running_loop()
         until = loop.time() + 2 * self.config.timeout_ms / 1000
         while loop.time() < until:
-            async with self._holding.trying(f"preview {key.hex()}") as lease:
+            async with (
+                self.places.enter(target=domain_of(url.host)),  # before the lease, which others wait for
+                self._holding.trying(f"preview {key.hex()}") as lease,
+            ):
                 kept = await self.table.get(key)
                 if kept is not None:
                     return kept

@@ -16,7 +16,8 @@ import structlog
 from mediarepo.config.remote_media import RemoteMediaConfig
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.remote import PastFailure, RemoteTable
-from mediarepo.errors import LimitExceededError, MatrixError, NotFoundError, RemoteUnavailableError
+from mediarepo.errors import MatrixError, NotFoundError, RemoteUnavailableError
+from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc
@@ -27,11 +28,11 @@ from mediarepo.services.fetching import Fetching
 from mediarepo.services.flights import Flight
 from mediarepo.services.holding import Holding
 from mediarepo.services.remote_refusals import refusal_of
-from mediarepo.services.slots import Slots
 from mediarepo.services.tee import Tee
 
 log = structlog.get_logger(__name__)
 
+_PLACE_WAIT_S = 30.0
 _LOOK_S = 1.0
 """How often a waiting process looks whether the fetching one has died, of which nobody brings news."""
 
@@ -55,10 +56,17 @@ class RemoteMedia:
         self._table = table
         self._holding = holding
         self._on_fetch = on_fetch
-        self._slots = Slots(limit=config.max_fetches, limit_per_server=config.max_fetches_per_server)
+        self.places = Admission(
+            "wait for other servers' media",
+            places=config.max_fetches,
+            share=config.max_fetches_per_server,
+            per_target=config.max_fetches_per_server,
+            max_waiting=config.max_waiting,
+            wait_s=_PLACE_WAIT_S,
+        )
         self._denied = re.compile("|".join(fnmatch.translate(glob.lower()) for glob in config.deny_server_names))
         self._flights: dict[Mxc, tuple[Flight, asyncio.Task[None]]] = {}
-        self._waiting = 0
+        self.waiters = Waiters("wait for other servers' media", limit=config.max_waiting)
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,15 +113,11 @@ class RemoteMedia:
 
     async def _fetched(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
         """Wait until media are stored, or (with `teed`) begin to arrive."""
-        if self._waiting >= self._config.max_waiting:
-            raise LimitExceededError("too many requests wait for other servers' media", retry_after_s=5)
-        self._waiting += 1
-        try:
-            return await self._joined(mxc, asking, teed=teed)
-        except FetchError as exc:
-            raise refusal_of(exc) from exc
-        finally:
-            self._waiting -= 1
+        with self.waiters.enter():
+            try:
+                return await self._joined(mxc, asking, teed=teed)
+            except FetchError as exc:
+                raise refusal_of(exc) from exc
 
     async def _joined(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
         """Take part in a flight; in another one while content is still to follow and the asker will wait for it."""
@@ -162,19 +166,20 @@ class RemoteMedia:
 
     async def _tried(self, flight: Flight, asking: Asking, *, waited_ms: float) -> bool:
         """Fetch unless somebody else does; True once the media are stored."""
-        async with self._holding.trying(f"fetch {flight.mxc}") as lease:
-            media = await self._downloads.media.get(flight.mxc)
-            if not self._to_be_fetched(flight.mxc, media, asking):
+        if await self._again(flight, asking, waited_ms) is None:
+            return True
+        async with (
+            self.places.enter(target=flight.mxc.server_name),  # before the lease, which others wait for
+            self._holding.trying(f"fetch {flight.mxc}") as lease,
+        ):
+            again = await self._again(flight, asking, waited_ms)
+            if again is None:
                 return True
-            await self._check_past(flight, waited_ms)
             if lease is None:
                 return False
             try:
-                async with (
-                    asyncio.timeout(self._config.total_timeout_ms / 1000),
-                    self._slots.of(flight.mxc.server_name),
-                ):
-                    await self._fetching.fetch(flight, asking, lease, again=media is not None)
+                async with asyncio.timeout(self._config.total_timeout_ms / 1000):
+                    await self._fetching.fetch(flight, asking, lease, again=again)
             except TimeoutError as exc:
                 await self._note(flight.mxc, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
             except FetchError as exc:
@@ -183,6 +188,14 @@ class RemoteMedia:
                 return False  # somebody else went on with it, and is waited for
         self._on_fetch("stored")
         return True
+
+    async def _again(self, flight: Flight, asking: Asking, waited_ms: float) -> bool | None:
+        """Say whether media must be fetched again that were here before; None when there is nothing to fetch."""
+        media = await self._downloads.media.get(flight.mxc)
+        if not self._to_be_fetched(flight.mxc, media, asking):
+            return None
+        await self._check_past(flight, waited_ms)
+        return media is not None
 
     async def _note(self, mxc: Mxc, error: FetchError, cause: BaseException) -> None:
         log.warning("not_fetched", server_name=mxc.server_name, reason=error.reason, detail=error.message)

@@ -11,6 +11,7 @@ from mediarepo.errors import NotFoundError, TooLargeError, UnavailableError
 from mediarepo.images.errors import PictureError
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import Rendered, WorkerPool
+from mediarepo.model.admission import Admission
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import Blob, NewObject, StoreClass
 from mediarepo.model.single_flight import SingleFlight
@@ -32,6 +33,7 @@ class Rendering:
     stores: Stores
     downloads: Downloads
     flights: SingleFlight[None]
+    places: Admission
     now_ms: Callable[[], int]
     on_job: Callable[[str], None]
 
@@ -65,7 +67,7 @@ class Rendering:
             raise UnavailableError("the thumbnail could not be made just now", retry_after_s=5) from error
 
     async def _rendered(self, source: Blob, specs: Sequence[ThumbnailSpec]) -> Rendered:
-        async with self.sources.reserve(source.size_bytes) as memory:
+        async with self.places.enter(), self.sources.reserve(source.size_bytes) as memory:
             async with self.downloads.open_blob(source) as stored:
                 if stored.size_bytes != source.size_bytes:
                     log.error("object_has_wrong_size", expected=source.size_bytes, found=stored.size_bytes)

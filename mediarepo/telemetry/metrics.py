@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from mediarepo.model.admission import Admission
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 
@@ -38,6 +40,8 @@ class Metrics:
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
         self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
         self.fetches = self._counter("fetches", "Fetches of other servers' media, by outcome.", "outcome")
+        self._places_in_use = self._gauge("places_in_use", "Places for costly work that are taken.", "work")
+        self._places_waiting = self._gauge("places_waiting", "Requests that wait for a place for costly work.", "work")
         self.sandbox = self._gauge(
             "sandbox", "1 where the last process that was started for untrusted bytes has it.", "mechanism"
         )
@@ -48,6 +52,11 @@ class Metrics:
         self.outages_told_as_not_found = self._counter(
             "outages_told_as_not_found", "Requests of other servers answered with 404 because of an outage of ours."
         )
+
+    def show_places(self, work: str, admission: Admission) -> None:
+        """Show how much of something is in use, and how many wait for it."""
+        self._places_in_use.labels(work).set_function(lambda: admission.in_use)
+        self._places_waiting.labels(work).set_function(lambda: admission.waiting)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"mediarepo_{name}", meaning, labels, registry=self.registry)

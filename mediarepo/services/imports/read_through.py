@@ -9,9 +9,10 @@ from typing import Self
 
 import structlog
 
-from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
+from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.opening import OpenSource
+from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.import_items import Entry, ImportSource, Known, Reason, RemoteChoice
 from mediarepo.model.imports import Located, MediaKind, SourceMedia
 from mediarepo.model.mxc import Mxc
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 _AT_ONCE = 16
 _ATTEMPTS = 3
 _MAX_WAITING = 1_000
+_PLACE_WAIT_S = 30.0
+_WHAT = "wait for media that have not moved in yet"
 _TIMEOUT_S = 300
 _REMEMBER_S = 1.0
 _MAX_REMEMBERED = 10_000
@@ -54,8 +57,8 @@ class ReadThrough:
         self._on_outcome = on_outcome
         self._pasts: list[_Past] = []
         self._flights = SingleFlight[bool]()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._waiting = 0
+        self.places = Admission(_WHAT, places=_AT_ONCE, share=2, max_waiting=_MAX_WAITING, wait_s=_PLACE_WAIT_S)
+        self.waiters = Waiters(_WHAT, limit=_MAX_WAITING)
         self._nothing: dict[Mxc, float] = {}
 
     def add(self, opened: OpenSource, policy: Policy, kind: str) -> None:
@@ -79,16 +82,12 @@ class ReadThrough:
         asked = self._asked(mxc, by_stranger=by_stranger)
         if not asked or self._nothing.get(mxc, -_REMEMBER_S) > loop.time() - _REMEMBER_S:
             return False
-        if self._waiting >= _MAX_WAITING:
-            raise LimitExceededError("too many requests wait for media that have not moved in yet", retry_after_s=5)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                found = await self._flights.run(mxc, lambda: self._look(mxc, asked))
-        except TimeoutError as exc:
-            raise UnavailableError("the media are still being moved", retry_after_s=30) from exc
-        finally:
-            self._waiting -= 1
+        with self.waiters.enter():
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    found = await self._flights.run(mxc, lambda: self._look(mxc, asked))
+            except TimeoutError as exc:
+                raise UnavailableError("the media are still being moved", retry_after_s=30) from exc
         if not found:
             self._remember(mxc, loop.time())
         return found
@@ -106,7 +105,7 @@ class ReadThrough:
         return self._pasts
 
     async def _look(self, mxc: Mxc, asked: Sequence[_Past]) -> bool:
-        async with self._slots:
+        async with self.places.enter():
             for past in asked:
                 try:
                     if await self._look_into(past, mxc):
