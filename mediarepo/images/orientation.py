@@ -15,10 +15,14 @@ _TRANSPOSITIONS = {
 _FIRST_ON_ITS_SIDE = 5
 
 
-def orientation_of(picture: Image.Image) -> int:
-    """Read the orientation, 1 to 8; whatever is broken or out of range counts as upright (1)."""
+def orientation_of(exif: object) -> int:
+    """Read the orientation of an EXIF block, 1 to 8; whatever is broken, or no EXIF at all, counts as upright (1)."""
+    if not isinstance(exif, bytes):
+        return 1
+    parsed = Image.Exif()
     try:
-        value = picture.getexif().get(_TAG, 1)
+        parsed.load(exif)
+        value = parsed.get(_TAG, 1)
     except Exception:  # noqa: BLE001 - EXIF is anybody's bytes, and a picture without it is still one
         return 1
     return value if isinstance(value, int) and value in _TRANSPOSITIONS else 1

@@ -1,23 +1,34 @@
 """From one picture to all its thumbnails, with one decode."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from mediarepo.images.colours import has_alpha, to_scalable, to_srgb
 from mediarepo.images.formats import CONTENT_TYPES, PictureFormat
 from mediarepo.images.geometry import Framing, frame, region
+from mediarepo.images.gif import composed, read_gif
+from mediarepo.images.isobmff import play_count
 from mediarepo.images.metadata import is_bare
-from mediarepo.images.opening import Limits, Opened, frame_count, open_picture
+from mediarepo.images.opening import Limits, Opened, draft, frame_count, has_hidden_default, open_picture
 from mediarepo.images.orientation import lies_on_its_side, upright
-from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 
 _REDUCING_GAP = 2.0
 _PNG_LEVEL = 3
 _WEBP_METHOD = 2
 _DEFAULT_FRAME_MS = 100
+_MAX_OWN_PIXELS = 16_000_000
+_TRIFLE_BYTES = 1024
+"""Thumbnails up to this size are worth no second thought: they fit into one packet."""
+_MOST_PLAYS = 65_535
+_SHORTEST_FRAME_MS = 10
+"""Frames of so many milliseconds or fewer are shown for the default time, as browsers do."""
+
+
+_ANY_SPEC = ThumbnailSpec(1, 1, ThumbnailMethod.SCALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +55,53 @@ def _stills(data: bytes, opened: Opened, specs: Sequence[ThumbnailSpec], limits:
     framed = [(spec, frame(spec, opened.width, opened.height)) for spec in specs]
     whole = [spec for spec, framing in framed if (framing.width, framing.height) == (opened.width, opened.height)]
     made = list[Made]()
-    own_type = CONTENT_TYPES.get(opened.picture_format)
-    if whole and own_type is not None and _is_still_and_bare(data, opened):
-        made = [Made(spec, own_type, opened.width, opened.height, None) for spec in whole]
+    own = _own_bytes(data, opened)
+    if whole and own is not None and opened.width * opened.height <= limits.max_pixels:
+        opened.picture.load()  # a file that cannot be decoded is no answer either
+        made = [replace(own, spec=spec) for spec in whole]
         framed = [(spec, framing) for spec, framing in framed if spec not in whole]
-    return made + (_cascade(opened, framed, limits) if framed else [])
+    made += _cascade(opened, framed, limits) if framed else []
+    return [_no_larger_than(data, own, one) if own is not None else one for one in made]
 
 
-def _is_still_and_bare(data: bytes, opened: Opened) -> bool:
+def _no_larger_than(data: bytes, own: Made, made: Made) -> Made:
+    """Answer with the source where it has fewer bytes than a thumbnail of the whole of it, and few enough pixels."""
+    if made.data is None or len(made.data) <= len(data) or made.spec.method is not ThumbnailMethod.SCALE:
+        return made
+    if made.content_type == "image/png":
+        made = replace(made, data=squeezed(made.data, len(data)))
+    may_be_own = own.width * own.height <= _MAX_OWN_PIXELS
+    too_large = len(made.data or b"") > max(len(data), _TRIFLE_BYTES)
+    return replace(own, spec=made.spec) if may_be_own and too_large else made
+
+
+def squeezed(data: bytes, wanted_bytes: int) -> bytes:
+    """Encode a PNG smaller, with a palette if need be: drawings are smaller than photographs of their size."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+        picture = opened.copy()  # what was opened would be compared with a file's path when it is saved
+        for colours in (None, 256):
+            out = io.BytesIO()
+            one = picture if colours is None else picture.quantize(colours, method=Image.Quantize.FASTOCTREE)
+            one.save(out, "PNG", optimize=True)
+            data = min(data, out.getvalue(), key=len)
+            if len(data) <= wanted_bytes:
+                break
+    return data
+
+
+def _own_bytes(data: bytes, opened: Opened) -> Made | None:
+    """Describe the source as an answer; None when it may not be shown itself."""
+    own_type = CONTENT_TYPES.get(opened.picture_format)
     animated = getattr(opened.picture, "is_animated", False)
-    if animated or opened.orientation != 1 or not is_bare(data, opened.picture_format):
-        return False
-    opened.picture.load()  # a file that cannot be decoded is no answer either
-    return True
+    if own_type is None or animated or opened.orientation != 1 or not is_bare(data, opened.picture_format):
+        return None
+    return Made(_ANY_SPEC, own_type, opened.width, opened.height, None)
 
 
 def _cascade(opened: Opened, framed: list[tuple[ThumbnailSpec, Framing]], limits: Limits) -> list[Made]:
     """Decode once, at the smallest scale that serves, and take each thumbnail from the next larger whole."""
     largest = max(framing.factor for _, framing in framed)
-    whole = _decoded(opened, largest)
+    whole = _decoded(opened, largest, limits)
     made = list[Made]()
     for spec, framing in sorted(framed, key=lambda one: one[1].factor, reverse=True):
         factor = framing.factor * _stored_width(opened) / whole.width
@@ -74,15 +113,14 @@ def _cascade(opened: Opened, framed: list[tuple[ThumbnailSpec, Framing]], limits
     return made
 
 
-def _decoded(opened: Opened, factor: float) -> Image.Image:
+def _decoded(opened: Opened, factor: float, limits: Limits) -> Image.Image:
     """Decode, letting the JPEG decoder skip detail that no thumbnail shows."""
     picture = opened.picture
     width, height = picture.size
-    picture.draft(picture.mode, (max(round(width * factor), 1), max(round(height * factor), 1)))
+    draft(opened, [(round(width * factor), round(height * factor))], limits)
     picture.load()
-    profile = picture.info.get("icc_profile")
-    whole = to_scalable(picture)
-    whole.info = {"icc_profile": profile} if isinstance(profile, bytes) else {}
+    whole = to_scalable(picture, opened.colour_key, opened.bit_depth)
+    whole.info = {}
     return whole
 
 
@@ -106,13 +144,11 @@ def _resized(whole: Image.Image, framing: Framing) -> Image.Image:
     if size == whole.size:
         return whole
     box = region(framing, whole.width, whole.height)
-    small = whole.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
-    small.info = whole.info
-    return small
+    return whole.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
 
 
 def _put_upright(small: Image.Image, opened: Opened) -> Image.Image:
-    finished = upright(to_srgb(small, small.info.get("icc_profile")), opened.orientation)
+    finished = upright(to_srgb(small, opened.profile), opened.orientation)
     if finished is small:
         finished = small.copy()
     finished.info = {}
@@ -123,6 +159,8 @@ def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, 
     """Encode: PNG and GIF as PNG, JPEG as JPEG, others by whether anything can be seen through them."""
     out = io.BytesIO()
     as_png = source in {PictureFormat.PNG, PictureFormat.GIF}
+    if finished.mode == "RGBA" and not has_alpha(finished):
+        finished = finished.convert("RGB")
     if as_png or (source is not PictureFormat.JPEG and has_alpha(finished)):
         finished.save(out, "PNG", compress_level=_PNG_LEVEL)
         return Made(spec, "image/png", finished.width, finished.height, out.getvalue())
@@ -134,23 +172,20 @@ def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, 
 def _moving_or_still(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
     """Animate; a file whose later frames are broken is shown by its first one."""
     try:
-        return _animation(opened, spec, limits)
+        return _animation(data, opened, spec, limits)
     except (OSError, EOFError, SyntaxError, ValueError):
         return _stills(data, open_picture(data, limits), [spec], limits)[0]
 
 
-def _animation(opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
-    """Make an animated WebP that keeps the frames' durations and the number of rounds."""
+def _animation(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
+    """Make an animated WebP that keeps the frames' durations and how often they are played."""
     framing = frame(spec, opened.width, opened.height)
     stored = _as_stored(framing, opened.orientation, framing.factor)
-    picture = opened.picture
-    loop = picture.info.get("loop", 1)
-    profile = picture.info.get("icc_profile")
     frames, durations = list[Image.Image](), list[int]()
-    for one in ImageSequence.Iterator(picture):
-        durations.append(int(one.info.get("duration", _DEFAULT_FRAME_MS)))
-        small = _resized(one.convert("RGBA"), stored)
-        frames.append(upright(to_srgb(small, profile if isinstance(profile, bytes) else None), opened.orientation))
+    for one, duration_ms in _frames(data, opened, limits):
+        small = _resized(one, stored)
+        frames.append(upright(to_srgb(small, opened.profile), opened.orientation))
+        durations.append(duration_ms if duration_ms > _SHORTEST_FRAME_MS else _DEFAULT_FRAME_MS)
     out = io.BytesIO()
     frames[0].save(
         out,
@@ -158,8 +193,33 @@ def _animation(opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
         save_all=True,
         append_images=frames[1:],
         duration=durations,
-        loop=loop if isinstance(loop, int) else 0,
+        loop=_plays(data, opened, limits),
         quality=limits.webp_quality,
         method=_WEBP_METHOD,
     )
     return Made(spec, "image/webp", frames[0].width, frames[0].height, out.getvalue())
+
+
+def _frames(data: bytes, opened: Opened, limits: Limits) -> Iterator[tuple[Image.Image, int]]:
+    """Decode the frames, each as it is seen, with its duration in ms."""
+    if opened.picture_format is PictureFormat.GIF:
+        yield from composed(read_gif(data, limits.max_frames))
+        return
+    picture = opened.picture
+    first = int(has_hidden_default(opened))
+    for number in range(first, int(getattr(picture, "n_frames", 1))):
+        picture.seek(number)
+        shown = picture.convert("RGBA")  # some decoders know the duration only now
+        yield shown, round(picture.info.get("duration", 0))
+
+
+def _plays(data: bytes, opened: Opened, limits: Limits) -> int:
+    """Say how often the animation is played; 0 is for ever."""
+    match opened.picture_format:
+        case PictureFormat.GIF:
+            return read_gif(data, limits.max_frames).plays
+        case PictureFormat.AVIF:
+            return play_count(data)
+        case _:
+            plays = opened.picture.info.get("loop", 1)
+            return min(plays, _MOST_PLAYS) if isinstance(plays, int) and plays >= 0 else 0

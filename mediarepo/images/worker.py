@@ -7,9 +7,11 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
+from mediarepo.images.colours import to_scalable, to_srgb
 from mediarepo.images.errors import PictureError, Reason
+from mediarepo.images.icc import profile_of_code_points
 from mediarepo.images.opening import Limits, open_picture
-from mediarepo.images.rendering import Made, render
+from mediarepo.images.rendering import Made, render, squeezed
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run
 
@@ -42,9 +44,15 @@ def warm_up(*, heic: bool) -> None:
         if name == "JPEG":
             picture.save(encoded := io.BytesIO(), name, icc_profile=profile)
         render(encoded.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP)], _warm_limits())
-    moving = io.BytesIO()
-    picture.save(moving, "GIF", save_all=True, append_images=[Image.new("RGB", (16, 16), "blue")])
-    render(moving.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP, animated=True)], _warm_limits())
+    drawing = io.BytesIO()
+    picture.save(drawing, "PNG", exif=Image.Exif().tobytes())
+    squeezed(drawing.getvalue(), 0)
+    to_scalable(picture, (255, 0, 0))
+    to_srgb(picture, profile_of_code_points(9, 16))
+    for name in ("GIF", "PNG", "WEBP", "AVIF"):
+        moving = io.BytesIO()
+        picture.save(moving, name, save_all=True, append_images=[Image.new("RGB", (16, 16), "blue")], duration=50)
+        render(moving.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP, animated=True)], _warm_limits())
 
 
 def _warm_limits() -> Limits:

@@ -7,8 +7,8 @@ import structlog
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.db.thumbnails import ThumbnailTable
-from mediarepo.errors import NotFoundError, TooLargeError, UnavailableError
-from mediarepo.images.errors import PictureError
+from mediarepo.errors import CannotThumbnailError, MatrixError, NotFoundError, TooLargeError, UnavailableError
+from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import Rendered, WorkerPool
 from mediarepo.model.admission import Admission
@@ -20,6 +20,13 @@ from mediarepo.services.downloads import Downloads
 from mediarepo.services.stores import Stores
 
 log = structlog.get_logger(__name__)
+
+
+def refusal_of_failure(message: str) -> MatrixError:
+    """Say why media have no thumbnail, from the words that are remembered of the failure."""
+    if message == PictureError(Reason.TOO_MANY_PIXELS).message:
+        return TooLargeError("the media has too many pixels to be thumbnailed")
+    return CannotThumbnailError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,7 @@ class Rendering:
             rendered = await self._rendered(source, specs)
         except PictureError as exc:
             await self._note_failure(source, exc, animated=animated)
-            raise
+            raise refusal_of_failure(exc.message) from exc
         pack = await self._store_pack(rendered)
         if not await self.table.store(source, rendered.thumbnails, pack):
             raise NotFoundError("media not found")

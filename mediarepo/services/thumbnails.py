@@ -8,14 +8,14 @@ from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.media import MediaAndThumbnail, MediaTable
 from mediarepo.db.thumbnails import ThumbnailTable
-from mediarepo.errors import CannotThumbnailError, ContentLostError, NotFoundError
+from mediarepo.errors import ContentLostError, NotFoundError
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
 from mediarepo.model.thumbnails import ThumbnailSpec
 from mediarepo.services.downloads import Asking, Downloads, OpeningBlob
 from mediarepo.services.remote_media import RemoteMedia
-from mediarepo.services.rendering import Rendering
+from mediarepo.services.rendering import Rendering, refusal_of_failure
 from mediarepo.services.thumbnail_sizes import configured_spec
 
 log = structlog.get_logger(__name__)
@@ -67,7 +67,7 @@ class Thumbnails:
         if found is not None and found.thumbnail is not None:
             return FoundThumbnail(media, found.thumbnail)
         if found is not None and found.failure is not None:
-            raise CannotThumbnailError(found.failure)
+            raise refusal_of_failure(found.failure)
         return await self._made(media, spec)
 
     async def _dynamic(

@@ -104,6 +104,11 @@ def test_garbage_is_an_error_and_nothing_else(data: bytes) -> None:
         read(data + HEAD[:40])
 
 
+def ends_within_a_boundary(data: bytes) -> bool:
+    delimiter = f"\r\n--{BOUNDARY}".encode()
+    return any(data.endswith(delimiter[:kept]) for kept in range(1, len(delimiter)))
+
+
 lf_files = st.one_of(st.binary(max_size=300), near_boundaries).filter(
     lambda data: f"\n--{BOUNDARY}".encode() not in data
 )
@@ -129,7 +134,7 @@ def test_a_body_as_go_writes_it_in_its_tests_is_read() -> None:
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
 )
 def test_what_only_begins_like_the_boundary_is_the_files(data: bytes, more: bytes, sizes: list[int]) -> None:
-    inside = data + f"\r\n--{BOUNDARY}".encode() + more + data
+    inside = data + f"\r\n--{BOUNDARY}".encode() + more + b"z" + data
 
     assert read(HEAD + inside + mixed_tail(BOUNDARY), sizes) == (PNG, inside)
 
@@ -141,7 +146,7 @@ def test_a_preamble_and_metadata_may_hold_what_only_begins_like_the_boundary() -
 
 
 @given(
-    data=files.filter(lambda data: not data.endswith((b"\r", b"\n", b"-"))),
+    data=files.filter(lambda data: not ends_within_a_boundary(data)),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
 )
 def test_a_missing_last_boundary_is_forgiven_only_where_the_length_says_that_all_is_there(

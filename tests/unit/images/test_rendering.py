@@ -76,10 +76,15 @@ def test_every_orientation_comes_out_upright_in_every_size(limits: Limits, orien
 def test_every_format_keeps_its_colours_and_gets_its_type(
     limits: Limits, name: str, mode: str, content_type: str
 ) -> None:
-    made = render(encoded(corners(1000, 700, mode), name), SPECS, limits)
+    noise = Image.merge("RGB", [Image.effect_noise((1000, 700), 60) for _ in range(3)])
+    picture = Image.blend(corners(1000, 700), noise, 0.08).convert(mode)
+    made = render(encoded(picture, name), SPECS, limits)
 
     assert len(made) == 5
     for one in made:
+        if mode == "P" and one.data is None:  # with a palette, the source is smaller than its thumbnail can be
+            assert (one.content_type, one.spec.method) == (f"image/{name.lower()}", SCALE)
+            continue
         assert one.content_type == content_type
         assert looks_like(opened(one)), one.spec
 
@@ -202,14 +207,14 @@ def test_the_pages_of_a_document_are_no_animation(limits: Limits) -> None:
     assert made.content_type == "image/jpeg"
 
 
-def test_an_animation_whose_later_frames_are_broken_stands_still(limits: Limits) -> None:
+def test_an_animation_that_was_cut_off_moves_as_far_as_it_goes(limits: Limits) -> None:
     noise = [Image.effect_noise((200, 200), 200 + n).convert("P") for n in range(6)]
     data = encoded(noise[0], "GIF", save_all=True, append_images=noise[1:])
 
     (made,) = render(data[: len(data) // 2], [ThumbnailSpec(32, 32, CROP, animated=True)], limits)
 
-    assert made.content_type == "image/png"
-    assert opened(made).size == (32, 32)
+    assert made.content_type == "image/webp"
+    assert 2 <= opened(made).n_frames <= 4  # type: ignore[attr-defined]
 
 
 def test_equal_input_gives_equal_bytes(limits: Limits) -> None:

@@ -25,7 +25,9 @@ SIZES = [
         ((10, 241, SCALE), (640, 480, SCALE)),
         ((2000, 2000, SCALE), (800, 600, SCALE)),
         ((2000, 2000, CROP), (800, 600, SCALE)),
-        ((32, 32, SCALE), (320, 240, SCALE)),
+        ((32, 32, SCALE), (32, 32, SCALE)),
+        ((96, 96, SCALE), (96, 96, SCALE)),
+        ((97, 96, SCALE), (320, 240, SCALE)),
     ],
 )
 def test_a_size_gets_the_next_larger_one(
