@@ -8,6 +8,7 @@ from mediarepo.db.audit import AuditLog
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.job_runs import JobRuns
 from mediarepo.db.leases import Leases
+from mediarepo.db.marks import MarkTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable
 from mediarepo.db.retention import RetentionTable
@@ -23,6 +24,7 @@ from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins
+from mediarepo.services.authorization import Authorization
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.failed_items import FailedItemReports
 from mediarepo.services.hashing import Hashing
@@ -42,6 +44,7 @@ class Administration:
     """All that admins use."""
 
     admins: Admins
+    authorization: Authorization
     records: Records
     quarantine: Quarantine
     deletion: Deletion
@@ -59,10 +62,12 @@ def join_administration(
 ) -> Administration:
     """Join what admins use."""
     config, database, homeserver_admins = foundation.settings.admin, foundation.database, HomeserverAdmins(calls)
+    authorization, marks = Authorization(tenants=tenants), MarkTable(database)
     audit, table, usage = AuditLog(database), RecordTable(database), _join_usage(foundation)
     retention = _join_retention(foundation, tenants, calls, usage)
     return Administration(
-        admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins, tenants=tenants),
+        admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins),
+        authorization=authorization,
         records=Records(
             table=table,
             statistics=StatisticsTable(database),
@@ -70,41 +75,49 @@ def join_administration(
             homeserver_admins=homeserver_admins,
         ),
         quarantine=Quarantine(
+            config=foundation.settings.quarantine,
             table=QuarantineTable(database),
+            marks=marks,
             records=table,
-            tenants=tenants,
+            authorization=authorization,
             homeserver_admins=homeserver_admins,
             hashing=hashing,
-            audit=audit,
         ),
-        deletion=_join_deletion(foundation, homeserver_admins, audit),
+        deletion=_join_deletion(foundation, homeserver_admins, audit, marks, authorization),
         retention=retention,
         usage=usage,
-        tasks=_join_tasks(foundation, retention, audit),
+        tasks=_join_tasks(foundation, retention),
         hashing=hashing,
         audit=audit,
         jobs=JobRuns(database),
-        failed_items=FailedItemReports(failed=foundation.isolation.failed, audit=audit),
+        failed_items=FailedItemReports(failed=foundation.isolation.failed),
     )
 
 
-def _join_deletion(foundation: Foundation, homeserver_admins: HomeserverAdmins, audit: AuditLog) -> Deletion:
+def _join_deletion(
+    foundation: Foundation,
+    homeserver_admins: HomeserverAdmins,
+    audit: AuditLog,
+    marks: MarkTable,
+    authorization: Authorization,
+) -> Deletion:
     return Deletion(
         config=foundation.settings.admin,
         trash=TrashTable(foundation.database),
+        marks=marks,
+        authorization=authorization,
         homeserver_admins=homeserver_admins,
         audit=audit,
         isolation=foundation.isolation,
     )
 
 
-def _join_tasks(foundation: Foundation, retention: Retention, audit: AuditLog) -> Tasks:
+def _join_tasks(foundation: Foundation, retention: Retention) -> Tasks:
     database = foundation.database
     return Tasks(
         table=TaskTable(database),
         holding=Holding(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
         works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
-        audit=audit,
         isolation=foundation.isolation,
     )
 
@@ -128,7 +141,6 @@ def _join_retention(foundation: Foundation, tenants: Tenants, calls: HomeserverC
         plans=RetentionPlans(database),
         trash=TrashTable(database),
         deleting=Deleting(database),
-        audit=AuditLog(database),
         avatars_of=avatars_of,
         bytes_of=usage.of_class,
         isolation=foundation.isolation,

@@ -38,13 +38,14 @@ def join_importing(foundation: Foundation) -> Importing:
     """Join what imports."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
     intents = Intents(database)
+    own_server_names = frozenset(homeserver.server_name for homeserver in settings.homeservers)
     return Importing(
         config=settings.uploads,
         stores=stores,
         targets=Targets(stores=settings.stores, store_for=settings.store_for),
         runs=ImportRuns(database),
         ledger=ImportLedger(database),
-        commits=ImportCommits(database),
+        commits=ImportCommits(database, own_server_names),
         intents=intents,
         holding=Holding(leases=Leases(database), duration_ms=_LEASE_MS),
         large=LargeUploads(
@@ -57,7 +58,7 @@ def join_importing(foundation: Foundation) -> Importing:
         outbox=join_sweeps(foundation).outbox,
         deleting=Deleting(database),
         sizes=settings.thumbnails.specs,
-        own_server_names=frozenset(homeserver.server_name for homeserver in settings.homeservers),
+        own_server_names=own_server_names,
         now_ms=now_ms,
     )
 

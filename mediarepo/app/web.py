@@ -40,6 +40,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.REMOTE_MEDIA] = repository.remote_media
     app[keys.ADMINS] = repository.administration.admins
+    app[keys.AUTHORIZATION] = repository.administration.authorization
     app[keys.RECORDS] = repository.administration.records
     app[keys.QUARANTINE] = repository.administration.quarantine
     app[keys.DELETION] = repository.administration.deletion

@@ -1,5 +1,7 @@
 """What the commands for admins have in common: the operator, at one of the homeservers."""
 
+import os
+import pwd
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,8 @@ from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.homeserver.whoami import Whoami
+from mediarepo.model.authority import Role
+from mediarepo.model.marks import Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.services.admins import Admin
 
@@ -38,7 +42,23 @@ def operator(settings: Settings, mxc: Mxc | None = None) -> Admin:
     """Act as the operator, at the homeserver that has the media, or at the first one."""
     by_name = {one.server_name: one for one in settings.homeservers}
     homeserver = by_name.get(mxc.server_name) if mxc is not None else None
-    return Admin(_NAME, homeserver or settings.homeservers[0], None)
+    return Admin(name_of_user(), homeserver or settings.homeservers[0], None, Role.COMMAND_LINE)
+
+
+def name_of_user() -> str:
+    """Name the command line with the system user at it, and who became that by sudo."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"uid {os.getuid()}"
+    before = "".join(char for char in os.environ.get("SUDO_USER", "") if char.isprintable())[:64]
+    return f"{_NAME} ({user}, by {before})" if before else f"{_NAME} ({user})"
+
+
+def left_out(outcome: Outcome) -> str:
+    """Say what an act left out, and why; nothing when it left out nothing."""
+    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in outcome.left_out.items())
+    return f" ({words})" if words else ""
 
 
 def parse_address(text: str) -> Mxc:

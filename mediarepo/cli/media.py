@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.cli.administering import administering, operator, parse_address
+from mediarepo.app.administering import Administration
+from mediarepo.cli.administering import administering, left_out, operator, parse_address
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.cli.showing import AsJson, human_time, show_json, show_table
@@ -30,7 +31,7 @@ def info(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 async def _info(settings: Settings, mxc: Mxc) -> None:
     async with administering(settings) as administration:
-        record = await administration.records.table.get(mxc)
+        record = await administration.records.table.get(mxc, None)
     if record is None:
         raise _unknown(mxc)
     typer.echo(json.dumps({**asdict(record), "mxc": str(record.mxc)}, indent=2))
@@ -61,7 +62,8 @@ def restore(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 async def _restore(settings: Settings, mxc: Mxc) -> None:
     async with administering(settings) as administration:
-        if not await administration.deletion.restore(mxc, operator(settings, mxc)):
+        outcome = await administration.deletion.restore(mxc, operator(settings, mxc))
+        if not outcome.affected:
             typer.echo(f"{mxc}: not in the trash", err=True)
             raise typer.Exit(1)
     typer.echo(f"{mxc}: restored")
@@ -81,8 +83,12 @@ def release(address: Address, reason: Reason = None, config: ConfigFile = DEFAUL
 
 async def _hold(settings: Settings, mxc: Mxc, reason: str | None, *, held: bool) -> None:
     async with administering(settings) as administration:
-        if not await administration.deletion.hold(mxc, operator(settings, mxc), held=held, reason=reason):
+        outcome = await administration.deletion.hold(mxc, operator(settings, mxc), held=held, reason=reason)
+        if not await _is_known(administration, mxc):
             raise _unknown(mxc)
+    if outcome.left_out:
+        typer.echo(f"{mxc}: still held by others{left_out(outcome)}")
+        return
     typer.echo(f"{mxc}: {'under a legal hold' if held else 'no longer held'}")
 
 
@@ -100,8 +106,12 @@ def unpin(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 async def _pin(settings: Settings, mxc: Mxc, *, pinned: bool) -> None:
     async with administering(settings) as administration:
-        if not await administration.deletion.pin(mxc, operator(settings, mxc), pinned=pinned):
+        outcome = await administration.deletion.pin(mxc, operator(settings, mxc), pinned=pinned)
+        if not await _is_known(administration, mxc):
             raise _unknown(mxc)
+    if outcome.left_out:
+        typer.echo(f"{mxc}: still pinned by others{left_out(outcome)}")
+        return
     typer.echo(f"{mxc}: {'pinned' if pinned else 'no longer pinned'}")
 
 
@@ -140,6 +150,10 @@ async def _search(settings: Settings, wanted: Search, order: SearchOrder, limit:
         for one in found
     ]
     show_table(["media", "state", "bytes", "type", "made (UTC)"], rows)
+
+
+async def _is_known(administration: Administration, mxc: Mxc) -> bool:
+    return await administration.records.table.get(mxc, None) is not None
 
 
 def _unknown(mxc: Mxc) -> typer.Exit:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.cli.administering import administering, operator, parse_address
+from mediarepo.cli.administering import administering, left_out, operator, parse_address
 from mediarepo.cli.media import Reason
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
@@ -25,14 +25,14 @@ Lines = Annotated[Path, typer.Argument(help="A file with a SHA-256 hash, in hexa
 
 @quarantine_cli.command()
 def add(targets: Targets, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Hide media and everything with the same content."""
+    """Hide media and everything with the same content, from all homeservers' users."""
     run(_change(read_settings(config), targets, reason, hide=True))
 
 
 @quarantine_cli.command()
-def remove(targets: Targets, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Show media and everything with the same content again."""
-    run(_change(read_settings(config), targets, None, hide=False))
+def remove(targets: Targets, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Lift the operator's quarantine of media and of equal content; where there is none, that of homeservers."""
+    run(_change(read_settings(config), targets, reason, hide=False))
 
 
 async def _change(settings: Settings, targets: list[str], reason: str | None, *, hide: bool) -> None:
@@ -42,28 +42,35 @@ async def _change(settings: Settings, targets: list[str], reason: str | None, *,
         quarantine = administration.quarantine
         for mxc in addresses:
             admin = operator(settings, mxc)
-            count = await quarantine.hide(mxc, admin, reason=reason) if hide else await quarantine.show(mxc, admin)
-            typer.echo(f"{mxc}: {count} media {'hidden' if hide else 'shown again'}")
+            changing = (
+                quarantine.hide(mxc, admin, reason=reason) if hide else quarantine.show(mxc, admin, reason=reason)
+            )
+            outcome = await changing
+            typer.echo(f"{mxc}: {outcome.affected} media {'hidden' if hide else 'shown again'}{left_out(outcome)}")
         if hashes:
             admin = operator(settings)
             changed = (
-                quarantine.hide_hashes(hashes, admin, reason=reason) if hide else quarantine.show_hashes(hashes, admin)
+                quarantine.hide_hashes(hashes, admin, reason=reason)
+                if hide
+                else quarantine.show_hashes(hashes, admin, reason=reason)
             )
             typer.echo(f"{await changed} hashes {'hidden' if hide else 'shown again'}")
 
 
 @quarantine_cli.command()
 def user(
-    user_id: Annotated[str, typer.Argument(help="As in @alice:example.org.")], config: ConfigFile = DEFAULT_CONFIG
+    user_id: Annotated[str, typer.Argument(help="As in @alice:example.org.")],
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Hide everything that a user uploaded."""
-    run(_user(read_settings(config), user_id))
+    run(_user(read_settings(config), user_id, reason))
 
 
-async def _user(settings: Settings, user_id: str) -> None:
+async def _user(settings: Settings, user_id: str, reason: str | None) -> None:
     async with administering(settings) as administration:
-        count = await administration.quarantine.hide_of_user(user_id, operator(settings))
-    typer.echo(f"{user_id}: {count} media hidden")
+        outcome = await administration.quarantine.hide_of_user(user_id, operator(settings), reason=reason)
+    typer.echo(f"{user_id}: {outcome.affected} media hidden{left_out(outcome)}")
 
 
 @quarantine_cli.command()
@@ -81,7 +88,7 @@ async def _server(settings: Settings, server_name: str, reason: str | None, *, s
     async with administering(settings) as administration:
         quarantine, admin = administration.quarantine, operator(settings)
         if show:
-            changed = await quarantine.show_server(server_name, admin)
+            changed = await quarantine.show_server(server_name, admin, reason=reason)
         else:
             changed = await quarantine.hide_server(server_name, admin, reason=reason)
     typer.echo(f"{server_name}: {'changed' if changed else 'as before'}, {'shown' if show else 'hidden'}")

@@ -14,6 +14,7 @@ from mediarepo.config.listening import ListenConfig
 from mediarepo.config.logs import LogConfig
 from mediarepo.config.outbound import OutboundConfig
 from mediarepo.config.previews import PreviewsConfig
+from mediarepo.config.quarantine import QuarantineConfig
 from mediarepo.config.quotas import QuotasConfig
 from mediarepo.config.rate_limits import RateLimitsConfig
 from mediarepo.config.remote_media import RemoteMediaConfig
@@ -83,6 +84,8 @@ class Settings(Section):
     """How downloads are answered."""
     admin: AdminConfig = AdminConfig()
     """Who administers."""
+    quarantine: QuarantineConfig = QuarantineConfig()
+    """With whom homeservers share what they hide."""
     federation: FederationConfig = FederationConfig()
     """How other servers' requests are answered."""
     outbound: OutboundConfig = OutboundConfig()
@@ -114,6 +117,13 @@ class Settings(Section):
                 raise ValueError(f"store_for.{store_class}: there is no store named {name!r} under stores")
             if self.stores[name].read_only:
                 raise ValueError(f"store_for.{store_class}: the store {name!r} is read_only")
+        return self
+
+    @model_validator(mode="after")
+    def _sharers_of_quarantine_exist(self) -> Self:
+        ours = {homeserver.server_name for homeserver in self.homeservers}
+        for server_name in {name for group in self.quarantine.shared for name in group} - ours:
+            raise ValueError(f"quarantine.shared: {server_name!r} is none of the homeservers")
         return self
 
     @model_validator(mode="after")

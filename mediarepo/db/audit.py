@@ -1,14 +1,17 @@
-"""What admins did, written down for good."""
+"""What admins did, written down for good, in the transaction that did it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database
+from mediarepo.db.connections import Connection, Database
+from mediarepo.model.marks import Deed
+from mediarepo.model.mxc import Mxc
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One deed: who, at which homeserver, what, to what, why, and how many media that concerned."""
+    """One deed: who, at which homeserver, what, to what, why, how many media that concerned, and from where."""
 
     entry_id: int
     created_ts: int
@@ -18,6 +21,7 @@ class AuditEntry:
     target: str
     reason: str | None
     affected: int
+    client_address: str | None = None
 
 
 class AuditLog:
@@ -26,21 +30,10 @@ class AuditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(
-        self, admin: str, homeserver: str | None, action: str, target: str, *, reason: str | None = None, affected: int
-    ) -> None:
-        """Write down a deed."""
-        async with self._database.connection() as connection:
-            await connection.execute(
-                f"""INSERT INTO audit_log (created_ts, admin, homeserver, action, target, reason, affected)
-                    VALUES ({NOW_MS}, $1, $2, $3, $4, $5, $6)""",  # noqa: S608 - static text
-                admin,
-                homeserver,
-                action,
-                target,
-                reason,
-                affected,
-            )
+    async def add(self, deed: Deed, target: str, affected: int) -> None:
+        """Write down a deed that changed nothing in the database."""
+        async with self._database.transaction() as connection:
+            await write_entry(connection, deed, target, affected)
 
     async def read(
         self,
@@ -54,7 +47,8 @@ class AuditLog:
         """Read entries, newest first, from below an id; of one homeserver, of one target, by one admin, or all."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT entry_id, created_ts, admin, homeserver, action, target, reason, affected FROM audit_log
+                """SELECT entry_id, created_ts, admin, homeserver, action, target, reason, affected, client_address
+                   FROM audit_log
                    WHERE entry_id < $1 AND ($3::text IS NULL OR homeserver = $3)
                        AND ($4::text IS NULL OR target = $4) AND ($5::text IS NULL OR admin = $5)
                    ORDER BY entry_id DESC LIMIT $2""",
@@ -65,3 +59,43 @@ class AuditLog:
                 admin,
             )
         return [AuditEntry(*row.values()) for row in rows]
+
+
+async def write_entry(connection: Connection, deed: Deed, target: str, affected: int) -> None:
+    """Write a deed into the audit of each homeserver that it concerns."""
+    await write_entries(connection, deed, [(name, target, affected) for name in homeservers_of(deed, target)])
+
+
+async def write_entries(connection: Connection, deed: Deed, entries: Iterable[tuple[str | None, str, int]]) -> None:
+    """Write entries: in whose audit (None: the operator's alone), of what, how many media."""
+    listed = list(entries)
+    await connection.execute(
+        f"""INSERT INTO audit_log (created_ts, admin, homeserver, action, target, reason, affected, client_address)
+            SELECT {NOW_MS}, $1, e.homeserver, $2, e.target, $3, e.affected, $4
+            FROM unnest($5::text[], $6::text[], $7::bigint[]) WITH ORDINALITY AS e (homeserver, target, affected, place)
+            ORDER BY e.place""",  # noqa: S608 - static text
+        deed.by,
+        deed.action,
+        deed.reason,
+        deed.client_address,
+        [name for name, _, _ in listed],
+        [target for _, target, _ in listed],
+        [affected for _, _, affected in listed],
+    )
+
+
+def homeservers_of(deed: Deed, target: str) -> list[str | None]:
+    """Name the homeservers that a deed concerns: the one whose media or user it is, who acts, or all."""
+    server_name = target.removeprefix("mxc://").partition("/")[0] if target.startswith("mxc://") else ""
+    if target.startswith("@"):
+        server_name = target.partition(":")[2]
+    if server_name in deed.at:
+        return [server_name]
+    if not deed.by_operator:
+        return [deed.owner]
+    return [*deed.at] or [None]
+
+
+def mxc_entries(deed: Deed, mxcs: Iterable[Mxc]) -> list[tuple[str | None, str, int]]:
+    """Make one entry for each of some media, in the audit of each homeserver that it concerns."""
+    return [(name, str(mxc), 1) for mxc in mxcs for name in homeservers_of(deed, str(mxc))]

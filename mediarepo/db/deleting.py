@@ -7,8 +7,10 @@ Who locks media and their blob locks the media first, in the order of their ids.
 
 from collections.abc import Sequence
 
+from mediarepo.db.audit import write_entry
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.outbox import queue_deletion
+from mediarepo.model.marks import Deed
 from mediarepo.model.mxc import Mxc
 
 _NEEDED = """SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)
@@ -42,8 +44,11 @@ class Deleting:
                 await let_go(connection, row["blob_id"])
             return True
 
-    async def delete_packs(self, blob_ids: Sequence[int]) -> int:
-        """Forget the thumbnails that lie in packs, and the packs unless media have them as their content."""
+    async def delete_packs(self, blob_ids: Sequence[int], deed: Deed | None = None, target: str = "") -> int:
+        """Forget the thumbnails that lie in packs, and the packs unless media have them as their content.
+
+        `deed` is written down with it, if somebody wants this done.
+        """
         async with self._database.transaction() as connection:
             for blob_id in sorted(blob_ids):
                 if await _lock(connection, blob_id):
@@ -52,6 +57,8 @@ class Deleting:
                     )
                     await _detach(connection, blob_id)
                     await let_go(connection, blob_id)
+            if deed is not None and blob_ids:
+                await write_entry(connection, deed, target, len(blob_ids))
         return len(blob_ids)
 
 
@@ -98,7 +105,8 @@ async def _detach(connection: Connection, blob_id: int) -> None:
                    WHERE t.blob_id = b.blob_id AND t.source_blob_id <> b.blob_id),
                sha256_state = CASE WHEN b.sha256_state = 'verified' AND EXISTS (
                        SELECT FROM blob o WHERE o.store = b.store AND o.sha256 = b.sha256 AND o.blob_id <> b.blob_id)
-                   THEN 'claimed' ELSE b.sha256_state END
+                   THEN 'claimed' ELSE b.sha256_state END,
+               claim_checked = b.claim_checked OR b.sha256_state = 'verified'
            WHERE blob_id = $1 AND parent_blob_id IS NOT NULL""",
         blob_id,
     )

@@ -4,8 +4,9 @@ from collections.abc import AsyncGenerator
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
-from mediarepo.db.records import QUARANTINED_BY
+from mediarepo.db.marks import marked, quarantined_by
 from mediarepo.model.exports import ExportMedia, ExportSelection
+from mediarepo.model.marks import MarkKind
 from mediarepo.model.media import Blob, MediaState
 from mediarepo.model.mxc import Mxc
 
@@ -22,11 +23,12 @@ _SELECTED = f"""FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
             SELECT FROM import_item i
             WHERE i.source_id = m.import_source_id AND i.server_name = m.server_name AND i.media_id = m.media_id
                 AND ((i.mode = 'pending' AND m.state = 'ready')
-                    OR (i.quarantined_by IS NULL AND m.quarantined_by IS NOT NULL))))"""
+                    OR (i.quarantined_by IS NULL AND {marked(MarkKind.QUARANTINE)}))))"""
 
 _PAGE_OF = f"""SELECT m.server_name, m.media_id, m.remote, m.content_type, m.upload_name, m.uploaded_by,
     CASE WHEN m.state = 'ready' AND b.missing_ts IS NOT NULL THEN 'missing' ELSE m.state END AS state,
-    m.created_ts, a.last_access_ts, m.authenticated, m.protected, {QUARANTINED_BY} AS quarantined_by,
+    m.created_ts, a.last_access_ts, m.authenticated, {marked(MarkKind.PROTECTION)} AS protected,
+    {quarantined_by()} AS quarantined_by,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.sha256
     {_SELECTED} AND (m.server_name, m.media_id) > ($6, $7)
     ORDER BY m.server_name, m.media_id LIMIT {_PAGE}"""

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from mediarepo.db.audit import write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.model.failed_items import FailedItem, Queue, item_key, storable_text
+from mediarepo.model.marks import Deed
 
 _RETRY_MS = 60_000
 _MAX_RETRY_MS = 6 * 3_600_000
@@ -97,7 +99,7 @@ class FailedItems:
             )
         return [FailedItem(*row.values()) for row in rows]
 
-    async def retry(self, *, queue: str | None, key: str | None) -> int:
+    async def retry(self, *, queue: str | None, key: str | None, deed: Deed) -> int:
         """Have items tried again at the queue's next turn; gives how many."""
         async with self.database.transaction() as connection:
             noted = await connection.execute(
@@ -113,4 +115,6 @@ class FailedItems:
                 queue,
                 key,
             )
-        return sum(int(tag.rpartition(" ")[2]) for tag in (noted, queued))
+            count = sum(int(tag.rpartition(" ")[2]) for tag in (noted, queued))
+            await write_entry(connection, deed, f"{queue or 'all'} {key or ''}".strip(), count)
+        return count

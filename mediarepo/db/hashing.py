@@ -1,17 +1,18 @@
-"""Content whose hash is not known: objects of others that were adopted where they lay."""
+"""Content whose hash nobody here has computed: not known, or only claimed by where it was imported from."""
 
 from collections.abc import Sequence
 
-from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.failed_items import is_due
+from mediarepo.db.marks import hide_as_hash
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 _BLOB = "b.blob_id, b.store, b.object_key, b.size_bytes"
-_UNKNOWN = "b.sha256_state = 'unknown' AND b.parent_blob_id IS NULL AND b.missing_ts IS NULL"
+_UNSURE = """b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.parent_blob_id IS NULL
+    AND b.missing_ts IS NULL"""
 
 
 class HashingTable:
@@ -21,11 +22,11 @@ class HashingTable:
         self._database = database
 
     async def of(self, mxcs: Sequence[Mxc]) -> list[Blob]:
-        """Name the content of media whose hash is not known."""
+        """Name the content of media whose hash is not known for certain."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT DISTINCT {_BLOB} FROM media m JOIN blob b USING (blob_id)
-                    WHERE {_UNKNOWN}
+                    WHERE {_UNSURE}
                         AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",  # noqa: S608 - static text
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
@@ -33,12 +34,13 @@ class HashingTable:
         return [_blob(row) for row in rows]
 
     async def suspects(self, limit: int) -> list[Blob]:
-        """Name content whose hash is not known and that may be hidden, judged by its length; not what is set aside."""
+        """Name content whose hash is not known for certain and that may be hidden, judged by its length."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                f"""SELECT {_BLOB} FROM blob b WHERE {_UNKNOWN} AND (EXISTS (
+                f"""SELECT {_BLOB} FROM blob b WHERE {_UNSURE} AND (EXISTS (
                         SELECT FROM quarantined_hash q WHERE b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
                             AND (q.size_bytes IS NULL OR q.size_bytes = b.size_bytes))
+                        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = b.blob_id)
                         OR EXISTS (SELECT FROM failed_item f
                             WHERE f.queue = '{Queue.HASHING}' AND f.item_key = b.blob_id::text))
                         AND {is_due(Queue.HASHING, "b.blob_id::text")}
@@ -47,45 +49,27 @@ class HashingTable:
             )
         return [_blob(row) for row in rows]
 
-    async def hide_hash_of_hidden(self, blob: Blob) -> None:
-        """Hide a hash that is known now, if somebody here has hidden media with it while it was not."""
-        async with self._database.connection() as connection:
-            await connection.execute(
-                f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
-                    SELECT b.sha256, b.size_bytes, m.quarantined_by, m.quarantine_reason, {NOW_MS}
-                    FROM blob b JOIN media m USING (blob_id)
-                    WHERE b.blob_id = $1 AND b.sha256_state = 'verified' AND m.quarantined_by IS NOT NULL
-                        AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
-                        AND NOT m.protected AND NOT EXISTS (SELECT FROM import_item i
-                            WHERE i.source_id = m.import_source_id AND i.server_name = m.server_name
-                                AND i.media_id = m.media_id AND i.quarantined_by = m.quarantined_by)
-                    ORDER BY m.server_name, m.media_id LIMIT 1 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
-                blob.blob_id,
-            )
-
     async def confirm(self, blob: Blob, sha256: bytes) -> None:
         """Note that a hash we were told is right, or keep one that nobody told us."""
-        async with self._database.connection() as connection:
-            await connection.execute(
-                """UPDATE blob b SET sha256_state = 'verified' WHERE b.blob_id = $1 AND b.sha256 = $2
-                       AND b.sha256_state = 'claimed' AND b.ownership = 'borrowed'""",
-                blob.blob_id,
-                sha256,
-            )
         await self.keep(blob, sha256)
 
     async def keep(self, blob: Blob, sha256: bytes) -> None:
-        """Keep a hash; content of ours that is stored a second time is not what further uploads refer to."""
-        async with self._database.connection() as connection:
+        """Keep a hash that we computed; content of ours that is stored a second time is not what uploads refer to.
+
+        What was claimed of it, and hidden for that, is hidden by what it really is from now on.
+        """
+        async with self._database.transaction() as connection:
             await connection.execute(
-                """UPDATE blob b SET sha256 = $2, sha256_state = CASE WHEN b.ownership = 'owned' AND EXISTS (
+                """UPDATE blob b SET sha256 = $2, claim_checked = true,
+                       sha256_state = CASE WHEN b.ownership = 'owned' AND EXISTS (
                            SELECT FROM blob o WHERE o.store = b.store AND o.sha256 = $2 AND o.ownership = 'owned'
                                AND o.sha256_state = 'verified' AND o.missing_ts IS NULL AND o.parent_blob_id IS NULL)
                        THEN 'claimed' ELSE 'verified' END
-                   WHERE b.blob_id = $1 AND b.sha256_state = 'unknown'""",
+                   WHERE b.blob_id = $1 AND b.sha256_state <> 'verified' AND NOT b.claim_checked""",
                 blob.blob_id,
                 sha256,
             )
+            await hide_as_hash(connection, blob.blob_id, sha256)
 
 
 def _blob(row: Row) -> Blob:

@@ -12,6 +12,7 @@ from mediarepo.db.deleting import let_all_go
 from mediarepo.db.errors import DatabaseUnavailableError, LeaseLostError
 from mediarepo.db.import_blobs import make_blobs
 from mediarepo.db.import_ledger import ledger_name, write_lines
+from mediarepo.db.import_marks import forget_marks, insert_marks, marks_of, refresh_marks
 from mediarepo.db.import_media import insert_media, note_access, refresh_media, take_thumbnails
 from mediarepo.db.recording import NOTIFY
 from mediarepo.model.import_items import Entry
@@ -23,8 +24,9 @@ from mediarepo.model.short_content import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
 class ImportCommits:
     """Writes media, blobs and ledger together."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, own_server_names: frozenset[str]) -> None:
         self._database = database
+        self._own = own_server_names
 
     async def commit(
         self, source_id: int, run_id: int, entries: Sequence[Entry], lease: Lease | None = None
@@ -40,7 +42,7 @@ class ImportCommits:
             blobs = await make_blobs(connection, (entry.content for entry in entries if entry.content is not None))
             usable = [entry for entry in entries if entry.content is None or entry.content in blobs]
             blob_ids = {entry.media.key: blobs[entry.content] for entry in usable if entry.content is not None}
-            written = await _write(connection, source_id, usable, blob_ids)
+            written = await self._write(connection, source_id, usable, blob_ids)
             kept = [entry for entry in usable if entry.media.key in written]
             await write_lines(connection, source_id, run_id, kept, walked=lease is not None)
             await note_access(connection, source_id, kept)
@@ -48,6 +50,24 @@ class ImportCommits:
             await let_all_go(connection, await _unused(connection, set(blob_ids.values())))
         again = {id(entry) for entry in entries} - {id(entry) for entry in kept}
         return [entry for entry in entries if id(entry) in again]
+
+    async def _write(
+        self, connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
+    ) -> set[SourceKey]:
+        """Write media; gives the rows whose line may be written, as nobody else was quicker."""
+        inserted = await insert_media(connection, source_id, entries, blob_ids)
+        there_before = [entry for entry in entries if entry.media.key not in inserted]
+        refreshed = await refresh_media(connection, source_id, there_before, blob_ids)
+        new = [entry for entry in entries if entry.media.key in inserted]
+        await insert_marks(connection, source_id, marks_of(new, self._own))
+        known = [entry for entry in there_before if entry.recordable]
+        if known:
+            await refresh_marks(connection, source_id, known, marks_of(known, self._own))
+        for entry in entries:
+            if entry.media.key in refreshed.filled:
+                await connection.execute(NOTIFY, f"mxc://{entry.media.server_name}/{entry.media.media_id}")
+        wanted = {entry.media.key for entry in entries if entry.content is not None}
+        return {entry.media.key for entry in entries} - (wanted - inserted - refreshed.filled)
 
     async def is_away(self) -> bool:
         """Say whether the database cannot be reached, so that no row is to blame."""
@@ -59,13 +79,21 @@ class ImportCommits:
 
     async def release_blocks(self, source_id: int) -> None:
         """Let addresses be served again that a source blocks no longer, unless somebody here has hidden them since."""
-        async with self._database.connection() as connection:
-            await connection.execute(
-                """DELETE FROM media m USING import_item i
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                """SELECT m.server_name, m.media_id FROM media m JOIN import_item i USING (server_name, media_id)
                    WHERE i.source_id = $1 AND i.gone AND split_part(i.reason, ':', 1) = 'blocked'
-                       AND m.server_name = i.server_name AND m.media_id = i.media_id AND m.import_source_id = $1
-                       AND m.state = 'missing' AND m.blob_id IS NULL AND m.quarantined_by = i.quarantined_by""",
+                       AND m.import_source_id = $1 AND m.state = 'missing' AND m.blob_id IS NULL
+                   ORDER BY 1, 2 FOR UPDATE OF m""",
                 source_id,
+            )
+            names = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
+            await forget_marks(connection, source_id, *names)
+            await connection.execute(
+                """DELETE FROM media m WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+                       AND NOT EXISTS (SELECT FROM media_mark k WHERE k.server_name = m.server_name
+                           AND k.media_id = m.media_id AND k.kind = 'quarantine')""",
+                *names,
             )
 
     async def list_hidden(self, source_id: int, name: str) -> int:
@@ -76,16 +104,19 @@ class ImportCommits:
         note = f"imported from {name}"
         async with self._database.transaction() as connection:
             tag = await connection.execute(
-                f"""INSERT INTO quarantined_hash (sha256, quarantined_by, reason, created_ts, size_bytes)
-                    SELECT DISTINCT ON (i.sha256) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes
-                    FROM import_item i
+                f"""INSERT INTO quarantined_hash
+                        (sha256, quarantined_by, reason, created_ts, size_bytes, owner, scope)
+                    SELECT DISTINCT ON (i.sha256, k.owner) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes,
+                        k.owner, k.scope
+                    FROM import_item i JOIN media_mark k ON k.server_name = i.server_name
+                        AND k.media_id = i.media_id AND k.kind = 'quarantine' AND k.reason = $2
                     WHERE i.source_id = $1 AND i.quarantined_by IS NOT NULL AND i.sha256 IS NOT NULL AND NOT i.gone
                         AND i.sha256 <> $3
                         AND coalesce(i.size_bytes, {SMALLEST_HIDDEN_BYTES}) >= {SMALLEST_HIDDEN_BYTES}
                         AND NOT EXISTS (SELECT FROM import_item o
                             WHERE o.source_id = $1 AND o.sha256 = i.sha256 AND o.quarantined_by IS NULL
                                 AND NOT o.protected AND NOT o.gone AND o.state = 'committed')
-                    ORDER BY i.sha256 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    ORDER BY i.sha256, k.owner ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 source_id,
                 note,
                 EMPTY_SHA256,
@@ -118,20 +149,6 @@ async def _lock(connection: Connection, entries: Sequence[Entry]) -> None:
         [ledger_name(entry.media.server_name) for entry in entries],
         [ledger_name(entry.media.media_id) for entry in entries],
     )
-
-
-async def _write(
-    connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
-) -> set[SourceKey]:
-    """Write media; gives the rows whose line may be written, as nobody else was quicker."""
-    inserted = await insert_media(connection, source_id, entries, blob_ids)
-    there_before = [entry for entry in entries if entry.media.key not in inserted]
-    refreshed = await refresh_media(connection, source_id, there_before, blob_ids)
-    for entry in entries:
-        if entry.media.key in refreshed.filled:
-            await connection.execute(NOTIFY, f"mxc://{entry.media.server_name}/{entry.media.media_id}")
-    wanted = {entry.media.key for entry in entries if entry.content is not None}
-    return {entry.media.key for entry in entries} - (wanted - inserted - refreshed.filled)
 
 
 async def _unused(connection: Connection, blob_ids: set[int]) -> list[int | None]:

@@ -41,15 +41,14 @@ async def insert_media(
         return set()
     rows = await connection.fetch(
         f"""INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by,
-                created_ts, expires_ts, authenticated, protected, quarantined_by, preview_expires_ts, import_source_id)
+                created_ts, expires_ts, authenticated, preview_expires_ts, import_source_id)
             SELECT e.server_name, e.media_id, e.state, e.remote, e.blob_id, e.content_type, e.upload_name,
-                e.uploaded_by, coalesce(e.created_ts, {NOW_MS}), e.expires_ts, e.authenticated, e.protected,
-                e.quarantined_by, e.preview_expires_ts, $1
+                e.uploaded_by, coalesce(e.created_ts, {NOW_MS}), e.expires_ts, e.authenticated,
+                e.preview_expires_ts, $1
             FROM unnest($2::text[], $3::text[], $4::text[], $5::boolean[], $6::bigint[], $7::text[], $8::text[],
-                    $9::text[], $10::bigint[], $11::bigint[], $12::boolean[], $13::boolean[], $14::text[],
-                    $15::bigint[])
+                    $9::text[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[])
                 AS e (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by, created_ts,
-                    expires_ts, authenticated, protected, quarantined_by, preview_expires_ts)
+                    expires_ts, authenticated, preview_expires_ts)
             ORDER BY e.server_name, e.media_id
             ON CONFLICT DO NOTHING RETURNING server_name, media_id""",  # noqa: S608 - static text
         source_id,
@@ -61,7 +60,7 @@ async def insert_media(
 async def refresh_media(
     connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
 ) -> Refreshed:
-    """Bring media that came from this source up to its present state; hide what it hides, whoever made it here."""
+    """Bring media that came from this source up to its present state."""
     recordable = [entry for entry in entries if entry.recordable]
     if not recordable:
         return Refreshed(set())
@@ -80,63 +79,7 @@ async def refresh_media(
         source_id,
         *(columns[number] for number in (0, 1, 4, 5, 6, 8, 10)),
     )
-    await _refresh_flags(connection, source_id, columns)
     return Refreshed({SourceKey(row["server_name"], row["media_id"]) for row in filled})
-
-
-async def _refresh_flags(connection: Connection, source_id: int, columns: Sequence[Sequence[object]]) -> None:
-    """Carry over what has changed at the source since the ledger's line was written; quarantine is added anywhere."""
-    names, ids, protected, quarantined_by = columns[0], columns[1], columns[11], columns[12]
-    await connection.execute(
-        """UPDATE media m SET
-               protected = CASE WHEN i.protected <> e.protected THEN e.protected ELSE m.protected END,
-               quarantined_by = CASE WHEN i.quarantined_by IS DISTINCT FROM e.quarantined_by THEN e.quarantined_by
-                   ELSE m.quarantined_by END
-           FROM unnest($2::text[], $3::text[], $4::boolean[], $5::text[])
-                   AS e (server_name, media_id, protected, quarantined_by)
-               JOIN import_item i ON i.source_id = $1 AND i.server_name = e.server_name AND i.media_id = e.media_id
-           WHERE m.server_name = e.server_name AND m.media_id = e.media_id AND m.import_source_id = $1
-               AND (i.protected <> e.protected OR i.quarantined_by IS DISTINCT FROM e.quarantined_by)""",
-        source_id,
-        names,
-        ids,
-        protected,
-        quarantined_by,
-    )
-    await _refresh_quarantine_elsewhere(connection, source_id, names, ids, quarantined_by)
-
-
-async def _refresh_quarantine_elsewhere(
-    connection: Connection,
-    source_id: int,
-    names: Sequence[object],
-    ids: Sequence[object],
-    quarantined_by: Sequence[object],
-) -> None:
-    """Hide media that were made here, or came from elsewhere, while the source hides them."""
-    await connection.execute(
-        """UPDATE media m SET quarantined_by = e.quarantined_by
-           FROM unnest($2::text[], $3::text[], $4::text[]) AS e (server_name, media_id, quarantined_by)
-           WHERE m.server_name = e.server_name AND m.media_id = e.media_id AND m.quarantined_by IS NULL
-               AND m.import_source_id IS DISTINCT FROM $1 AND e.quarantined_by IS NOT NULL
-               AND NOT EXISTS (SELECT FROM import_item i WHERE i.source_id = $1 AND i.server_name = e.server_name
-                   AND i.media_id = e.media_id AND i.quarantined_by IS NOT DISTINCT FROM e.quarantined_by)""",
-        source_id,
-        names,
-        ids,
-        quarantined_by,
-    )
-    await connection.execute(
-        """UPDATE media m SET quarantined_by = NULL
-           FROM unnest($2::text[], $3::text[], $4::text[]) AS e (server_name, media_id, quarantined_by)
-               JOIN import_item i ON i.source_id = $1 AND i.server_name = e.server_name AND i.media_id = e.media_id
-           WHERE m.server_name = e.server_name AND m.media_id = e.media_id AND m.import_source_id IS DISTINCT FROM $1
-               AND e.quarantined_by IS NULL AND m.quarantined_by = i.quarantined_by""",
-        source_id,
-        names,
-        ids,
-        quarantined_by,
-    )
 
 
 async def note_access(connection: Connection, source_id: int, entries: Sequence[Entry]) -> None:
@@ -205,7 +148,5 @@ def _columns(entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> lis
         [one.last_access_ts if one.created_ts is None else one.created_ts for one in media],
         [one.expires_ts if entry.mode is ItemMode.PENDING else None for one, entry in zip(media, entries, strict=True)],
         [one.authenticated for one in media],
-        [one.protected for one in media],
-        [one.quarantined_by for one in media],
         [entry.preview_expires_ts for entry in entries],
     ]

@@ -7,6 +7,8 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database, Row
 from mediarepo.db.deleting import delete_thumbnails, let_all_go, let_go, lock_media_of
 from mediarepo.db.import_blobs import queue_deletions
+from mediarepo.db.import_marks import forget_marks
+from mediarepo.db.marks import hide_as_hash
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
 
@@ -146,6 +148,7 @@ class ImportedContents:
     ) -> None:
         twin_id = None
         if sha256 is not None:
+            await hide_as_hash(connection, blob_id, sha256)
             twin_id = await connection.fetchval(
                 """SELECT blob_id FROM blob WHERE store = $1 AND sha256 = $2 AND ownership = 'owned'
                        AND sha256_state = 'verified' AND missing_ts IS NULL AND parent_blob_id IS NULL
@@ -220,6 +223,7 @@ class ImportedContents:
             source_id,
             *keys,
         )
+        await forget_marks(connection, source_id, *keys)
         await let_all_go(connection, [row["blob_id"] for row in gone])
         return len(rows), len(gone)
 

@@ -5,45 +5,39 @@ from dataclasses import dataclass
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.deleting import lock_media_of
+from mediarepo.db.marks import hidden, suspect
 from mediarepo.db.outbox import queue_deletion
-from mediarepo.db.records import HIDDEN_BY_HASH
 from mediarepo.model.declared import content_type_or_default
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.thumbnails import ThumbnailSpec
 
+_VIEWER = "$3::text"
 _MEDIA = f"""
     CASE WHEN m.state = 'pending' AND m.expires_ts < {NOW_MS} THEN 'tombstone' ELSE m.state END AS state,
     m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
-    (m.quarantined_by IS NOT NULL
-        OR EXISTS (SELECT FROM quarantined_hash q WHERE {HIDDEN_BY_HASH})
-        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id)
-        OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = m.server_name)) AS hidden,
-    (b.sha256_state = 'unknown' AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES} AND NOT m.protected AND EXISTS (
-        SELECT FROM quarantined_hash q WHERE q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)) AS suspect
-"""  # noqa: S608 - static text
+    {hidden(_VIEWER, media="k")} AS hidden, {suspect(_VIEWER, media="k")} AS suspect
+"""
+_NAMED = """FROM (SELECT $1::text AS server_name, $2::text AS media_id) k
+    LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id
+    LEFT JOIN blob b ON b.blob_id = m.blob_id"""
+"""One row in any case, so that media are known to be hidden before they are known themselves."""
 
-_FIND = f"""
-SELECT {_MEDIA}
-FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
-WHERE m.server_name = $1 AND m.media_id = $2
-"""  # noqa: S608 - static text
+_FIND = f"SELECT {_MEDIA} {_NAMED}"
 
 _FIND_WITH_THUMBNAIL = f"""
 SELECT {_MEDIA},
     t.byte_offset, t.size_bytes AS thumbnail_bytes, t.content_type AS thumbnail_type,
     p.blob_id AS pack_id, p.store AS pack_store, p.object_key AS pack_key, p.size_bytes AS pack_bytes,
     f.reason AS failure
-FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
+{_NAMED}
     LEFT JOIN thumbnail t ON t.source_blob_id = m.blob_id
-        AND t.width = $3 AND t.height = $4 AND t.method = $5 AND t.animated = $6
+        AND t.width = $4 AND t.height = $5 AND t.method = $6 AND t.animated = $7
     LEFT JOIN blob p ON p.blob_id = t.blob_id AND p.missing_ts IS NULL
-    LEFT JOIN thumbnail_failure f ON f.source_blob_id = m.blob_id AND f.animated = $6
+    LEFT JOIN thumbnail_failure f ON f.source_blob_id = m.blob_id AND f.animated = $7
         AND (f.retry_ts IS NULL OR f.retry_ts > {NOW_MS})
-WHERE m.server_name = $1 AND m.media_id = $2
-"""  # noqa: S608 - static text
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +55,30 @@ class MediaTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, mxc: Mxc) -> Media | None:
-        """Read media by its identity."""
-        row = await self._database.get(_FIND, mxc.server_name, mxc.media_id)
+    async def get(self, mxc: Mxc, viewer: str) -> Media | None:
+        """Read media by its identity, as the users of a homeserver see it (OPERATOR: as everybody does).
+
+        What is hidden before it is known looks like a tombstone.
+        """
+        row = await self._database.get(_FIND, mxc.server_name, mxc.media_id, viewer)
         return None if row is None else _media(mxc, row)
 
-    async def get_with_thumbnail(self, mxc: Mxc, spec: ThumbnailSpec) -> MediaAndThumbnail | None:
-        """Read media together with one of its thumbnails."""
+    async def get_with_thumbnail(self, mxc: Mxc, spec: ThumbnailSpec, viewer: str) -> MediaAndThumbnail | None:
+        """Read media together with one of its thumbnails, as `get` does."""
         row = await self._database.get(
-            _FIND_WITH_THUMBNAIL, mxc.server_name, mxc.media_id, spec.width, spec.height, spec.method, spec.animated
+            _FIND_WITH_THUMBNAIL,
+            mxc.server_name,
+            mxc.media_id,
+            viewer,
+            spec.width,
+            spec.height,
+            spec.method,
+            spec.animated,
         )
-        if row is None:
+        media = None if row is None else _media(mxc, row)
+        if row is None or media is None:
             return None
-        return MediaAndThumbnail(_media(mxc, row), _thumbnail(spec, row), row["failure"])
+        return MediaAndThumbnail(media, _thumbnail(spec, row), row["failure"])
 
     async def mark_missing(self, blob: Blob, *, remove_object: bool = False) -> None:
         """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew.
@@ -94,7 +99,9 @@ class MediaTable:
                 await queue_deletion(connection, blob.store, blob.object_key)
 
 
-def _media(mxc: Mxc, row: Row) -> Media:
+def _media(mxc: Mxc, row: Row) -> Media | None:
+    if row["state"] is None:
+        return _hidden_in_advance(mxc) if row["hidden"] else None
     blob = None
     if row["blob_id"] is not None:
         blob = Blob(row["blob_id"], row["store"], row["object_key"], row["size_bytes"])
@@ -110,6 +117,21 @@ def _media(mxc: Mxc, row: Row) -> Media:
         hidden=row["hidden"],
         suspect=row["suspect"] is True,
         blob=blob,
+    )
+
+
+def _hidden_in_advance(mxc: Mxc) -> Media:
+    return Media(
+        mxc=mxc,
+        state=MediaState.TOMBSTONE,
+        remote=True,
+        content_type="",
+        upload_name=None,
+        created_ts=0,
+        revision=1,
+        authenticated=True,
+        hidden=True,
+        blob=None,
     )
 
 

@@ -8,9 +8,14 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.db.deleting import let_all_go
 from mediarepo.db.failed_items import is_due
+from mediarepo.db.marks import marked
 from mediarepo.db.records import MXC
 from mediarepo.model.failed_items import Queue, storable_json, storable_text
+from mediarepo.model.marks import MarkKind
 from mediarepo.model.mxc import Mxc
+
+_FREE = f"NOT {marked(MarkKind.HOLD)} AND NOT {marked(MarkKind.PIN)}"
+"""That nobody wants media kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class PreviewTable:
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT m.server_name, m.media_id FROM media m
-                    WHERE m.preview_expires_ts IS NOT NULL AND m.held_by IS NULL AND m.pinned_by IS NULL
+                    WHERE m.preview_expires_ts IS NOT NULL AND {_FREE}
                         AND {condition} AND {is_due(Queue.PREVIEWS, MXC)}
                     ORDER BY m.server_name, m.media_id LIMIT $1""",  # noqa: S608 - static text
                 limit,
@@ -90,10 +95,10 @@ class PreviewTable:
         """Remove images, with the previews that show them; gives how many."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                """SELECT server_name, media_id, blob_id FROM media
-                   WHERE preview_expires_ts IS NOT NULL AND held_by IS NULL AND pinned_by IS NULL
+                f"""SELECT server_name, media_id, blob_id FROM media m
+                   WHERE preview_expires_ts IS NOT NULL AND {_FREE}
                        AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-                   ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",
+                   ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )

@@ -1,22 +1,38 @@
 """Hiding content and showing it again.
 
 What is hidden is looked up whenever media are read, so a change counts for every request that begins after it, in every
-process. Hashes stay hidden when the media are gone; protected media are spared. Content that is too short to say
-anything is hidden by its address only.
+process. Whoever hides something owns that; what others hid stays when it is lifted. Each deed and its lines in the
+audit log are one transaction. Content that is too short to say anything is hidden by its address only.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
-from mediarepo.db.records import QUARANTINED_BY
+from mediarepo.db.marks import SET_ABOVE, columns, hidden, set_mark
+from mediarepo.errors import ForbiddenError
+from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import Change, HiddenHash, HiddenServer
 from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
-_NAMED = "(m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
-_CONTENT_OF_NAMED = f"""SELECT b.sha256 FROM media m JOIN blob b ON b.blob_id = m.blob_id
-    WHERE {_NAMED} AND b.sha256_state = 'verified' AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}"""  # noqa: S608 - static text
+_CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS remote, {hidden("$7::text", media="k")} AS hidden
+    FROM (SELECT s AS server_name, i AS media_id FROM unnest($1::text[], $2::text[]) AS n (s, i)
+        UNION SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
+            WHERE b.sha256 = ANY($3::bytea[]) OR b.blob_id = ANY($4::bigint[])) k
+        LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id
+        LEFT JOIN blob b ON b.blob_id = m.blob_id
+    WHERE m.state IS DISTINCT FROM 'pending' AND ($5 = '' OR m.remote IS NOT FALSE OR m.server_name = $6)"""  # noqa: S608, E501 - static text
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What some media hold: hashes, told or computed, and blobs whose hash nobody here has computed."""
+
+    hashes: list[bytes]
+    unsure: list[int]
 
 
 class QuarantineTable:
@@ -25,100 +41,94 @@ class QuarantineTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def hide(self, mxcs: Sequence[Mxc], *, by: str, reason: str | None) -> int:
-        """Hide media, protected ones aside, and all with the same content; gives how many were not hidden before.
+    async def hide(self, mxcs: Sequence[Mxc], deed: Deed, target: str, *, scopes: Sequence[str]) -> Outcome:
+        """Hide media, those protected against it aside, and for `scopes` all with the same content.
 
-        Media that are not known yet are hidden in advance, so that they are never fetched.
+        Media that are not known yet are hidden in advance, so that they are never fetched for those concerned.
         """
-        names = [mxc.server_name for mxc in mxcs], [mxc.media_id for mxc in mxcs]
         async with self._database.transaction() as connection:
-            await self._announce_hiding(connection, *names)
-            count = await self._note_changes(connection, *names)
-            await connection.execute(
-                f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
-                    SELECT DISTINCT ON (b.sha256) b.sha256, b.size_bytes, $3::text, $4::text, {NOW_MS}
-                    FROM media m JOIN blob b ON b.blob_id = m.blob_id
-                    WHERE {_NAMED} AND NOT m.protected AND b.sha256_state = 'verified'
-                        AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES} ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
-                *names,
-                by,
-                reason,
-            )
-            await connection.execute(
-                f"""UPDATE media m SET quarantined_by = $3, quarantine_reason = $4
-                    WHERE {_NAMED} AND NOT m.protected AND m.quarantined_by IS NULL""",  # noqa: S608 - static text
-                *names,
-                by,
-                reason,
-            )
-        return count
+            spared = await _spared(connection, mxcs, deed)
+            chosen = [mxc for mxc in mxcs if mxc not in spared]
+            contents = await _contents(connection, chosen)
+            before = await _concerned(connection, chosen, contents, deed, viewer=deed.owner)
+            await set_mark(connection, chosen, MarkKind.QUARANTINE, deed)
+            await _hide_hashes(connection, contents.hashes, deed, scopes)
+            await _hide_blobs(connection, contents.unsure, deed)
+            after = await _concerned(connection, chosen, contents, deed, viewer=deed.owner)
+            changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before.get(mxc, True)]
+            await _note(connection, changed, deed, target, quarantined=True)
+        return Outcome(len(changed), {LeftOut.PROTECTED: len(spared)} if spared else {})
 
-    async def show(self, mxcs: Sequence[Mxc]) -> int:
-        """Show media again, and everything with the same content; gives how many were hidden before."""
-        names = [mxc.server_name for mxc in mxcs], [mxc.media_id for mxc in mxcs]
+    async def show(self, mxcs: Sequence[Mxc], deed: Deed, target: str) -> Outcome:
+        """Lift what one hid oneself, of media and of everything with the same content.
+
+        The operator, who stands above, lifts what others hid where there is nothing of his own to lift. ForbiddenError
+        when only others hide the media from whoever asks.
+        """
         async with self._database.transaction() as connection:
-            hashes = [row["sha256"] for row in await connection.fetch(_CONTENT_OF_NAMED, *names)]
-            count = await connection.fetchval(
-                f"""WITH shown AS (
-                        SELECT m.server_name, m.media_id FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
-                        WHERE ({_NAMED} OR b.sha256 = ANY($3::bytea[])) AND {QUARANTINED_BY} IS NOT NULL),
-                    changes AS (
-                        INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts)
-                        SELECT server_name, media_id, false, {NOW_MS} FROM shown)
-                    SELECT count(*) FROM shown""",  # noqa: S608 - static text
-                *names,
-                hashes,
-            )
-            await connection.execute("DELETE FROM quarantined_hash WHERE sha256 = ANY($1::bytea[])", hashes)
-            await connection.execute(
-                f"""UPDATE media m SET quarantined_by = NULL, quarantine_reason = NULL
-                    WHERE quarantined_by IS NOT NULL
-                        AND ({_NAMED} OR blob_id IN (SELECT blob_id FROM blob WHERE sha256 = ANY($3::bytea[])))""",  # noqa: S608 - static text
-                *names,
-                hashes,
-            )
-            await connection.execute(
-                f"DELETE FROM media m WHERE {_NAMED} AND remote AND state = 'tombstone'",  # noqa: S608 - static text
-                *names,
-            )
-        return int(count)
+            contents = await _contents(connection, mxcs)
+            owner: str | None = deed.owner
+            before = await _concerned(connection, mxcs, contents, deed, viewer=deed.owner)
+            lifted = await _lift(connection, mxcs, contents, deed.owner)
+            if not lifted and deed.by_operator:
+                before = await _concerned(connection, mxcs, contents, deed, viewer=None)
+                owner = None
+                await _lift(connection, mxcs, contents, None)
+            after = await _concerned(connection, mxcs, contents, deed, viewer=owner)
+            changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before.get(mxc, False)]
+            rest = sum(after.get(mxc, False) for mxc in mxcs)
+            if rest and not lifted and not deed.by_operator:
+                raise ForbiddenError(SET_ABOVE)
+            await _note(connection, changed, deed, target, quarantined=False)
+        return Outcome(len(changed), {LeftOut.STILL_IN_FORCE: rest} if rest else {})
 
-    async def hide_hashes(self, hashes: Sequence[bytes], *, by: str, reason: str | None) -> int:
+    async def hide_hashes(self, hashes: Sequence[bytes], deed: Deed, *, scopes: Sequence[str]) -> int:
         """Hide content by SHA-256, whether it is here or not; gives how many hashes are new."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts)
-                    SELECT DISTINCT h, (SELECT min(size_bytes) FROM blob b WHERE b.sha256 = h), $2::text, $3::text,
-                        {NOW_MS} FROM unnest($1::bytea[]) AS h
-                    ON CONFLICT DO NOTHING RETURNING sha256""",  # noqa: S608 - static text
-                list(hashes),
-                by,
-                reason,
-            )
-        return len(rows)
+        async with self._database.transaction() as connection:
+            contents = _Contents(list(hashes), [])
+            before = await _concerned(connection, [], contents, deed, viewer=deed.owner)
+            new = await _hide_hashes(connection, hashes, deed, scopes)
+            after = await _concerned(connection, [], contents, deed, viewer=deed.owner)
+            changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before[mxc]]
+            for sha256 in hashes:
+                await write_entry(connection, deed, sha256.hex(), int(sha256 in new))
+            await _note_changes(connection, changed, deed, quarantined=True)
+        return len(new)
 
-    async def show_hashes(self, hashes: Sequence[bytes]) -> int:
-        """Show content again that was hidden by SHA-256; gives how many hashes that were."""
-        async with self._database.connection() as connection:
-            tag = await connection.execute("DELETE FROM quarantined_hash WHERE sha256 = ANY($1::bytea[])", list(hashes))
-        return int(tag.rpartition(" ")[2])
+    async def show_hashes(self, hashes: Sequence[bytes], deed: Deed) -> int:
+        """Show content again that was hidden by SHA-256, as `show` does; gives how many hashes that were."""
+        async with self._database.transaction() as connection:
+            contents = _Contents(list(hashes), [])
+            before = await _concerned(connection, [], contents, deed, viewer=deed.owner)
+            gone = await _show_hashes(connection, hashes, deed.owner)
+            if not gone and deed.by_operator:
+                before = await _concerned(connection, [], contents, deed, viewer=None)
+                gone = await _show_hashes(connection, hashes, None)
+            after = await _concerned(connection, [], contents, deed, viewer=deed.owner)
+            changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before[mxc]]
+            for sha256 in hashes:
+                await write_entry(connection, deed, sha256.hex(), int(sha256 in gone))
+            await _note_changes(connection, changed, deed, quarantined=False)
+        return len(gone)
 
-    async def hide_server(self, server_name: str, *, by: str, reason: str | None) -> bool:
+    async def hide_server(self, server_name: str, deed: Deed) -> bool:
         """Hide everything of a server, what is here and what is not; False when it was hidden before."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_server_name (server_name, quarantined_by, reason, created_ts)
                     VALUES ($1, $2, $3, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 server_name,
-                by,
-                reason,
+                deed.by,
+                deed.reason,
             )
+            await write_entry(connection, deed, server_name, int(tag == "INSERT 0 1"))
         return bool(tag == "INSERT 0 1")
 
-    async def show_server(self, server_name: str) -> bool:
+    async def show_server(self, server_name: str, deed: Deed) -> bool:
         """Show a server's media again; False when it was not hidden."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             tag = await connection.execute("DELETE FROM quarantined_server_name WHERE server_name = $1", server_name)
+            await write_entry(connection, deed, server_name, int(tag == "DELETE 1"))
         return bool(tag == "DELETE 1")
 
     async def servers(self) -> list[HiddenServer]:
@@ -130,11 +140,11 @@ class QuarantineTable:
         return [HiddenServer(*row.values()) for row in rows]
 
     async def hashes(self, after: bytes, limit: int) -> list[HiddenHash]:
-        """Read hidden hashes in their order, from behind one on."""
+        """Read hidden hashes in their order, from behind one on; each once, whoever hid it."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT sha256, quarantined_by, reason, created_ts FROM quarantined_hash
-                   WHERE sha256 > $1 ORDER BY sha256 LIMIT $2""",
+                """SELECT DISTINCT ON (sha256) sha256, quarantined_by, reason, created_ts, scope FROM quarantined_hash
+                   WHERE sha256 > $1 ORDER BY sha256, owner, scope LIMIT $2""",
                 after,
                 limit,
             )
@@ -145,27 +155,22 @@ class QuarantineTable:
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT server_name, media_id FROM media
-                   WHERE uploaded_by = $1 AND NOT remote AND state IN ('ready', 'missing', 'trashed')""",
+                   WHERE uploaded_by = $1 AND NOT remote AND state IN ('ready', 'missing', 'trashed', 'pending')""",
                 user_id,
             )
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
-    async def protect(self, mxc: Mxc, *, protected: bool) -> bool:
-        """Spare media of quarantine, or no longer; False when there are none."""
-        async with self._database.connection() as connection:
-            tag = await connection.execute(
-                "UPDATE media SET protected = $3 WHERE server_name = $1 AND media_id = $2",
-                mxc.server_name,
-                mxc.media_id,
-                protected,
-            )
-        return bool(tag == "UPDATE 1")
-
-    async def changes(self, after_id: int, limit: int) -> list[Change]:
-        """Read what was hidden and shown, oldest first."""
+    async def changes(self, after_id: int, limit: int, *, viewer: str, hidden_from: Sequence[str]) -> list[Change]:
+        """Read what was hidden and shown as a homeserver sees it (OPERATOR: all do), oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT * FROM quarantine_change WHERE change_id > $1 ORDER BY change_id LIMIT $2", after_id, limit
+                """SELECT change_id, server_name, media_id, quarantined FROM quarantine_change
+                   WHERE change_id > $1 AND ($3 = '' OR scope IN ('', $3)) AND NOT server_name = ANY($4::text[])
+                   ORDER BY change_id LIMIT $2""",
+                after_id,
+                limit,
+                viewer,
+                list(hidden_from),
             )
         return [Change(row["change_id"], Mxc(row["server_name"], row["media_id"]), row["quarantined"]) for row in rows]
 
@@ -174,31 +179,124 @@ class QuarantineTable:
         row = await self._database.get("SELECT coalesce(max(change_id), 0) FROM quarantine_change")
         return 0 if row is None else int(row[0])
 
-    @staticmethod
-    async def _announce_hiding(connection: Connection, servers: list[str], media_ids: list[str]) -> None:
-        await connection.execute(
-            f"""INSERT INTO media (server_name, media_id, state, remote, content_type, created_ts, authenticated)
-                SELECT s, i, 'tombstone', true, '', {NOW_MS}, true FROM unnest($1::text[], $2::text[]) AS n (s, i)
-                ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
-            servers,
-            media_ids,
-        )
 
-    @staticmethod
-    async def _note_changes(connection: Connection, servers: list[str], media_ids: list[str]) -> int:
-        """Write down which media are going to be hidden that were not."""
-        count = await connection.fetchval(
-            f"""WITH hidden AS (
-                    SELECT m.server_name, m.media_id FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
-                    WHERE NOT m.protected AND {QUARANTINED_BY} IS NULL AND m.state <> 'pending'
-                        AND ({_NAMED} OR b.sha256 IN (
-                            SELECT sha256 FROM blob JOIN media m USING (blob_id) WHERE {_NAMED} AND NOT m.protected
-                                AND sha256_state = 'verified' AND size_bytes >= {SMALLEST_HIDDEN_BYTES}))),
-                changes AS (
-                    INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts)
-                    SELECT server_name, media_id, true, {NOW_MS} FROM hidden)
-                SELECT count(*) FROM hidden""",  # noqa: S608 - static text
-            servers,
-            media_ids,
-        )
-        return int(count)
+async def _spared(connection: Connection, mxcs: Sequence[Mxc], deed: Deed) -> set[Mxc]:
+    """Name media that are protected against whoever acts: by the operator, or by a homeserver against homeservers."""
+    rows = await connection.fetch(
+        """SELECT DISTINCT server_name, media_id FROM media_mark
+           WHERE kind = 'protection' AND (owner = '' OR owner = $3)
+               AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
+        *columns(mxcs),
+        deed.owner,
+    )
+    return {Mxc(row["server_name"], row["media_id"]) for row in rows}
+
+
+async def _contents(connection: Connection, mxcs: Sequence[Mxc]) -> _Contents:
+    rows = await connection.fetch(
+        """SELECT DISTINCT b.blob_id, b.sha256, b.sha256_state = 'verified' OR b.claim_checked AS sure
+           FROM media m JOIN blob b USING (blob_id)
+           WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+               AND b.size_bytes >= $3""",
+        *columns(mxcs),
+        SMALLEST_HIDDEN_BYTES,
+    )
+    hashes = sorted({row["sha256"] for row in rows if row["sha256"] is not None})
+    return _Contents(hashes, sorted({row["blob_id"] for row in rows if not row["sure"]}))
+
+
+async def _concerned(
+    connection: Connection, mxcs: Sequence[Mxc], contents: _Contents, deed: Deed, *, viewer: str | None
+) -> dict[Mxc, bool]:
+    """Say of everything within reach that is named, or has such content, whether it is hidden from a viewer."""
+    rows = await connection.fetch(
+        _CONCERNED, *columns(mxcs), contents.hashes, contents.unsure, deed.owner, deed.owner, viewer
+    )
+    return {Mxc(row["server_name"], row["media_id"]): row["hidden"] for row in rows}
+
+
+async def _hide_hashes(
+    connection: Connection, hashes: Sequence[bytes], deed: Deed, scopes: Sequence[str]
+) -> set[bytes]:
+    rows = await connection.fetch(
+        f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts, owner, scope)
+            SELECT DISTINCT h, (SELECT min(size_bytes) FROM blob b WHERE b.sha256 = h), $2::text, $3::text,
+                {NOW_MS}, $4::text, s FROM unnest($1::bytea[]) AS h, unnest($5::text[]) AS s
+            ORDER BY 1, 7 ON CONFLICT DO NOTHING RETURNING sha256""",  # noqa: S608 - static text
+        list(hashes),
+        deed.by,
+        deed.reason,
+        deed.owner,
+        list(scopes),
+    )
+    return {row["sha256"] for row in rows}
+
+
+async def _hide_blobs(connection: Connection, blob_ids: Sequence[int], deed: Deed) -> None:
+    await connection.execute(
+        f"""INSERT INTO quarantined_blob (blob_id, quarantined_by, reason, created_ts, owner, scope)
+            SELECT b, $2, $3, {NOW_MS}, $4, $4 FROM unnest($1::bigint[]) AS b ORDER BY 1 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+        list(blob_ids),
+        deed.by,
+        deed.reason,
+        deed.owner,
+    )
+
+
+async def _show_hashes(connection: Connection, hashes: Sequence[bytes], owner: str | None) -> set[bytes]:
+    rows = await connection.fetch(
+        """DELETE FROM quarantined_hash WHERE sha256 = ANY($1::bytea[]) AND ($2::text IS NULL OR owner = $2)
+           RETURNING sha256""",
+        list(hashes),
+        owner,
+    )
+    return {row["sha256"] for row in rows}
+
+
+async def _lift(connection: Connection, mxcs: Sequence[Mxc], contents: _Contents, owner: str | None) -> bool:
+    """Remove an owner's rows (None: everybody's) for media and their content; False when there were none."""
+    hashes = await _show_hashes(connection, contents.hashes, owner)
+    blobs = await connection.execute(
+        """DELETE FROM quarantined_blob WHERE ($4::text IS NULL OR owner = $4) AND blob_id IN (
+               SELECT m.blob_id FROM media m LEFT JOIN blob b USING (blob_id) WHERE b.sha256 = ANY($3::bytea[])
+                   OR (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[])))""",
+        *columns(mxcs),
+        contents.hashes,
+        owner,
+    )
+    marks = await connection.execute(
+        """DELETE FROM media_mark WHERE kind = 'quarantine' AND ($4::text IS NULL OR owner = $4)
+               AND (server_name, media_id) IN (
+                   SELECT * FROM unnest($1::text[], $2::text[])
+                   UNION SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
+                       WHERE b.sha256 = ANY($3::bytea[]))""",
+        *columns(mxcs),
+        contents.hashes,
+        owner,
+    )
+    return bool(hashes) or blobs != "DELETE 0" or marks != "DELETE 0"
+
+
+async def _note(connection: Connection, changed: Sequence[Mxc], deed: Deed, target: str, *, quarantined: bool) -> None:
+    """Write a deed down: for those whom its target concerns, and for those whose own media it changed besides."""
+    named = homeservers_of(deed, target)
+    own = {name for name in deed.at if name not in named}
+    entries: list[tuple[str | None, str, int]] = [
+        (name, target, sum(mxc.server_name == name or mxc.server_name not in deed.at for mxc in changed))
+        for name in named
+    ]
+    entries += mxc_entries(deed, [mxc for mxc in changed if mxc.server_name in own])
+    await write_entries(connection, deed, entries)
+    await _note_changes(connection, changed, deed, quarantined=quarantined)
+
+
+async def _note_changes(connection: Connection, changed: Sequence[Mxc], deed: Deed, *, quarantined: bool) -> None:
+    await connection.execute(
+        f"""INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts, scope)
+            SELECT s, i, $3, {NOW_MS}, CASE WHEN s = ANY($5::text[]) THEN '' ELSE $4 END
+            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (s, i, place) ORDER BY place""",  # noqa: S608 - static text
+        *columns(changed),
+        quarantined,
+        deed.owner,
+        list(deed.at),
+    )

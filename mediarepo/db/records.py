@@ -1,19 +1,11 @@
 """Media as an admin sees them: single ones, and a user's."""
 
 from mediarepo.db.connections import Database, Row
+from mediarepo.db.marks import marked_by, quarantined_by
+from mediarepo.model.marks import MarkKind
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import MediaRecord, Page, RecordOrder
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
-
-HIDDEN_BY_HASH = f"q.sha256 = b.sha256 AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES} AND NOT m.protected"
-"""Whether a hidden hash `q` hides media `m` with the blob `b`."""
-
-QUARANTINED_BY = f"""coalesce(m.quarantined_by,
-    (SELECT q.quarantined_by FROM quarantined_hash q WHERE {HIDDEN_BY_HASH}),
-    (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id),
-    (SELECT q.quarantined_by FROM quarantined_server_name q WHERE q.server_name = m.server_name))"""  # noqa: S608 - static text
-"""Who hid media, in whichever way; the same conditions as when they are read."""
 
 MXC = "'mxc://' || m.server_name || '/' || m.media_id"
 """The address of media, as text."""
@@ -21,10 +13,14 @@ MXC = "'mxc://' || m.server_name || '/' || m.media_id"
 FROM = """FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
     LEFT JOIN media_access a ON a.server_name = m.server_name AND a.media_id = m.media_id"""
 
-RECORD = f"""m.server_name, m.media_id, m.state, m.remote, m.content_type, m.upload_name, m.uploaded_by, m.created_ts,
-    a.last_access_ts, b.size_bytes, encode(b.sha256, 'hex') AS sha256, m.authenticated, m.protected,
-    {QUARANTINED_BY} AS quarantined_by, m.pinned_by, m.held_by, m.trashed_ts"""
-"""Everything that is known of media, for a SELECT."""
+
+def record(viewer: str) -> str:
+    """Name everything that is known of media, for a SELECT; `viewer` is an expression for who looks (NULL: all do)."""
+    return f"""m.server_name, m.media_id, m.state, m.remote, m.content_type, m.upload_name, m.uploaded_by, m.created_ts,
+    a.last_access_ts, b.size_bytes, encode(b.sha256, 'hex') AS sha256, m.authenticated,
+    {marked_by(MarkKind.PROTECTION, viewer)} IS NOT NULL AS protected, {quarantined_by(viewer)} AS quarantined_by,
+    {marked_by(MarkKind.PIN, viewer)} AS pinned_by, {marked_by(MarkKind.HOLD, viewer)} AS held_by, m.trashed_ts"""
+
 
 _ORDERS = {
     RecordOrder.MEDIA_ID: "m.media_id",
@@ -33,8 +29,8 @@ _ORDERS = {
     RecordOrder.LAST_ACCESS_TS: "a.last_access_ts",
     RecordOrder.MEDIA_LENGTH: "b.size_bytes",
     RecordOrder.MEDIA_TYPE: "m.content_type",
-    RecordOrder.QUARANTINED_BY: QUARANTINED_BY,
-    RecordOrder.SAFE_FROM_QUARANTINE: "m.protected",
+    RecordOrder.QUARANTINED_BY: "quarantined_by",
+    RecordOrder.SAFE_FROM_QUARANTINE: "protected",
 }
 _OF_USER = "m.uploaded_by = $1 AND m.server_name = $2 AND NOT m.remote AND m.state IN ('ready', 'missing', 'pending')"
 
@@ -45,12 +41,14 @@ class RecordTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, mxc: Mxc) -> MediaRecord | None:
-        """Read one; None when it is unknown or has been deleted for good."""
+    async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord | None:
+        """Read one as a homeserver sees it (None: all do); None when it is unknown or has been deleted for good."""
         row = await self._database.get(
-            f"SELECT {RECORD} {FROM} WHERE m.server_name = $1 AND m.media_id = $2 AND m.state <> 'tombstone'",
+            f"""SELECT {record("$3::text")} {FROM}
+                WHERE m.server_name = $1 AND m.media_id = $2 AND m.state <> 'tombstone'""",
             mxc.server_name,
             mxc.media_id,
+            viewer,
         )
         return None if row is None else record_of(row)
 
@@ -59,7 +57,7 @@ class RecordTable:
     ) -> Page:
         """Read a stretch of a user's uploads."""
         direction = "DESC NULLS LAST" if backwards else "ASC NULLS FIRST"
-        query = f"""SELECT {RECORD} {FROM} WHERE {_OF_USER}
+        query = f"""SELECT {record("$2::text")} {FROM} WHERE {_OF_USER}
             ORDER BY {_ORDERS[order]} {direction}, m.media_id LIMIT $3 OFFSET $4"""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, user_id, server_name, limit, start)

@@ -35,19 +35,20 @@ class RemoteTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def is_server_hidden(self, server_name: str) -> bool:
-        """Say whether everything of a server is quarantined."""
+    async def hidden_from(self, mxc: Mxc, sha256: bytes, size_bytes: int) -> frozenset[str]:
+        """Name the homeservers whose users may not see media that have just been fetched; OPERATOR: nobody may."""
         row = await self._database.get(
-            "SELECT EXISTS (SELECT FROM quarantined_server_name WHERE server_name = $1)", server_name
+            """SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
+                   UNION SELECT scope FROM media_mark
+                       WHERE server_name = $1 AND media_id = $2 AND kind = 'quarantine'
+                   UNION SELECT '' FROM quarantined_server_name WHERE server_name = $1)""",
+            mxc.server_name,
+            mxc.media_id,
+            sha256,
+            size_bytes,
+            SMALLEST_HIDDEN_BYTES,
         )
-        return bool(row is not None and row[0])
-
-    async def is_content_hidden(self, sha256: bytes, size_bytes: int) -> bool:
-        """Say whether content is quarantined, whichever media it belongs to."""
-        if size_bytes < SMALLEST_HIDDEN_BYTES:
-            return False
-        row = await self._database.get("SELECT EXISTS (SELECT FROM quarantined_hash WHERE sha256 = $1)", sha256)
-        return bool(row is not None and row[0])
+        return frozenset() if row is None else frozenset(row[0])
 
     async def may_content_be_hidden(self, least_bytes: int, most_bytes: int | None) -> bool:
         """Say whether quarantined content could have such a length; None: whatever length there is.

@@ -5,17 +5,19 @@ Whatever is held, pinned, protected or quarantined is no candidate, and is judge
 
 from collections.abc import AsyncIterator, Sequence
 
+from mediarepo.db.audit import write_entry
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.deleting import let_all_go
-from mediarepo.db.records import FROM, QUARANTINED_BY
+from mediarepo.db.marks import hidden, marked
+from mediarepo.db.records import FROM
+from mediarepo.model.marks import Deed, MarkKind
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import Candidate, RetentionLimits
 
 _PAGE = 5_000
 _USED = "coalesce(a.last_access_ts, m.created_ts)"
-_FREE = f"""m.state IN ('ready', 'missing') AND m.held_by IS NULL AND m.pinned_by IS NULL AND NOT m.protected
-    AND m.preview_expires_ts IS NULL
-    AND {QUARANTINED_BY} IS NULL"""
+_FREE = f"""m.state IN ('ready', 'missing') AND m.preview_expires_ts IS NULL AND NOT {hidden()}
+    AND NOT {marked(MarkKind.HOLD)} AND NOT {marked(MarkKind.PIN)} AND NOT {marked(MarkKind.PROTECTION)}"""
 _CONDITIONS = f"""{_FREE} AND m.remote = $1
     AND ($2::bigint IS NULL OR m.created_ts < $2) AND ($3::bigint IS NULL OR {_USED} < $3)
     AND (cardinality($4::text[]) = 0 OR m.server_name = ANY($4))
@@ -77,7 +79,7 @@ class RetentionTable:
             after = (rows[-1]["used_ts"], rows[-1]["blob_id"])
             yield [_pack(row) for row in rows]
 
-    async def forget_remote(self, mxcs: Sequence[Mxc], used_before_ts: int) -> int:
+    async def forget_remote(self, mxcs: Sequence[Mxc], used_before_ts: int, deed: Deed, target: str) -> int:
         """Forget other servers' media unless they have come into use since; they are fetched anew when asked for."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -95,6 +97,8 @@ class RetentionTable:
                 [row["media_id"] for row in rows],
             )
             await let_all_go(connection, [row["blob_id"] for row in rows])
+            if rows:
+                await write_entry(connection, deed, target, len(rows))
         return len(rows)
 
 

@@ -6,9 +6,9 @@ import asyncpg
 
 from mediarepo.db.errors import SchemaIncompatibleError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """The version that this code was written for: that of its newest migration."""
-OLDEST_SERVABLE_VERSION = 7
+OLDEST_SERVABLE_VERSION = 8
 """The oldest version that has all this code needs, so that upgrades can roll."""
 
 

@@ -1,7 +1,9 @@
 """Media found by what is known of them."""
 
 from mediarepo.db.connections import Database
-from mediarepo.db.records import FROM, QUARANTINED_BY, RECORD, record_of
+from mediarepo.db.marks import hidden, marked_by
+from mediarepo.db.records import FROM, record, record_of
+from mediarepo.model.marks import MarkKind
 from mediarepo.model.records import MediaRecord
 from mediarepo.model.searching import Search, SearchOrder, SearchPlace
 
@@ -18,9 +20,9 @@ _CONDITIONS = {
     "content_type": "starts_with(m.content_type, {})",
     "upload_name": "strpos(lower(m.upload_name), lower({})) > 0",
     "sha256": "b.sha256 = {}",
-    "quarantined": f"({QUARANTINED_BY} IS NOT NULL) = {{}}",
-    "pinned": "(m.pinned_by IS NOT NULL) = {}",
-    "held": "(m.held_by IS NOT NULL) = {}",
+    "quarantined": f"{hidden('$1::text')} = {{}}",
+    "pinned": f"({marked_by(MarkKind.PIN, '$1::text')} IS NOT NULL) = {{}}",
+    "held": f"({marked_by(MarkKind.HOLD, '$1::text')} IS NOT NULL) = {{}}",
     "min_size_bytes": "b.size_bytes >= {}",
     "max_size_bytes": "b.size_bytes <= {}",
     "created_after_ts": "m.created_ts >= {}",
@@ -40,7 +42,7 @@ class SearchTable:
         self, search: Search, order: SearchOrder, *, after: SearchPlace | None, limit: int
     ) -> tuple[list[MediaRecord], SearchPlace | None]:
         """Find a page, the largest values first, and where it ended if there is more."""
-        value, arguments, conditions = _VALUES[order], list[object](), ["m.state <> 'tombstone'"]
+        value, arguments, conditions = _VALUES[order], list[object]([search.viewer]), ["m.state <> 'tombstone'"]
         for name, condition in _CONDITIONS.items():
             wanted = getattr(search, name)
             if wanted is not None and wanted != ():
@@ -51,7 +53,7 @@ class SearchTable:
             first = len(arguments) - 2
             conditions.append(f"({value}, m.server_name, m.media_id) < (${first}, ${first + 1}, ${first + 2})")
         arguments.append(limit + 1)
-        query = f"""SELECT {RECORD}, {value} AS value {FROM} WHERE {" AND ".join(conditions)}
+        query = f"""SELECT {record("$1::text")}, {value} AS value {FROM} WHERE {" AND ".join(conditions)}
             ORDER BY {value} DESC, m.server_name DESC, m.media_id DESC LIMIT ${len(arguments)}"""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, *arguments)

@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+from mediarepo.db.audit import write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue, storable_json, storable_text
 from mediarepo.model.leases import Lease
+from mediarepo.model.marks import Deed
 from mediarepo.model.tasks import Task, TaskState
 
 _COLUMNS = """task_id, kind, arguments, state, created_by, homeserver, created_ts, started_ts, finished_ts, attempts,
@@ -23,20 +25,22 @@ class TaskTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, kind: str, arguments: dict[str, Any], *, created_by: str, homeserver: str | None) -> Task:
-        """Queue a task."""
-        async with self._database.connection() as connection:
+    async def add(self, kind: str, arguments: dict[str, Any], *, homeserver: str | None, deed: Deed) -> Task:
+        """Queue a task, and write down who did."""
+        async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 f"""INSERT INTO task (kind, arguments, created_by, homeserver, created_ts)
                     VALUES ($1, $2, $3, $4, {NOW_MS}) RETURNING {_COLUMNS}""",  # noqa: S608 - static text
                 kind,
                 json.dumps(arguments),
-                created_by,
+                deed.by,
                 homeserver,
             )
-        if row is None:
-            raise AssertionError("a task that was inserted is returned")
-        return _task(row)
+            if row is None:
+                raise AssertionError("a task that was inserted is returned")
+            task = _task(row)
+            await write_entry(connection, deed, task.words, 0)
+        return task
 
     async def get(self, task_id: int) -> Task | None:
         """Read one."""
@@ -111,17 +115,21 @@ class TaskTable:
                 None if error is None else storable_text(error),
             )
 
-    async def cancel(self, task_id: int) -> bool:
-        """End a queued task, or ask its runner to stop; False when it has ended."""
-        async with self._database.connection() as connection:
-            tag = await connection.execute(
+    async def cancel(self, task_id: int, deed: Deed) -> Task | None:
+        """End a queued task, or ask its runner to stop, and write down who did; None when there is no such task."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
                 f"""UPDATE task SET cancelling = true,
                         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
                         finished_ts = CASE WHEN state = 'queued' THEN {NOW_MS} END
                     WHERE task_id = $1 AND state IN ('queued', 'running')""",  # noqa: S608 - static text
                 task_id,
             )
-        return bool(tag == "UPDATE 1")
+            row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)  # noqa: S608 - static text
+            task = None if row is None else _task(row)
+            if task is not None:
+                await write_entry(connection, deed, task.words, 0)
+        return task
 
     async def forget_ended(self, age_ms: int) -> None:
         """Remove tasks that ended long ago."""

@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 
+from mediarepo.db.audit import mxc_entries, write_entries, write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.db.deleting import let_all_go
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.records import FROM, MXC, QUARANTINED_BY
+from mediarepo.db.marks import columns, hidden, marked
+from mediarepo.db.records import FROM, MXC
+from mediarepo.errors import ForbiddenError
 from mediarepo.model.failed_items import Queue
+from mediarepo.model.marks import Deed, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 
-_IDLE = f"""coalesce(a.last_access_ts, m.created_ts) < $1 AND {QUARANTINED_BY} IS NULL AND m.held_by IS NULL
-    AND m.pinned_by IS NULL"""
+_HELD = marked(MarkKind.HOLD)
+_IDLE = f"""coalesce(a.last_access_ts, m.created_ts) < $1 AND NOT {hidden()} AND NOT {_HELD}
+    AND NOT {marked(MarkKind.PIN)}"""
+_RESTORABLE = "(trashed_owner IS NULL OR $3 = '' OR trashed_owner = $3)"
 
 
 class TrashTable:
@@ -20,50 +26,75 @@ class TrashTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, mxcs: Sequence[Mxc]) -> list[Mxc]:
+    async def put(self, mxcs: Sequence[Mxc], deed: Deed) -> list[Mxc]:
         """Hide media until the trash is emptied; gives those that were put there, legal holds aside."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                f"""UPDATE media SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL
+                f"""UPDATE media m SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL, trashed_owner = $3
                     WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-                        AND state IN ('pending', 'ready', 'missing') AND held_by IS NULL
+                        AND state IN ('pending', 'ready', 'missing') AND NOT {_HELD}
                     RETURNING server_name, media_id""",  # noqa: S608 - static text
-                [mxc.server_name for mxc in mxcs],
-                [mxc.media_id for mxc in mxcs],
+                *columns(mxcs),
+                deed.owner,
             )
-        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            await write_entries(connection, deed, mxc_entries(deed, gone))
+        return gone
 
-    async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int) -> list[Mxc]:
-        """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
+    async def held(self, mxcs: Sequence[Mxc]) -> int:
+        """Count media under a legal hold."""
         async with self._database.connection() as connection:
+            count = await connection.fetchval(
+                """SELECT count(DISTINCT (server_name, media_id)) FROM media_mark WHERE kind = 'hold'
+                   AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
+                *columns(mxcs),
+            )
+        return int(count)
+
+    async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, deed: Deed, target: str) -> list[Mxc]:
+        """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
+        async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""UPDATE media SET state = 'trashed', trashed_ts = {NOW_MS} WHERE (server_name, media_id) IN (
                         SELECT m.server_name, m.media_id {FROM}
                         WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
-                            AND m.state IN ('ready', 'missing') AND NOT m.protected AND {_IDLE})
+                            AND m.state IN ('ready', 'missing') AND NOT {marked(MarkKind.PROTECTION)} AND {_IDLE})
                     RETURNING server_name, media_id""",  # noqa: S608 - static text
                 used_before_ts,
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )
+            if rows:
+                await write_entry(connection, deed, target, len(rows))
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
-    async def take_back(self, mxc: Mxc) -> bool:
-        """Restore media that are in the trash; False when they are not."""
-        async with self._database.connection() as connection:
+    async def take_back(self, mxc: Mxc, deed: Deed) -> Outcome:
+        """Restore media that are in the trash; ForbiddenError when the operator put them there and others ask."""
+        async with self._database.transaction() as connection:
             tag = await connection.execute(
-                """UPDATE media SET trashed_ts = NULL, state = CASE WHEN blob_id IS NULL THEN 'missing' ELSE 'ready' END
-                   WHERE server_name = $1 AND media_id = $2 AND state = 'trashed'""",
+                f"""UPDATE media SET trashed_ts = NULL, trashed_owner = NULL,
+                       state = CASE WHEN blob_id IS NULL THEN 'missing' ELSE 'ready' END
+                   WHERE server_name = $1 AND media_id = $2 AND state = 'trashed' AND {_RESTORABLE}""",  # noqa: S608 - static text
+                mxc.server_name,
+                mxc.media_id,
+                deed.owner,
+            )
+            restored = int(tag == "UPDATE 1")
+            rest = await connection.fetchval(
+                "SELECT count(*) FROM media WHERE server_name = $1 AND media_id = $2 AND state = 'trashed'",
                 mxc.server_name,
                 mxc.media_id,
             )
-        return bool(tag == "UPDATE 1")
+            if rest:
+                raise ForbiddenError("the operator has deleted this: only the operator restores it")
+            await write_entry(connection, deed, str(mxc), restored)
+        return Outcome(restored)
 
     async def due(self, age_ms: int, limit: int) -> list[Mxc]:
         """Name what has been in the trash for so long, longest first, what was set aside left out."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id FROM media m
-                WHERE m.state = 'trashed' AND m.trashed_ts <= {NOW_MS} - $1::bigint AND m.held_by IS NULL
+                WHERE m.state = 'trashed' AND m.trashed_ts <= {NOW_MS} - $1::bigint AND NOT {_HELD}
                     AND {is_due(Queue.TRASH, MXC)}
                 ORDER BY m.trashed_ts LIMIT $2""",  # noqa: S608 - static text
             age_ms,
@@ -74,8 +105,8 @@ class TrashTable:
         """Let go of media that have been in the trash for so long; gives how many that were."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                f"""SELECT server_name, media_id, blob_id FROM media
-                    WHERE state = 'trashed' AND trashed_ts <= {NOW_MS} - $1::bigint AND held_by IS NULL
+                f"""SELECT server_name, media_id, blob_id FROM media m
+                    WHERE state = 'trashed' AND trashed_ts <= {NOW_MS} - $1::bigint AND NOT {_HELD}
                         AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                     ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
                 age_ms,
@@ -95,7 +126,8 @@ class TrashTable:
         """Name local media not asked for since, larger than so many bytes, that nobody wants kept."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.server_name = $2 AND NOT m.remote
-                    AND NOT m.protected AND coalesce(b.size_bytes, 0) > $3 AND m.state IN ('ready', 'missing')
+                    AND NOT {marked(MarkKind.PROTECTION)} AND coalesce(b.size_bytes, 0) > $3
+                    AND m.state IN ('ready', 'missing')
                 ORDER BY m.media_id LIMIT $4""",
             before_ts,
             server_name,
@@ -116,7 +148,7 @@ class TrashTable:
             limit,
         )
 
-    async def forget_idle_remote(self, mxcs: Sequence[Mxc], before_ts: int) -> int:
+    async def forget_idle_remote(self, mxcs: Sequence[Mxc], before_ts: int, deed: Deed) -> int:
         """Forget other servers' media unless they came into use; they are fetched anew when asked for again."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -134,29 +166,6 @@ class TrashTable:
                 [row["media_id"] for row in rows],
             )
             await let_all_go(connection, [row["blob_id"] for row in rows])
+            if rows:
+                await write_entry(connection, deed, f"before {before_ts}", len(rows))
         return len(rows)
-
-    async def pin(self, mxc: Mxc, *, by: str | None) -> bool:
-        """Keep media from retention and from deletion by date, or no longer (`by` None); False when there are none."""
-        async with self._database.connection() as connection:
-            tag = await connection.execute(
-                """UPDATE media SET pinned_by = $3
-                   WHERE server_name = $1 AND media_id = $2 AND state <> 'tombstone'""",
-                mxc.server_name,
-                mxc.media_id,
-                by,
-            )
-        return bool(tag == "UPDATE 1")
-
-    async def hold(self, mxc: Mxc, *, by: str | None, reason: str | None) -> bool:
-        """Keep media from being deleted by anybody, or no longer (`by` None); False when there are none."""
-        async with self._database.connection() as connection:
-            tag = await connection.execute(
-                """UPDATE media SET held_by = $3, hold_reason = $4
-                   WHERE server_name = $1 AND media_id = $2 AND state <> 'tombstone'""",
-                mxc.server_name,
-                mxc.media_id,
-                by,
-                reason,
-            )
-        return bool(tag == "UPDATE 1")

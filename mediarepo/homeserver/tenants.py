@@ -21,6 +21,16 @@ class Tenants:
         """Whether any of them has frozen its unauthenticated paths."""
         return any(homeserver.freeze_legacy for homeserver in self._by_server_name.values())
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The server names of all of them."""
+        return tuple(self._by_server_name)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is only one, so that nothing is shared."""
+        return len(self._by_server_name) == 1
+
     def names_besides(self, server_name: str) -> tuple[str, ...]:
         """Name all of them but one."""
         return tuple(name for name in self._by_server_name if name != server_name)

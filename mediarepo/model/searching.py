@@ -19,7 +19,8 @@ class SearchOrder(StrEnum):
 class Search:
     """Conditions that must all be met; None: no such condition.
 
-    `hidden_from` are server names whose own media are left out, for admins who may not see them.
+    `hidden_from` are server names whose own media are left out, for admins who may not see them; `viewer` is the
+    homeserver as whom quarantine, pins and holds are judged, None: all of them together.
     """
 
     server_name: str | None = None
@@ -38,6 +39,7 @@ class Search:
     created_before_ts: int | None = None
     idle_since_ts: int | None = None
     hidden_from: tuple[str, ...] = ()
+    viewer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,3 +44,9 @@ class Task:
     progress: dict[str, Any]
     result: dict[str, Any] | None
     error: str | None
+
+    @property
+    def words(self) -> str:
+        """Name the task with its arguments, for the audit log."""
+        arguments = "".join(f" {name}={value}" for name, value in self.arguments.items())
+        return f"{self.task_id}: {self.kind}{arguments}"

@@ -7,12 +7,15 @@ import structlog
 
 from mediarepo.config.administration import AdminConfig
 from mediarepo.db.audit import AuditLog
+from mediarepo.db.marks import MarkTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.failed_items import Queue
+from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.admins import Admin
+from mediarepo.services.authorization import Authorization
 from mediarepo.services.batch_isolation import BatchIsolation
 
 log = structlog.get_logger(__name__)
@@ -26,18 +29,24 @@ class Deletion:
 
     config: AdminConfig
     trash: TrashTable
+    marks: MarkTable
+    authorization: Authorization
     homeserver_admins: HomeserverAdmins
     audit: AuditLog
     isolation: BatchIsolation
 
     async def delete(self, mxcs: list[Mxc], admin: Admin, *, reason: str | None = None) -> list[Mxc]:
         """Move media into the trash; gives those that were."""
-        gone = []
+        deed, gone = self._deed(admin, "delete", reason), list[Mxc]()
         for start in range(0, len(mxcs), _BATCH):
-            gone += await self.trash.put(mxcs[start : start + _BATCH])
-        for mxc in gone:
-            await self._note(admin, "delete", str(mxc), 1, reason)
+            gone += await self.trash.put(mxcs[start : start + _BATCH], deed)
         return gone
+
+    async def delete_one(self, mxc: Mxc, admin: Admin, *, reason: str | None) -> Outcome:
+        """Move one into the trash, and say why not if it stays."""
+        gone = await self.delete([mxc], admin, reason=reason)
+        held = 0 if gone else await self.trash.held([mxc])
+        return Outcome(len(gone), {LeftOut.HELD: held} if held else {})
 
     async def delete_idle(self, admin: Admin, *, before_ts: int, size_over: int, keep_profiles: bool) -> list[Mxc]:
         """Move the homeserver's media into the trash that nobody asked for since, avatars aside if wanted."""
@@ -54,34 +63,33 @@ class Deletion:
             )
         return await self.homeserver_admins.avatars(admin.homeserver, admin.token)
 
-    async def restore(self, mxc: Mxc, admin: Admin) -> bool:
-        """Take media out of the trash."""
-        found = await self.trash.take_back(mxc)
-        await self._note(admin, "restore", str(mxc), int(found))
-        return found
+    async def restore(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
+        """Take media out of the trash; ForbiddenError when the operator put them there, and somebody else asks."""
+        return await self.trash.take_back(mxc, self._deed(admin, "restore", reason))
 
-    async def hold(self, mxc: Mxc, admin: Admin, *, held: bool, reason: str | None) -> bool:
-        """Keep media from being deleted by anybody, or no longer."""
-        found = await self.trash.hold(mxc, by=admin.name if held else None, reason=reason if held else None)
-        await self._note(admin, "hold" if held else "release", str(mxc), int(found), reason)
-        return found
+    async def hold(self, mxc: Mxc, admin: Admin, *, held: bool, reason: str | None) -> Outcome:
+        """Keep media from being deleted by anybody, or no longer; an operator's hold only the operator releases."""
+        if held:
+            return await self.marks.put(mxc, MarkKind.HOLD, self._deed(admin, "hold", reason))
+        return await self.marks.lift(mxc, MarkKind.HOLD, self._deed(admin, "release", reason))
 
-    async def pin(self, mxc: Mxc, admin: Admin, *, pinned: bool) -> bool:
+    async def pin(self, mxc: Mxc, admin: Admin, *, pinned: bool, reason: str | None = None) -> Outcome:
         """Keep media from retention and from deletion by date, or no longer."""
-        found = await self.trash.pin(mxc, by=admin.name if pinned else None)
-        await self._note(admin, "pin" if pinned else "unpin", str(mxc), int(found))
-        return found
+        if pinned:
+            return await self.marks.put(mxc, MarkKind.PIN, self._deed(admin, "pin", reason))
+        return await self.marks.lift(mxc, MarkKind.PIN, self._deed(admin, "unpin", reason))
 
     async def purge_remote(self, admin: Admin, *, before_ts: int) -> int:
         """Forget other servers' media that nobody asked for since."""
-        total = 0
-        forget = partial(self.trash.forget_idle_remote, before_ts=before_ts)
+        total, deed = 0, self._deed(admin, "purge_remote", None)
+        forget = partial(self.trash.forget_idle_remote, before_ts=before_ts, deed=deed)
         while mxcs := await self.trash.idle_remote(before_ts, _BATCH):
             outcome = await self.isolation.run(Queue.REMOTE_MEDIA, mxcs, forget)
             total += outcome.done
             if not outcome.done and not outcome.failed:
                 break  # others are at them
-        await self._note(admin, "purge_remote", f"before {before_ts}", total)
+        if not total:
+            await self.audit.add(deed, f"before {before_ts}", 0)
         return total
 
     async def empty_trash(self) -> None:
@@ -94,6 +102,5 @@ class Deletion:
                 if not outcome.done and not outcome.failed:
                     break  # others are at them
 
-    async def _note(self, admin: Admin, action: str, target: str, affected: int, reason: str | None = None) -> None:
-        server_name = admin.homeserver.server_name
-        await self.audit.add(admin.name, server_name, action, target, reason=reason, affected=affected)
+    def _deed(self, admin: Admin, action: str, reason: str | None) -> Deed:
+        return self.authorization.deed(admin, action, reason)

@@ -11,6 +11,7 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.db.media import MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, NotYetUploadedError, UnavailableError
 from mediarepo.homeserver.tenants import Tenants
+from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.spans import Span
@@ -54,6 +55,11 @@ class Asking:
     allow_remote: bool = True
     see_hidden: bool = False
 
+    @property
+    def viewer(self) -> str:
+        """The homeserver whose users ask, as whom quarantine is judged."""
+        return OPERATOR if self.tenant is None else self.tenant.server_name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloads:
@@ -75,8 +81,8 @@ class Downloads:
 
     async def read(self, mxc: Mxc, asking: Asking) -> Media | None:
         """Read media, as they are here or, if they have not moved in yet, where they were before."""
-        media = await self.media.get(mxc)
-        return await self.media.get(mxc) if await self.has_news(mxc, media, asking) else media
+        media = await self.media.get(mxc, asking.viewer)
+        return await self.media.get(mxc, asking.viewer) if await self.has_news(mxc, media, asking) else media
 
     async def has_news(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
         """Look media up where they were kept before, unless they are here already; True when they must be read anew."""
@@ -89,7 +95,7 @@ class Downloads:
     async def judge(self, mxc: Mxc, media: Media | None, asking: Asking) -> Media:
         """Let media just read through, waiting for their content or its hash if need be, or refuse them."""
         if media is not None and await self.clear_suspicion(media):
-            media = await self.media.get(mxc)
+            media = await self.media.get(mxc, asking.viewer)
         if media is not None and media.state is MediaState.PENDING and asking.wait_ms:
             media = await self.wait_for_content(mxc, asking)
         return self.permit(media, asking)

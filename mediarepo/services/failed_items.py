@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mediarepo.db.audit import AuditLog
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.model.failed_items import FailedItem
+from mediarepo.model.marks import OPERATOR, Deed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,14 +12,12 @@ class FailedItemReports:
     """Lists items that could not be processed, and has them retried."""
 
     failed: FailedItems
-    audit: AuditLog
 
     async def read(self, *, queue: str | None, limit: int) -> list[FailedItem]:
         """Read items, of one queue or of all, those that failed last first."""
         return await self.failed.read(queue=queue, limit=limit)
 
-    async def retry(self, by: str, *, queue: str | None, key: str | None) -> int:
+    async def retry(self, by: str, *, queue: str | None, key: str | None, client_address: str | None = None) -> int:
         """Have items tried again at their queue's next turn; gives how many."""
-        count = await self.failed.retry(queue=queue, key=key)
-        await self.audit.add(by, None, "retry_failed_items", f"{queue or 'all'} {key or ''}".strip(), affected=count)
-        return count
+        deed = Deed(by=by, owner=OPERATOR, action="retry_failed_items", client_address=client_address)
+        return await self.failed.retry(queue=queue, key=key, deed=deed)

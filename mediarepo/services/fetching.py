@@ -13,6 +13,7 @@ from mediarepo.federation.contents import Fetcher, RemoteContent
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.leases import Lease
+from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.services.downloads import Asking
 from mediarepo.services.flights import Flight
@@ -143,9 +144,10 @@ class Fetching:
         tee = body.tee
         if tee is None:
             return
-        if await self.table.is_content_hidden(sha256, body.size_bytes):
+        if scopes := await self.table.hidden_from(flight.mxc, sha256, body.size_bytes):
             log.info("fetched_content_is_hidden", server_name=flight.mxc.server_name)
-            flight.hide(tee)
+            flight.hide(tee, scopes)
+        if OPERATOR in scopes:
             return
         tee.size_bytes = body.size_bytes
         tee.end()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from mediarepo.errors import NotFoundError
+from mediarepo.model.marks import OPERATOR
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.sinks import Sink
 from mediarepo.services.tee import Tee
@@ -15,7 +16,7 @@ LINGER_S = 5.0
 class Flight:
     """A fetch under way; `tee` can be read from once it is shown."""
 
-    def __init__(self, mxc: Mxc, send_rest: Callable[[Mxc, int, Sink], Awaitable[None]]) -> None:
+    def __init__(self, mxc: Mxc, send_rest: Callable[[Mxc, int, Sink, str], Awaitable[None]]) -> None:
         self.mxc = mxc
         self.tee: Tee | None = None
         self.known_backoff = False
@@ -31,29 +32,32 @@ class Flight:
         self.tee = tee
         self._shown.set()
 
-    def hide(self, tee: Tee) -> None:
-        """Keep content from those who wait, and break off those who read already."""
-        self.tee = None
-        tee.fail(NotFoundError("media not found"))
-        tee.drop()
+    def hide(self, tee: Tee, scopes: frozenset[str]) -> None:
+        """Keep content from those who wait and may not see it, and break off those who read already."""
+        if OPERATOR in scopes:
+            self.tee = None
+            tee.fail(NotFoundError("media not found"))
+            tee.drop()
+        else:
+            tee.hide_from(scopes)
 
     def on_landed(self, call: Callable[[], None]) -> None:
         """Have something done once nothing of the fetch is in memory any more."""
         self._on_landed.append(call)
 
-    async def shown_before(self, task: "asyncio.Task[None]") -> bool:
-        """Wait for something to read from, or for the fetch to end; False when there is nothing to read from."""
+    async def shown_before(self, task: "asyncio.Task[None]", viewer: str) -> bool:
+        """Wait for something to read from, or for the fetch to end; False when there is nothing for this viewer."""
         shown = asyncio.create_task(self._shown.wait())
         try:
             await asyncio.wait({task, shown}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             shown.cancel()
-        return self.tee is not None and self.tee.from_start
+        return self.tee is not None and self.tee.from_start and viewer not in self.tee.hidden_from
 
-    async def send_rest(self, offset: int, sink: Sink) -> None:
+    async def send_rest(self, offset: int, sink: Sink, viewer: str) -> None:
         """Send the content from an offset on from S3, once it is stored."""
         await self._landed.wait()
-        await self._send_rest(self.mxc, offset, sink)
+        await self._send_rest(self.mxc, offset, sink, viewer)
 
     def land(self, failure: BaseException | None) -> None:
         """End the fetch: what is in memory lingers for a moment, unless it is not to be had at all."""

@@ -78,7 +78,6 @@ class Hashing:
     async def _learn_each(self, blobs: Sequence[Blob]) -> int:
         for blob in blobs:
             await self._hash(blob)
-            await self._table.hide_hash_of_hidden(blob)
         return len(blobs)
 
     async def _read_each(self, blobs: Sequence[Blob]) -> int:

@@ -3,93 +3,85 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.audit import AuditLog
+import structlog
+
+from mediarepo.config.quarantine import QuarantineConfig
+from mediarepo.db.marks import MarkTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.model.authority import Action
+from mediarepo.model.marks import OPERATOR, Deed, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.model.records import Change, HiddenHash
 from mediarepo.model.short_content import without_short_content
 from mediarepo.services.admins import Admin
+from mediarepo.services.authorization import Authorization
 from mediarepo.services.hashing import Hashing
 
+log = structlog.get_logger(__name__)
+
 _PAGE = 1000
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantine:
-    """Hides media and everything with the same content, wherever it is from and whoever asks for it."""
+    """Hides media and everything with the same content: a homeserver for itself, the operator for all."""
 
+    config: QuarantineConfig
     table: QuarantineTable
+    marks: MarkTable
     records: RecordTable
-    tenants: Tenants
+    authorization: Authorization
     homeserver_admins: HomeserverAdmins
     hashing: Hashing
-    audit: AuditLog
 
-    async def hide(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> int:
+    async def hide(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Hide media; unknown ones of other servers are hidden in advance."""
-        count = await self._hide([mxc], admin, reason)
-        await self._note(admin, "quarantine", str(mxc), reason, count)
-        return count
+        return await self._hide([mxc], admin, "quarantine", str(mxc), reason)
 
-    async def hide_of_user(self, user_id: str, admin: Admin) -> int:
+    async def hide_of_user(self, user_id: str, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Hide everything that a user uploaded."""
-        count = await self._hide(await self.table.of_user(user_id), admin, None)
-        await self._note(admin, "quarantine_user", user_id, None, count)
-        return count
+        self.authorization.check_user(admin, Action.HIDE, user_id)
+        return await self._hide(await self.table.of_user(user_id), admin, "quarantine_user", user_id, reason)
 
-    async def hide_of_room(self, room_id: str, admin: Admin) -> int:
+    async def hide_of_room(self, room_id: str, admin: Admin) -> Outcome:
         """Hide everything that a room's events mention, as far as the homeserver can tell."""
         if admin.token is None:
             raise InvalidParamError("a room's media are known to the homeserver only: use a token of its admin")
         uris = await self.homeserver_admins.room_media(admin.homeserver, admin.token, room_id)
-        count = await self._hide(list(_parsed(uris)), admin, None)
-        await self._note(admin, "quarantine_room", room_id, None, count)
-        return count
+        return await self._hide(sorted(_parsed(uris)), admin, "quarantine_room", room_id, None)
 
     async def hide_server(self, server_name: str, admin: Admin, *, reason: str | None) -> bool:
         """Hide everything of another server; not of one of ours."""
-        if self.tenants.is_ours(server_name):
+        if self.authorization.tenants.is_ours(server_name):
             raise InvalidParamError("only other servers can be hidden as a whole")
-        hidden = await self.table.hide_server(server_name, by=admin.name, reason=reason)
-        await self._note(admin, "quarantine_server", server_name, reason, int(hidden))
-        return hidden
+        return await self.table.hide_server(server_name, self._deed(admin, "quarantine_server", reason))
 
-    async def show_server(self, server_name: str, admin: Admin) -> bool:
+    async def show_server(self, server_name: str, admin: Admin, *, reason: str | None = None) -> bool:
         """Show another server's media again."""
-        shown = await self.table.show_server(server_name)
-        await self._note(admin, "unquarantine_server", server_name, None, int(shown))
-        return shown
+        return await self.table.show_server(server_name, self._deed(admin, "unquarantine_server", reason))
 
-    async def show(self, mxc: Mxc, admin: Admin) -> int:
-        """Show media again, and everything with the same content."""
-        count = await self.table.show([mxc])
-        await self._note(admin, "unquarantine", str(mxc), None, count)
-        return count
+    async def show(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
+        """Lift what one hid oneself; ForbiddenError when only somebody else, who stands above, hid it."""
+        return await self.table.show([mxc], self._deed(admin, "unquarantine", reason), str(mxc))
 
-    async def protect(self, mxc: Mxc, admin: Admin, *, protected: bool) -> bool:
-        """Spare media of quarantine, or no longer."""
-        known = await self.table.protect(mxc, protected=protected)
-        await self._note(admin, "protect" if protected else "unprotect", str(mxc), None, int(known))
-        return known
+    async def protect(self, mxc: Mxc, admin: Admin, *, protected: bool, reason: str | None = None) -> Outcome:
+        """Spare media of quarantine by oneself and those below, or no longer."""
+        if protected:
+            return await self.marks.put(mxc, MarkKind.PROTECTION, self._deed(admin, "protect", reason))
+        return await self.marks.lift(mxc, MarkKind.PROTECTION, self._deed(admin, "unprotect", reason))
 
     async def hide_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None) -> int:
         """Hide content by SHA-256, whether it is here already or not; not what says nothing."""
-        hashes = without_short_content(hashes)
-        count = await self.table.hide_hashes(hashes, by=admin.name, reason=reason)
-        for sha256 in hashes:
-            await self._note(admin, "quarantine_hash", sha256.hex(), reason, 1)
-        return count
+        deed, hashes = self._deed(admin, "quarantine_hash", reason), without_short_content(hashes)
+        return await self.table.hide_hashes(hashes, deed, scopes=self._scopes(deed))
 
-    async def show_hashes(self, hashes: Sequence[bytes], admin: Admin) -> int:
+    async def show_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None = None) -> int:
         """Show content again that was hidden by SHA-256."""
-        count = await self.table.show_hashes(hashes)
-        for sha256 in hashes:
-            await self._note(admin, "unquarantine_hash", sha256.hex(), None, 1)
-        return count
+        return await self.table.show_hashes(hashes, self._deed(admin, "unquarantine_hash", reason))
 
     async def all_hashes(self) -> AsyncIterator[HiddenHash]:
         """Walk through all hidden hashes, in their order."""
@@ -99,35 +91,52 @@ class Quarantine:
             for one in page:
                 yield one
 
-    async def changes(self, after_id: int, limit: int) -> list[Change]:
-        """Read what was hidden and shown, oldest first; InvalidParamError for a number that does not exist yet."""
+    async def changes(self, admin: Admin, after_id: int, limit: int) -> list[Change]:
+        """Read what was hidden and shown, as the admin's homeserver sees it, oldest first.
+
+        InvalidParamError for a number that does not exist yet.
+        """
         if after_id > await self.table.last_change():
             raise InvalidParamError("Query parameter from is higher than the newest change")
-        return await self.table.changes(after_id, limit)
+        viewer = self.authorization.viewer(admin)
+        hidden_from = self.authorization.out_of_reach(admin)
+        return await self.table.changes(after_id, limit, viewer=viewer or OPERATOR, hidden_from=hidden_from)
 
-    async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, reason: str | None) -> int:
-        found = [mxc for mxc in mxcs if self._reaches(admin, mxc) and await self._can_be_hidden(mxc)]
+    async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, action: str, target: str, reason: str | None) -> Outcome:
+        deed = self._deed(admin, action, reason)
+        reached = [mxc for mxc in mxcs if self.authorization.may_with_media(admin, Action.HIDE, mxc)]
+        found = [mxc for mxc in reached if await self._can_be_hidden(mxc)]
+        left_out = {
+            LeftOut.OUT_OF_REACH: len(mxcs) - len(reached),
+            LeftOut.UNKNOWN: len(reached) - len(found),
+        }
+        await self._learn(found)
+        total = Outcome(0, {str(name): count for name, count in left_out.items() if count})
+        for start in range(0, max(len(found), 1), _BATCH):
+            total += await self.table.hide(found[start : start + _BATCH], deed, target, scopes=self._scopes(deed))
+        return total
+
+    async def _learn(self, mxcs: Sequence[Mxc]) -> None:
+        """Learn the hashes of content, so that equal content is hidden too; until then its blob hides it."""
         try:
-            await self.hashing.learn_of(found)
-        except UnavailableError:
-            await self.table.hide(
-                found, by=admin.name, reason=reason
-            )  # by address at least; equal content when asked again
-            raise
-        return await self.table.hide(found, by=admin.name, reason=reason) if found else 0
-
-    def _reaches(self, admin: Admin, mxc: Mxc) -> bool:
-        """Leave out other homeservers' own media, which are not this admin's to judge; equal content is hidden too."""
-        own = admin.is_operator or mxc.server_name == admin.homeserver.server_name
-        return own or not self.tenants.is_ours(mxc.server_name)
+            await self.hashing.learn_of(mxcs)
+        except UnavailableError as exc:
+            log.warning("quarantined_content_unread", media=len(mxcs), reason=str(exc))
 
     async def _can_be_hidden(self, mxc: Mxc) -> bool:
         """Leave out what nobody has and nobody can get: unknown ids of our own homeservers."""
-        return not self.tenants.is_ours(mxc.server_name) or await self.records.get(mxc) is not None
+        return not self.authorization.tenants.is_ours(mxc.server_name) or (
+            await self.records.get(mxc, None) is not None
+        )
 
-    async def _note(self, admin: Admin, action: str, target: str, reason: str | None, affected: int) -> None:
-        server_name = admin.homeserver.server_name
-        await self.audit.add(admin.name, server_name, action, target, reason=reason, affected=affected)
+    def _scopes(self, deed: Deed) -> list[str]:
+        """Say whom content is hidden from by its hash: all, or the homeserver and those that share with it."""
+        if deed.by_operator:
+            return [OPERATOR]
+        return self.config.sharing(deed.owner, deed.at)
+
+    def _deed(self, admin: Admin, action: str, reason: str | None) -> Deed:
+        return self.authorization.deed(admin, action, reason)
 
 
 def _parsed(uris: Sequence[str]) -> set[Mxc]:

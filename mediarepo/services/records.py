@@ -34,16 +34,16 @@ class Records:
     searches: SearchTable
     homeserver_admins: HomeserverAdmins
 
-    async def get(self, mxc: Mxc) -> MediaRecord:
-        """Read one; NotFoundError when it is unknown or has been deleted."""
-        record = await self.table.get(mxc)
+    async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
+        """Read one as a homeserver sees it (None: all do); NotFoundError when it is unknown or has been deleted."""
+        record = await self.table.get(mxc, viewer)
         if record is None or record.state is MediaState.TRASHED:
             raise NotFoundError("Unknown media")
         return record
 
-    async def get_any(self, mxc: Mxc) -> MediaRecord:
-        """Read one, in the trash or not; NotFoundError when it is unknown or gone for good."""
-        record = await self.table.get(mxc)
+    async def get_any(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
+        """Read one, in the trash or not, as `get` does; NotFoundError when it is unknown or gone for good."""
+        record = await self.table.get(mxc, viewer)
         if record is None:
             raise NotFoundError("Unknown media")
         return record

@@ -19,6 +19,7 @@ from mediarepo.db.remote import PastFailure, RemoteTable
 from mediarepo.errors import MatrixError, NotFoundError, RemoteUnavailableError
 from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.fetching import FetchError, FetchReason
+from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.sinks import Sink
@@ -28,7 +29,7 @@ from mediarepo.services.fetching import Fetching
 from mediarepo.services.flights import Flight
 from mediarepo.services.holding import Holding
 from mediarepo.services.remote_refusals import refusal_of
-from mediarepo.services.tee import Tee
+from mediarepo.services.tee import Tee, TeeView
 
 log = structlog.get_logger(__name__)
 
@@ -77,14 +78,14 @@ class RemoteMedia:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def find(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Media | Tee:
+    async def find(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Media | TeeView:
         """Find media, fetching them if need be; with `teed`, content that is still arriving will do."""
         self._check_denied(mxc)
         media = await self._downloads.read(mxc, asking)
         if not self._to_be_fetched(mxc, media, asking):
             return await self._downloads.judge(mxc, media, asking)
         tee = await self._fetched(mxc, asking, teed=teed)
-        return tee if tee is not None else await self._downloads.find(mxc, asking)
+        return await self._downloads.find(mxc, asking) if tee is None else tee.seen_by(asking.viewer)
 
     async def find_stored(self, mxc: Mxc, asking: Asking) -> Media:
         """Find media whose content is stored, fetching them if need be."""
@@ -126,7 +127,7 @@ class RemoteMedia:
         while True:
             flight, task = self._flight(mxc, asking)
             try:
-                if teed and await flight.shown_before(task):
+                if teed and await flight.shown_before(task, asking.viewer):
                     return flight.tee
                 await asyncio.shield(task)
             except FetchError as exc:
@@ -191,7 +192,7 @@ class RemoteMedia:
 
     async def _again(self, flight: Flight, asking: Asking, waited_ms: float) -> bool | None:
         """Say whether media must be fetched again that were here before; None when there is nothing to fetch."""
-        media = await self._downloads.media.get(flight.mxc)
+        media = await self._downloads.media.get(flight.mxc, OPERATOR)
         if not self._to_be_fetched(flight.mxc, media, asking):
             return None
         await self._check_past(flight, waited_ms)
@@ -206,8 +207,6 @@ class RemoteMedia:
     async def _check_past(self, flight: Flight, waited_ms: float) -> None:
         """Refuse what has just failed, here or in another process, and servers that are left alone."""
         server_name = flight.mxc.server_name
-        if await self._table.is_server_hidden(server_name):
-            raise NotFoundError("media not found")
         failure = await self._table.failure(flight.mxc)
         if failure is not None and failure.age_ms <= max(waited_ms, self._memory_ms(failure)):
             raise FetchError(failure.reason, failure.message)
@@ -228,8 +227,8 @@ class RemoteMedia:
             case _:
                 return self._config.remember_failure_ms
 
-    async def _send_rest(self, mxc: Mxc, offset: int, sink: Sink) -> None:
-        media = await self._downloads.media.get(mxc)
+    async def _send_rest(self, mxc: Mxc, offset: int, sink: Sink, viewer: str) -> None:
+        media = await self._downloads.media.get(mxc, viewer)
         if media is None or media.hidden or media.blob is None:
             raise NotFoundError("media not found")
         if offset < media.blob.size_bytes:

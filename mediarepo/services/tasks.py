@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import structlog
 
-from mediarepo.db.audit import AuditLog
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.leases import Lease
+from mediarepo.model.marks import OPERATOR, Deed
 from mediarepo.model.tasks import Task, TaskState
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
@@ -69,16 +69,22 @@ class Tasks:
     table: TaskTable
     holding: Holding
     works: Mapping[str, Work]
-    audit: AuditLog
     isolation: BatchIsolation
 
-    async def add(self, kind: str, arguments: dict[str, Any], *, created_by: str, homeserver: str | None) -> Task:
+    async def add(
+        self,
+        kind: str,
+        arguments: dict[str, Any],
+        *,
+        created_by: str,
+        homeserver: str | None,
+        client_address: str | None = None,
+    ) -> Task:
         """Queue a task; InvalidParamError for a kind that there is not."""
         if kind not in self.works:
             raise InvalidParamError(f"there are no tasks of the kind {kind!r}, only {', '.join(sorted(self.works))}")
-        task = await self.table.add(kind, arguments, created_by=created_by, homeserver=homeserver)
-        await self.audit.add(created_by, homeserver, "begin_task", _named(task), affected=0)
-        return task
+        deed = Deed(by=created_by, owner=OPERATOR, action="begin_task", client_address=client_address)
+        return await self.table.add(kind, arguments, homeserver=homeserver, deed=deed)
 
     async def get(self, task_id: int) -> Task:
         """Read a task; NotFoundError when there is none."""
@@ -87,11 +93,12 @@ class Tasks:
             raise NotFoundError("there is no such task")
         return task
 
-    async def cancel(self, task_id: int, by: str) -> Task:
-        """Stop a task at its next step."""
-        await self.table.cancel(task_id)
-        task = await self.get(task_id)
-        await self.audit.add(by, task.homeserver, "cancel_task", _named(task), affected=0)
+    async def cancel(self, task_id: int, by: str, *, client_address: str | None = None) -> Task:
+        """Stop a task at its next step; NotFoundError when there is none."""
+        deed = Deed(by=by, owner=OPERATOR, action="cancel_task", client_address=client_address)
+        task = await self.table.cancel(task_id, deed)
+        if task is None:
+            raise NotFoundError("there is no such task")
         return task
 
     async def run_waiting(self) -> None:
@@ -140,8 +147,3 @@ class Tasks:
     async def forget_old(self) -> None:
         """Remove tasks that ended long ago."""
         await self.table.forget_ended(_KEPT_MS)
-
-
-def _named(task: Task) -> str:
-    arguments = "".join(f" {name}={value}" for name, value in task.arguments.items())
-    return f"{task.task_id}: {task.kind}{arguments}"

@@ -8,12 +8,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from mediarepo.errors import MatrixError
+from mediarepo.errors import MatrixError, NotFoundError
 from mediarepo.model.media import Media
 from mediarepo.model.sinks import Sink
 
-Rest = Callable[[int, Sink], Awaitable[None]]
-"""Sends what is left from an offset on, from S3, once everything is stored."""
+Rest = Callable[[int, Sink, str], Awaitable[None]]
+"""Sends what is left from an offset on, from S3, once everything is stored, if this homeserver's users may see it."""
 
 
 _ANNOUNCING_S = 0.05
@@ -42,6 +42,7 @@ class Tee:
         self._ended = False
         self._failure: MatrixError | None = None
         self._changed = asyncio.Event()
+        self.hidden_from: frozenset[str] = frozenset()
 
     @property
     def from_start(self) -> bool:
@@ -82,18 +83,29 @@ class Tee:
             self._failure = failure
             self._tell()
 
+    def hide_from(self, homeservers: frozenset[str]) -> None:
+        """Break off the readers of some homeservers."""
+        self.hidden_from |= homeservers
+        self._tell()
+
+    def seen_by(self, viewer: str) -> "TeeView":
+        """Give the tee as the users of one homeserver see it."""
+        return TeeView(self, viewer)
+
     def drop(self) -> None:
         """Free the memory; readers get the rest from S3."""
         self._pieces.clear()
         self._start = self._end
         self._tell()
 
-    async def send_to(self, sink: Sink) -> None:
-        """Push every byte; raises what ended the fetch, or the sink's own errors."""
+    async def send_to(self, sink: Sink, viewer: str) -> None:
+        """Push every byte; raises what ended the fetch, NotFoundError what is hidden, or the sink's own errors."""
         offset = 0
         while True:
+            if viewer in self.hidden_from:
+                raise NotFoundError("media not found")
             if offset < self._start:
-                await self._rest(offset, sink)
+                await self._rest(offset, sink, viewer)
                 return
             changed = self._changed
             if offset < self._end:
@@ -119,6 +131,28 @@ class Tee:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+class TeeView:
+    """A tee as the users of one homeserver see it."""
+
+    def __init__(self, tee: Tee, viewer: str) -> None:
+        self._tee = tee
+        self._viewer = viewer
+
+    @property
+    def media(self) -> Media:
+        """What the row is going to be."""
+        return self._tee.media
+
+    @property
+    def size_bytes(self) -> int | None:
+        """How many bytes come; None while that is not certain."""
+        return self._tee.size_bytes
+
+    async def send_to(self, sink: Sink) -> None:
+        """Push every byte, as `Tee.send_to` does."""
+        await self._tee.send_to(sink, self._viewer)
 
 
 class TeeBudget:

@@ -51,30 +51,35 @@ class Thumbnails:
 
     async def _find(self, mxc: Mxc, asked: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
         spec = configured_spec(self.config.specs, asked)
-        found = await self.media.get_with_thumbnail(mxc, spec)
+        found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
         if await self.downloads.has_news(mxc, None if found is None else found.media, asking):
-            found = await self.media.get_with_thumbnail(mxc, spec)
+            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
         if await self.remote.ensure(mxc, None if found is None else found.media, asking):
-            found = await self.media.get_with_thumbnail(mxc, spec)
+            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
         if found is not None and found.media.state is MediaState.PENDING and asking.wait_ms:
             await self.downloads.wait_for_content(mxc, asking)
-            found = await self.media.get_with_thumbnail(mxc, spec)
+            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
         if found is not None and await self.downloads.clear_suspicion(found.media):
-            found = await self.media.get_with_thumbnail(mxc, spec)
+            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
         media = self.downloads.permit(None if found is None else found.media, asking)
         if self.config.dynamic_sizes and asked != spec:
-            spec, found = await self._dynamic(media, asked, spec, found)
+            spec, found = await self._dynamic(media, asked, spec, found, asking)
         if found is not None and found.thumbnail is not None:
             return FoundThumbnail(media, found.thumbnail)
         if found is not None and found.failure is not None:
             raise refusal_of_failure(found.failure)
-        return await self._made(media, spec)
+        return await self._made(media, spec, asking)
 
     async def _dynamic(
-        self, media: Media, asked: ThumbnailSpec, fallback: ThumbnailSpec, found: MediaAndThumbnail | None
+        self,
+        media: Media,
+        asked: ThumbnailSpec,
+        fallback: ThumbnailSpec,
+        found: MediaAndThumbnail | None,
+        asking: Asking,
     ) -> tuple[ThumbnailSpec, MediaAndThumbnail | None]:
         """Prefer exactly what was asked, as long as the media has few enough sizes and its content can be rendered."""
-        exact = await self.media.get_with_thumbnail(media.mxc, asked)
+        exact = await self.media.get_with_thumbnail(media.mxc, asked, asking.viewer)
         if exact is not None and exact.thumbnail is not None:
             return asked, exact
         if exact is not None and exact.failure is not None:
@@ -83,12 +88,12 @@ class Thumbnails:
             return fallback, found
         return asked, exact
 
-    async def _made(self, media: Media, spec: ThumbnailSpec) -> FoundThumbnail:
+    async def _made(self, media: Media, spec: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
         if media.blob is None:
             raise NotFoundError("media not found")
         await self.rendering.render(media.blob, spec)
-        found = await self.media.get_with_thumbnail(media.mxc, spec)
-        if found is None or found.thumbnail is None:
+        found = await self.media.get_with_thumbnail(media.mxc, spec, asking.viewer)
+        if found is None or found.thumbnail is None or (found.media.hidden and not asking.see_hidden):
             raise NotFoundError("media not found")
         return FoundThumbnail(media, found.thumbnail)
 

@@ -1,7 +1,5 @@
 """Whose request it is: the homeserver it is for, the token it carries, the user behind it."""
 
-import re
-
 from aiohttp import web
 
 from mediarepo.config.homeservers import HomeserverConfig
@@ -12,14 +10,15 @@ from mediarepo.errors import (
     MissingTokenError,
     UnknownTokenError,
 )
+from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.client import prove_client
 from mediarepo.model.requester import Requester
+from mediarepo.web.authority import asks_of
 from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
-from mediarepo.web.params import Query
+from mediarepo.web.params import UNSPEAKABLE, Query
 
 _MAX_TOKEN_CHARS = 4096
 _MAX_ASSERTED_CHARS = 1024
-_UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def find_tenant(request: web.Request) -> HomeserverConfig | None:
@@ -36,7 +35,7 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
 
 
 async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
-    """Identify the user, who may be a guest."""
+    """Identify the user, who may do what the route is for."""
     requester = await request.app[IDENTITY].identify(
         tenant,
         bearer_token(request, query),
@@ -44,15 +43,16 @@ async def requester_required(request: web.Request, tenant: HomeserverConfig, que
         device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
     )
     prove_client(f"user {requester.user_id}")
-    return requester
-
-
-async def user_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
-    """Identify a registered user; guests are refused."""
-    requester = await requester_required(request, tenant, query)
-    if requester.is_guest:
+    asks, role = asks_of(request), _role_of(requester)
+    if grant_of(role, asks.action, asks.thing) is Grant.NO:
         raise GuestAccessForbiddenError("guests may not do this")
     return requester
+
+
+def _role_of(requester: Requester) -> Role:
+    if requester.is_guest:
+        return Role.GUEST
+    return Role.USER if requester.appservice is None else Role.APPSERVICE
 
 
 def bearer_token(request: web.Request, query: Query) -> str:
@@ -85,6 +85,6 @@ def _asserted(query: Query, name: str) -> str | None:
     value = query.text(name)
     if value is not None and len(value) > _MAX_ASSERTED_CHARS:
         raise UnknownTokenError("the asserted identity is not known")
-    if value is not None and _UNSPEAKABLE.search(value):
+    if value is not None and UNSPEAKABLE.search(value):
         raise InvalidParamError(f"Query parameter {name} may not contain control characters")
     return value

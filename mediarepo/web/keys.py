@@ -8,6 +8,7 @@ from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins
 from mediarepo.services.audit import AuditTrail
+from mediarepo.services.authorization import Authorization
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.failed_items import FailedItemReports
@@ -39,6 +40,7 @@ PENDING = web.AppKey("pending", PendingUploads)
 REMOTE_MEDIA = web.AppKey("remote_media", RemoteMedia)
 VERIFICATION = web.AppKey("verification", Verification)
 ADMINS = web.AppKey("admins", Admins)
+AUTHORIZATION = web.AppKey("authorization", Authorization)
 RECORDS = web.AppKey("records", Records)
 QUARANTINE = web.AppKey("quarantine", Quarantine)
 DELETION = web.AppKey("deletion", Deletion)

@@ -208,7 +208,7 @@ async def test_objects_say_who_they_are(shared: Installation) -> None:
 
 async def test_quarantine_of_a_hash_hides_media_at_once_and_protection_exempts(shared: Installation) -> None:
     first, second = await shared.upload(b"bad bytes"), await shared.upload(b"bad bytes")
-    await shared.rows("UPDATE media SET protected = true WHERE media_id = $1 RETURNING 1", second)
+    await shared.mark(second, "protection")
     await shared.rows(
         """INSERT INTO quarantined_hash (sha256, quarantined_by, created_ts)
            SELECT sha256, '@mod:x', 1 FROM media JOIN blob USING (blob_id) WHERE media_id = $1 RETURNING 1""",

@@ -89,7 +89,7 @@ STEPS = [
     "UPDATE media SET state = 'missing' WHERE media_id = $1 AND state = 'ready'",
     "UPDATE media SET blob_id = (SELECT max(blob_id) FROM blob) WHERE media_id = $1 AND state = 'ready'",
     "UPDATE media SET content_type = 'video/mp4' WHERE media_id = $1",
-    "UPDATE media SET quarantined_by = '@a:a' WHERE media_id = $1",
+    "UPDATE media SET upload_name = 'a' WHERE media_id = $1",
     "DELETE FROM media WHERE media_id = $1",
     "UPDATE blob SET missing_ts = 1 WHERE blob_id = (SELECT blob_id FROM media WHERE media_id = $1)",
     "UPDATE blob SET missing_ts = NULL WHERE blob_id = (SELECT blob_id FROM media WHERE media_id = $1)",

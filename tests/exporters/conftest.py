@@ -86,7 +86,7 @@ class Leaving:
         await self.own.rows(f"UPDATE media SET {assignments} WHERE media_id = $1", media_id)  # noqa: S608 - static text
 
     async def hide(self, media_id: str) -> None:
-        await self.change(media_id, "quarantined_by = '@admin:media.example'")
+        await self.own.mark(media_id, "quarantine", by="@admin:media.example", owner="media.example")
 
     async def object_key(self, media_id: str) -> str:
         query = "SELECT object_key FROM blob JOIN media USING (blob_id) WHERE media_id = $1"

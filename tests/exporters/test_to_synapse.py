@@ -66,7 +66,7 @@ async def every_kind(leaving: Leaving) -> dict[str, str]:
     }
     for hidden in ("hidden", "lost and hidden"):
         await leaving.hide(made[hidden])
-    await leaving.change(made["protected"], "protected = true")
+    await leaving.own.mark(made["protected"], "protection")
     await leaving.change(made["open"], "authenticated = false")
     for lost in ("lost", "lost and hidden", "noticed lost"):
         await lose(leaving, made[lost])

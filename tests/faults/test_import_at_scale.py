@@ -162,7 +162,9 @@ async def etags(s3: EmbeddedS3, prefix: str) -> dict[str, str]:
 async def rows_of(foundation: Foundation) -> dict[Name, Any]:
     async with foundation.database.connection() as connection:
         rows = await connection.fetch(
-            """SELECT m.server_name, m.media_id, m.state, m.quarantined_by, m.protected, b.blob_id, b.store,
+            """SELECT m.server_name, m.media_id, m.state, (SELECT min(set_by) FROM media_mark k
+                       WHERE k.server_name = m.server_name
+                           AND k.media_id = m.media_id AND k.kind = 'quarantine') AS quarantined_by, b.blob_id, b.store,
                    b.object_key, b.size_bytes, b.sha256, b.ownership
                FROM media m LEFT JOIN blob b USING (blob_id)"""
         )

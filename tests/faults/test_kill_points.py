@@ -161,7 +161,7 @@ async def test_whatever_the_step_at_which_a_process_dies_nothing_is_lost_and_not
     async with installed(settings_for(postgres, s3, **document)) as own, mortal(document) as dying:
         control, acknowledged, deaths = secrets.token_bytes(500), list[str](), 0
         kept = await own.upload(control)
-        await own.rows("UPDATE media SET pinned_by = 'a' WHERE media_id = $1", kept)
+        await own.mark(kept, "pin")
         for number in range(1, MOST_STEPS):
             await SCENARIOS[scenario](own)
             said = await dying.do(scenario, number)

@@ -10,6 +10,7 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.errors import HomeserverUnavailableError, InvalidParamError
+from mediarepo.model.marks import Deed
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionPlan
 from mediarepo.services.retention import Retention
@@ -33,6 +34,9 @@ def running(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> Any:
             yield own
 
     return start
+
+
+DEED = Deed(by="@admin:x", owner="", action="retention")
 
 
 async def media(own: Installation, days: int, *, data: bytes | None = None, **columns: object) -> str:
@@ -147,7 +151,9 @@ async def test_local_media_go_into_the_trash_and_can_be_restored(running: Any) -
         media_id = await media(own, 20)
         removed = await run(own, "old")
         gone = (await own.get(own.download_path(media_id))).status
-        await own.repository.administration.deletion.trash.take_back(Mxc(SERVER_NAME, media_id))
+        await own.repository.administration.deletion.trash.take_back(
+            Mxc(SERVER_NAME, media_id), Deed(by="@admin:x", owner=SERVER_NAME, action="restore")
+        )
 
         assert removed.count == 1
         assert gone == 404
@@ -158,10 +164,9 @@ async def test_local_media_go_into_the_trash_and_can_be_restored(running: Any) -
 
 async def test_what_somebody_wants_kept_is_kept(running: Any) -> None:
     async with running(OLD) as own:
-        await media(own, 20, pinned_by="a")
-        await media(own, 20, held_by="a")
-        await media(own, 20, protected=True)
-        await media(own, 20, quarantined_by="a")
+        for kind in ("pin", "hold", "protection", "quarantine"):
+            await own.mark(await media(own, 20), kind)
+            await own.mark(await media(own, 20), kind, owner=SERVER_NAME)
         hidden = await media(own, 20, data=b"evidence")
         await own.rows(
             """INSERT INTO quarantined_hash (sha256, quarantined_by, created_ts)
@@ -189,7 +194,7 @@ async def test_media_that_come_into_use_meanwhile_are_kept(running: Any) -> None
         began_ts = now_ms()
         await asked_for(own, used, -1)
         trash = own.repository.administration.deletion.trash
-        gone = await trash.put_unused([Mxc(SERVER_NAME, used), Mxc(SERVER_NAME, unused)], began_ts)
+        gone = await trash.put_unused([Mxc(SERVER_NAME, used), Mxc(SERVER_NAME, unused)], began_ts, DEED, "old")
 
         assert gone == [Mxc(SERVER_NAME, unused)]
 

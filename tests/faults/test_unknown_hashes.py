@@ -136,7 +136,7 @@ async def test_what_may_be_hidden_is_looked_at_by_the_clock(own: Installation) -
 
 async def test_protected_media_are_served_unread(own: Installation) -> None:
     uploaded, adopted = await own.upload(PICTURE), await adopt(own, PICTURE)
-    await own.rows("UPDATE media SET protected = true WHERE media_id = $1", adopted)
+    await own.mark(adopted, "protection")
     await hide(own, uploaded)
 
     assert await status(own, adopted) == 200

@@ -15,7 +15,10 @@ from pydantic_core import PydanticUndefined
 from mediarepo import errors
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
-from mediarepo.web.admin.api.table import add_api_routes
+from mediarepo.model.authority import TABLE, Role, Thing
+from mediarepo.web.admin.api.endpoints import PREFIX
+from mediarepo.web.admin.api.table import ENDPOINTS, add_api_routes
+from mediarepo.web.authority import ROUTES
 from mediarepo.web.refusals import REFUSALS
 from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
 
@@ -47,6 +50,31 @@ def test_the_readmes_endpoint_table_is_the_routes() -> None:
         table |= {(method, path) for method in methods.split(", ")}
 
     assert table == routes()
+
+
+def test_every_endpoint_asks_a_line_of_the_table_of_authority() -> None:
+    own = {(one.method, PREFIX + one.path): one.asks for one in ENDPOINTS}
+    asked = {**ROUTES, **own}
+
+    assert set(asked) == {route for route in routes() if route[0] != "HEAD"}
+    assert {(asks.thing, asks.action) for asks in asked.values()} <= set(TABLE)
+    for asks in (asks for asks in asked.values() if asks.of_path and asks.thing is Thing.OWN_MEDIA):
+        assert {(Thing.NEIGHBOURS_MEDIA, asks.action), (Thing.REMOTE_MEDIA, asks.action)} <= set(TABLE)
+
+
+def test_security_md_shows_the_table_of_authority() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    for line in authority_lines():
+        assert line in text
+
+
+def authority_lines() -> list[str]:
+    """Write the table of authority as SECURITY.md has it."""
+    head = ["thing", "action", *Role]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return lines + [
+        f"| {thing} | {action} | {' | '.join(row[role] for role in Role)} |" for (thing, action), row in TABLE.items()
+    ]
 
 
 def test_every_refusal_has_a_status_and_stands_in_the_table() -> None:

@@ -187,9 +187,9 @@ async def test_what_the_source_hid_of_media_that_were_made_here_is_shown_when_th
 
 async def test_what_admins_decide_here_stays_unless_it_changes_at_the_source(moving: MovingIn, synapse: Path) -> None:
     await moving.run()
-    await moving.own.rows("UPDATE media SET quarantined_by = NULL WHERE media_id = $1", HIDDEN)
+    await moving.own.rows("DELETE FROM media_mark WHERE media_id = $1", HIDDEN)
     await moving.own.rows("DELETE FROM quarantined_hash")
-    await moving.own.rows("UPDATE media SET protected = true WHERE media_id = $1", PHOTO)
+    await moving.own.mark(PHOTO, "protection")
     for media_id in (HIDDEN, PHOTO):
         change(synapse, "UPDATE local_media_repository SET last_access_ts = 1895400785345 WHERE media_id = ?", media_id)
     await moving.run()

@@ -163,6 +163,17 @@ class Installation:
     async def value(self, query: str, *arguments: object) -> Any:
         return (await self.rows(query, *arguments))[0][0]
 
+    async def mark(self, media_id: str, kind: str, *, by: str = "@admin:a", owner: str = "") -> None:
+        """Hide, protect, hold or pin media, in the name of the operator or of a homeserver."""
+        await self.rows(
+            """INSERT INTO media_mark (server_name, media_id, kind, owner, scope, set_by, created_ts)
+               SELECT server_name, media_id, $2, $3, $3, $4, 1 FROM media WHERE media_id = $1""",
+            media_id,
+            kind,
+            owner,
+            by,
+        )
+
     async def object_keys(self) -> set[str]:
         """List what lies in the bucket under our prefix, the marker aside."""
         return {

@@ -84,7 +84,11 @@ class MovingIn:
     async def media(self) -> dict[str, Any]:
         """Read our own rows, by media id."""
         rows = await self.own.rows(
-            """SELECT m.*, a.last_access_ts, b.store, b.object_key, b.size_bytes, b.sha256, b.sha256_state, b.ownership
+            """SELECT m.*, (SELECT min(set_by) FROM media_mark k WHERE k.server_name = m.server_name
+                   AND k.media_id = m.media_id AND k.kind = 'quarantine') AS quarantined_by,
+                   EXISTS (SELECT FROM media_mark k WHERE k.server_name = m.server_name
+                   AND k.media_id = m.media_id AND k.kind = 'protection') AS protected,
+                   a.last_access_ts, b.store, b.object_key, b.size_bytes, b.sha256, b.sha256_state, b.ownership
                FROM media m LEFT JOIN media_access a USING (server_name, media_id) LEFT JOIN blob b USING (blob_id)"""
         )
         return {row["media_id"]: row for row in rows}

@@ -1,18 +1,24 @@
-"""Who asks an admin endpoint."""
+"""Who asks an admin endpoint, and whether they may."""
 
 from aiohttp import web
 
+from mediarepo.model.authority import Thing
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.admins import Admin
 from mediarepo.web.auth import bearer_token, find_tenant, tenant_required
-from mediarepo.web.keys import ADMINS, TENANTS
-from mediarepo.web.params import Query
+from mediarepo.web.authority import Asks, asks_of
+from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS
+from mediarepo.web.params import Query, check_texts, media_path, path_segments
 
 
 async def admin_required(request: web.Request, query: Query) -> Admin:
-    """Identify an admin of the homeserver that the request's Host belongs to."""
+    """Identify an admin of the homeserver that the request's Host belongs to, who may do what the route is for."""
     tenant = tenant_required(request)
-    return await request.app[ADMINS].identify(tenant, bearer_token(request, query))
+    address = request.app[PROXIES].client_address(request)
+    admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query), address)
+    check_texts([*query.fields().items(), *(("the path", one) for one in path_segments(request, _segments(request)))])
+    check_asked(request, admin, asks_of(request))
+    return admin
 
 
 async def api_admin_required(request: web.Request, query: Query) -> Admin:
@@ -21,10 +27,35 @@ async def api_admin_required(request: web.Request, query: Query) -> Admin:
     tenant = find_tenant(request)
     if tenant is None and request.app[ADMINS].is_operators(token):
         tenant = request.app[TENANTS].first
-    return await request.app[ADMINS].identify(tenant or tenant_required(request), token)
+    address = request.app[PROXIES].client_address(request)
+    return await request.app[ADMINS].identify(tenant or tenant_required(request), token, address)
 
 
-def within_reach(request: web.Request, admin: Admin, mxc: Mxc) -> Mxc:
-    """Give the address back if it is not another homeserver's here."""
-    request.app[ADMINS].check_reach(admin, mxc)
-    return mxc
+def check_asked(request: web.Request, admin: Admin, asks: Asks) -> None:
+    """Refuse what the table of authority does not grant; media and users that the path names are judged by it."""
+    authorization = request.app[AUTHORIZATION]
+    if asks.of_path and "user_id" in request.match_info:
+        authorization.check_user(admin, asks.action, _user_id(request))
+    elif asks.of_path and asks.thing is Thing.OWN_MEDIA:
+        authorization.check_media(admin, asks.action, _mxc(request))
+    else:
+        authorization.check(admin, asks.action, asks.thing)
+
+
+def _segments(request: web.Request) -> int:
+    return len(request.rel_url.raw_path.strip("/").split("/"))
+
+
+def _user_id(request: web.Request) -> str:
+    """Read the user that the path names, wherever it stands there."""
+    resource = request.match_info.route.resource
+    names = "" if resource is None else resource.canonical
+    behind = len(names.split("/")) - names.split("/").index("{user_id}")
+    return path_segments(request, behind)[0]
+
+
+def _mxc(request: web.Request) -> Mxc:
+    """Read the media that the path names, wherever they stand there."""
+    resource = request.match_info.route.resource
+    behind = "" if resource is None else resource.canonical.partition("{media_id}")[2]
+    return media_path(request, behind.count("/"))[0]

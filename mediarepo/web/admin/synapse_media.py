@@ -5,8 +5,8 @@ from aiohttp import web
 from mediarepo.errors import BadRequestError, InvalidParamError
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import MediaRecord
-from mediarepo.web.admin.access import admin_required, within_reach
-from mediarepo.web.keys import DELETION, RECORDS
+from mediarepo.web.admin.access import admin_required
+from mediarepo.web.keys import AUTHORIZATION, DELETION, RECORDS
 from mediarepo.web.params import Query, media_path
 from mediarepo.web.wire.responses import json_response
 
@@ -17,8 +17,8 @@ async def media_info(request: web.Request) -> web.Response:
     """Tell everything that is known of media."""
     admin = await admin_required(request, Query(request))
     mxc, _ = media_path(request)
-    within_reach(request, admin, mxc)
-    return json_response({"media_info": _info(await request.app[RECORDS].get(mxc))})
+    viewer = request.app[AUTHORIZATION].viewer(admin)
+    return json_response({"media_info": _info(await request.app[RECORDS].get(mxc, viewer))})
 
 
 async def delete_media(request: web.Request) -> web.Response:
@@ -27,7 +27,7 @@ async def delete_media(request: web.Request) -> web.Response:
     mxc, _ = media_path(request)
     if mxc.server_name != admin.homeserver.server_name:
         raise BadRequestError("Can only delete local media")
-    await request.app[RECORDS].get(mxc)
+    await request.app[RECORDS].get(mxc, None)
     return deleted(await request.app[DELETION].delete([mxc], admin))
 
 

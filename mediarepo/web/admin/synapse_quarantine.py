@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.model.mxc import Mxc, parse_media_id
-from mediarepo.web.admin.access import admin_required, within_reach
+from mediarepo.web.admin.access import admin_required
 from mediarepo.web.keys import QUARANTINE
 from mediarepo.web.params import Query, media_path, path_segments
 from mediarepo.web.wire.responses import json_response
@@ -15,7 +15,7 @@ async def quarantine(request: web.Request) -> web.Response:
     """Hide media."""
     admin = await admin_required(request, Query(request))
     mxc, _ = media_path(request)
-    await request.app[QUARANTINE].hide(within_reach(request, admin, mxc), admin)
+    await request.app[QUARANTINE].hide(mxc, admin)
     return json_response({})
 
 
@@ -23,7 +23,7 @@ async def unquarantine(request: web.Request) -> web.Response:
     """Show media again."""
     admin = await admin_required(request, Query(request))
     mxc, _ = media_path(request)
-    await request.app[QUARANTINE].show(within_reach(request, admin, mxc), admin)
+    await request.app[QUARANTINE].show(mxc, admin)
     return json_response({})
 
 
@@ -31,14 +31,16 @@ async def quarantine_user(request: web.Request) -> web.Response:
     """Hide everything that a user uploaded."""
     admin = await admin_required(request, Query(request))
     user_id, _, _ = path_segments(request, 3)
-    return json_response({"num_quarantined": await request.app[QUARANTINE].hide_of_user(user_id, admin)})
+    outcome = await request.app[QUARANTINE].hide_of_user(user_id, admin)
+    return json_response({"num_quarantined": outcome.affected})
 
 
 async def quarantine_room(request: web.Request) -> web.Response:
     """Hide everything that a room's events mention."""
     admin = await admin_required(request, Query(request))
     room_id = path_segments(request, 3)[0] if request.path.endswith("/quarantine") else path_segments(request, 1)[0]
-    return json_response({"num_quarantined": await request.app[QUARANTINE].hide_of_room(room_id, admin)})
+    outcome = await request.app[QUARANTINE].hide_of_room(room_id, admin)
+    return json_response({"num_quarantined": outcome.affected})
 
 
 async def protect(request: web.Request) -> web.Response:
@@ -62,9 +64,9 @@ async def _protect(request: web.Request, *, protected: bool) -> web.Response:
 async def quarantine_changes(request: web.Request) -> web.Response:
     """List what was hidden and shown, oldest first."""
     query = Query(request)
-    await admin_required(request, query)
+    admin = await admin_required(request, query)
     start = query.count("from", default=0)
-    changes = await request.app[QUARANTINE].changes(start, _PAGE)
+    changes = await request.app[QUARANTINE].changes(admin, start, _PAGE)
     return json_response(
         {
             "next_batch": changes[-1].change_id if changes else start,

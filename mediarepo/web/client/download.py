@@ -6,11 +6,12 @@ from aiohttp import web
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import BadRequestError, ContentLostError, ForbiddenError, MediaHostUnknownError
+from mediarepo.model.authority import Action
 from mediarepo.model.media import Media
 from mediarepo.services.downloads import Asking
-from mediarepo.services.tee import Tee
+from mediarepo.services.tee import TeeView
 from mediarepo.web.auth import bearer_token, find_tenant, requester_required, tenant_required
-from mediarepo.web.keys import ADMINS, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
+from mediarepo.web.keys import ADMINS, AUTHORIZATION, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
 from mediarepo.web.limits import limit_download, limit_stranger
 from mediarepo.web.params import Query, media_path
 from mediarepo.web.wire.conditions import http_date, is_not_modified, media_etag, range_applies
@@ -27,16 +28,18 @@ async def download(request: web.Request) -> web.StreamResponse:
     limit_download(request, await requester_required(request, tenant, query))
     asking = asking_of(request, query, tenant)
     if query.flag("admin_unsafely_bypass_quarantine", default=False):
-        await _check_admin(request, query, tenant)
-        asking = replace(asking, see_hidden=True)
+        asking = replace(asking, see_hidden=await _sees_hidden(request, query, tenant))
     return await _send(request, asking)
 
 
-async def _check_admin(request: web.Request, query: Query, tenant: HomeserverConfig) -> None:
+async def _sees_hidden(request: web.Request, query: Query, tenant: HomeserverConfig) -> bool:
+    """Say whether an admin may see these media although they are hidden; to neighbours' admins they stay hidden."""
     try:
-        await request.app[ADMINS].identify(tenant, bearer_token(request, query))
+        admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query))
     except ForbiddenError as exc:
         raise BadRequestError("Must be a server admin to bypass quarantine") from exc
+    mxc, _ = media_path(request)
+    return request.app[AUTHORIZATION].may_with_media(admin, Action.BYPASS_QUARANTINE, mxc)
 
 
 async def legacy_download(request: web.Request) -> web.StreamResponse:
@@ -66,7 +69,7 @@ async def _send(request: web.Request, asking: Asking) -> web.StreamResponse:
     mxc, file_name = media_path(request)
     remote = request.app[REMOTE_MEDIA]
     found = await remote.find(mxc, asking, teed=_may_be_teed(request))
-    if isinstance(found, Tee):
+    if isinstance(found, TeeView):
         return await _send_teed(request, found, file_name)
     try:
         return await _send_stored(request, found, file_name)
@@ -79,7 +82,7 @@ def _may_be_teed(request: web.Request) -> bool:
     return request.method == "GET" and _ABOUT_STORED.isdisjoint(request.headers)
 
 
-async def _send_teed(request: web.Request, tee: Tee, file_name: str | None) -> web.StreamResponse:
+async def _send_teed(request: web.Request, tee: TeeView, file_name: str | None) -> web.StreamResponse:
     config = request.app[SETTINGS].downloads
     headers = cache_headers(media_etag(tee.media), tee.media, config.max_age_s)
     headers |= _content_headers(tee.media, file_name)

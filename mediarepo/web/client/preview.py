@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.errors import ForbiddenError, MissingParamError
-from mediarepo.web.auth import tenant_required, user_required
+from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.keys import PREVIEWS
 from mediarepo.web.limits import limit_preview
 from mediarepo.web.params import Query
@@ -13,7 +13,7 @@ from mediarepo.web.wire.responses import json_response
 async def preview_url(request: web.Request) -> web.Response:
     """Tell a user what a web page is about; `ts` is accepted, and answered with what the page says now."""
     query, tenant = Query(request), tenant_required(request)
-    requester = await user_required(request, tenant, query)
+    requester = await requester_required(request, tenant, query)
     if not tenant.url_previews:
         raise ForbiddenError("URL Previews are disabled")
     url = query.text("url")

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from mediarepo.model.keys import new_media_id
 from mediarepo.model.mxc import Mxc
-from mediarepo.web.auth import tenant_required, user_required
+from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.client.storing import store_body
 from mediarepo.web.params import Query
 from mediarepo.web.wire.responses import json_response
@@ -14,7 +14,7 @@ async def upload(request: web.Request) -> web.Response:
     """Store the body and answer with its mxc:// address."""
     query = Query(request)
     tenant = tenant_required(request)
-    requester = await user_required(request, tenant, query)
+    requester = await requester_required(request, tenant, query)
     mxc = Mxc(tenant.server_name, new_media_id())
     await store_body(request, query, mxc, tenant=tenant, requester=requester)
     return json_response({"content_uri": str(mxc)})

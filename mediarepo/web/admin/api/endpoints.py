@@ -1,18 +1,20 @@
 """Endpoints as values: what they take and give is checked, and documented, from the same words."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_origin
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from mediarepo.errors import BadJsonError, ForbiddenError, InvalidParamError, NotJsonError, TooLargeError
+from mediarepo.errors import BadJsonError, InvalidParamError, NotJsonError, TooLargeError
+from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.services.admins import Admin
-from mediarepo.web.admin.access import api_admin_required
+from mediarepo.web.admin.access import api_admin_required, check_asked
 from mediarepo.web.admin.api.shapes import Nothing, Shape
-from mediarepo.web.params import Query, path_segments
+from mediarepo.web.authority import Asks
+from mediarepo.web.params import Query, check_texts, path_segments
 from mediarepo.web.wire.responses import json_response
 
 PREFIX = "/_mediarepo/admin/v1"
@@ -42,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A path of the API, under the prefix; `operators_only` keeps out the admins of single homeservers."""
+    """A path of the API, under the prefix, and the line of the table of authority that it asks."""
 
     method: str
     path: str
@@ -51,15 +53,21 @@ class Endpoint:
     answer: type[Shape]
     query: type[Shape] = Nothing
     body: type[Shape] = Nothing
-    operators_only: bool = False
+    asks: Asks
+
+    @property
+    def operators_only(self) -> bool:
+        """Whether the admins of single homeservers are kept out, whatever they ask about."""
+        return grant_of(Role.HOMESERVER_ADMIN, self.asks.action, self.asks.thing) is Grant.NO
 
     async def serve(self, request: web.Request) -> web.Response:
         """Answer a request."""
         query = Query(request)
         admin = await api_admin_required(request, query)
-        if self.operators_only and not admin.is_operator:
-            raise ForbiddenError("this concerns all homeservers: only the holder of admin.token may do it")
-        call = Call(request.app, admin, self._path(request), _parse_query(query, self.query), await self._body(request))
+        path = self._path(request)
+        check_texts([*path.items(), *query.fields().items()])
+        check_asked(request, admin, self.asks)
+        call = Call(request.app, admin, path, _parse_query(query, self.query), await self._body(request))
         answer = await self.handler(call)
         return json_response(answer.model_dump(mode="json"))
 
@@ -81,6 +89,7 @@ class Endpoint:
             document = json.loads(text) if text.strip() else {}
         except (ValueError, RecursionError) as exc:
             raise NotJsonError("the body is not JSON") from exc
+        check_texts(_texts(document))
         try:
             return self.body.model_validate(document)
         except ValidationError as exc:
@@ -104,6 +113,19 @@ def _parse_query(query: Query, model: type[Shape]) -> Shape:
         return model.model_validate(fields)
     except ValidationError as exc:
         raise InvalidParamError(_words(exc)) from exc
+
+
+def _texts(value: object, name: str = "the body") -> Iterator[tuple[str, str]]:
+    """Walk through all texts of a document."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield name, str(key)
+            yield from _texts(one, str(key))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, name)
 
 
 def _words(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 
 from mediarepo.errors import InvalidParamError, NotFoundError
+from mediarepo.model.marks import Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.model.records import MediaRecord
 from mediarepo.model.searching import Search, SearchPlace
@@ -18,7 +19,7 @@ from mediarepo.web.admin.api.shapes import (
     MediaShape,
     Reason,
 )
-from mediarepo.web.keys import ADMINS, DELETION, QUARANTINE, RECORDS
+from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
 
 
 async def search(call: Call) -> MediaPage:
@@ -29,7 +30,8 @@ async def search(call: Call) -> MediaPage:
         Search(
             **conditions,
             sha256=None if query.sha256 is None else bytes.fromhex(query.sha256),
-            hidden_from=call.app[ADMINS].out_of_reach(call.admin),
+            hidden_from=call.app[AUTHORIZATION].out_of_reach(call.admin),
+            viewer=call.app[AUTHORIZATION].viewer(call.admin),
         ),
         query.order_by,
         after=None if query.after is None else _place(query.after),
@@ -40,66 +42,66 @@ async def search(call: Call) -> MediaPage:
 
 async def get(call: Call) -> MediaShape:
     """Tell everything that is known of one."""
-    return _shape(await call.app[RECORDS].get_any(_mxc(call)))
+    return _shape(await call.app[RECORDS].get_any(_mxc(call), call.app[AUTHORIZATION].viewer(call.admin)))
 
 
 async def delete(call: Call) -> Done:
     """Put it into the trash."""
-    mxc = await _known(call)
-    gone = await call.app[DELETION].delete([mxc], call.admin, reason=call.body(Reason).reason)
-    return Done(affected=len(gone))
+    return _done(await call.app[DELETION].delete_one(await _known(call), call.admin, reason=_reason(call)))
 
 
 async def restore(call: Call) -> Done:
-    """Take it out of the trash."""
-    return Done(affected=int(await call.app[DELETION].restore(await _known(call), call.admin)))
+    """Take it out of the trash; what the operator put there, the operator takes out."""
+    return _done(await call.app[DELETION].restore(await _known(call), call.admin, reason=_reason(call)))
 
 
 async def hold(call: Call) -> Done:
     """Keep it from being deleted by anybody."""
-    reason = call.body(Reason).reason
-    return Done(affected=int(await call.app[DELETION].hold(await _known(call), call.admin, held=True, reason=reason)))
+    return _done(await call.app[DELETION].hold(await _known(call), call.admin, held=True, reason=_reason(call)))
 
 
 async def release(call: Call) -> Done:
-    """End that."""
-    reason = call.body(Reason).reason
-    return Done(affected=int(await call.app[DELETION].hold(await _known(call), call.admin, held=False, reason=reason)))
+    """End one's own hold; the operator also those of others."""
+    return _done(await call.app[DELETION].hold(await _known(call), call.admin, held=False, reason=_reason(call)))
 
 
 async def pin(call: Call) -> Done:
     """Keep it from retention."""
-    return Done(affected=int(await call.app[DELETION].pin(await _known(call), call.admin, pinned=True)))
+    return _done(await call.app[DELETION].pin(await _known(call), call.admin, pinned=True, reason=_reason(call)))
 
 
 async def unpin(call: Call) -> Done:
-    """Leave it to retention."""
-    return Done(affected=int(await call.app[DELETION].pin(await _known(call), call.admin, pinned=False)))
+    """Leave it to retention, unless others have pinned it too."""
+    return _done(await call.app[DELETION].pin(await _known(call), call.admin, pinned=False, reason=_reason(call)))
 
 
 async def quarantine(call: Call) -> Done:
-    """Hide it and everything with the same content; other servers' media also in advance."""
-    return Done(affected=await call.app[QUARANTINE].hide(_mxc(call), call.admin, reason=call.body(Reason).reason))
+    """Hide it and everything with the same content, for one's homeserver or, as the operator, for all."""
+    return _done(await call.app[QUARANTINE].hide(_mxc(call), call.admin, reason=_reason(call)))
 
 
 async def unquarantine(call: Call) -> Done:
-    """Show it again, and everything with the same content."""
-    return Done(affected=await call.app[QUARANTINE].show(_mxc(call), call.admin))
+    """Show it again, and everything with the same content, unless others hide it too."""
+    return _done(await call.app[QUARANTINE].show(_mxc(call), call.admin, reason=_reason(call)))
 
 
 async def protect(call: Call) -> Done:
-    """Spare it of quarantine."""
-    return Done(affected=int(await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=True)))
+    """Spare it of quarantine, except the operator's unless the operator protects."""
+    return _done(
+        await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=True, reason=_reason(call))
+    )
 
 
 async def unprotect(call: Call) -> Done:
     """Let it be quarantined again."""
-    return Done(affected=int(await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=False)))
+    return _done(
+        await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=False, reason=_reason(call))
+    )
 
 
 async def quarantine_user(call: Call) -> Done:
     """Hide everything that a user uploaded."""
-    return Done(affected=await call.app[QUARANTINE].hide_of_user(call.path["user_id"], call.admin))
+    return _done(await call.app[QUARANTINE].hide_of_user(call.path["user_id"], call.admin, reason=_reason(call)))
 
 
 async def hidden_servers(call: Call) -> HiddenServers:
@@ -110,26 +112,32 @@ async def hidden_servers(call: Call) -> HiddenServers:
 
 async def quarantine_server(call: Call) -> Done:
     """Hide everything of another server, what is kept here and what is not."""
-    server_name, reason = parse_server_name(call.path["server_name"]), call.body(Reason).reason
+    server_name, reason = parse_server_name(call.path["server_name"]), _reason(call)
     return Done(affected=int(await call.app[QUARANTINE].hide_server(server_name, call.admin, reason=reason)))
 
 
 async def unquarantine_server(call: Call) -> Done:
     """Show another server's media again."""
-    return Done(affected=int(await call.app[QUARANTINE].show_server(call.path["server_name"], call.admin)))
+    server_name, reason = call.path["server_name"], _reason(call)
+    return Done(affected=int(await call.app[QUARANTINE].show_server(server_name, call.admin, reason=reason)))
 
 
 def _mxc(call: Call) -> Mxc:
-    """Read the address, which must be within the admin's reach."""
-    mxc = parse_mxc(call.path["server_name"], call.path["media_id"])
-    call.app[ADMINS].check_reach(call.admin, mxc)
-    return mxc
+    return parse_mxc(call.path["server_name"], call.path["media_id"])
 
 
 async def _known(call: Call) -> Mxc:
     mxc = _mxc(call)
-    await call.app[RECORDS].get_any(mxc)
+    await call.app[RECORDS].get_any(mxc, None)
     return mxc
+
+
+def _reason(call: Call) -> str | None:
+    return call.body(Reason).reason
+
+
+def _done(outcome: Outcome) -> Done:
+    return Done(affected=outcome.affected, left_out=outcome.left_out)
 
 
 def _shape(record: MediaRecord) -> MediaShape:

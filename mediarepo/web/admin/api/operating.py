@@ -94,14 +94,14 @@ async def run_retention(call: Call) -> TaskShape:
 async def arm_retention(call: Call) -> Done:
     """Let a policy be carried out regularly; it must have been planned as it reads."""
     retention = call.app[RETENTION]
-    await retention.arm(retention.policy(call.path["policy"]), call.admin.name)
+    await retention.arm(retention.policy(call.path["policy"]), call.admin.name, **_from(call))
     return Done(affected=0)
 
 
 async def disarm_retention(call: Call) -> Done:
     """Let a policy be carried out no more."""
     retention = call.app[RETENTION]
-    await retention.disarm(retention.policy(call.path["policy"]), call.admin.name)
+    await retention.disarm(retention.policy(call.path["policy"]), call.admin.name, **_from(call))
     return Done(affected=0)
 
 
@@ -125,7 +125,7 @@ async def add_task(call: Call) -> TaskShape:
 
 async def cancel_task(call: Call) -> TaskShape:
     """Stop a task at its next step."""
-    return _task(await call.app[TASKS].cancel(_task_id(call), call.admin.name))
+    return _task(await call.app[TASKS].cancel(_task_id(call), call.admin.name, **_from(call)))
 
 
 async def audit(call: Call) -> AuditAnswer:
@@ -145,7 +145,7 @@ async def failed_items(call: Call) -> FailedItemsAnswer:
 async def retry_failed_items(call: Call) -> Done:
     """Have failed items tried again at their queue's next turn, rather than when their back-off ends."""
     wanted = call.body(RetryFailedItems)
-    count = await call.app[FAILED_ITEMS].retry(call.admin.name, queue=wanted.queue, key=wanted.item_key)
+    count = await call.app[FAILED_ITEMS].retry(call.admin.name, queue=wanted.queue, key=wanted.item_key, **_from(call))
     return Done(affected=count)
 
 
@@ -154,8 +154,13 @@ async def jobs(call: Call) -> JobsAnswer:
     return JobsAnswer(jobs=[JobShape(**asdict(one)) for one in await call.app[JOBS].read()])
 
 
+def _from(call: Call) -> dict[str, str | None]:
+    """Say where a request comes from, for the audit log."""
+    return {"client_address": call.admin.client_address}
+
+
 async def _begin(call: Call, kind: str, arguments: dict[str, Any]) -> TaskShape:
-    return _task(await call.app[TASKS].add(kind, arguments, created_by=call.admin.name, homeserver=None))
+    return _task(await call.app[TASKS].add(kind, arguments, created_by=call.admin.name, homeserver=None, **_from(call)))
 
 
 def _task(task: Task) -> TaskShape:

@@ -205,6 +205,8 @@ class AuditShape(Shape):
     """Why."""
     affected: int
     """How many media that concerned."""
+    client_address: str | None
+    """Where the request came from; none: a command, or before this was kept."""
 
 
 class AuditAnswer(Shape):

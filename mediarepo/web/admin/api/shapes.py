@@ -1,6 +1,8 @@
 """What the admin API takes and gives for media; its OpenAPI document is made of these."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mediarepo.model.media import MediaState
 from mediarepo.model.searching import SearchOrder
@@ -23,7 +25,18 @@ class Done(Shape):
     """What was done has been done."""
 
     affected: int
-    """How many media it concerned."""
+    """How many media it changed, as far as one's own reach goes."""
+    left_out: dict[str, int] = {}
+    """How many it left out, by reason: protected, out_of_reach, held, unknown; still_in_force: others set it too.
+
+    Left out itself when there is nothing to say."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        if not self.left_out:
+            del document["left_out"]
+        return document
 
 
 class Reason(Shape):

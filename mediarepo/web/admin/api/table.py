@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mediarepo.model.authority import Action, Thing
 from mediarepo.web.admin.api import media, operating
 from mediarepo.web.admin.api.endpoints import PREFIX, Call, Endpoint
 from mediarepo.web.admin.api.openapi import openapi_document
@@ -36,9 +37,12 @@ from mediarepo.web.admin.api.shapes import (
     Reason,
     Shape,
 )
+from mediarepo.web.authority import Asks
 from mediarepo.web.wire.responses import json_response
 
 _MEDIA = "/media/{server_name}/{media_id}"
+_SERVERS = "/quarantine/servers"
+_SERVER = f"{_SERVERS}/{{server_name}}"
 
 
 def _of(
@@ -46,12 +50,12 @@ def _of(
     path: str,
     handler: Callable[[Call], Awaitable[Shape]],
     answer: type[Shape],
+    asks: tuple[Action, Thing],
     *,
     query: type[Shape] = Nothing,
     body: type[Shape] = Nothing,
-    operators_only: bool = False,
 ) -> Endpoint:
-    """Make an endpoint; its handler's docstring is its summary."""
+    """Make an endpoint; its handler's docstring is its summary, media and users in its path are its things."""
     return Endpoint(
         method=method,
         path=path,
@@ -60,56 +64,65 @@ def _of(
         answer=answer,
         query=query,
         body=body,
-        operators_only=operators_only,
+        asks=Asks(*asks, of_path="{media_id}" in path or "{user_id}" in path),
     )
 
 
+def _mark(name: str, handler: Callable[[Call], Awaitable[Shape]], action: Action) -> Endpoint:
+    """Make an endpoint for something that can be wanted of single media."""
+    return _of("POST", f"{_MEDIA}/{name}", handler, Done, (action, Thing.OWN_MEDIA), body=Reason)
+
+
+_SEE = (Action.SEE, Thing.OWN_MEDIA)
+_READ_RETENTION, _CHANGE_RETENTION = (Action.READ, Thing.RETENTION), (Action.CHANGE, Thing.RETENTION)
+_READ_TASKS, _CHANGE_TASKS = (Action.READ, Thing.TASK), (Action.CHANGE, Thing.TASK)
+
 ENDPOINTS = (
-    _of("GET", "/media", media.search, MediaPage, query=MediaQuery),
-    _of("GET", _MEDIA, media.get, MediaShape),
-    _of("DELETE", _MEDIA, media.delete, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/restore", media.restore, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/hold", media.hold, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/release", media.release, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/pin", media.pin, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/unpin", media.unpin, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/quarantine", media.quarantine, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/unquarantine", media.unquarantine, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/protect", media.protect, Done, body=Reason),
-    _of("POST", f"{_MEDIA}/unprotect", media.unprotect, Done, body=Reason),
-    _of("POST", "/users/{user_id}/quarantine", media.quarantine_user, Done),
-    _of("GET", "/quarantine/servers", media.hidden_servers, HiddenServers),
-    _of("POST", "/quarantine/servers/{server_name}", media.quarantine_server, Done, body=Reason, operators_only=True),
-    _of("DELETE", "/quarantine/servers/{server_name}", media.unquarantine_server, Done, operators_only=True),
-    _of("GET", "/usage", operating.usage, UsageAnswer, query=UsageQuery),
-    _of("GET", "/stores", operating.stores, StoresAnswer, operators_only=True),
-    _of("GET", "/retention", operating.policies, PoliciesAnswer, operators_only=True),
-    _of("POST", "/retention/{policy}/plan", operating.plan_retention, TaskShape, operators_only=True),
-    _of("POST", "/retention/{policy}/run", operating.run_retention, TaskShape, operators_only=True),
-    _of("POST", "/retention/{policy}/arm", operating.arm_retention, Done, operators_only=True),
-    _of("POST", "/retention/{policy}/disarm", operating.disarm_retention, Done, operators_only=True),
-    _of("GET", "/tasks", operating.list_tasks, TasksAnswer, query=PageQuery, operators_only=True),
-    _of("POST", "/tasks", operating.add_task, TaskShape, body=NewTask, operators_only=True),
-    _of("GET", "/tasks/{task_id}", operating.get_task, TaskShape, operators_only=True),
-    _of("POST", "/tasks/{task_id}/cancel", operating.cancel_task, TaskShape, operators_only=True),
-    _of("GET", "/audit", operating.audit, AuditAnswer, query=AuditQuery),
+    _of("GET", "/media", media.search, MediaPage, _SEE, query=MediaQuery),
+    _of("GET", _MEDIA, media.get, MediaShape, _SEE),
+    _of("DELETE", _MEDIA, media.delete, Done, (Action.DELETE, Thing.OWN_MEDIA), body=Reason),
+    _mark("restore", media.restore, Action.RESTORE),
+    _mark("hold", media.hold, Action.HOLD),
+    _mark("release", media.release, Action.RELEASE),
+    _mark("pin", media.pin, Action.PIN),
+    _mark("unpin", media.unpin, Action.UNPIN),
+    _mark("quarantine", media.quarantine, Action.HIDE),
+    _mark("unquarantine", media.unquarantine, Action.UNHIDE),
+    _mark("protect", media.protect, Action.PROTECT),
+    _mark("unprotect", media.unprotect, Action.UNPROTECT),
     _of(
-        "GET",
-        "/failed_items",
-        operating.failed_items,
-        FailedItemsAnswer,
-        query=FailedItemsQuery,
-        operators_only=True,
+        "POST",
+        "/users/{user_id}/quarantine",
+        media.quarantine_user,
+        Done,
+        (Action.HIDE, Thing.OWN_USER),
+        body=Reason,
     ),
+    _of("GET", _SERVERS, media.hidden_servers, HiddenServers, (Action.READ, Thing.SERVER)),
+    _of("POST", _SERVER, media.quarantine_server, Done, (Action.HIDE, Thing.SERVER), body=Reason),
+    _of("DELETE", _SERVER, media.unquarantine_server, Done, (Action.UNHIDE, Thing.SERVER), body=Reason),
+    _of("GET", "/usage", operating.usage, UsageAnswer, (Action.READ, Thing.USAGE), query=UsageQuery),
+    _of("GET", "/stores", operating.stores, StoresAnswer, (Action.READ, Thing.STORE)),
+    _of("GET", "/retention", operating.policies, PoliciesAnswer, _READ_RETENTION),
+    _of("POST", "/retention/{policy}/plan", operating.plan_retention, TaskShape, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/run", operating.run_retention, TaskShape, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/arm", operating.arm_retention, Done, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/disarm", operating.disarm_retention, Done, _CHANGE_RETENTION),
+    _of("GET", "/tasks", operating.list_tasks, TasksAnswer, _READ_TASKS, query=PageQuery),
+    _of("POST", "/tasks", operating.add_task, TaskShape, _CHANGE_TASKS, body=NewTask),
+    _of("GET", "/tasks/{task_id}", operating.get_task, TaskShape, _READ_TASKS),
+    _of("POST", "/tasks/{task_id}/cancel", operating.cancel_task, TaskShape, _CHANGE_TASKS),
+    _of("GET", "/audit", operating.audit, AuditAnswer, (Action.READ, Thing.AUDIT), query=AuditQuery),
+    _of("GET", "/failed_items", operating.failed_items, FailedItemsAnswer, _READ_TASKS, query=FailedItemsQuery),
     _of(
         "POST",
         "/failed_items/retry",
         operating.retry_failed_items,
         Done,
+        _CHANGE_TASKS,
         body=RetryFailedItems,
-        operators_only=True,
     ),
-    _of("GET", "/jobs", operating.jobs, JobsAnswer, operators_only=True),
+    _of("GET", "/jobs", operating.jobs, JobsAnswer, _READ_TASKS),
 )
 """All of them."""
 

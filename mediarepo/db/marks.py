@@ -1,0 +1,169 @@
+"""Marks on media: what somebody wants of them, who may lift that, and whom a quarantine hides them from.
+
+Media are hidden by their address, by their content's hash, by their blob while the hash is not known for certain, and
+with their whole server. Each of these rows but the last has a scope: all, or one homeserver. The fragments here are
+for queries that name media `m` (and their blob `b`); own media are judged by their own homeserver's rows, other
+servers' media by those of the homeserver whose user looks.
+"""
+
+from collections.abc import Sequence
+
+from mediarepo.db.audit import write_entry
+from mediarepo.db.clock import NOW_MS
+from mediarepo.db.connections import Connection, Database
+from mediarepo.errors import ForbiddenError
+from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
+from mediarepo.model.mxc import Mxc
+from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
+
+SET_ABOVE = "the operator, or a homeserver that shares this, has set it: only they, or the operator, lift it"
+
+_OF_CONTENT = f"q.sha256 = b.sha256 AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}"
+_KEY = "{0}.server_name = {1}.server_name AND {0}.media_id = {1}.media_id AND {0}.kind = '{2}'"
+
+
+def sees(row: str, viewer: str | None = None, *, media: str = "m") -> str:
+    """Say that a row counts for media: for all, for their own homeserver, or for the viewer's.
+
+    `viewer` is an SQL expression for a homeserver's name; NULL in it, or None, stands for all homeservers together.
+    """
+    for_viewer = "true" if viewer is None else f"({viewer} IS NULL OR {row}.scope = {viewer})"
+    return f"({row}.scope IN ('', {media}.server_name) OR (m.remote IS NOT FALSE AND {for_viewer}))"
+
+
+def _spared(row: str, viewer: str | None, media: str) -> str:
+    """Say that media are protected against a row: by the operator, or by a homeserver that it counts for."""
+    return f"""EXISTS (SELECT FROM media_mark p WHERE {_KEY.format("p", media, MarkKind.PROTECTION)}
+        AND (p.owner = '' OR ({row}.owner <> '' AND {sees("p", viewer, media=media)})))"""
+
+
+def hidden(viewer: str | None = None, *, media: str = "m") -> str:
+    """Say whether media are quarantined, in whichever way, for whoever looks."""
+    return f"""(EXISTS (SELECT FROM media_mark h
+            WHERE {_KEY.format("h", media, MarkKind.QUARANTINE)} AND {sees("h", viewer, media=media)})
+        OR EXISTS (SELECT FROM quarantined_hash q WHERE {_OF_CONTENT}
+            AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
+        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id
+            AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
+        OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = {media}.server_name))"""  # noqa: S608 - static text
+
+
+def suspect(viewer: str | None = None, *, media: str = "m") -> str:
+    """Say whether content may be hidden whose hash nobody here has computed."""
+    return f"""(b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
+        AND EXISTS (SELECT FROM quarantined_hash q WHERE (q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)
+            AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)}))"""
+
+
+def quarantined_by(viewer: str | None = None) -> str:
+    """Name who hid media, in whichever way; NULL when nobody did."""
+    return f"""coalesce(
+        (SELECT h.set_by FROM media_mark h WHERE {_KEY.format("h", "m", MarkKind.QUARANTINE)} AND {sees("h", viewer)}
+            ORDER BY h.owner LIMIT 1),
+        (SELECT q.quarantined_by FROM quarantined_hash q WHERE {_OF_CONTENT} AND {sees("q", viewer)}
+            AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
+        (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id AND {sees("q", viewer)}
+            AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
+        (SELECT q.quarantined_by FROM quarantined_server_name q WHERE q.server_name = m.server_name))"""  # noqa: S608 - static text
+
+
+def marked_by(kind: MarkKind, viewer: str | None = None) -> str:
+    """Name who set a mark; NULL when nobody did."""
+    return f"""(SELECT k.set_by FROM media_mark k WHERE {_KEY.format("k", "m", kind)} AND {sees("k", viewer)}
+        ORDER BY k.owner LIMIT 1)"""  # noqa: S608 - static text
+
+
+def marked(kind: MarkKind, *, media: str = "m") -> str:
+    """Say whether anybody set a mark."""
+    return f"EXISTS (SELECT FROM media_mark k WHERE {_KEY.format('k', media, kind)})"
+
+
+async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, deed: Deed) -> None:
+    """Set marks in the name of who acts; marks that stand already stay as they are."""
+    await connection.execute(
+        f"""INSERT INTO media_mark (server_name, media_id, kind, owner, scope, set_by, reason, created_ts)
+            SELECT s, i, $3, $4, $4, $5, $6, {NOW_MS} FROM unnest($1::text[], $2::text[]) AS n (s, i)
+            ORDER BY 1, 2 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+        *columns(mxcs),
+        kind,
+        deed.owner,
+        deed.by,
+        deed.reason,
+    )
+
+
+async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> None:
+    """Hide content by its hash, which is known by now, as it was hidden by its blob."""
+    await connection.execute(
+        """INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts, owner, scope)
+           SELECT $2, b.size_bytes, q.quarantined_by, q.reason, q.created_ts, q.owner, q.scope
+           FROM quarantined_blob q JOIN blob b USING (blob_id)
+           WHERE blob_id = $1 AND b.size_bytes >= $3 ORDER BY q.owner, q.scope ON CONFLICT DO NOTHING""",
+        blob_id,
+        sha256,
+        SMALLEST_HIDDEN_BYTES,
+    )
+
+
+def columns(mxcs: Sequence[Mxc]) -> tuple[list[str], list[str]]:
+    """Split addresses for unnest()."""
+    return [mxc.server_name for mxc in mxcs], [mxc.media_id for mxc in mxcs]
+
+
+class MarkTable:
+    """Sets and lifts protection, legal holds and pins, each deed with its line in the audit log."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, mxc: Mxc, kind: MarkKind, deed: Deed) -> Outcome:
+        """Set a mark on media that there are; what others set stays beside it."""
+        async with self._database.transaction() as connection:
+            known = await connection.fetchval(
+                "SELECT true FROM media WHERE server_name = $1 AND media_id = $2 AND state <> 'tombstone' FOR UPDATE",
+                mxc.server_name,
+                mxc.media_id,
+            )
+            if known:
+                await set_mark(connection, [mxc], kind, deed)
+            outcome = Outcome(1) if known else Outcome(0, {LeftOut.UNKNOWN: 1})
+            await write_entry(connection, deed, str(mxc), outcome.affected)
+        return outcome
+
+    async def lift(self, mxc: Mxc, kind: MarkKind, deed: Deed) -> Outcome:
+        """Lift one's own mark; the operator, who stands above, lifts others' where there is none of his own.
+
+        ForbiddenError when only the operator set one, and somebody else asks.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "SELECT FROM media WHERE server_name = $1 AND media_id = $2 FOR UPDATE", mxc.server_name, mxc.media_id
+            )
+            affected = await self._lift(connection, mxc, kind, deed.owner)
+            if not affected and deed.by_operator:
+                affected = await self._lift(connection, mxc, kind, None)
+            rest = await connection.fetchval(
+                """SELECT count(*) FROM media_mark k JOIN media m USING (server_name, media_id)
+                   WHERE k.server_name = $1 AND k.media_id = $2 AND k.kind = $3
+                       AND ($4 = '' OR k.owner IN ('', m.server_name))""",
+                mxc.server_name,
+                mxc.media_id,
+                kind,
+                deed.owner,
+            )
+            if rest and not affected and not deed.by_operator:
+                raise ForbiddenError(SET_ABOVE)
+            await write_entry(connection, deed, str(mxc), int(affected > 0))
+        return Outcome(int(affected > 0), {LeftOut.STILL_IN_FORCE: 1} if rest else {})
+
+    @staticmethod
+    async def _lift(connection: Connection, mxc: Mxc, kind: MarkKind, owner: str | None) -> int:
+        tag = await connection.execute(
+            """DELETE FROM media_mark WHERE server_name = $1 AND media_id = $2 AND kind = $3
+                   AND ($4::text IS NULL OR owner = $4)""",
+            mxc.server_name,
+            mxc.media_id,
+            kind,
+            owner,
+        )
+        return int(tag.rpartition(" ")[2])

@@ -1,0 +1,61 @@
+"""Marks on media: who wants them hidden, spared, held or pinned, and for whom."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+OPERATOR = ""
+"""The owner of what the operator set, and the scope of what counts for all homeservers."""
+
+
+class MarkKind(StrEnum):
+    """What can be wanted of single media."""
+
+    QUARANTINE = "quarantine"
+    PROTECTION = "protection"
+    HOLD = "hold"
+    PIN = "pin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """An act of an admin, as it is carried out and written down in one transaction.
+
+    `owner` is the homeserver that acts, or OPERATOR. `at` are the homeservers in whose audit stands what concerns all
+    that share the repository. `client_address` is where the request came from, None for the command line.
+    """
+
+    by: str
+    owner: str
+    action: str
+    at: tuple[str, ...] = ()
+    reason: str | None = None
+    client_address: str | None = None
+
+    @property
+    def by_operator(self) -> bool:
+        """Whether the operator acts."""
+        return self.owner == OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an act: how many media it changed within the actor's reach, and how many it left out, by reason."""
+
+    affected: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        names = {*self.left_out, *other.left_out}
+        counts = {name: self.left_out.get(name, 0) + other.left_out.get(name, 0) for name in sorted(names)}
+        return Outcome(self.affected + other.affected, counts)
+
+
+class LeftOut(StrEnum):
+    """Why an act left media out."""
+
+    PROTECTED = "protected"
+    OUT_OF_REACH = "out_of_reach"
+    HELD = "held"
+    UNKNOWN = "unknown"
+    STILL_IN_FORCE = "still_in_force"
+    """Somebody else set the same, which stays."""
