@@ -44,13 +44,17 @@ class AuditLog:
         target: str | None = None,
         admin: str | None = None,
     ) -> list[AuditEntry]:
-        """Read entries, newest first, from below an id; of one homeserver, of one target, by one admin, or all."""
+        """Read entries, newest first, from below an id; of one homeserver, of one target, by one admin, or all.
+
+        "command line" as the admin stands for every system user at it.
+        """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT entry_id, created_ts, admin, homeserver, action, target, reason, affected, client_address
                    FROM audit_log
                    WHERE entry_id < $1 AND ($3::text IS NULL OR homeserver = $3)
-                       AND ($4::text IS NULL OR target = $4) AND ($5::text IS NULL OR admin = $5)
+                       AND ($4::text IS NULL OR target = $4)
+                       AND ($5::text IS NULL OR admin = $5 OR starts_with(admin, $5 || ' ('))
                    ORDER BY entry_id DESC LIMIT $2""",
                 before_id,
                 limit,

@@ -143,7 +143,7 @@ class QuarantineTable:
         """Read hidden hashes in their order, from behind one on; each once, whoever hid it."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT DISTINCT ON (sha256) sha256, quarantined_by, reason, created_ts, scope FROM quarantined_hash
+                """SELECT DISTINCT ON (sha256) sha256, quarantined_by, reason, created_ts FROM quarantined_hash
                    WHERE sha256 > $1 ORDER BY sha256, owner, scope LIMIT $2""",
                 after,
                 limit,

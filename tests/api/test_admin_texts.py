@@ -55,7 +55,9 @@ async def test_control_characters_are_refused_in_every_text_of_both_apis(tenants
         escaped, plain = f"a%{ord(character.encode('latin-1')):02X}b", endpoint.path.format(**FILLED)
         if ord(character) > 0x7F:
             escaped = "a%C2%9Fb"
-        asked = [(plain + f"?{name}={escaped}", None) for name in (*endpoint.query.model_fields, "reason")]
+        asked: list[tuple[str, Any]] = [
+            (plain + f"?{name}={escaped}", None) for name in (*endpoint.query.model_fields, "reason")
+        ]
         asked += [
             (endpoint.path.format(**{**FILLED, name: escaped}), None)
             for name in re.findall(r"\{(\w+)\}", endpoint.path)

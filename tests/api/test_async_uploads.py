@@ -196,9 +196,9 @@ async def test_news_between_the_first_look_and_the_wait_are_not_lost(pair: tuple
     table = two.repository.downloads.media
     look, looks = table.get, 0
 
-    async def filled_after_the_look(mxc: object) -> object:
+    async def filled_after_the_look(mxc: object, viewer: str) -> object:
         nonlocal looks
-        media = await look(mxc)  # type: ignore[arg-type]
+        media = await look(mxc, viewer)  # type: ignore[arg-type]
         looks += 1
         if looks == 2:  # the look within the watch still saw nothing; content and its news come right now
             await put(one, media_id)

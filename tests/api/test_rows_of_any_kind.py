@@ -41,11 +41,8 @@ ROW = st.fixed_dictionaries(
         | st.sampled_from(["a\r\nb", '"', "%", "x" * 5000, "\x7f", "\u202e", "é", " "]),
         "created_ts": times | st.sampled_from([0, -1, 1_500_000_000, 9_000_000_000_000_000]),
         "uploaded_by": st.none() | texts,
-        "quarantine_reason": st.none() | texts,
-        "pinned_by": st.none() | texts,
         "revision": st.integers(-(2**31), 2**31 - 2),
         "authenticated": st.booleans(),
-        "protected": st.booleans(),
     }
 )
 PLAIN: dict[str, Any] = {
@@ -53,11 +50,8 @@ PLAIN: dict[str, Any] = {
     "upload_name": None,
     "created_ts": 1,
     "uploaded_by": None,
-    "quarantine_reason": None,
-    "pinned_by": None,
     "revision": 1,
     "authenticated": True,
-    "protected": False,
 }
 
 

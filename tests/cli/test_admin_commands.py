@@ -1,4 +1,5 @@
 import asyncio
+import getpass
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -61,7 +62,7 @@ async def test_media_are_looked_at_deleted_restored_and_held(shell: Shell) -> No
     assert [one.exit_code for one in (deleted, restored, held, refused, released)] == [0, 0, 0, 1, 0]
     assert (gone, there, "legal hold" in refused.stderr) == (404, 200, True)
     log = await shell.own.rows("SELECT admin, action, reason FROM audit_log ORDER BY entry_id LIMIT 1")
-    assert tuple(log[0]) == ("command line", "delete", "spam")
+    assert tuple(log[0]) == (f"command line ({getpass.getuser()})", "delete", "spam")
 
 
 @pytest.mark.parametrize("way", ["add", "import"])
@@ -91,7 +92,10 @@ async def test_content_is_hidden_by_address_and_by_hash_and_lists_travel(shell: 
     imported = await shell.run("quarantine", "import", str(tmp_path / "list"))
 
     assert (added.exit_code, "2 media hidden" in added.stdout, hidden) == (0, True, [404, 404])
-    assert (exported.stdout, with_facts["quarantined_by"]) == (f"{SHA256}\n", "command line")
+    assert (exported.stdout, with_facts["quarantined_by"]) == (
+        f"{SHA256}\n",
+        f"command line ({getpass.getuser()})",
+    )
     assert (removed.exit_code, shown) == (0, [200, 200])
     assert imported.stdout == "2 hashes hidden, 0 were hidden before\n"
     assert [await shell.status(one) for one in (first, copy)] == [404, 404]

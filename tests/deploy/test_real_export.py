@@ -152,7 +152,7 @@ async def fill(world: World) -> dict[str, list[str]]:
         await world.leaving.hide(media_id)
     for media_id in made["open"]:
         await world.leaving.change(media_id, "authenticated = false")
-    await world.leaving.change(made["protected"][0], "protected = true")
+    await world.leaving.own.mark(made["protected"][0], "protection")
     await world.leaving.change(made["remote"][0], f"server_name = '{REMOTE}', remote = true, uploaded_by = NULL")
     return made
 

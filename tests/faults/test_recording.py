@@ -44,7 +44,7 @@ def remote(mxc: Mxc, lease: Lease) -> NewMedia:
 
 
 async def read(own: Installation, mxc: Mxc) -> Media:
-    media = await MediaTable(own.repository.foundation.database).get(mxc)
+    media = await MediaTable(own.repository.foundation.database).get(mxc, ELSEWHERE)
     assert media is not None
     return media
 

@@ -233,8 +233,8 @@ async def test_a_block_that_conduit_lifts_is_lifted_here_unless_an_admin_decided
         addresses = [f"b.test\xff{name}".encode("latin-1") for name in ("kept", "lifted", "hidden", "shown")]
         block(tmp_path, *addresses)
         await moving.run(status=2)
-        await moving.own.rows("UPDATE media SET quarantined_by = '@admin:a.test' WHERE media_id = 'hidden'")
-        await moving.own.rows("UPDATE media SET quarantined_by = NULL WHERE media_id = 'shown'")
+        await moving.own.mark("hidden", "quarantine", by="@admin:a.test")
+        await moving.own.rows("DELETE FROM media_mark WHERE media_id = 'shown'")
         block(tmp_path, *addresses[1:3], unblock=True)
         await moving.run(status=2)
         media = await moving.media()

@@ -27,7 +27,7 @@ class Collected:
         self.data += data
 
 
-async def rest_from_storage(offset: int, sink: Sink) -> None:
+async def rest_from_storage(offset: int, sink: Sink, _viewer: str) -> None:
     await sink.write(WHOLE[offset:])
 
 
@@ -50,7 +50,7 @@ def tee(window_bytes: int | None = None) -> Tee:
 @pytest.mark.parametrize("window_bytes", [None, 512, 2000])
 async def test_every_reader_gets_every_byte_once(window_bytes: int | None) -> None:
     arriving, clients = tee(window_bytes), [Collected() for _ in range(5)]
-    tasks = [asyncio.create_task(arriving.send_to(client)) for client in clients]
+    tasks = [asyncio.create_task(arriving.seen_by("a.test").send_to(client)) for client in clients]
 
     for piece in PIECES:
         arriving.add(piece)
@@ -65,7 +65,7 @@ async def test_every_reader_gets_every_byte_once(window_bytes: int | None) -> No
 async def test_a_reader_who_falls_behind_gets_the_rest_from_storage_and_holds_up_nobody() -> None:
     arriving, gate = tee(1024), asyncio.Event()
     slow, quick = Collected(gate), Collected()
-    tasks = [asyncio.create_task(arriving.send_to(client)) for client in (slow, quick)]
+    tasks = [asyncio.create_task(arriving.seen_by("a.test").send_to(client)) for client in (slow, quick)]
 
     for piece in PIECES:
         arriving.add(piece)
@@ -92,7 +92,7 @@ async def test_memory_is_kept_to_the_window_even_when_nobody_reads() -> None:
 
 async def test_what_fails_fails_for_those_who_have_not_all_bytes() -> None:
     arriving, client = tee(), Collected()
-    task = asyncio.create_task(arriving.send_to(client))
+    task = asyncio.create_task(arriving.seen_by("a.test").send_to(client))
     arriving.add(PIECES[0])
     await client.began.wait()
     arriving.fail(NotFoundError("gone"))
@@ -109,7 +109,7 @@ async def test_a_failure_after_the_last_byte_concerns_nobody_who_reads_from_memo
         arriving.add(piece)
     arriving.end()
     arriving.fail(NotFoundError("storing failed"))
-    await arriving.send_to(client)
+    await arriving.seen_by("a.test").send_to(client)
 
     assert client.data == WHOLE
 
@@ -117,7 +117,7 @@ async def test_a_failure_after_the_last_byte_concerns_nobody_who_reads_from_memo
 async def test_an_empty_body_is_a_whole_body() -> None:
     arriving, client = tee(), Collected()
     arriving.end()
-    await arriving.send_to(client)
+    await arriving.seen_by("a.test").send_to(client)
 
     assert client.data == b""
 
@@ -128,7 +128,7 @@ async def test_what_is_dropped_comes_from_storage() -> None:
         arriving.add(piece)
     arriving.end()
     arriving.drop()
-    await arriving.send_to(client)
+    await arriving.seen_by("a.test").send_to(client)
 
     assert client.data == WHOLE
 
