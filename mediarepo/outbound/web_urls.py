@@ -79,7 +79,7 @@ def _read(text: str, base: str | None) -> WebUrl:
         raise _bad("no port")
     whole = parsed.href.partition("#")[0]
     query = whole.partition("?")[2] if "?" in whole else None
-    path = _path(_plainer(parsed.pathname))
+    path = _path(_plainer(parsed.pathname)).replace("|", "%7C")  # as Chromium sends it
     found = WebUrl(scheme, _host(parsed.hostname), port, path, None if query is None else _plainer(query))
     if len(found.text) > MAX_WEB_URL_CHARS:
         raise _bad("a URL that is too long")

@@ -86,7 +86,7 @@ async def test_what_every_browser_shows_is_previewed(own: Installation, site: Ra
     [
         ("loc-utf8", "/seite-gr%C3%B6%C3%9Fe-%D0%B6", "Target page"),
         ("loc-space", "/with%20space%20here?q=a%20b", "Target page"),
-        ("loc-quot", "/t%22arget|x%7By%7D%5E", "Target page"),
+        ("loc-quot", "/t%22arget%7Cx%7By%7D%5E", "Target page"),
     ],
 )
 async def test_a_location_is_followed_as_browsers_spell_it(

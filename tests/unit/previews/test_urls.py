@@ -36,7 +36,7 @@ from mediarepo.previews.urls import parse_preview_url, resolved
         ("https://fa\u00df.example/", "https://xn--fa-hia.example/"),
         ("https://a\u3002example\uff0eorg\uff61/", "https://a.example.org/"),
         ("https://a_b.example/", "https://a_b.example/"),
-        ('https://example.org/t"a|x{y}^', "https://example.org/t%22a|x%7By%7D%5E"),
+        ('https://example.org/t"a|x{y}^', "https://example.org/t%22a%7Cx%7By%7D%5E"),
         ("https://example.org/?a[]=1&b={c}|d", "https://example.org/?a[]=1&b={c}|d"),
     ],
 )
