@@ -31,7 +31,7 @@ def generate(
 
 
 @keys_cli.command()
-def show(file: Annotated[Path, typer.Argument(help="signing.key or matrix_key.pem.")]) -> None:
+def show(file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")]) -> None:
     """Show ids and public keys, never the secret."""
     for number, key in enumerate(_read(file)):
         signs = "  (signs)" if number == 0 else ""
@@ -40,7 +40,7 @@ def show(file: Annotated[Path, typer.Argument(help="signing.key or matrix_key.pe
 
 @keys_cli.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="signing.key or matrix_key.pem.")],
+    file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")],
     to: Annotated[KeyFormat, typer.Option("--to", help="Whose file format.")],
     output: Output = None,
     force: Force = False,  # noqa: FBT002 - typer's way

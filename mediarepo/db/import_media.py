@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection
-from mediarepo.model.import_items import Entry, ItemMode, ItemState
+from mediarepo.model.import_items import Entry, ItemMode, ItemState, Reason
 from mediarepo.model.imports import MediaKind, SourceKey
 
 _ANY_TYPE = "application/octet-stream"
@@ -24,6 +24,8 @@ def media_state(entry: Entry) -> str | None:
         return "pending"
     if entry.content is not None:
         return "ready"
+    if entry.reason is Reason.THUMBNAIL:
+        return None
     if entry.media.quarantined_by is not None and entry.state is not ItemState.COMMITTED:
         return "missing"  # without content, but never to be fetched, or served from elsewhere
     if entry.state in {ItemState.MISSING, ItemState.MISMATCHED}:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from mediarepo.federation.signing import SigningKey, decode_base64, encode_base64
 
-_PEM = re.compile(r"-----BEGIN MATRIX PRIVATE KEY-----\s+(.*?)-----END MATRIX PRIVATE KEY-----", re.DOTALL | re.ASCII)
-_PEM_KEY_ID = re.compile(r"^Key-ID:\s*(\S+)\s*$", re.MULTILINE | re.ASCII)
+_PEM = re.compile(
+    r"-----BEGIN (MATRIX|MMR) PRIVATE KEY-----\s+(.*?)-----END \1 PRIVATE KEY-----", re.DOTALL | re.ASCII
+)
+_PEM_HEADER = re.compile(r"^([A-Za-z-]+):[ \t]*(\S*)[ \t]*\r?$", re.MULTILINE | re.ASCII)
+_MMR_VERSION = "1"
 _MAX_FILE_BYTES = 64 * 1024
 
 
@@ -21,10 +24,11 @@ class KeyFormat(StrEnum):
 
     SYNAPSE = "synapse"
     DENDRITE = "dendrite"
+    MATRIX_MEDIA_REPO = "matrix-media-repo"
 
 
 def read_keys(path: Path) -> list[SigningKey]:
-    """Read every key of a file, Synapse's signing.key or Dendrite's matrix_key.pem; the first one signs."""
+    """Read every key of a file: Synapse's signing.key, Dendrite's matrix_key.pem, matrix-media-repo's key; the first signs."""
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES).decode("utf-8")
@@ -47,13 +51,17 @@ def write_keys(keys: Sequence[SigningKey], key_format: KeyFormat) -> str:
     """Write keys as a homeserver reads them."""
     if key_format is KeyFormat.SYNAPSE:
         return "".join(f"{key.key_id.replace(':', ' ')} {encode_base64(key.seed)}\n" for key in keys)
+    if key_format is KeyFormat.MATRIX_MEDIA_REPO:
+        return "".join(_pem_block(key, "MMR", f"Key-ID: {key.key_id}\nVersion: {_MMR_VERSION}") for key in keys)
     if len(keys) != 1:
         raise KeyFileError("a matrix_key.pem holds exactly one key")
-    # Dendrite reads padded base64 here, and the headers up to an empty line
-    padded = encode_base64(keys[0].seed) + "="
-    return (
-        f"-----BEGIN MATRIX PRIVATE KEY-----\nKey-ID: {keys[0].key_id}\n\n{padded}\n-----END MATRIX PRIVATE KEY-----\n"
-    )
+    return _pem_block(keys[0], "MATRIX", f"Key-ID: {keys[0].key_id}")
+
+
+def _pem_block(key: SigningKey, kind: str, headers: str) -> str:
+    """Write a key as Go reads it: padded base64, and the headers up to an empty line."""
+    padded = encode_base64(key.seed) + "="
+    return f"-----BEGIN {kind} PRIVATE KEY-----\n{headers}\n\n{padded}\n-----END {kind} PRIVATE KEY-----\n"
 
 
 def _line_keys(text: str) -> list[SigningKey]:
@@ -70,10 +78,12 @@ def _line_keys(text: str) -> list[SigningKey]:
 
 def _pem_keys(text: str) -> list[SigningKey]:
     keys = []
-    for block in _PEM.findall(text):
-        key_id = _PEM_KEY_ID.search(block)
-        if key_id is None:
+    for kind, block in _PEM.findall(text):
+        headers = dict(_PEM_HEADER.findall(block))
+        if not headers.get("Key-ID"):
             raise ValueError("the PEM block has no Key-ID header")
+        if kind == "MMR" and headers.get("Version") != _MMR_VERSION:
+            raise ValueError(f"the key's format is of version {headers.get('Version')}, and only {_MMR_VERSION} is known")
         seed = "".join(line.strip() for line in block.splitlines() if ":" not in line)
-        keys.append(SigningKey(key_id[1], decode_base64(seed)))
+        keys.append(SigningKey(headers["Key-ID"], decode_base64(seed)))
     return keys

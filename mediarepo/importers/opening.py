@@ -60,7 +60,7 @@ def _dendrite(name: str, config: ImportConfig) -> OpenSource:
 
 
 def _matrix_media_repo(name: str, config: ImportConfig) -> OpenSource:
-    read = load_matrix_media_repo_config(_single(name, config))
+    read = load_matrix_media_repo_config(_single(name, config), base=_base(config))
     return OpenSource(MatrixMediaRepoSource(read, name=name, follow_links=config.follow_links), read.server_names)
 
 

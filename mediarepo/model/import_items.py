@@ -47,6 +47,8 @@ class ItemMode(StrEnum):
 class Reason(StrEnum):
     """Why a row was not taken as it is, for machines; the words beside it are for people."""
 
+    THUMBNAIL = "thumbnail"
+    HIDDEN_REMOVED = "hidden_removed"
     URL_PREVIEW = "url_preview"
     PREVIEW_EXPIRED = "preview_expired"
     PENDING_EXPIRED = "pending_expired"

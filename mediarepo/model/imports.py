@@ -20,6 +20,7 @@ class MediaKind(StrEnum):
     LOCAL = "local"
     REMOTE = "remote"
     URL_CACHE = "url_cache"
+    THUMBNAIL = "thumbnail"
 
 
 class SourceKey(NamedTuple):

@@ -22,7 +22,7 @@ def synapse_key(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("key_format", ["synapse", "dendrite"])
+@pytest.mark.parametrize("key_format", ["synapse", "dendrite", "matrix-media-repo"])
 def test_a_new_key_is_for_its_owners_eyes_only_and_never_overwritten(tmp_path: Path, key_format: str) -> None:
     path = tmp_path / "our.key"
 
@@ -52,6 +52,39 @@ def test_keys_survive_the_way_to_dendrite_and_back(synapse_key: Path, tmp_path: 
 
     assert pem.read_text().startswith("-----BEGIN MATRIX PRIVATE KEY-----\nKey-ID: ed25519:1\n\n")
     assert read_keys(back) == read_keys(synapse_key)
+
+
+MMR_KEYS = """-----BEGIN MMR PRIVATE KEY-----
+Key-ID: ed25519:e5d0oC
+Version: 1
+
+PJt0OaIImDJk8P/PDb4TNQHgI/1AA1C+AaQaABxAcgc=
+-----END MMR PRIVATE KEY-----
+-----BEGIN MMR PRIVATE KEY-----
+Key-ID: ed25519:CjtBYA
+Version: 1
+
+Xj/gSXAtSOTPG54sAWjm9BMVNX/Pa8ujIzwYbvLk7mM=
+-----END MMR PRIVATE KEY-----
+"""
+
+
+def test_keys_of_matrix_media_repo_are_read_and_survive_the_way_to_synapse_and_back(tmp_path: Path) -> None:
+    theirs, line, back = tmp_path / "mmr.key", tmp_path / "signing.key", tmp_path / "back.key"
+    theirs.write_text(MMR_KEYS)
+
+    assert keys("convert", theirs, "--to", "synapse", "--output", line).exit_code == 0
+    assert keys("convert", line, "--to", "matrix-media-repo", "--output", back).exit_code == 0
+
+    assert line.read_text().startswith("ed25519 e5d0oC PJt0OaIImDJk8P/PDb4TNQHgI/1AA1C+AaQaABxAcgc\n")
+    assert back.read_text() == MMR_KEYS
+
+
+def test_a_later_version_of_matrix_media_repos_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mmr.key"
+    path.write_text(MMR_KEYS.replace("Version: 1", "Version: 2"))
+
+    assert (keys("show", path).exit_code, "version 2" in keys("show", path).stderr) == (1, True)
 
 
 def test_the_homeservers_own_key_goes_on_signing_after_a_merge(synapse_key: Path, tmp_path: Path) -> None:

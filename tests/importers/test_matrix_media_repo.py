@@ -1,4 +1,4 @@
-"""Synthetic stores, after the source of matrix-media-repo 1.3: its binaries were not run."""
+"""Stores of the shape that matrix-media-repo 1.3 gave to one it made itself."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.matrix_media_repo.config import load_matrix_media_repo_config
+from mediarepo.importers.matrix_media_repo.config import FolderDatastore, load_matrix_media_repo_config
 from mediarepo.importers.matrix_media_repo.source import MatrixMediaRepoSource
 from mediarepo.importers.source import Source
 from mediarepo.model.imports import (
@@ -42,6 +42,8 @@ CREATE TABLE expiring_media (origin TEXT NOT NULL, media_id TEXT NOT NULL, user_
     expires_ts BIGINT NOT NULL);
 CREATE TABLE reserved_media (origin TEXT NOT NULL, media_id TEXT NOT NULL, reason TEXT NOT NULL);
 """
+OWN_ID = "1aecc6ec1a0a3b7a9ab1b6a8a4f0d2a1c07d1c3f1861297391472279552"
+"""An id as matrix-media-repo makes them."""
 DATA = {"one": b"content one", "two": b"content two!", "three": b"three", "gone": b"gone"}
 FILE_PLACE, LONG = "ab/cd/efghijklmnopqrstuvwxyzidv2fmt", "xY/restoftheobjectsname123idv2fmt"
 
@@ -72,6 +74,16 @@ async def make_database(arguments: dict[str, Any], *, later: bool) -> None:
         "INSERT INTO thumbnails VALUES"
         " ('mmr.test', 'one', 32, 32, 'crop', 'image/png', 5, 'thumbplace', 1, TRUE, 'x', 'objects')"
     )
+    for media_id, place, user, name in (
+        (OWN_ID, "thumbplace", "", ""),
+        ("2" + OWN_ID[1:], "orphanedthumb", "", ""),
+        ("taken", "thumbplace", "@u:mmr.test", "."),
+        ("imported", "imported", "", ""),
+    ):
+        await connection.execute(
+            "INSERT INTO media VALUES ('mmr.test', $1, $4, 'image/png', $3, $5, 5, $2, 1700000000001, FALSE, 'objects')",
+            *(media_id, place, user, name, hashlib.sha256(b"thumb").hexdigest()),
+        )
     if later:
         await connection.execute(
             "INSERT INTO media_attributes VALUES ('mmr.test', 'one', 'pinned'), ('mmr.test', 'two', 'none');"
@@ -97,6 +109,8 @@ async def source(
     await bucket.put(LONG, DATA["two"])
     await bucket.put("plainname", DATA["three"])
     await bucket.put("thumbplace", b"thumb")
+    await bucket.put("orphanedthumb", b"thumb")
+    await bucket.put("imported", b"thumb")
     await bucket.put("orphan", b"nobody's")
     config = tmp_path / "config"
     config.mkdir()
@@ -112,13 +126,16 @@ async def source(
     }
     dsn = f"postgres://mediarepo@/{arguments['database']}?host={arguments['host']}&port={arguments['port']}"
     main = {
-        "database": {"postgres": dsn},
-        "homeservers": [{"name": "mmr.test"}, {"name": "second.mmr.test"}],
-        "datastores": [{"type": "file", "id": "files", "opts": {"path": str(tmp_path / "files")}}],
+        "database": {"postgres": "postgres://nobody@nowhere.test/replaced"},
+        "homeservers": [{"name": "mmr.test"}],
+        "datastores": [{"type": "file", "id": "replaced", "opts": {"path": "/nowhere"}}],
     }
     (config / "main.yaml").write_text(yaml.safe_dump(main))
-    more = {"datastores": [{"type": "s3", "id": "objects", "opts": options}]}
-    (config / "z.yaml").write_text(yaml.safe_dump(more))
+    files = {"type": "file", "id": "files", "opts": {"path": "./files"}}
+    (config / "z").write_text(yaml.safe_dump({"database": {"postgres": dsn}, "datastores": [files]}))
+    own = {"homeserver": "second.mmr.test", "datastores": [{"type": "s3", "id": "objects", "opts": options}]}
+    (config / "second.yml").write_text(yaml.safe_dump(own))
+    (config / "folder.yaml").mkdir()
     async with MatrixMediaRepoSource(load_matrix_media_repo_config(config)) as source:
         yield source
 
@@ -134,7 +151,7 @@ async def test_every_row_comes_once_in_the_order_of_keys_and_goes_on_behind_any(
     general: Source = source
     media = [one async for one in general.media()]
 
-    assert len(media) == (8 if today else 7)
+    assert len(media) == (12 if today else 11)
     assert [one.key.order for one in media] == sorted(one.key.order for one in media)
     for number, one in enumerate(media):
         assert [other async for other in source.media(one.key)] == media[number + 1 :]
@@ -194,17 +211,31 @@ async def test_rows_meet_their_bytes_in_the_datastore_they_name(source: MatrixMe
         "lostplace": ResolutionState.UNREADABLE,
         "escape": ResolutionState.UNSAFE,
         "soon": ResolutionState.PENDING,
+        "taken": ResolutionState.FOUND,
+        "imported": ResolutionState.FOUND,
+        OWN_ID: ResolutionState.FOUND,
+        "2" + OWN_ID[1:]: ResolutionState.FOUND,
     }
     assert states == {name: state for name, state in expected.items() if today or name != "soon"}
     assert len([one for one in met if isinstance(one, Located)]) == len(states)
     assert {type(orphan) for orphan in orphans} == {FileBytes, ObjectBytes}
     assert len(orphans) == 2
     for one in met:
-        if isinstance(one, Located) and one.resolution.found is not None:
+        if isinstance(one, Located) and one.resolution.found is not None and one.media.sha256 is not None:
             data = b"".join([piece async for piece in source.open(one.resolution.found)])
             assert hashlib.sha256(data).digest() == one.media.sha256
         if isinstance(one, Located):
             assert (await source.locate(one.media)).state == one.resolution.state
+
+
+async def test_thumbnails_that_it_keeps_among_media_are_told_from_uploads_of_the_same_bytes(
+    source: MatrixMediaRepoSource,
+) -> None:
+    media = {one.media_id: one async for one in source.media()}
+
+    assert {one.media_id for one in media.values() if one.kind is MediaKind.THUMBNAIL} == {OWN_ID, "2" + OWN_ID[1:]}
+    assert media["taken"].upload_name is None
+    assert media["imported"].kind is MediaKind.LOCAL
 
 
 async def test_thumbnails_have_places_of_their_own(source: MatrixMediaRepoSource) -> None:
@@ -221,7 +252,7 @@ async def test_preflight_names_the_datastore_that_is_not_configured(source: Matr
     findings = await source.preflight()
 
     assert findings.problems == ["1 media lie in the datastore 'elsewhere', which is not configured"]
-    assert findings.counts == {"local": 6, "remote": 1}
+    assert findings.counts == {"local": 8, "remote": 1, "thumbnail": 2}
 
 
 def test_a_configuration_without_homeservers_is_refused(tmp_path: Path) -> None:
@@ -229,3 +260,53 @@ def test_a_configuration_without_homeservers_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SourceConfigError, match="homeservers"):
         load_matrix_media_repo_config(tmp_path / "config.yaml")
+
+
+def write(folder: Path, files: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, document in files.items():
+        (folder / name).write_text(yaml.safe_dump(document))
+    return folder
+
+
+def test_a_folder_is_read_file_after_file_and_later_keys_replace_earlier_ones_whole(tmp_path: Path) -> None:
+    first = {"type": "file", "id": "first", "forKinds": ["all"], "opts": {"path": "/srv/first"}}
+    second = {"type": "file", "id": "second", "opts": {"path": "/srv/second"}}
+    own = {"type": "file", "id": "own", "opts": {"path": "/srv/own"}}
+    config = write(
+        tmp_path / "config",
+        {
+            "10.yaml": {"database": {"postgres": "postgres://a/one"}, "datastores": [first], "homeservers": []},
+            "20.yml": {"datastores": [second], "homeservers": [{"name": "a.test"}]},
+            "9": {"database": {"postgres": "postgres://a/two"}},
+            "Z.conf": {"homeserver": "b.test", "datastores": [own, second], "database": {"postgres": "postgres://b/c"}},
+        },
+    )
+
+    read = load_matrix_media_repo_config(config)
+
+    assert read.server_names == {"a.test", "b.test"}
+    assert [one.datastore_id for one in read.datastores] == ["second", "own"]
+    assert "two" in str(read.database)
+
+
+@pytest.mark.parametrize("base", [None, "elsewhere"])
+def test_relative_folders_start_at_its_working_folder_or_at_its_configurations(tmp_path: Path, base: str | None) -> None:
+    document = {
+        "database": {"postgres": "postgres://a/one"},
+        "homeservers": [{"name": "a.test"}],
+        "datastores": [{"type": "file", "id": "files", "opts": {"path": "./media"}}],
+    }
+    config = write(tmp_path / "config", {"media-repo.yaml": document})
+    (tmp_path / "media").mkdir()
+    given = None if base is None else tmp_path / base
+
+    folders = [
+        one.folder
+        for path in (config, config / "media-repo.yaml")
+        for one in load_matrix_media_repo_config(path, base=given).datastores
+        if isinstance(one, FolderDatastore)
+    ]
+
+    expected = [tmp_path / "media", config / "media"] if given is None else [given / "media"] * 2
+    assert folders == expected

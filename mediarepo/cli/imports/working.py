@@ -11,7 +11,7 @@ from mediarepo.cli.showing import human_bytes, show_json, show_table
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_items import ItemState
-from mediarepo.model.imports import SAMPLES, Findings
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind
 from mediarepo.services.imports.planning import make_plan
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.pruning import PruneRefusedError
@@ -79,7 +79,7 @@ async def plan(imports: Imports, *, as_json: bool) -> int:
 
 
 def _expected(findings: Findings) -> Progress:
-    kinds = ("local", "remote", "url_cache")
+    kinds = [str(kind) for kind in MediaKind]
     return Progress(
         expected_rows=sum(findings.counts.get(kind, 0) for kind in kinds),
         expected_bytes=sum(findings.bytes.get(kind, 0) for kind in kinds),

@@ -1,5 +1,7 @@
 """What the configuration of matrix-media-repo tells about media."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +15,21 @@ _TRUE = frozenset({"1", "t", "true", "none"})
 
 @dataclass(frozen=True, slots=True)
 class FolderDatastore:
-    """A folder."""
+    """A folder; `kinds` are what it takes, as in local_media or all."""
 
     datastore_id: str
     folder: Path
+    kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class BucketDatastore:
-    """A bucket, whose keys are locations."""
+    """A bucket, whose keys are locations; new ones get a slash behind `prefix_length` characters."""
 
     datastore_id: str
     address: BucketAddress
+    kinds: frozenset[str] = frozenset()
+    prefix_length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,44 +42,77 @@ class MatrixMediaRepoConfig:
     unknown: tuple[str, ...] = ()
 
 
-def load_matrix_media_repo_config(path: Path) -> MatrixMediaRepoConfig:
-    """Read the configuration's file, or the *.yaml files of its folder, which may each name datastores."""
-    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-    documents = [load_files([file]) for file in files]
-    names = {
-        str(section(entry, "a homeserver").get("name"))
-        for document in documents
-        for entry in entries(document.get("homeservers"), "homeservers")
-    } | {str(document["homeserver"]) for document in documents if document.get("homeserver")}
-    datastores: dict[str, FolderDatastore | BucketDatastore] = {}
-    unknown: set[str] = set()
-    for document in documents:
-        for entry in entries(document.get("datastores"), "datastores"):
-            _add(section(entry, "a datastore"), datastores, unknown)
+def load_matrix_media_repo_config(path: Path, *, base: Path | None = None) -> MatrixMediaRepoConfig:
+    """Read the configuration's file, or its folder, as matrix-media-repo does.
+
+    Of a folder every file counts, whatever its name, in the order of names; a later file's top-level keys replace an
+    earlier one's. A file with `homeserver: NAME` is that homeserver's own and replaces nothing for others. Relative paths
+    start at `base`, the working folder of matrix-media-repo, or at the configuration's own folder.
+    """
+    main: dict[str, object] = {}
+    domains: dict[str, dict[str, object]] = {}
+    for file in _files(path):
+        document = load_files([file])
+        name = document.get("homeserver")
+        (domains.setdefault(name, {}) if isinstance(name, str) else main).update(document)
+    configured = [section(entry, "a homeserver") for entry in entries(main.get("homeservers"), "homeservers")]
+    names = {str(entry.get("name")) for entry in configured} | set(domains)
     if not names:
         raise SourceConfigError(f"{path} names no homeservers")
-    return MatrixMediaRepoConfig(frozenset(names), _database(documents, path), (*datastores.values(),), (*unknown,))
+    datastores: dict[str, FolderDatastore | BucketDatastore] = {}
+    unknown: set[str] = set()
+    for document in (main, *(domains[name] for name in sorted(domains))):
+        for entry in entries(document.get("datastores"), "datastores"):
+            _add(section(entry, "a datastore"), datastores, unknown, bases=_bases(path, base))
+    return MatrixMediaRepoConfig(frozenset(names), _database(main, path), (*datastores.values(),), (*unknown,))
 
 
-def _database(documents: list[dict[str, object]], path: Path) -> DatabaseAddress:
-    for document in documents:
-        dsn = text(section(document.get("database"), "database").get("postgres"))
-        if dsn is not None:
-            return postgres_address({"dsn": dsn})
-    raise SourceConfigError(f"{path} has no database.postgres")
+def _files(path: Path) -> list[Path]:
+    """List the files that matrix-media-repo reads; folders in its folder are passed over, links to them too."""
+    if not path.is_dir():
+        return [path]
+    try:
+        return sorted((file for file in path.iterdir() if not file.is_dir()), key=os.fsencode)
+    except OSError as exc:
+        raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
-def _add(entry: dict[str, object], datastores: dict[str, FolderDatastore | BucketDatastore], unknown: set[str]) -> None:
+def _bases(path: Path, base: Path | None) -> list[Path]:
+    """Name the folders at which relative paths may start; of a folder of files, its parent as well."""
+    if base is not None:
+        return [base]
+    return [path, path.parent] if path.is_dir() else [path.parent]
+
+
+def _database(main: dict[str, object], path: Path) -> DatabaseAddress:
+    dsn = text(section(main.get("database"), "database").get("postgres"))
+    if dsn is None:
+        raise SourceConfigError(f"{path} has no database.postgres")
+    return postgres_address({"dsn": dsn})
+
+
+def _add(
+    entry: dict[str, object],
+    datastores: dict[str, FolderDatastore | BucketDatastore],
+    unknown: set[str],
+    *,
+    bases: Sequence[Path],
+) -> None:
+    """Note a datastore; the first of an id counts."""
     options, kind, name = section(entry.get("opts"), "opts"), text(entry.get("type")), text(entry.get("id"))
     if name is None:
         raise SourceConfigError("a datastore has no id; matrix-media-repo 1.3 or later is needed")
+    if name in datastores:
+        return
+    kinds = frozenset(str(one) for one in entries(entry.get("forKinds"), "forKinds"))
     if kind == "file":
         folder = text(options.get("path"))
         if folder is None:
             raise SourceConfigError(f"the datastore {name} has no path")
-        datastores[name] = FolderDatastore(name, Path(folder))
+        places = [Path(os.path.abspath(one / folder)) for one in bases]  # noqa: PTH100 - links are judged later
+        datastores[name] = FolderDatastore(name, next((one for one in places if one.is_dir()), places[0]), kinds)
     elif kind == "s3":
-        datastores[name] = BucketDatastore(name, _bucket(name, options))
+        datastores[name] = BucketDatastore(name, _bucket(name, options), kinds, _prefix_length(options))
     else:
         unknown.add(str(kind))
 
@@ -91,3 +129,11 @@ def _bucket(name: str, options: dict[str, object]) -> BucketAddress:
         access_key_id=text(options.get("accessKeyId")),
         secret_access_key=text(options.get("accessSecret")),
     )
+
+
+def _prefix_length(options: dict[str, object]) -> int:
+    """Read a number of characters as Go does, to which anything else is none."""
+    try:
+        return max(0, int(text(options.get("prefixLength")) or 0))
+    except ValueError:
+        return 0

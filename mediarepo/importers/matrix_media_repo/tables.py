@@ -42,7 +42,21 @@ _JOINS = {
         f" LEFT JOIN restricted_media r ON r.origin = m.origin AND r.media_id = m.media_id AND {_RESTRICTED}",
     ),
 }
-_SHOWN = {name: name for name in (*_COLUMNS, *(column for column, _ in _JOINS.values()), "expires_ts", "pending")}
+_SHOWN = {
+    name: name
+    for name in (*_COLUMNS, *(column for column, _ in _JOINS.values()), "is_thumbnail", "expires_ts", "pending")
+}
+_NAMELESS = frozenset({"", ".", "/"})
+"""What it calls uploads without a name: the base name of nothing."""
+_NAMELESS_REMOTE = _NAMELESS | {"download"}
+_IS_THUMBNAIL = """(m.user_id = '' AND m.upload_name = '' AND (EXISTS (
+    SELECT 1 FROM thumbnails t WHERE t.datastore_id = m.datastore_id AND t.location = m.location)
+    OR (m.content_type LIKE 'image/%' AND length(m.media_id) BETWEEN 55 AND 60 AND m.media_id ~ '^[0-9a-f]+$')))"""
+"""Thumbnails are kept among media as well, by nobody and without a name.
+
+Such a row outlives the thumbnail's own when the media it was made of are purged. Its id tells then: matrix-media-repo
+makes ids of a SHA-1 and a snowflake, and all that users upload has a user.
+"""
 _NOT_YET = "NOT EXISTS (SELECT 1 FROM media m WHERE m.origin = e.origin AND m.media_id = e.media_id)"
 _TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT)"}
 
@@ -68,8 +82,13 @@ class MatrixMediaRepoTables:
         if not findings.usable:
             return
         names = ", ".join(f"{{{number}}}" for number in range(len(self._server_names)))
-        for kind, condition in (("local", f"origin IN ({names})"), ("remote", f"origin NOT IN ({names})")):
-            row = (await self._database.rows(select("media", _TOTALS, condition), *sorted(self._server_names)))[0]
+        kinds = {
+            "local": f"origin IN ({names}) AND NOT {_IS_THUMBNAIL}",
+            "remote": f"origin NOT IN ({names})",
+            "thumbnail": f"origin IN ({names}) AND {_IS_THUMBNAIL}",
+        }
+        for kind, condition in kinds.items():
+            row = (await self._database.rows(select("media m", _TOTALS, condition), *sorted(self._server_names)))[0]
             findings.counts[kind], findings.bytes[kind] = int(str(row["rows"])), int(str(row["bytes"]))
         if not findings.counts["local"] and findings.counts["remote"]:
             findings.problems.append("no media belong to the configured homeservers: their names must be wrong")
@@ -147,7 +166,7 @@ class MatrixMediaRepoTables:
         for table, (column, join) in _JOINS.items():
             columns[column] = column if await self._columns(table) else "NULL"
             joins += join if await self._columns(table) else ""
-        columns |= {"expires_ts": "CAST(NULL AS BIGINT)", "pending": "FALSE"}
+        columns |= {"is_thumbnail": _IS_THUMBNAIL, "expires_ts": "CAST(NULL AS BIGINT)", "pending": "FALSE"}
         expressions = ", ".join([*(f"{columns[name]} AS {name}" for name in _SHOWN), *more])
         return f"SELECT {expressions} FROM media m{joins}"  # noqa: S608 - all of it is ours
 
@@ -157,11 +176,11 @@ class MatrixMediaRepoTables:
         media = SourceMedia(
             server_name=server_name,
             media_id=key_text(row["media_id"]),
-            kind=MediaKind.LOCAL if server_name in self._server_names else MediaKind.REMOTE,
+            kind=self._kind(row),
             content_type=values.text("content_type") or None,
             size_bytes=values.size("size_bytes"),
             created_ts=values.integer("creation_ts"),
-            upload_name=values.text("upload_name") or None,
+            upload_name=self._upload_name(values.text("upload_name"), server_name),
             user_id=values.text("user_id") or None,
             last_access_ts=values.integer("last_access_ts"),
             quarantined_by=_QUARANTINED_BY if values.flag("quarantined") else None,
@@ -173,6 +192,16 @@ class MatrixMediaRepoTables:
             filesystem_id=_place(row),
         )
         return replace(media, repaired=tuple(values.repaired))
+
+
+    def _upload_name(self, name: str | None, server_name: str) -> str | None:
+        nameless = _NAMELESS if server_name in self._server_names else _NAMELESS_REMOTE
+        return None if name in nameless else name
+
+    def _kind(self, row: Row) -> MediaKind:
+        if key_text(row["origin"]) not in self._server_names:
+            return MediaKind.REMOTE
+        return MediaKind.THUMBNAIL if row["is_thumbnail"] else MediaKind.LOCAL
 
 
 def _place(row: Row) -> str | None:

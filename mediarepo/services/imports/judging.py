@@ -138,6 +138,9 @@ class Judge:
                 return self._pending(media)
             case ResolutionState.MISMATCH:
                 return self._mismatched(media, resolution)
+            case ResolutionState.MISSING if media.quarantined_by is not None:
+                words = "it is hidden at the source, and its content was removed there"
+                return _entry(media, ItemState.SKIPPED, Reason.HIDDEN_REMOVED, words)
             case state:
                 return _entry(media, *_ENDS[state], resolution.words)
 
@@ -147,6 +150,8 @@ class Judge:
             parse_mxc(media.server_name, media.media_id)
         except InvalidParamError as exc:
             return _entry(media, ItemState.SKIPPED, Reason.NO_MXC, exc.message)
+        if media.kind is MediaKind.THUMBNAIL:
+            return _entry(media, ItemState.SKIPPED, Reason.THUMBNAIL, "it is a thumbnail of other media")
         if known.media_state is not None and not known.is_ours:
             return _entry(media, ItemState.SKIPPED, Reason.EXISTS_HERE, "it was uploaded or fetched here")
         if known.media_state in _GONE_HERE:

@@ -17,7 +17,7 @@ from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import ImportSource, LedgerOrphan
-from mediarepo.model.imports import Located, Orphan, ResolutionState
+from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState
 from mediarepo.model.leases import Lease
 from mediarepo.model.thumbnails import ThumbnailSpec
 from mediarepo.services.holding import Holding
@@ -230,8 +230,14 @@ class Importing:
 
 def _check_first(batch: Sequence[Located], progress: Progress) -> None:
     """Refuse to call everything missing: then it is the folder, or the bucket, that is another one."""
-    looked_for = [one for one in batch if not one.media.block_only]
-    states = [one.resolution.state for one in looked_for if one.resolution.state is not ResolutionState.PENDING]
+    states = [
+        one.resolution.state
+        for one in batch
+        if one.resolution.state is not ResolutionState.PENDING
+        and one.media.kind is not MediaKind.THUMBNAIL
+        and not one.media.block_only
+        and one.media.quarantined_by is None
+    ]
     if progress.rows == len(batch) and len(states) >= _FEW and set(states) == {ResolutionState.MISSING}:
         raise SourceError(
             f"none of the first {len(states)} originals is there: do the folders or buckets belong to it?"
