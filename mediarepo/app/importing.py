@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.app.joining import join_sweeps
@@ -11,6 +12,7 @@ from mediarepo.db.hashing import HashingTable
 from mediarepo.db.import_commits import ImportCommits
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.db.import_runs import ImportRuns
+from mediarepo.db.import_thumbnails import ImportThumbnails
 from mediarepo.db.import_verifying import ImportedContents
 from mediarepo.db.leases import Leases
 from mediarepo.db.publishing import Publishing
@@ -46,6 +48,7 @@ def join_importing(foundation: Foundation) -> Importing:
         runs=ImportRuns(database),
         ledger=ImportLedger(database),
         commits=ImportCommits(database, own_server_names),
+        thumbnails=ImportThumbnails(database),
         intents=intents,
         holding=Holding(leases=Leases(database), duration_ms=_LEASE_MS),
         large=LargeUploads(
@@ -118,7 +121,7 @@ def join_owning(
         contents=ImportedContents(foundation.database),
         targets=importing.targets,
         source=source,
-        carrier=working.carrier,
+        carrier=replace(working.carrier, joins_claimed=False),
         jobs=options.jobs,
         on_owned=on_owned,
     )

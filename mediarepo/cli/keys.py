@@ -31,7 +31,9 @@ def generate(
 
 
 @keys_cli.command()
-def show(file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")]) -> None:
+def show(
+    file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")],
+) -> None:
     """Show ids and public keys, never the secret."""
     for number, key in enumerate(_read(file)):
         signs = "  (signs)" if number == 0 else ""

@@ -79,7 +79,7 @@ class HomeserverConfig(Section):
     ca_file: str | None = None
     """Certificate authorities to trust for that address, in PEM; none: the system's."""
     signing_key_file: str | None = None
-    """Key for requests to other servers: Synapse's signing.key, Dendrite's matrix_key.pem, matrix-media-repo's, or ours."""
+    """Key for requests to other servers: Synapse's, Dendrite's or matrix-media-repo's file, or one of our own."""
     freeze_legacy: bool = True
     """Media uploaded while this is on is not served on the unauthenticated legacy paths."""
     url_previews: bool = False

@@ -25,7 +25,8 @@ async def make_blobs(connection: Connection, contents: Iterable[Content]) -> dic
     return {
         **await _borrow(connection, borrowed),
         **await _own_or_join(connection, hashed),
-        **await _own(connection, others),
+        **(made := await _own(connection, others)),
+        **await _join_claimed(connection, [content for content in others if content not in made]),
     }
 
 
@@ -59,12 +60,23 @@ async def _borrow(connection: Connection, contents: Sequence[Content]) -> dict[C
                 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::boolean[])
                     AS c (store, object_key, size_bytes, sha256, known)
                 ORDER BY c.store, c.object_key
-                ON CONFLICT (store, object_key) DO UPDATE SET missing_ts = NULL
+                ON CONFLICT (store, object_key) DO UPDATE SET missing_ts = NULL, parent_blob_id = NULL,
+                    sha256 = CASE WHEN blob.parent_blob_id IS NULL THEN blob.sha256 ELSE EXCLUDED.sha256 END,
+                    sha256_state = CASE WHEN blob.parent_blob_id IS NULL THEN blob.sha256_state
+                        ELSE EXCLUDED.sha256_state END
                 RETURNING store, object_key, blob_id""",  # noqa: S608 - static text
             *_columns(list(first.values())),
         )
+        await _forget_thumbnails_at(connection, [row["blob_id"] for row in rows])
         ids = {(row["store"], row["object_key"]): row["blob_id"] for row in rows}
     return {content: ids[place] for content in contents if (place := _place(content)) in ids}
+
+
+async def _forget_thumbnails_at(connection: Connection, blob_ids: Sequence[int]) -> None:
+    """Let objects that are media serve as no other media's thumbnails, which would go, and take them along."""
+    await connection.execute(
+        "DELETE FROM thumbnail WHERE blob_id = ANY($1::bigint[]) AND source_blob_id <> blob_id", list(blob_ids)
+    )
 
 
 async def _own(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:
@@ -83,6 +95,25 @@ async def _own(connection: Connection, contents: Sequence[Content]) -> dict[Cont
     )
     ids: dict[Place | None, int] = {(row["store"], row["object_key"]): row["blob_id"] for row in rows}
     return {content: ids[place] for content in made if (place := _place(content)) in ids}
+
+
+async def _join_claimed(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:
+    """Find the blobs of content that is stored already by what the source says its hash is."""
+    wanted = [content for content in contents if content.object_key is None and content.sha256 is not None]
+    if not wanted:
+        return {}
+    rows = await connection.fetch(
+        """SELECT b.store, b.sha256, b.size_bytes, b.blob_id
+           FROM blob b JOIN unnest($1::text[], $2::bytea[]) AS k (store, sha256)
+               ON b.store = k.store AND b.sha256 = k.sha256
+           WHERE b.ownership = 'owned' AND b.missing_ts IS NULL AND b.parent_blob_id IS NULL
+           ORDER BY b.blob_id FOR KEY SHARE OF b""",
+        [content.store for content in wanted],
+        [content.sha256 for content in wanted],
+    )
+    ids = {(row["store"], row["sha256"], row["size_bytes"]): row["blob_id"] for row in rows}
+    places = {content: (content.store, content.sha256, content.size_bytes) for content in wanted}
+    return {content: ids[place] for content, place in places.items() if place in ids}
 
 
 async def _own_or_join(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:

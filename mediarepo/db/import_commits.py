@@ -13,7 +13,7 @@ from mediarepo.db.errors import DatabaseUnavailableError, LeaseLostError
 from mediarepo.db.import_blobs import make_blobs
 from mediarepo.db.import_ledger import ledger_name, write_lines
 from mediarepo.db.import_marks import forget_marks, insert_marks, marks_of, refresh_marks
-from mediarepo.db.import_media import insert_media, note_access, refresh_media, take_thumbnails
+from mediarepo.db.import_media import insert_media, note_access, refresh_media
 from mediarepo.db.recording import NOTIFY
 from mediarepo.model.import_items import Entry
 from mediarepo.model.imports import SourceKey
@@ -37,7 +37,7 @@ class ImportCommits:
         LeaseLostError when `lease` is somebody else's by now: nothing is written then.
         """
         async with self._database.transaction() as connection:
-            await _check(connection, lease)
+            await check_lease(connection, lease)
             await _lock(connection, entries)
             blobs = await make_blobs(connection, (entry.content for entry in entries if entry.content is not None))
             usable = [entry for entry in entries if entry.content is None or entry.content in blobs]
@@ -46,7 +46,6 @@ class ImportCommits:
             kept = [entry for entry in usable if entry.media.key in written]
             await write_lines(connection, source_id, run_id, kept, walked=lease is not None)
             await note_access(connection, source_id, kept)
-            await take_thumbnails(connection, kept, blob_ids)
             await let_all_go(connection, await _unused(connection, set(blob_ids.values())))
         again = {id(entry) for entry in entries} - {id(entry) for entry in kept}
         return [entry for entry in entries if id(entry) in again]
@@ -131,7 +130,8 @@ class ImportCommits:
         return int(tag.rpartition(" ")[2])
 
 
-async def _check(connection: Connection, lease: Lease | None) -> None:
+async def check_lease(connection: Connection, lease: Lease | None) -> None:
+    """Refuse to go on when a lease is somebody else's by now."""
     if lease is None:
         return
     held = await connection.fetchval(

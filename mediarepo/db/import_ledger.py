@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database, Row
-from mediarepo.model.import_items import Entry, ItemMode, ItemState, Known, LedgerItem, LedgerOrphan, LedgerSum
+from mediarepo.model.import_items import Content, Entry, ItemMode, ItemState, Known, LedgerItem, LedgerOrphan, LedgerSum
 from mediarepo.model.imports import SourceKey
 
 _PAGE = 1000
@@ -55,6 +55,18 @@ class ImportLedger:
         )
         return row is not None
 
+    async def has_content(self, content: Content) -> bool:
+        """Say whether a store has content as an object of ours, at least by the word of another row of a source."""
+        row = await self._database.get(
+            """SELECT 1 FROM blob WHERE store = $1 AND sha256 = $2 AND ownership = 'owned' AND size_bytes = $3
+                   AND (sha256_state = 'verified' OR NOT $4) AND missing_ts IS NULL AND parent_blob_id IS NULL""",
+            content.store,
+            content.sha256,
+            content.size_bytes,
+            content.sha256_known,
+        )
+        return row is not None
+
     async def take_stock(self) -> None:
         """Let Postgres look at how much there is by now, so that it plans for tables of that size."""
         async with self._database.connection() as connection:
@@ -64,7 +76,7 @@ class ImportLedger:
         """Give the beginnings of all hashes of contents stored as objects of ours; None when there are more."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT substring(sha256 FOR 8) FROM blob WHERE ownership = 'owned' AND sha256_state = 'verified'
+                """SELECT substring(sha256 FOR 8) FROM blob WHERE ownership = 'owned' AND sha256_state <> 'unknown'
                        AND missing_ts IS NULL AND parent_blob_id IS NULL LIMIT $1""",
                 limit + 1,
             )

@@ -103,37 +103,6 @@ async def note_access(connection: Connection, source_id: int, entries: Sequence[
         )
 
 
-async def take_thumbnails(connection: Connection, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> None:
-    """Record thumbnails where they lie, as children of the blob they were made of."""
-    for entry in entries:
-        source_blob_id = blob_ids.get(entry.media.key)
-        if source_blob_id is None:
-            continue
-        for one in entry.thumbnails:
-            blob_id = await connection.fetchval(
-                f"""INSERT INTO blob
-                        (store, object_key, size_bytes, sha256_state, ownership, parent_blob_id, created_ts)
-                    VALUES ($1, $2, $3, 'unknown', 'borrowed', $4, {NOW_MS}) ON CONFLICT DO NOTHING
-                    RETURNING blob_id""",  # noqa: S608 - static text
-                one.store,
-                one.object_key,
-                one.size_bytes,
-                source_blob_id,
-            )
-            if blob_id is not None:
-                await connection.execute(
-                    """INSERT INTO thumbnail (source_blob_id, width, height, method, animated, blob_id, byte_offset,
-                           size_bytes, content_type)
-                       VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8) ON CONFLICT DO NOTHING""",
-                    source_blob_id,
-                    one.width,
-                    one.height,
-                    one.method,
-                    one.animated,
-                    blob_id,
-                    one.size_bytes,
-                    one.content_type,
-                )
 
 
 def _columns(entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> list[list[object]]:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from mediarepo.federation.signing import SigningKey, decode_base64, encode_base64
 
-_PEM = re.compile(
-    r"-----BEGIN (MATRIX|MMR) PRIVATE KEY-----\s+(.*?)-----END \1 PRIVATE KEY-----", re.DOTALL | re.ASCII
-)
+_PEM = re.compile(r"-----BEGIN (MATRIX|MMR) PRIVATE KEY-----\s+(.*?)-----END \1 PRIVATE KEY-----", re.DOTALL | re.ASCII)
 _PEM_HEADER = re.compile(r"^([A-Za-z-]+):[ \t]*(\S*)[ \t]*\r?$", re.MULTILINE | re.ASCII)
 _MMR_VERSION = "1"
 _MAX_FILE_BYTES = 64 * 1024
@@ -28,7 +26,7 @@ class KeyFormat(StrEnum):
 
 
 def read_keys(path: Path) -> list[SigningKey]:
-    """Read every key of a file: Synapse's signing.key, Dendrite's matrix_key.pem, matrix-media-repo's key; the first signs."""
+    """Read every key of a file, be it Synapse's, Dendrite's or matrix-media-repo's; the first one signs."""
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES).decode("utf-8")
@@ -83,7 +81,9 @@ def _pem_keys(text: str) -> list[SigningKey]:
         if not headers.get("Key-ID"):
             raise ValueError("the PEM block has no Key-ID header")
         if kind == "MMR" and headers.get("Version") != _MMR_VERSION:
-            raise ValueError(f"the key's format is of version {headers.get('Version')}, and only {_MMR_VERSION} is known")
+            raise ValueError(
+                f"the key's format is of version {headers.get('Version')}, and only {_MMR_VERSION} is known"
+            )
         seed = "".join(line.strip() for line in block.splitlines() if ":" not in line)
         keys.append(SigningKey(headers["Key-ID"], decode_base64(seed)))
     return keys

@@ -76,8 +76,12 @@ class Source(Protocol):
         """Walk through the thumbnails that the source has of it."""
         ...
 
+    def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
+        """Walk through the thumbnails of all media, about in the order of their places."""
+        ...
+
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
-        """Look for the bytes of a thumbnail."""
+        """Look for the bytes of a thumbnail; those of many in the order of `all_thumbnails` share listings."""
         ...
 
     async def read(self, found: SourceBytes) -> bytes:

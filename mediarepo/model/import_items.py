@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mediarepo.model.imports import SourceMedia
+from mediarepo.model.imports import SourceKey, SourceMedia
+from mediarepo.model.thumbnails import ThumbnailSpec
 
 
 class ObjectMode(StrEnum):
@@ -88,16 +89,24 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class TakenThumbnail:
-    """A thumbnail of the source's, where it lies, under the configured size that it answers."""
+    """A thumbnail of the source's under the configured size that it answers; `content` is where its bytes lie now."""
 
-    width: int
-    height: int
-    method: str
-    animated: bool
+    key: SourceKey
+    spec: ThumbnailSpec
     content_type: str
-    store: str
-    object_key: str
-    size_bytes: int
+    content: Content
+
+
+class ThumbnailEnd(StrEnum):
+    """What became of a thumbnail of the source's."""
+
+    TAKEN = "taken"
+    HERE = "here"
+    OTHER_SIZE = "other_size"
+    OTHER_TYPE = "other_type"
+    WITHOUT_MEDIA = "without_media"
+    NOT_FOUND = "not_found"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +124,6 @@ class Entry:
     place: str | None = None
     content: Content | None = None
     preview_expires_ts: int | None = None
-    thumbnails: tuple[TakenThumbnail, ...] = ()
 
     @property
     def recordable(self) -> bool:

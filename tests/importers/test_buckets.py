@@ -204,13 +204,13 @@ async def test_clients_keys_go_with_every_get_and_are_signed(fake_s3: FakeS3) ->
 async def test_archived_objects_are_neither_found_nor_missing(fake_s3: FakeS3) -> None:
     shelf = BucketShelf("bucket", Bucket(address_of(fake_s3)), prefix="p/")
 
-    listed = [one.path async for one in shelf.walk("local_content/")]
+    listed = {one.path: one.trouble async for one in shelf.walk("local_content/")}
     trouble = await shelf.find("local_content/archived")
     with pytest.raises(SourceError, match="archived"):
         [piece async for piece in shelf.open(ObjectBytes("bucket", "bucket", "p/local_content/archived", 6, None))]
     await shelf.close()
 
-    assert listed == ["local_content/secret"]
+    assert listed == {"local_content/archived": trouble, "local_content/secret": None}
     assert isinstance(trouble, Trouble)
     assert "GLACIER" in trouble.words
 

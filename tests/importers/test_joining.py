@@ -31,10 +31,11 @@ def remote(server_name: str, filesystem_id: str, size: int) -> SourceMedia:
 class Listing:
     """A shelf that lists in whichever order it is told to."""
 
-    def __init__(self, name: str, sizes: dict[str, int], *, by_folder: bool = False) -> None:
+    def __init__(self, name: str, sizes: dict[str, int], *, by_folder: bool = False, costly: bool = False) -> None:
         self.name = self.words = name
         self.notes: list[str] = []
-        self.looks = 0
+        self.looks = self.walks = 0
+        self.has_costly_looks = costly
         self._sizes = sizes
         self._by_folder = by_folder
 
@@ -45,10 +46,14 @@ class Listing:
         self.looks += 1
         return self._found(path) if path in self._sizes else None
 
+    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+        return await self.find(path)
+
     async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
         def order(path: str) -> list[bytes]:
             return path.encode().split(b"/") if self._by_folder else [path_order(path)]
 
+        self.walks += 1
         for path in sorted(self._sizes, key=order):
             if path.startswith(under):
                 yield Listed(path, self._found(path), 0)
@@ -88,15 +93,17 @@ def join(media: Sequence[SourceMedia], shelves: Sequence[Listing], under: str) -
     rows=st.dictionaries(IDS, st.integers(0, 2)),
     first=st.dictionaries(IDS, st.integers(0, 2)),
     second=st.dictionaries(IDS, st.integers(0, 2)),
+    costly=st.tuples(st.booleans(), st.booleans()),
 )
 def test_walking_side_by_side_finds_what_looking_one_by_one_does(
-    rows: dict[str, int], first: dict[str, int], second: dict[str, int]
+    rows: dict[str, int], first: dict[str, int], second: dict[str, int], costly: tuple[bool, bool]
 ) -> None:
     def path(name: str) -> str:
         return place(local(name, 1)).path or ""
 
     shelves = [
-        Listing(f"{n}", {path(name): size for name, size in one.items()}) for n, one in enumerate((first, second))
+        Listing(f"{n}", {path(name): size for name, size in one.items()}, costly=costly[n])
+        for n, one in enumerate((first, second))
     ]
 
     located, orphans = join([local(name, size) for name, size in rows.items()], shelves, "local_content/")
@@ -153,3 +160,14 @@ def test_no_path_ever_leads_out(name: str, server: str) -> None:
     for media in (local(name, 1), remote(server, name, 1)):
         path = place(media).path
         assert path is None or not {"", ".", ".."} & set(path.split("/"))
+
+
+def test_rows_without_bytes_are_looked_for_together_where_each_look_would_cost_a_listing() -> None:
+    rows = [local(f"lost{number:04}", 1) for number in range(50)] + [local("found", 1)]
+    shelf = Listing("bucket", {place(rows[-1]).path or "": 1}, costly=True)
+
+    located, _ = join(rows, [shelf], "local_content/")
+
+    states = {one.media.media_id: one.resolution.state for one in located}
+    assert states == {**dict.fromkeys([one.media_id for one in rows[:-1]], ResolutionState.MISSING), "found": "found"}
+    assert (shelf.looks, shelf.walks) == (0, 2)

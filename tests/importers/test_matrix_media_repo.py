@@ -81,7 +81,8 @@ async def make_database(arguments: dict[str, Any], *, later: bool) -> None:
         ("imported", "imported", "", ""),
     ):
         await connection.execute(
-            "INSERT INTO media VALUES ('mmr.test', $1, $4, 'image/png', $3, $5, 5, $2, 1700000000001, FALSE, 'objects')",
+            "INSERT INTO media VALUES"
+            " ('mmr.test', $1, $4, 'image/png', $3, $5, 5, $2, 1700000000001, FALSE, 'objects')",
             *(media_id, place, user, name, hashlib.sha256(b"thumb").hexdigest()),
         )
     if later:
@@ -291,7 +292,7 @@ def test_a_folder_is_read_file_after_file_and_later_keys_replace_earlier_ones_wh
 
 
 @pytest.mark.parametrize("base", [None, "elsewhere"])
-def test_relative_folders_start_at_its_working_folder_or_at_its_configurations(tmp_path: Path, base: str | None) -> None:
+def test_relative_folders_start_at_the_base_or_at_the_configuration(tmp_path: Path, base: str | None) -> None:
     document = {
         "database": {"postgres": "postgres://a/one"},
         "homeservers": [{"name": "a.test"}],

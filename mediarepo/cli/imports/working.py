@@ -120,6 +120,9 @@ def _summarise(run_id: int, progress: Progress) -> None:
         f" {human_bytes(progress.adopted_bytes)} adopted; {progress.orphans} orphans"
         f" ({human_bytes(progress.orphan_bytes)}); {progress.lists} LIST requests; {human_duration(progress.elapsed_s)}"
     )
+    if progress.thumbnails:
+        ended = (f"{count} {end.replace('_', ' ')}" for end, count in progress.thumbnails.most_common())
+        typer.echo(f"thumbnails: {', '.join(ended)}")
 
 
 def status_of(progress: Progress) -> int:

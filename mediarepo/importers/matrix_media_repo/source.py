@@ -112,6 +112,10 @@ class MatrixMediaRepoSource(ShelvedSource):
         for thumbnail in await self.tables.thumbnails(media):
             yield thumbnail
 
+    def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
+        """Walk through the rows of all thumbnails, by their places."""
+        return self.tables.all_thumbnails()
+
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
         """Name a thumbnail's location."""
         location = _location(thumbnail.filesystem_id)

@@ -33,6 +33,7 @@ _THUMBNAIL_COLUMNS = (
     "datastore_id",
     "location",
 )
+_THUMBNAIL_KEYS = ("CAST(width AS TEXT)", "CAST(height AS TEXT)", "method", "CAST(animated AS TEXT)")
 _RESTRICTED = "r.condition_type = 'io.t2bot.requires_authentication'"
 _JOINS = {
     "last_access": ("last_access_ts", " LEFT JOIN last_access a ON a.sha256_hash = m.sha256_hash"),
@@ -149,6 +150,21 @@ class MatrixMediaRepoTables:
         found = [_thumbnail(media, row) for row in rows]
         return sorted(found, key=lambda one: (one.width, one.height, one.method, one.animated))
 
+    async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
+        """Walk through the thumbnails of all media, by datastore and location."""
+        columns = {
+            **present(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS),
+            "origin": "origin",
+            "id": "media_id",
+        }
+        keys = ("datastore_id", "location", "origin", "media_id", *_THUMBNAIL_KEYS)
+        async with aclosing(self._database.stream(Selection("thumbnails", columns, keys))) as rows:
+            async for row in rows:
+                server_name = key_text(row["origin"])
+                kind = MediaKind.LOCAL if server_name in self._server_names else MediaKind.REMOTE
+                of = SourceMedia(server_name=server_name, media_id=key_text(row["id"]), kind=kind)
+                yield _thumbnail(of, row)
+
     async def _everything(self) -> str:
         """Write what to read from: media, and the announced that are no media yet."""
         union = await self._present()
@@ -192,7 +208,6 @@ class MatrixMediaRepoTables:
             filesystem_id=_place(row),
         )
         return replace(media, repaired=tuple(values.repaired))
-
 
     def _upload_name(self, name: str | None, server_name: str) -> str | None:
         nameless = _NAMELESS if server_name in self._server_names else _NAMELESS_REMOTE

@@ -18,7 +18,8 @@ from mediarepo.importers.errors import (
     SourceError,
     SourceUnavailableError,
 )
-from mediarepo.importers.reading.objects import BucketAddress, StoredKey
+from mediarepo.importers.reading.objects import BucketAddress, Page, StoredKey
+from mediarepo.importers.reading.shelves import path_order
 from mediarepo.storage.control import Answer, Control, refusal_of
 from mediarepo.storage.credentials import CredentialSource, find_credentials
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
@@ -72,6 +73,13 @@ class Bucket:
             following = {"ContinuationToken": str(page.get("NextContinuationToken", ""))}
             if not following["ContinuationToken"]:
                 raise SourceError(f"{self.words} does not go on with its listing")
+
+    async def page(self, prefix: str, start_after: str) -> Page:
+        """List up to a thousand objects behind a key."""
+        answer = await self._list_page(Prefix=prefix, StartAfter=start_after)
+        objects = {stored.key: stored for stored in map(_stored_key, answer.get("Contents", ()))}
+        is_last = not answer.get("IsTruncated") or not objects
+        return Page(start_after, objects, None if is_last else max(objects, key=path_order))
 
     async def find(self, key: str) -> StoredKey | None:
         """Look for one object by a LIST, or where only GET is allowed, by a GET that is broken off."""

@@ -23,6 +23,8 @@ _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 class FolderShelf:
     """Files below a folder; symbolic links that lead out of it are followed only with `follow_links`."""
 
+    has_costly_looks = False
+
     def __init__(self, name: str, folder: Path, *, follow_links: bool = False) -> None:
         self.name = name
         self.words = f"the folder {folder}"
@@ -45,6 +47,10 @@ class FolderShelf:
     async def find(self, path: str) -> SourceBytes | Trouble | None:
         """Look for a file."""
         return await asyncio.to_thread(self._find, path)
+
+    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for a file."""
+        return await self.find(path)
 
     def _find(self, path: str) -> FileBytes | Trouble | None:
         whole = self._folder / path

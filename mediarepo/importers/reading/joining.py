@@ -4,8 +4,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from mediarepo.importers.reading.shelves import Listed, Shelf, Trouble, path_order
+from mediarepo.importers.reading.shelves import Finder, Listed, Shelf, Trouble, path_order
 from mediarepo.model.imports import Located, Orphan, Resolution, ResolutionState, SourceBytes, SourceMedia
+
+_PAGE = 1000
+_MAX_LATE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,8 @@ class Placed:
     complaint: str | None = None
 
 
-async def locate(placed: Placed, shelves: Sequence[Shelf]) -> Resolution:
-    """Look for one row's bytes on every shelf, in order, until some have the right size."""
+async def locate(placed: Placed, shelves: Sequence[Finder], *, everywhere: bool = False) -> Resolution:
+    """Look for one row's bytes on every shelf, in order, until some have the right size, or to the end."""
     if placed.path is None:
         return Resolution(ResolutionState.UNSAFE, placed.complaint or "no path can be made of its id")
     if placed.media is not None and placed.media.pending:
@@ -35,7 +38,7 @@ async def locate(placed: Placed, shelves: Sequence[Shelf]) -> Resolution:
             troubles.append(answer)
         elif answer is not None:
             candidates.append(answer)
-            if _fits(placed, answer):
+            if _fits(placed, answer) and not everywhere:
                 break
     return conclude(placed, candidates, troubles)
 
@@ -62,6 +65,21 @@ def conclude(placed: Placed, candidates: Sequence[SourceBytes], troubles: Sequen
     return Resolution(ResolutionState.MISSING, f"nothing lies at {placed.path}")
 
 
+def _concluded(placed: Placed, claims: Sequence[SourceBytes | Trouble], shelves: Sequence[Shelf] = ()) -> Resolution:
+    """Judge claims, in the order of shelves."""
+    names = [shelf.name for shelf in shelves]
+    candidates = [one for one in claims if not isinstance(one, Trouble)]
+    candidates.sort(key=lambda one: names.index(one.shelf) if one.shelf in names else 0)
+    return conclude(placed, candidates, [one for one in claims if isinstance(one, Trouble)])
+
+
+def _believed(placed: Placed, claims: Sequence[SourceBytes | Trouble]) -> Resolution | None:
+    """Believe in what was listed; what was not is looked for again: listings may be late, or in another order."""
+    resolution = _concluded(placed, claims)
+    is_seen = claims and resolution.state not in {ResolutionState.MISSING, ResolutionState.MISMATCH}
+    return resolution if is_seen else None
+
+
 def _pending() -> Resolution:
     return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
 
@@ -85,32 +103,44 @@ class _Walker:
         self._shelf = shelf
         self._listed = shelf.walk(under)
         self._last = b""
-        self._disordered = False
+        self.disordered = False
+        self.steps = 0
         self.head: Listed | None = None
         self.claimed = False
+
+    @property
+    def is_costly(self) -> bool:
+        return self._shelf.has_costly_looks
 
     async def step(self) -> None:
         self.claimed = False
         async for listed in self._listed:
+            self.steps += 1
             if listed.order > self._last:
                 self.head, self._last = listed, listed.order
                 return
-            if not self._disordered:
-                self._disordered = True
+            if not self.disordered:
+                self.disordered = True
                 self._shelf.notes.append(f"{self._shelf.words} is not listed in order, so orphans may go unnoticed")
         self.head = None
 
     async def orphans_before(self, end: bytes | None) -> AsyncGenerator[Listed, None]:
         while self.head is not None and (end is None or self.head.order < end):
-            if not self.claimed:
+            if not self.claimed and self.head.trouble is None:
                 yield self.head
             await self.step()
 
-    def claim(self, path: bytes) -> SourceBytes | None:
+    async def claim_later(self, path: bytes) -> SourceBytes | Trouble | None:
+        """Go on to a path, past what does not matter."""
+        while self.head is not None and self.head.order < path:
+            await self.step()
+        return self.claim(path)
+
+    def claim(self, path: bytes) -> SourceBytes | Trouble | None:
         if self.head is None or self.head.order != path:
             return None
         self.claimed = True
-        return self.head.found
+        return self.head.trouble or self.head.found
 
 
 class Joining:
@@ -134,38 +164,68 @@ class Joining:
         self._is_original = is_original
 
     async def join(self, rows: AsyncGenerator[Placed, None], under: str) -> AsyncGenerator[Located | Orphan, None]:
-        """Tell of every row, and of all bytes that no row asked for."""
+        """Tell of every row, and of all bytes that no row asked for; rows whose bytes were not listed come last."""
         walkers = [_Walker(shelf, under) for shelf in self._shelves]
         for walker in walkers:
             await walker.step()
         last = b""
+        late: list[tuple[bytes, Placed]] = []
         async with aclosing(rows):
             async for placed in rows:
                 path = _joinable(placed, under, last)
                 last = path or last
-                async for met in self._meet(placed, path, walkers):
+                async for met in self._meet(placed, path, walkers, late):
                     yield met
+                if len(late) == _MAX_LATE:
+                    async for located in self._look_again(late, under, walkers):
+                        yield located
+                    late.clear()
         async for orphan in self._orphans(walkers, None):
             yield orphan
+        async for located in self._look_again(late, under, walkers):
+            yield located
 
     async def _meet(
-        self, placed: Placed, path: bytes | None, walkers: Sequence[_Walker]
+        self, placed: Placed, path: bytes | None, walkers: Sequence[_Walker], late: list[tuple[bytes, Placed]]
     ) -> AsyncGenerator[Located | Orphan, None]:
-        claims: list[SourceBytes] = []
+        claims: list[SourceBytes | Trouble] = []
         if path is not None:
             async for orphan in self._orphans(walkers, path):
                 yield orphan
             claims = [found for walker in walkers if (found := walker.claim(path)) is not None]
-        if placed.media is not None:
-            yield Located(placed.media, await self._resolve(placed, placed.media, claims))
+        if placed.media is None:
+            return
+        resolution = None if placed.media.pending else _believed(placed, claims)
+        if resolution is None and path is not None and self._is_late(placed):
+            late.append((path, placed))
+            return
+        yield Located(placed.media, resolution or await locate(placed, self._shelves))
 
-    async def _resolve(self, placed: Placed, media: SourceMedia, claims: Sequence[SourceBytes]) -> Resolution:
-        """Believe in what was found, and look again for what was not: listings may be late, or in another order."""
-        if not media.pending:
-            resolution = conclude(placed, claims)
-            if claims and resolution.state in {ResolutionState.FOUND, ResolutionState.UNSAFE}:
-                return resolution
-        return await locate(placed, self._shelves)
+    def _is_late(self, placed: Placed) -> bool:
+        """Say whether a row that met nothing is looked for together with others, as each by itself would cost much."""
+        if placed.media is None or placed.media.pending or placed.complaint is not None:
+            return False
+        return any(shelf.has_costly_looks for shelf in self._shelves)
+
+    async def _look_again(
+        self, late: Sequence[tuple[bytes, Placed]], under: str, walkers: Sequence[_Walker]
+    ) -> AsyncGenerator[Located, None]:
+        """Look again for what was not listed, but may have come meanwhile: in one more listing, if that is cheaper."""
+        pages = sum(1 + walker.steps // _PAGE for walker in walkers if walker.is_costly)
+        one_by_one = len(late) <= pages or any(walker.disordered for walker in walkers)
+        again = [] if one_by_one else [_Walker(shelf, under) for shelf in self._shelves if shelf.has_costly_looks]
+        for walker in again:
+            await walker.step()
+        for path, placed in late:
+            if placed.media is None:
+                continue
+            if one_by_one:
+                yield Located(placed.media, await locate(placed, self._shelves))
+                continue
+            claims = [await walker.claim_later(path) for walker in again]
+            claims += [await shelf.find(placed.path or "") for shelf in self._shelves if not shelf.has_costly_looks]
+            seen = [one for one in claims if one is not None]
+            yield Located(placed.media, _concluded(placed, seen, self._shelves))
 
     async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncGenerator[Orphan, None]:
         for walker in walkers:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mediarepo.importers.errors import BytesVanishedError, ListingRefusedError, SourceError
-from mediarepo.importers.reading.shelves import Listed, Trouble
+from mediarepo.importers.reading.shelves import Listed, Trouble, path_order
 from mediarepo.model.imports import ObjectBytes, ResolutionState, SourceBytes
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
@@ -40,6 +40,20 @@ class StoredKey:
     storage_class: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The objects behind a key, up to `end`, or all that there are."""
+
+    start_after: str
+    objects: dict[str, StoredKey]
+    end: str | None
+
+    def covers(self, key: str) -> bool:
+        """Say whether an object of this key would be among them."""
+        wanted, start = path_order(key), path_order(self.start_after)
+        return start < wanted and (self.end is None or wanted <= path_order(self.end))
+
+
 class ObjectLister(Protocol):
     """A bucket that is only read. Methods raise SourceUnavailableError during outages, else SourceError."""
 
@@ -49,6 +63,10 @@ class ObjectLister(Protocol):
 
     def list(self, prefix: str, start_after: str | None = None) -> AsyncGenerator[StoredKey, None]:
         """Walk through the objects whose keys begin with `prefix`, in the order of keys, behind `start_after`."""
+        ...
+
+    async def page(self, prefix: str, start_after: str) -> Page:
+        """List up to a thousand objects; ListingRefusedError where that is not allowed."""
         ...
 
     async def find(self, key: str) -> StoredKey | None:
@@ -71,9 +89,11 @@ class BucketShelf:
         self.name = name
         self.words = f"{objects.words} under {prefix!r}"
         self.notes: list[str] = []
+        self.has_costly_looks = True
         self.address = objects.address
         self._objects = objects
         self._prefix = prefix
+        self._page: Page | None = None
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -98,18 +118,32 @@ class BucketShelf:
             stored = await self._objects.find(self._prefix + path)
         except SourceError as exc:
             return Trouble(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
-        if stored is not None and stored.storage_class in _ARCHIVED:
-            words = f"{stored.key} was archived ({stored.storage_class}) and must be restored first"
-            return Trouble(ResolutionState.UNREADABLE, words)
-        return None if stored is None else self._found(stored)
+        return None if stored is None else _trouble(stored) or self._found(stored)
+
+    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for an object in the page of the listing that was looked at last, or in the one that begins with it."""
+        key = self._prefix + path
+        try:
+            if self._page is None or not self._page.covers(key):
+                self._page = await self._objects.page(self._prefix, key[:-1])
+            page = self._page
+        except ListingRefusedError:
+            return await self.find(path)
+        except SourceError as exc:
+            return Trouble(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
+        if not page.covers(key):
+            return await self.find(path)
+        stored = page.objects.get(key)
+        return None if stored is None else _trouble(stored) or self._found(stored)
 
     async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
-        """Walk through objects, a thousand with one request; archived ones are left to `find`, or all if it must be."""
+        """Walk through objects, a thousand with one request; where that is refused, all are left to `find`."""
         try:
             async for stored in self._objects.list(self._prefix + under):
-                if stored.storage_class not in _ARCHIVED:
-                    yield Listed(stored.key.removeprefix(self._prefix), self._found(stored), stored.modified_ts)
+                path = stored.key.removeprefix(self._prefix)
+                yield Listed(path, self._found(stored), stored.modified_ts, _trouble(stored))
         except ListingRefusedError as exc:
+            self.has_costly_looks = False
             self.notes.append(f"{exc}: objects are asked for one by one, and orphans go unnoticed")
 
     def _found(self, stored: StoredKey) -> ObjectBytes:
@@ -129,3 +163,10 @@ class BucketShelf:
             yield piece
         if read != found.size_bytes:
             raise BytesVanishedError(f"{found.object_key} had {found.size_bytes} bytes, and {read} could be read")
+
+
+def _trouble(stored: StoredKey) -> Trouble | None:
+    if stored.storage_class not in _ARCHIVED:
+        return None
+    words = f"{stored.key} was archived ({stored.storage_class}) and must be restored first"
+    return Trouble(ResolutionState.UNREADABLE, words)

@@ -10,8 +10,16 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.databases import Database
 from mediarepo.importers.reading.joining import Placed, locate
 from mediarepo.importers.reading.objects import BucketAddress, BucketShelf
-from mediarepo.importers.reading.shelves import Shelf
-from mediarepo.model.imports import Findings, Resolution, ResolutionState, SourceBytes, SourceMedia, SourceThumbnail
+from mediarepo.importers.reading.shelves import NearShelf, Shelf
+from mediarepo.model.imports import (
+    Findings,
+    Resolution,
+    ResolutionState,
+    SourceBytes,
+    SourceKey,
+    SourceMedia,
+    SourceThumbnail,
+)
 
 
 def wall_clock_ms() -> int:
@@ -64,6 +72,22 @@ class ShelvedSource(ABC):
         return self.shelves
 
     @abstractmethod
+    def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
+        """Walk through all media in the order of their keys, behind `after`."""
+
+    @abstractmethod
+    def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
+        """Walk through the thumbnails that the source has of it."""
+
+    async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
+        """Walk through the thumbnails of all media, in the order of the media's keys."""
+        async with aclosing(self.media()) as walk:
+            async for media in walk:
+                async with aclosing(self.thumbnails(media)) as thumbnails:
+                    async for thumbnail in thumbnails:
+                        yield thumbnail
+
+    @abstractmethod
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
         """Name the paths at which a thumbnail may lie, likeliest first."""
 
@@ -75,7 +99,7 @@ class ShelvedSource(ABC):
         return await locate(self.place(media), shelves)
 
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
-        """Look for a thumbnail at each of its paths."""
+        """Look for a thumbnail at each of its paths; looks at neighbours share listings."""
         media = SourceMedia(
             server_name=thumbnail.server_name,
             media_id=thumbnail.media_id,
@@ -83,7 +107,9 @@ class ShelvedSource(ABC):
             size_bytes=thumbnail.size_bytes,
         )
         shelves = self.shelves_of(thumbnail.filesystem_id)
-        resolutions = [await locate(Placed(media, path), shelves) for path in self.thumbnail_paths(thumbnail)]
+        near = [NearShelf(shelf) for shelf in shelves]
+        paths = self.thumbnail_paths(thumbnail)
+        resolutions = [await locate(Placed(media, path), near, everywhere=True) for path in paths]
         if not resolutions:
             return Resolution(ResolutionState.UNSAFE, "no path can be made of the thumbnail's row")
         found = [one for one in resolutions if one.state is ResolutionState.FOUND]

@@ -8,20 +8,6 @@ from mediarepo.model.imports import ResolutionState, SourceBytes
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """Bytes met on a walk; `path` is relative to the shelf, `modified_ts` in ms."""
-
-    path: str
-    found: SourceBytes
-    modified_ts: int
-
-    @property
-    def order(self) -> bytes:
-        """The path as walks order it."""
-        return path_order(self.path)
-
-
-@dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a shelf cannot say whether it has bytes, or must not give them out."""
 
@@ -29,15 +15,35 @@ class Trouble:
     words: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Bytes met on a walk; `path` is relative to the shelf, `modified_ts` in ms; with `trouble` not readable."""
+
+    path: str
+    found: SourceBytes
+    modified_ts: int
+    trouble: Trouble | None = None
+
+    @property
+    def order(self) -> bytes:
+        """The path as walks order it."""
+        return path_order(self.path)
+
+
 class Shelf(Protocol):
-    """One folder or bucket."""
+    """One folder or bucket; `has_costly_looks` says that a look for one path costs as much as listing a thousand."""
 
     name: str
     words: str
     notes: list[str]
+    has_costly_looks: bool
 
     async def find(self, path: str) -> SourceBytes | Trouble | None:
         """Look for the bytes at a path; None when it is sure that there are none."""
+        ...
+
+    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for the bytes at one of many paths, which are asked for in order; what just came may not be seen."""
         ...
 
     def walk(self, under: str) -> AsyncGenerator[Listed, None]:
@@ -59,6 +65,25 @@ class Shelf(Protocol):
     async def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+class Finder(Protocol):
+    """Looks for bytes at a path."""
+
+    async def find(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for the bytes at a path; None when there are none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NearShelf:
+    """A shelf that is asked for neighbours."""
+
+    shelf: Shelf
+
+    async def find(self, path: str) -> SourceBytes | Trouble | None:
+        """Look for the bytes at a path."""
+        return await self.shelf.find_near(path)
 
 
 def path_order(path: str) -> bytes:

@@ -207,7 +207,12 @@ class HostedSynapseSource:
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through nothing: the admin API does not tell of thumbnails."""
-        for thumbnail in _thumbnails_of(media):
+        for thumbnail in _no_thumbnails(media):
+            yield thumbnail
+
+    async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
+        """Walk through nothing, as above."""
+        for thumbnail in _no_thumbnails():
             yield thumbnail
 
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
@@ -230,7 +235,7 @@ class HostedSynapseSource:
             raise BytesVanishedError(f"{found.path} should have {found.size_bytes} bytes, and {read} came")
 
 
-def _thumbnails_of(_media: SourceMedia) -> tuple[SourceThumbnail, ...]:
+def _no_thumbnails(*_of: SourceMedia) -> tuple[SourceThumbnail, ...]:
     return ()
 
 

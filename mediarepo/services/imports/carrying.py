@@ -19,7 +19,6 @@ from mediarepo.services.imports.copying import Copying
 from mediarepo.services.imports.judging import Carry, place_of
 from mediarepo.services.imports.keys import KeyPool
 from mediarepo.services.imports.pacing import Pace
-from mediarepo.services.imports.thumbnails import ThumbnailTaking
 from mediarepo.services.large_uploads import LargeUploads
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.parts import Part, PartReader
@@ -49,6 +48,7 @@ class Carrier:
 
     `fresh` holds contents that were stored and are not committed yet, so that equal ones are stored once. `hashes` has
     the beginnings of all hashes that are known here, unless those are too many: no other ones need be asked for.
+    With `joins_claimed`, objects are not copied whose rows carry the hash of content that is here already.
     """
 
     source: Source
@@ -59,9 +59,9 @@ class Carrier:
     memory: MemoryBudget
     large: LargeUploads
     copying: Copying
-    thumbnails: ThumbnailTaking | None
     pace: Pace
     on_bytes: Callable[[int], None]
+    joins_claimed: bool = True
     hashes: set[bytes] | None = None
     fresh: dict[tuple[str, bytes], asyncio.Future[None]] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ class Carrier:
             if mode is ItemMode.ADOPT:
                 content = _adopted(item)
             elif mode is ItemMode.COPY and await self.copying.is_allowed(item, self.keys):
-                content = await self.copying.copy(item, self.keys)
+                content = await self._copied(item)
             else:
                 mode = ItemMode.STREAM if mode is ItemMode.COPY else mode
                 content = await self._stored(item)
@@ -83,7 +83,7 @@ class Carrier:
         except (BytesVanishedError, BadRequestError, TooLargeError) as exc:
             return _refused(item, ItemState.FAILED, Reason.VANISHED, str(exc))
         reason, words = repairs_of(item.media)
-        entry = Entry(
+        return Entry(
             media=item.media,
             state=ItemState.COMMITTED,
             mode=mode,
@@ -93,9 +93,19 @@ class Carrier:
             content=content,
             preview_expires_ts=item.preview_expires_ts,
         )
-        if self.thumbnails is None:
-            return entry
-        return replace(entry, thumbnails=await self.thumbnails.of(item))
+
+    async def _copied(self, item: Carry) -> Content:
+        """Have one row's object copied, unless content that the row says is the same has been copied or stored."""
+
+        async def copy() -> Content:
+            content = await self.copying.copy(item, self.keys)
+            if content.sha256_known and content.sha256 is not None:
+                _check_hash(item, content.sha256)
+            return content
+
+        claimed = item.media.sha256 if item.check_size and self.joins_claimed else None
+        store = self.stores.taking(item.store_class)
+        return await self._once(Content(store.name, None, item.found.size_bytes, claimed, sha256_known=False), copy)
 
     async def _stored(self, item: Carry) -> Content:
         size_bytes = item.found.size_bytes
@@ -164,7 +174,7 @@ class Carrier:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.fresh[key] = mine
         try:
-            content = known if await self._holds(known.store, known.sha256) else await put()
+            content = known if await self._has(known) else await put()
         except BaseException as exc:
             del self.fresh[key]
             mine.set_exception(exc if isinstance(exc, Exception) else asyncio.InvalidStateError("given up"))
@@ -174,6 +184,11 @@ class Carrier:
         if self.hashes is not None:
             self.hashes.add(known.sha256[:8])
         return content
+
+    async def _has(self, known: Content) -> bool:
+        if known.sha256 is None or (self.hashes is not None and known.sha256[:8] not in self.hashes):
+            return False
+        return await self.ledger.has_content(known)
 
     async def _holds(self, store: str, sha256: bytes) -> bool:
         if self.hashes is not None and sha256[:8] not in self.hashes:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mediarepo.model.import_items import ItemState
+from mediarepo.model.import_items import ItemState, ThumbnailEnd
 
 
 @dataclass(slots=True)
@@ -24,6 +24,7 @@ class Progress:
     active: int = 0
     lists: int = 0
     states: Counter[ItemState] = field(default_factory=Counter)
+    thumbnails: Counter[ThumbnailEnd] = field(default_factory=Counter)
     clock: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
 
@@ -55,6 +56,7 @@ class Progress:
             "orphans": self.orphans,
             "orphan_bytes": self.orphan_bytes,
             "lists": self.lists,
+            "thumbnails": {str(end): self.thumbnails[end] for end in ThumbnailEnd if self.thumbnails[end]},
             **{str(state): self.states[state] for state in ItemState},
         }
 

@@ -12,6 +12,7 @@ from mediarepo.db.deleting import Deleting
 from mediarepo.db.import_commits import ImportCommits
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.db.import_runs import ImportRuns
+from mediarepo.db.import_thumbnails import ImportThumbnails
 from mediarepo.db.sweeping import Intents
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
@@ -70,6 +71,7 @@ class Importing:
     runs: ImportRuns
     ledger: ImportLedger
     commits: ImportCommits
+    thumbnails: ImportThumbnails
     intents: Intents
     holding: Holding
     large: LargeUploads
@@ -126,6 +128,8 @@ class Importing:
                 await self._walk(source, known, run_id, working, progress)
         except ExceptionGroup as exc:
             raise exc.exceptions[0] from exc
+        if options.policy.thumbnails:
+            await self._thumbnails(working, options, lease).take_all()
         await working.carrier.keys.give_back()
         progress.lists = source.lists
         await self.ledger.forget_orphans_before(known.source_id, run_id)
@@ -134,6 +138,21 @@ class Importing:
         await self.commits.list_hidden(known.source_id, known.name)
         if options.prune:
             await prune(known, self.ledger, self.deleting)
+
+    def _thumbnails(self, working: Working, options: Options, lease: Lease) -> ThumbnailTaking:
+        return ThumbnailTaking(
+            source=working.source,
+            source_id=working.source_id,
+            mode=options.policy.mode,
+            sizes=self.sizes,
+            targets=self.targets,
+            stores=self.stores,
+            keys=working.carrier.keys,
+            table=self.thumbnails,
+            pace=working.pace,
+            progress=working.progress,
+            lease=lease,
+        )
 
     async def _walk(
         self, source: Source, known: ImportSource, run_id: int, working: Working, progress: Progress
@@ -182,7 +201,7 @@ class Importing:
             run_id=run_id,
             lease=lease,
             judge=self.judge(source, options.policy),
-            carrier=self._carrier(source, holder or holder_of(known.name), options, pace, progress),
+            carrier=self._carrier(source, holder or holder_of(known.name), pace, progress),
             ledger=self.ledger,
             commits=self.commits,
             pace=pace,
@@ -190,7 +209,7 @@ class Importing:
             jobs=options.jobs,
         )
 
-    def _carrier(self, source: Source, holder: str, options: Options, pace: Pace, progress: Progress) -> Carrier:
+    def _carrier(self, source: Source, holder: str, pace: Pace, progress: Progress) -> Carrier:
         def on_bytes(count: int) -> None:
             progress.moved_bytes += count
 
@@ -203,7 +222,6 @@ class Importing:
             memory=MemoryBudget(self.config),
             large=replace(self.large, holder=holder),
             copying=Copying(stores=self.stores, intents=self.intents, holder=holder, now_ms=self.now_ms),
-            thumbnails=ThumbnailTaking(source=source, sizes=self.sizes) if options.policy.thumbnails else None,
             pace=pace,
             on_bytes=on_bytes,
         )

@@ -1,52 +1,172 @@
-"""Thumbnails that the source has made already, taken where they lie in a bucket that is one of our stores."""
+"""Thumbnails that the source has made already: adopted, or read and stored, once their media are here."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import structlog
+
+from mediarepo.db.import_thumbnails import ImportThumbnails
+from mediarepo.errors import MatrixError
+from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import ItemMode, TakenThumbnail
-from mediarepo.model.imports import ObjectBytes, ResolutionState, SourceThumbnail
+from mediarepo.model.import_items import Content, ItemMode, ObjectMode, TakenThumbnail, ThumbnailEnd
+from mediarepo.model.imports import (
+    ObjectBytes,
+    Resolution,
+    ResolutionState,
+    SourceBytes,
+    SourceKey,
+    SourceThumbnail,
+)
+from mediarepo.model.leases import Lease
+from mediarepo.model.media import StoreClass
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
-from mediarepo.services.imports.judging import Carry
+from mediarepo.services.imports.keys import KeyPool
+from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.targets import Targets
+from mediarepo.services.stores import Stores
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 300
+_MAX_BYTES = 16 * 1024 * 1024
+_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A thumbnail, and the configured size that it answers."""
+
+    thumbnail: SourceThumbnail
+    spec: ThumbnailSpec
+
+    @property
+    def key(self) -> SourceKey:
+        return SourceKey(self.thumbnail.server_name, self.thumbnail.media_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThumbnailTaking:
-    """Finds the thumbnails that answer the sizes configured here; others would never be asked for."""
+    """Takes the thumbnails that answer the sizes configured here; others would never be asked for."""
 
     source: Source
+    source_id: int
+    mode: ObjectMode
     sizes: Sequence[ThumbnailSpec]
+    targets: Targets
+    stores: Stores
+    keys: KeyPool
+    table: ImportThumbnails
+    pace: Pace
+    progress: Progress
+    lease: Lease
 
-    async def of(self, item: Carry) -> tuple[TakenThumbnail, ...]:
-        """List those of one piece of media that is adopted; none of any other."""
-        if item.route.mode is not ItemMode.ADOPT or item.route.store is None:
-            return ()
-        taken: dict[ThumbnailSpec, TakenThumbnail] = {}
-        async with aclosing(self.source.thumbnails(item.media)) as listed:
-            async for one in listed:
-                spec = answered(one, self.sizes)
-                if spec is not None and spec not in taken:
-                    found = await self._take(one, spec, item.route.store)
-                    if found is not None:
-                        taken[spec] = found
-        return tuple(taken.values())
+    async def take_all(self) -> None:
+        """Walk through all of them, and take those that are not here."""
+        batch: dict[tuple[SourceKey, ThumbnailSpec], _Wanted] = {}
+        async with aclosing(self.source.all_thumbnails()) as walk:
+            async for thumbnail in walk:
+                wanted = self._wanted(thumbnail)
+                if wanted is not None:
+                    batch.setdefault((wanted.key, wanted.spec), wanted)
+                if len(batch) == _BATCH:
+                    await self._take_some(list(batch.values()))
+                    batch = {}
+        await self._take_some(list(batch.values()))
+        self.progress.lists = self.source.lists
 
-    async def _take(self, one: SourceThumbnail, spec: ThumbnailSpec, store: str) -> TakenThumbnail | None:
-        resolution = await self.source.locate_thumbnail(one)
-        found = resolution.found
-        if resolution.state is not ResolutionState.FOUND or not isinstance(found, ObjectBytes) or not found.size_bytes:
+    def _wanted(self, thumbnail: SourceThumbnail) -> _Wanted | None:
+        spec = answered(thumbnail, self.sizes)
+        if spec is None:
+            self._end(thumbnail, ThumbnailEnd.OTHER_SIZE)
             return None
-        return TakenThumbnail(
-            spec.width,
-            spec.height,
-            spec.method,
-            one.animated,
-            one.content_type,
-            store,
-            found.object_key,
-            found.size_bytes,
-        )
+        if thumbnail.content_type not in _TYPES:
+            self._end(thumbnail, ThumbnailEnd.OTHER_TYPE)
+            return None
+        return _Wanted(thumbnail, spec)
+
+    def _end(self, thumbnail: SourceThumbnail, end: ThumbnailEnd, words: str = "") -> None:
+        """Count what became of a thumbnail, and tell why it was not taken."""
+        self.progress.thumbnails[end] += 1
+        if end not in {ThumbnailEnd.TAKEN, ThumbnailEnd.HERE}:
+            size = f"{thumbnail.width}x{thumbnail.height} {thumbnail.method}"
+            mxc = f"mxc://{thumbnail.server_name}/{thumbnail.media_id}"
+            log.info("thumbnail_not_taken", mxc=mxc, size=size, reason=str(end), words=words)
+
+    async def _take_some(self, batch: Sequence[_Wanted]) -> None:
+        if not batch:
+            return
+        ends = await self.table.ends(self.source_id, [(one.key, one.spec) for one in batch])
+        open_ones = []
+        for one in batch:
+            end = ends.get((one.key, one.spec))
+            if end is None:
+                open_ones.append((one, await self.source.locate_thumbnail(one.thumbnail)))
+            else:
+                self._end(one.thumbnail, end)
+        taken = await asyncio.gather(*(self._paced(self._taken(one, found)) for one, found in open_ones))
+        pairs = {id(made): pair for made, pair in zip(taken, open_ones, strict=True) if made is not None}
+        elsewhere = await self._commit([made for made in taken if made is not None], pairs)
+        copied = await asyncio.gather(*(self._paced(self._taken(*pairs[id(made)], adopt=False)) for made in elsewhere))
+        again = {id(new): pairs[id(old)] for new, old in zip(copied, elsewhere, strict=True) if new is not None}
+        await self._commit([made for made in copied if made is not None], again)
+
+    async def _commit(
+        self, taken: Sequence[TakenThumbnail], pairs: dict[int, tuple[_Wanted, Resolution]]
+    ) -> list[TakenThumbnail]:
+        elsewhere = await self.table.take(self.source_id, taken, self.lease) if taken else []
+        left = {id(made) for made in elsewhere}
+        for made in taken:
+            if id(made) not in left:
+                self._end(pairs[id(made)][0].thumbnail, ThumbnailEnd.TAKEN)
+        return elsewhere
+
+    async def _paced(self, work: Awaitable[TakenThumbnail | None]) -> TakenThumbnail | None:
+        async with self.pace.one():
+            return await work
+
+    async def _taken(self, one: _Wanted, resolution: Resolution, *, adopt: bool = True) -> TakenThumbnail | None:
+        """Have a thumbnail's bytes where we can serve them; None, with the reason told, when that cannot be."""
+        found = resolution.found
+        if resolution.state is not ResolutionState.FOUND or found is None:
+            self._end(one.thumbnail, ThumbnailEnd.NOT_FOUND, resolution.words)
+            return None
+        if not 0 < found.size_bytes <= _MAX_BYTES:
+            self._end(one.thumbnail, ThumbnailEnd.OTHER_SIZE, f"it has {found.size_bytes} bytes")
+            return None
+        try:
+            adopted = self._adopted(resolution, found.size_bytes) if adopt else None
+            content = adopted or await self._stored(found)
+        except BytesVanishedError as exc:
+            self._end(one.thumbnail, ThumbnailEnd.NOT_FOUND, str(exc))
+            return None
+        except (SourceError, MatrixError) as exc:
+            self._end(one.thumbnail, ThumbnailEnd.FAILED, str(exc))
+            return None
+        return TakenThumbnail(one.key, one.spec, one.thumbnail.content_type, content)
+
+    def _adopted(self, resolution: Resolution, size_bytes: int) -> Content | None:
+        """Choose an object that can stay where it is."""
+        for found in resolution.candidates:
+            if not isinstance(found, ObjectBytes) or found.size_bytes != size_bytes:
+                continue
+            route = self.targets.route(self.source.bucket_addresses[found.shelf], self.mode, StoreClass.THUMBNAILS)
+            if route.mode is ItemMode.ADOPT and route.store is not None:
+                return Content(route.store, found.object_key, size_bytes, None, sha256_known=False, borrowed=True)
+        return None
+
+    async def _stored(self, found: SourceBytes) -> Content:
+        await self.pace.requests.take(1)
+        data = await self.source.read(found)
+        await self.pace.bytes.take(len(data))
+        store = self.stores.taking(StoreClass.THUMBNAILS)
+        key = await self.keys.take(store, StoreClass.THUMBNAILS)
+        await store.put(key, [data], size_bytes=len(data), metadata={})
+        self.progress.moved_bytes += len(data)
+        return Content(store.name, key, len(data), None, sha256_known=False, intent=True)
 
 
 def answered(one: SourceThumbnail, sizes: Sequence[ThumbnailSpec]) -> ThumbnailSpec | None:
@@ -58,5 +178,5 @@ def answered(one: SourceThumbnail, sizes: Sequence[ThumbnailSpec]) -> ThumbnailS
         snug = one.width <= size.width and one.height <= size.height
         snug = snug and (one.width == size.width or one.height == size.height)
         if exact or (snug and size.method is ThumbnailMethod.SCALE):
-            return ThumbnailSpec(size.width, size.height, size.method, one.animated)
+            return replace(size, animated=one.animated)
     return None
