@@ -85,7 +85,7 @@ async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> Lo
         await stack.enter_async_context(opened.source)
         reading.add(opened, policy_of(config), config.kind)
     await stack.enter_async_context(reading)
-    return reading.look_back
+    return reading
 
 
 def join_verifying(foundation: Foundation, source: Source, *, jobs: int) -> Verifying:

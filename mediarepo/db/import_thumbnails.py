@@ -31,11 +31,11 @@ class ImportThumbnails:
 
     async def ends(
         self, source_id: int, wanted: Sequence[tuple[SourceKey, ThumbnailSpec]]
-    ) -> Mapping[tuple[SourceKey, ThumbnailSpec], ThumbnailEnd]:
-        """Say of which thumbnails there is nothing to do; what is left out can be taken."""
+    ) -> Mapping[tuple[SourceKey, ThumbnailSpec], ThumbnailEnd | int]:
+        """Say of which thumbnails there is nothing to do, and of which blobs the others are."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT w.position, b.blob_id IS NOT NULL AS is_here, EXISTS (SELECT FROM thumbnail t
+                """SELECT w.position, b.blob_id, EXISTS (SELECT FROM thumbnail t
                            WHERE t.source_blob_id = b.blob_id AND t.width = w.width AND t.height = w.height
                                AND t.method = w.method AND t.animated = w.animated) AS is_taken
                    FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::boolean[])
@@ -51,8 +51,7 @@ class ImportThumbnails:
                 [str(spec.method) for _, spec in wanted],
                 [spec.animated for _, spec in wanted],
             )
-        ends = {wanted[row["position"] - 1]: _end(row) for row in rows}
-        return {one: end for one, end in ends.items() if end is not None}
+        return {wanted[row["position"] - 1]: _end(row) for row in rows}
 
     async def take(self, source_id: int, taken: Sequence[TakenThumbnail], lease: Lease) -> list[TakenThumbnail]:
         """Record thumbnails; gives those whose objects are something else here already, so that they must be copied.
@@ -101,7 +100,7 @@ async def _claimed(connection: Connection, store: str, object_key: str) -> bool:
     return tag == "DELETE 1"
 
 
-def _end(row: Row) -> ThumbnailEnd | None:
-    if not row["is_here"]:
+def _end(row: Row) -> ThumbnailEnd | int:
+    if row["blob_id"] is None:
         return ThumbnailEnd.WITHOUT_MEDIA
-    return ThumbnailEnd.HERE if row["is_taken"] else None
+    return ThumbnailEnd.HERE if row["is_taken"] else int(row["blob_id"])

@@ -15,7 +15,7 @@ from mediarepo.model.thumbnails import ThumbnailSpec
 _VIEWER = "$3::text"
 _MEDIA = f"""
     CASE WHEN m.state = 'pending' AND m.expires_ts < {NOW_MS} THEN 'tombstone' ELSE m.state END AS state,
-    m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated,
+    m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated, m.import_source_id,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
     {hidden(_VIEWER, media="k")} AS hidden, {suspect(_VIEWER, media="k")} AS suspect
 """
@@ -117,6 +117,7 @@ def _media(mxc: Mxc, row: Row) -> Media | None:
         hidden=row["hidden"],
         suspect=row["suspect"] is True,
         blob=blob,
+        import_source_id=row["import_source_id"],
     )
 
 

@@ -56,7 +56,7 @@ class Blob:
 class Media:
     """One upload as a reader meets it; `hidden` is quarantine in any of its forms, looked up just now.
 
-    `suspect` content may be hidden, but its hash is not known yet.
+    `suspect` content may be hidden, but its hash is not known yet. `import_source_id` is where it was imported from.
     """
 
     mxc: Mxc
@@ -70,6 +70,7 @@ class Media:
     hidden: bool
     blob: Blob | None
     suspect: bool = False
+    import_source_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

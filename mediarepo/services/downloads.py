@@ -36,8 +36,12 @@ _LOOK_BACK_S = 1.0
 class LookBack(Protocol):
     """Looks media up where they were kept before."""
 
-    async def __call__(self, mxc: Mxc, *, by_stranger: bool) -> bool:
+    async def look_back(self, mxc: Mxc, *, by_stranger: bool) -> bool:
         """Say whether there is news of them, so that they must be read anew."""
+        ...
+
+    async def look_again(self, mxc: Mxc, source_id: int) -> bool:
+        """Say whether media that were imported have been changed there since, so that they must be read anew."""
         ...
 
 
@@ -85,12 +89,17 @@ class Downloads:
         return await self.media.get(mxc, asking.viewer) if await self.has_news(mxc, media, asking) else media
 
     async def has_news(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
-        """Look media up where they were kept before, unless they are here already; True when they must be read anew."""
-        if self.look_back is None:
+        """Look media up where they were kept before; True when they must be read anew.
+
+        That is done for those that are not here, and for those that came from there: they may have been hidden since.
+        """
+        if self.look_back is None or (media is not None and media.hidden):
             return False
-        if media is not None and (media.hidden or media.state not in {MediaState.PENDING, MediaState.MISSING}):
+        if media is None or media.state in {MediaState.PENDING, MediaState.MISSING}:
+            return await self.look_back.look_back(mxc, by_stranger=asking.legacy)
+        if media.state is not MediaState.READY or media.import_source_id is None:
             return False
-        return await self.look_back(mxc, by_stranger=asking.legacy)
+        return await self.look_back.look_again(mxc, media.import_source_id)
 
     async def judge(self, mxc: Mxc, media: Media | None, asking: Asking) -> Media:
         """Let media just read through, waiting for their content or its hash if need be, or refuse them."""

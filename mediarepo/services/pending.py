@@ -48,7 +48,7 @@ class PendingUploads:
         """
         announced = await self.table.get(mxc)
         if self.look_back is not None and (announced is None or announced.state is MediaState.PENDING):
-            await self.look_back(mxc, by_stranger=False)
+            await self.look_back.look_back(mxc, by_stranger=False)
             announced = await self.table.get(mxc)
         if announced is None:
             raise NotFoundError("there is no such media id")

@@ -9,12 +9,12 @@ from typing import Self
 
 import structlog
 
-from mediarepo.errors import MatrixError, UnavailableError
+from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.opening import OpenSource
 from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.import_items import Entry, ImportSource, Known, Reason, RemoteChoice
-from mediarepo.model.imports import Located, MediaKind, SourceMedia
+from mediarepo.model.import_items import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
+from mediarepo.model.imports import Located, MediaKind, Resolution, ResolutionState, SourceMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.imports.judging import Carry, Policy
@@ -32,6 +32,10 @@ _WHAT = "wait for media that have not moved in yet"
 _TIMEOUT_S = 300
 _REMEMBER_S = 1.0
 _MAX_REMEMBERED = 10_000
+_LOOK_AGAIN_TIMEOUT_S = 5
+_COMPARE_WAIT_S = 1.0
+_LEAVE_ALONE_S = 10.0
+"""For how long a source is not asked about what is here already, after it did not answer."""
 _LOOK_WHETHER_ENDED_S = 10.0
 
 
@@ -46,6 +50,7 @@ class _Past:
     known: ImportSource | None = None
     working: Working | None = None
     looked: float = -_LOOK_WHETHER_ENDED_S
+    failed: float = -_LEAVE_ALONE_S
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -58,8 +63,10 @@ class ReadThrough:
         self._pasts: list[_Past] = []
         self._flights = SingleFlight[bool]()
         self.places = Admission(_WHAT, places=_AT_ONCE, share=2, max_waiting=_MAX_WAITING, wait_s=_PLACE_WAIT_S)
+        self.comparing = Admission(_WHAT, places=_AT_ONCE, share=4, max_waiting=_MAX_WAITING, wait_s=_COMPARE_WAIT_S)
         self.waiters = Waiters(_WHAT, limit=_MAX_WAITING)
         self._nothing: dict[Mxc, float] = {}
+        self._unchanged: dict[Mxc, float] = {}
 
     def add(self, opened: OpenSource, policy: Policy, kind: str) -> None:
         """Look through a source, too."""
@@ -89,13 +96,57 @@ class ReadThrough:
             except TimeoutError as exc:
                 raise UnavailableError("the media are still being moved", retry_after_s=30) from exc
         if not found:
-            self._remember(mxc, loop.time())
+            _remember(self._nothing, mxc, loop.time())
         return found
 
-    def _remember(self, mxc: Mxc, now: float) -> None:
-        if len(self._nothing) >= _MAX_REMEMBERED:
-            self._nothing.clear()
-        self._nothing[mxc] = now
+    async def look_again(self, mxc: Mxc, source_id: int) -> bool:
+        """Say whether media that were imported were changed by what their source says now, as when it has hidden them.
+
+        What is here is served during outages of the source, and when too many ask at once.
+        """
+        loop = asyncio.get_running_loop()
+        if self._unchanged.get(mxc, -_REMEMBER_S) > loop.time() - _REMEMBER_S:
+            return False
+        try:
+            async with asyncio.timeout(_LOOK_AGAIN_TIMEOUT_S):
+                with self.waiters.enter():
+                    changed = await self._flights.run(mxc, lambda: self._compare(mxc, source_id))
+        except LimitExceededError:
+            return False
+        except TimeoutError:
+            log.warning("source_slow", mxc=str(mxc))
+            return False
+        _remember(self._unchanged, mxc, loop.time())
+        return changed
+
+    async def _compare(self, mxc: Mxc, source_id: int) -> bool:
+        """Commit what has changed about media; their bytes are not looked for."""
+        loop = asyncio.get_running_loop()
+        for past in self._pasts:
+            if past.failed > loop.time() - _LEAVE_ALONE_S:
+                continue
+            try:
+                working = await self._open(past)
+                if working is not None and working.source_id == source_id:
+                    return await self._compare_with(past, working, mxc)
+            except SourceError as exc:
+                past.failed = loop.time()
+                log.warning("source_unavailable", source=past.opened.source.name, reason=str(exc))
+        return False
+
+    async def _compare_with(self, past: _Past, working: Working, mxc: Mxc) -> bool:
+        async with self.comparing.enter():
+            media = await past.opened.source.lookup(mxc.server_name, mxc.media_id)
+        if media is None:
+            return False
+        located = Located(media, Resolution(ResolutionState.MISSING, "not looked for"))
+        known = await self._importing.ledger.known(working.source_id, [media.key])
+        verdict = working.judge.judge(located, known.get(media.key, Known()))
+        if not isinstance(verdict, Entry) or verdict.state is not ItemState.COMMITTED:
+            return False
+        await self._importing.commits.commit(working.source_id, working.run_id, [verdict])
+        self._on_outcome("changed")
+        return True
 
     def _asked(self, mxc: Mxc, *, by_stranger: bool) -> Sequence[_Past]:
         """Choose sources: that of the media's own homeserver, or, for users, all: each may hide remote media."""
@@ -168,3 +219,9 @@ class ReadThrough:
                     past.opened.source, past.known, run_id, None, options, Progress(), holder=past.holder
                 )
             return past.working
+
+
+def _remember(moments: dict[Mxc, float], mxc: Mxc, now: float) -> None:
+    if len(moments) >= _MAX_REMEMBERED:
+        moments.clear()
+    moments[mxc] = now

@@ -101,12 +101,16 @@ class ThumbnailTaking:
             return
         ends = await self.table.ends(self.source_id, [(one.key, one.spec) for one in batch])
         open_ones = []
+        places: set[tuple[int, ThumbnailSpec]] = set()
         for one in batch:
-            end = ends.get((one.key, one.spec))
-            if end is None:
-                open_ones.append((one, await self.source.locate_thumbnail(one.thumbnail)))
-            else:
+            end = ends[one.key, one.spec]
+            if isinstance(end, ThumbnailEnd):
                 self._end(one.thumbnail, end)
+            elif (end, one.spec) in places:
+                self._end(one.thumbnail, ThumbnailEnd.HERE)
+            else:
+                places.add((end, one.spec))
+                open_ones.append((one, await self.source.locate_thumbnail(one.thumbnail)))
         taken = await asyncio.gather(*(self._paced(self._taken(one, found)) for one, found in open_ones))
         pairs = {id(made): pair for made, pair in zip(taken, open_ones, strict=True) if made is not None}
         elsewhere = await self._commit([made for made in taken if made is not None], pairs)
