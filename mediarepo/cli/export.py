@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.exporting import SynapseTarget, open_files_export, open_synapse_export, read_synapse_config
+from mediarepo.app.exporting import (
+    MatrixMediaRepoTarget,
+    SynapseTarget,
+    open_files_export,
+    open_matrix_media_repo_export,
+    open_synapse_export,
+    read_matrix_media_repo_config,
+    read_synapse_config,
+)
 from mediarepo.app.foundation import open_foundation
 from mediarepo.cli.export_report import ExportReport
 from mediarepo.cli.running import run
@@ -27,10 +35,18 @@ _JOBS = 8
 
 class _To(StrEnum):
     SYNAPSE = "synapse"
+    MATRIX_MEDIA_REPO = "matrix-media-repo"
     FILES = "files"
 
 
 SynapseConfigs = Annotated[list[Path] | None, typer.Option(help="Synapse's homeserver.yaml, and what overrides it.")]
+MmrConfig = Annotated[
+    Path | None, typer.Option("--matrix-media-repo-config", help="matrix-media-repo's configuration: a file or folder.")
+]
+MmrBase = Annotated[Path | None, typer.Option("--base", help="The folder that matrix-media-repo is started in.")]
+MmrDatastore = Annotated[
+    str | None, typer.Option("--datastore", help="The id of its datastore that shall take everything.")
+]
 ServerName = Annotated[str | None, typer.Option(help="Only media of this server.")]
 User = Annotated[str | None, typer.Option(help="Only uploads of this user, as in @alice:example.org.")]
 Since = Annotated[str | None, typer.Option(help="Only media made since, as in 2026-11-23, or ms since 1970.")]
@@ -49,6 +65,9 @@ class _Wishes:
     """What was asked for, apart from which media."""
 
     synapse_configs: list[Path]
+    mmr_config: Path | None
+    base: Path | None
+    datastore: str | None
     output: Path | None
     sql: Path | None
     into_bucket: bool
@@ -57,7 +76,7 @@ class _Wishes:
 
 
 def export(
-    to: Annotated[_To, typer.Option(help="Where to: a Synapse that serves media itself, or an archive of files.")],
+    to: Annotated[_To, typer.Option(help="Where to: a Synapse or matrix-media-repo, or an archive of files.")],
     synapse_config: SynapseConfigs = None,
     server_name: ServerName = None,
     user: User = None,
@@ -65,6 +84,9 @@ def export(
     output: Output = None,
     sql: Sql = None,
     *,
+    matrix_media_repo_config: MmrConfig = None,
+    base: MmrBase = None,
+    datastore: MmrDatastore = None,
     since_cutover: SinceCutover = False,
     remote: Remote = False,
     into_bucket: IntoBucket = False,
@@ -72,7 +94,7 @@ def export(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Give media to a Synapse, or to people.
+    """Give media to a Synapse, a matrix-media-repo, or to people.
 
     Exits with 0 when all went out, 2 when some could not, 3 when some failed and should be tried again, 1 when nothing
     can be done. Running it again goes on.
@@ -86,7 +108,15 @@ def export(
     )
     configs = synapse_config or []
     wishes = _Wishes(
-        synapse_configs=configs, output=output, sql=sql, into_bucket=into_bucket, jobs=jobs, as_json=as_json
+        synapse_configs=configs,
+        mmr_config=matrix_media_repo_config,
+        base=base,
+        datastore=datastore,
+        output=output,
+        sql=sql,
+        into_bucket=into_bucket,
+        jobs=jobs,
+        as_json=as_json,
     )
     run(_export(_read_settings(config), to, selection, wishes))
 
@@ -105,6 +135,8 @@ async def _export(settings: Settings, to: _To, selection: ExportSelection, wishe
     try:
         if wishes.output is not None:
             report = await _to_files(settings, selection, wishes.output, wishes)
+        elif wishes.mmr_config is not None:
+            report = await _to_matrix_media_repo(settings, selection, wishes.mmr_config, wishes)
         else:
             report = await _to_synapse(settings, selection, wishes)
     except (ExportError, MatrixError, OSError) as exc:
@@ -124,13 +156,20 @@ def _let_go_of_output() -> None:
 
 
 def _check(to: _To, wishes: _Wishes) -> None:
-    if to is _To.FILES:
+    if to is not _To.SYNAPSE:
         other = wishes.synapse_configs or wishes.sql or wishes.into_bucket
         _refuse(other, "--synapse-config, --sql and --into-bucket need --to synapse")
-        _refuse(wishes.output is None, "--to files needs --output")
-        return
-    _refuse(wishes.output is not None, "--output needs --to files")
-    _refuse(not wishes.synapse_configs, "--to synapse needs --synapse-config")
+    if to is not _To.MATRIX_MEDIA_REPO:
+        others = wishes.mmr_config or wishes.base or wishes.datastore
+        _refuse(others, "--matrix-media-repo-config, --base and --datastore need --to matrix-media-repo")
+    _refuse(to is not _To.FILES and wishes.output is not None, "--output needs --to files")
+    needed = {
+        _To.FILES: (wishes.output, "--output"),
+        _To.SYNAPSE: (wishes.synapse_configs, "--synapse-config"),
+        _To.MATRIX_MEDIA_REPO: (wishes.mmr_config, "--matrix-media-repo-config"),
+    }
+    value, option = needed[to]
+    _refuse(not value, f"--to {to} needs {option}")
 
 
 async def _to_synapse(settings: Settings, selection: ExportSelection, wishes: _Wishes) -> ExportReport:
@@ -145,6 +184,21 @@ async def _to_synapse(settings: Settings, selection: ExportSelection, wishes: _W
         tally = ExportTally(*await exporting.table.count(wanted))
         report = ExportReport(tally, as_json=wishes.as_json, errors_only=False)
         await report.follow(exporting.run(wanted, jobs=wishes.jobs))
+    return report
+
+
+async def _to_matrix_media_repo(
+    settings: Settings, selection: ExportSelection, path: Path, wishes: _Wishes
+) -> ExportReport:
+    config = read_matrix_media_repo_config(path, wishes.base)
+    theirs, name = config.server_names, selection.server_name
+    refused = name is not None and name not in theirs and not selection.with_remote
+    _refuse(refused, f"{name} is none of the homeservers of that matrix-media-repo: {', '.join(sorted(theirs))}")
+    target = MatrixMediaRepoTarget(config=config, datastore=wishes.datastore)
+    async with open_foundation(settings) as foundation, open_matrix_media_repo_export(foundation, target) as exporting:
+        tally = ExportTally(*await exporting.table.count(selection))
+        report = ExportReport(tally, as_json=wishes.as_json, errors_only=False)
+        await report.follow(exporting.run(selection, jobs=wishes.jobs))
     return report
 
 

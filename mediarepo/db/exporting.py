@@ -27,7 +27,7 @@ _SELECTED = f"""FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
 
 _PAGE_OF = f"""SELECT m.server_name, m.media_id, m.remote, m.content_type, m.upload_name, m.uploaded_by,
     CASE WHEN m.state = 'ready' AND b.missing_ts IS NOT NULL THEN 'missing' ELSE m.state END AS state,
-    m.created_ts, a.last_access_ts, m.authenticated, {marked(MarkKind.PROTECTION)} AS protected,
+    m.created_ts, m.expires_ts, a.last_access_ts, m.authenticated, {marked(MarkKind.PROTECTION)} AS protected,
     {quarantined_by()} AS quarantined_by,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.sha256
     {_SELECTED} AND (m.server_name, m.media_id) > ($6, $7)
@@ -82,6 +82,7 @@ def _media(row: Row) -> ExportMedia:
         upload_name=row["upload_name"],
         uploaded_by=row["uploaded_by"],
         created_ts=row["created_ts"],
+        expires_ts=row["expires_ts"],
         last_access_ts=row["last_access_ts"],
         authenticated=row["authenticated"],
         protected=row["protected"],

@@ -34,6 +34,7 @@ class ExportMedia:
     upload_name: str | None
     uploaded_by: str | None
     created_ts: int
+    expires_ts: int | None = None
     last_access_ts: int | None
     authenticated: bool
     protected: bool

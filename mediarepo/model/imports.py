@@ -41,6 +41,7 @@ class SourceMedia:
 
     `server_name` and `media_id` are not checked and may be no mxc address at all. `filesystem_id` is what the source
     itself calls the place of the bytes. `repaired` names the columns whose text or value could not be kept whole.
+    `may_lack_content` says that the source removes content and keeps the row, as a matter of course.
     `size_bytes` is None when the source does not know it. `expires_ts` is until when pending media may be filled.
     `block_only` says that the source has no such media, and only keeps the address from being served.
     """
@@ -63,6 +64,7 @@ class SourceMedia:
     filesystem_id: str | None = None
     repaired: tuple[str, ...] = ()
     block_only: bool = False
+    may_lack_content: bool = False
 
     @property
     def is_local(self) -> bool:

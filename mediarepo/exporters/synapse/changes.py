@@ -1,4 +1,4 @@
-"""Changes to Synapse's tables, and how they are written in SQL."""
+"""Changes to another repository's tables, and how they are written in SQL."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,15 @@ class Fill:
     media_id: str
 
 
-Change = Insert | Fill
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Rows that go; every value of `where` must be theirs."""
+
+    table: str
+    where: Mapping[str, Value]
+
+
+Change = Insert | Fill | Delete
 
 
 class Arguments:
@@ -47,6 +55,9 @@ def render(change: Change, refer: Refer) -> str:
         pairs = ", ".join(f"{name} = {refer(value)}" for name, value in change.values.items())
         condition = f"media_id = {refer(change.media_id)} AND media_length IS NULL"
         return f"UPDATE {change.table} SET {pairs} WHERE {condition}"  # noqa: S608 - names of our own
+    if isinstance(change, Delete):
+        condition = " AND ".join(f"{name} = {refer(value)}" for name, value in change.where.items())
+        return f"DELETE FROM {change.table} WHERE {condition}"  # noqa: S608 - as above
     names, values = ", ".join(change.values), ", ".join(refer(value) for value in change.values.values())
     return f"INSERT INTO {change.table} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 - as above
 

@@ -206,6 +206,7 @@ class MatrixMediaRepoTables:
             pending=values.flag("pending"),
             expires_ts=values.integer("expires_ts"),
             filesystem_id=_place(row),
+            may_lack_content=values.flag("quarantined"),
         )
         return replace(media, repaired=tuple(values.repaired))
 

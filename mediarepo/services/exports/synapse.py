@@ -70,7 +70,7 @@ class SynapseExport:
         row = await self.recording.find(media)
         fill = row is not None and row.pending and media.state is not MediaState.PENDING
         if row is not None and not (fill and row.user_id == media.uploaded_by):
-            return _compared(media, row)
+            return compared(media, row)
         if media.blob is None or media.state is not MediaState.READY:
             return await self._without_content(media, fill=fill)
         try:
@@ -107,7 +107,7 @@ class SynapseExport:
         return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, words)
 
 
-def _compared(media: ExportMedia, row: SourceMedia) -> ExportResult:
+def compared(media: ExportMedia, row: SourceMedia) -> ExportResult:
     """Judge a row that is there already."""
     words = None
     if media.state is MediaState.PENDING and not row.pending:

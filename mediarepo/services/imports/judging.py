@@ -138,7 +138,7 @@ class Judge:
                 return self._pending(media)
             case ResolutionState.MISMATCH:
                 return self._mismatched(media, resolution)
-            case ResolutionState.MISSING if media.quarantined_by is not None:
+            case ResolutionState.MISSING if media.may_lack_content:
                 words = "it is hidden at the source, and its content was removed there"
                 return _entry(media, ItemState.SKIPPED, Reason.HIDDEN_REMOVED, words)
             case state:

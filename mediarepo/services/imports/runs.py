@@ -253,8 +253,7 @@ def _check_first(batch: Sequence[Located], progress: Progress) -> None:
         for one in batch
         if one.resolution.state is not ResolutionState.PENDING
         and one.media.kind is not MediaKind.THUMBNAIL
-        and not one.media.block_only
-        and one.media.quarantined_by is None
+        and not (one.media.block_only or one.media.may_lack_content)
     ]
     if progress.rows == len(batch) and len(states) >= _FEW and set(states) == {ResolutionState.MISSING}:
         raise SourceError(
