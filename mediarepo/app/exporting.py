@@ -138,7 +138,7 @@ def _datastore_for(target: MatrixMediaRepoTarget, kind: str) -> Datastore:
 def _place(datastore: FolderDatastore | BucketDatastore) -> FolderPlace | BucketPlace:
     if isinstance(datastore, BucketDatastore):
         return BucketPlace(datastore.address, prefix="")
-    if not datastore.folder.is_dir():
+    if datastore.guessed and not datastore.folder.is_dir():
         words = "matrix-media-repo's relative paths start at its working folder: say --base"
         raise ExportError(f"the folder {datastore.folder} of {datastore.datastore_id} is not there; {words}")
     return FolderPlace(datastore.folder)

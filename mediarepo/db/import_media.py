@@ -103,8 +103,6 @@ async def note_access(connection: Connection, source_id: int, entries: Sequence[
         )
 
 
-
-
 def _columns(entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> list[list[object]]:
     media = [entry.media for entry in entries]
     return [

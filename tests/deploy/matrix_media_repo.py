@@ -17,6 +17,7 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
+from tests.support.installation import SERVER_NAME as LEAVING
 from tests.support.installation import Answer
 
 VARIABLE = "MATRIX_MEDIA_REPO"
@@ -116,6 +117,7 @@ class MatrixMediaRepo:
         return str(answer.json["content_uri"]).rpartition("/")[2]
 
     async def download(self, server_name: str, media_id: str, **arguments: Any) -> Answer:
+        """Ask as a user of one homeserver; it serves what it has to all."""
         return await self.ask(f"/_matrix/client/v1/media/download/{server_name}/{media_id}", **arguments)
 
     async def thumbnail(self, server_name: str, media_id: str, size: tuple[int, int, str], **arguments: Any) -> Answer:
@@ -128,7 +130,8 @@ class MatrixMediaRepo:
 
 def configuration(port: int, world: Outside, dsn: str, datastores: list[dict[str, Any]]) -> dict[str, Any]:
     homeservers = [
-        {"name": name, "csApi": world.url, "backoffAt": 10, "adminApiKind": "synapse"} for name in (SERVER_NAME, SECOND)
+        {"name": name, "csApi": world.url, "backoffAt": 10, "adminApiKind": "synapse"}
+        for name in (SERVER_NAME, SECOND, LEAVING)
     ]
     return {
         "repo": {"bindAddress": "127.0.0.1", "port": port, "logDirectory": "-", "logLevel": "info"},

@@ -1,6 +1,5 @@
 """A real matrix-media-repo fills a store of its own; its media move in, in every way, and back out."""
 
-import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -24,13 +23,15 @@ from tests.deploy.matrix_media_repo import (
     outside,
     running,
 )
+from tests.exporters.conftest import Leaving, leaving
 from tests.importers.conftest import new_database, whole_bucket
 from tests.pictures.drawn import animated, corners, encoded, jpeg
+from tests.support.installation import SERVER_NAME as LEAVING
 from tests.support.installation import homeserver
 from tests.support.moving_in import moving_in
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 
-__all__ = ["new_database", "whole_bucket"]
+__all__ = ["leaving", "new_database", "whole_bucket"]
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
 SIZES = [(32, 32, "crop"), (96, 96, "crop"), (320, 240, "scale"), (640, 480, "scale"), (800, 600, "scale")]
@@ -141,6 +142,7 @@ async def test_its_media_move_in(
     made: Made, postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, mode: str
 ) -> None:
     await fill(made)
+    fitting = {row["kind"]: row["count"] for row in await made.rows(_FITTING)}
     counts = {row["kind"]: row["count"] for row in await made.rows(_KINDS, [SERVER_NAME, SECOND])}
     config = {"kind": "matrix-media-repo", "paths": [str(made.repo.config)], "remote": "all", "thumbnails": True}
     stores: dict[str, Any] = {}
@@ -161,7 +163,6 @@ async def test_its_media_move_in(
         again = await moving.run()
         items, orphans, summary = await moving.report()
         media = await moving.media()
-        print(mode, counts, figures["lists"], figures["thumbnails"], again["thumbnails"], summary)
         for (server_name, media_id), (data, name, user) in made.kept.items():
             answer = await moving.get(server_name, media_id)
             assert (answer.status, answer.body) == (200, data)
@@ -171,21 +172,66 @@ async def test_its_media_move_in(
         for row in await made.rows("SELECT media_id FROM media WHERE user_id = '' AND origin = $1", SERVER_NAME):
             assert (await moving.get(SERVER_NAME, row["media_id"])).status == 404
             assert items[row["media_id"]]["reason"].startswith("thumbnail")
-        jobs = await moving.own.value("SELECT count(*) FROM thumbnail")
+        same = 0
         for (media_id, size), data in made.thumbnails.items():
             server = next(name for name, known in made.kept if known == media_id)
             path = f"/_matrix/client/v1/media/thumbnail/{server}/{media_id}?width={size[0]}&height={size[1]}"
             answer = await moving.own.get(f"{path}&method={size[2]}&animated=false")
             assert answer.status == 200
-            if hashlib.sha256(answer.body).digest() != hashlib.sha256(data).digest():
-                print("other thumbnail", media_id, size, len(answer.body), len(data))
-        print("thumbnails", jobs, await moving.own.value("SELECT count(*) FROM thumbnail"))
-        print(len(await moving.own.object_keys()), "objects of ours", [orphan.place for orphan in orphans][:5])
+            same += answer.body == data
 
     assert summary["balances"]
-    assert (summary["missing"], summary["failed"], summary["mismatched"]) == (0, 0, 0)
+    assert (summary["missing"], summary["failed"], summary["mismatched"], orphans) == (0, 0, 0, [])
+    assert figures["thumbnails"]["taken"] + figures["thumbnails"].get("here", 0) == sum(fitting.values())
+    assert set(again["thumbnails"]) == {"here"}
+    assert same >= len(made.thumbnails) - 2  # of a moving picture it shows larger sizes itself
+    assert summary["rows"] == sum(counts.values())
+    assert figures["lists"] <= 4
 
 
+async def test_they_move_out_into_an_empty_one_that_serves_them(made: Made, leaving: Leaving) -> None:
+    user = f"@bridge:{LEAVING}"
+    photo = jpeg(1000, 700)
+    named = await leaving.upload(photo, content_type="image/jpeg", name="photo.jpg", user=user)
+    same = await leaving.upload(photo, content_type="image/jpeg", name="again.jpg", user=user)
+    nameless = await leaving.upload(b"words", user=user)
+    large = await leaving.upload(secrets.token_bytes(3_000_000), content_type="video/mp4", name="a b.mp4", user=user)
+    hidden = await leaving.upload(b"hidden", user=user)
+    remote = await leaving.upload(b"remote", user=user)
+    open_one = await leaving.upload(b"from before the freeze", user=user)
+    await leaving.change(remote, "server_name = 'remote.example', remote = true, uploaded_by = NULL")
+    await leaving.change(open_one, "authenticated = false")
+    await leaving.hide(hidden)
+    options = ["--to", "matrix-media-repo", "--matrix-media-repo-config", str(made.repo.config), "--remote", "--json"]
+    options += ["--base", str(made.folder)]
+
+    done = await leaving.export(*options)
+    again = await leaving.export(*options)
+
+    assert (done.status, done.done["exported"]) == (0, 7), (done.errors, done.output)
+    assert (again.status, again.done["already_there"], again.done["written_bytes"]) == (0, 7, 0)
+    for media_id in (named, same, nameless, large, open_one):
+        answer = await made.repo.download(LEAVING, media_id)
+        assert (answer.status, answer.body) == (200, leaving.contents[media_id])
+    names = [(await made.repo.download(LEAVING, one)).headers["Content-Disposition"] for one in (named, nameless)]
+    far = await made.repo.download("remote.example", remote)
+    legacy = [
+        (await made.repo.ask(f"/_matrix/media/v3/download/{LEAVING}/{one}", user=None)).status
+        for one in (named, open_one)
+    ]
+    shown = await made.repo.thumbnail(LEAVING, named, SIZES[1])
+    usage = await made.repo.admin(f"usage/{LEAVING}/users", method="GET")
+    equal = await made.rows("SELECT DISTINCT datastore_id, location FROM media WHERE media_id = ANY($1)", [named, same])
+
+    assert (await made.repo.download(LEAVING, hidden)).status == 404
+    assert ("photo.jpg" in names[0], far.body, legacy) == (True, b"remote", [404, 200])
+    assert (shown.status, shown.headers["Content-Type"].startswith("image/")) == (200, True)
+    assert usage.json[user]["raw_counts"]["media"] == 6
+    assert len(equal) == 1
+
+
+_FITTING = """SELECT 'all' AS kind, count(*) FROM thumbnails t WHERE (method, width, height) IN (('crop', 32, 32),
+    ('crop', 96, 96), ('scale', 320, 240), ('scale', 640, 480), ('scale', 800, 600))"""
 _KINDS = """SELECT CASE WHEN origin = ANY($1::text[]) THEN CASE WHEN user_id = '' THEN 'thumbnail' ELSE 'local' END
     ELSE 'remote' END AS kind, count(*) FROM media GROUP BY 1"""
 

@@ -76,19 +76,22 @@ async def theirs(new_database: Callable[..., Any], whole_bucket: SourceBucket, t
     arguments, address, folder = await new_database(), whole_bucket.address, tmp_path / "files"
     folder.mkdir()
     endpoint = (address.endpoint_url or "").removeprefix("http://")
-    options = {"endpoint": endpoint, "bucketName": address.bucket, "region": address.region, "ssl": False}
+    options: dict[str, Any] = {
+        "endpoint": endpoint,
+        "bucketName": address.bucket,
+        "region": address.region,
+        "ssl": False,
+    }
     options |= {"accessKeyId": address.access_key_id, "accessSecret": address.secret_access_key, "prefixLength": 2}
     dsn = f"postgres://{arguments['user']}@/{arguments['database']}?host={arguments['host']}&port={arguments['port']}"
-    document = {
+    document: dict[str, Any] = {
         "database": {"postgres": dsn},
         "homeservers": [{"name": SERVER_NAME}],
         "datastores": [
-            {"id": "old", "type": "file", "forKinds": [], "opts": {"path": str(tmp_path / "files")}},
             {"id": "objects", "type": "s3", "forKinds": ["thumbnails", "local_media"], "opts": options},
             {"id": "files", "type": "file", "forKinds": ["remote_media"], "opts": {"path": "files"}},
         ],
     }
-    document["datastores"] = document["datastores"][1:]
     config = tmp_path / "media-repo.yaml"
     config.write_text(yaml.safe_dump(document))
     made = Theirs(config, arguments, whole_bucket, folder)
@@ -245,6 +248,17 @@ async def test_killed_again_and_again_it_ends_up_whole(leaving: Leaving, theirs:
     assert done.status == 0
     assert {media_id: data for media_id, (_, data) in arrived.items()} == leaving.contents
     assert len(await theirs.objects()) == len(media)
+
+
+async def test_a_relative_folder_that_is_not_there_is_never_made_by_guess(leaving: Leaving, theirs: Theirs) -> None:
+    media_id = await leaving.upload(b"data")
+    theirs.folder.rmdir()
+
+    guessed = await leaving.export(*theirs.options(), "--datastore", "files")
+    said = await leaving.export(*theirs.options(), "--datastore", "files", "--base", str(theirs.config.parent))
+
+    assert (guessed.status, "--base" in guessed.errors, said.status) == (1, True, 0)
+    assert (await theirs.read_back())[media_id][1] == b"data"
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ _TRUE = frozenset({"1", "t", "true", "none"})
 
 @dataclass(frozen=True, slots=True)
 class FolderDatastore:
-    """A folder; `kinds` are what it takes, as in local_media or all."""
+    """A folder; `kinds` are what it takes, as in local_media or all; `guessed` says that nobody said where it is."""
 
     datastore_id: str
     folder: Path
     kinds: frozenset[str] = frozenset()
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,19 @@ def _files(path: Path) -> list[Path]:
         raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
-def _bases(path: Path, base: Path | None) -> list[Path]:
-    """Name the folders at which relative paths may start; of a folder of files, its parent as well."""
+@dataclass(frozen=True, slots=True)
+class _Bases:
+    """The folders at which relative paths may start, and whether nobody said which."""
+
+    folders: Sequence[Path]
+    guessed: bool
+
+
+def _bases(path: Path, base: Path | None) -> _Bases:
+    """Take the base; without one the configuration's folder, or of a folder of files its parent as well."""
     if base is not None:
-        return [base]
-    return [path, path.parent] if path.is_dir() else [path.parent]
+        return _Bases([base], guessed=False)
+    return _Bases([path, path.parent] if path.is_dir() else [path.parent], guessed=True)
 
 
 def _database(main: dict[str, object], path: Path) -> DatabaseAddress:
@@ -96,7 +105,7 @@ def _add(
     datastores: dict[str, FolderDatastore | BucketDatastore],
     unknown: set[str],
     *,
-    bases: Sequence[Path],
+    bases: _Bases,
 ) -> None:
     """Note a datastore; the first of an id counts."""
     options, kind, name = section(entry.get("opts"), "opts"), text(entry.get("type")), text(entry.get("id"))
@@ -109,8 +118,11 @@ def _add(
         folder = text(options.get("path"))
         if folder is None:
             raise SourceConfigError(f"the datastore {name} has no path")
-        places = [Path(os.path.abspath(one / folder)) for one in bases]  # noqa: PTH100 - links are judged later
-        datastores[name] = FolderDatastore(name, next((one for one in places if one.is_dir()), places[0]), kinds)
+        places = [Path(os.path.abspath(one / folder)) for one in bases.folders]  # noqa: PTH100 - links are judged later
+        guessed = bases.guessed and not Path(folder).is_absolute()
+        datastores[name] = FolderDatastore(
+            name, next((one for one in places if one.is_dir()), places[0]), kinds, guessed
+        )
     elif kind == "s3":
         datastores[name] = BucketDatastore(name, _bucket(name, options), kinds, _prefix_length(options))
     else:
