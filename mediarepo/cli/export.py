@@ -61,13 +61,20 @@ Jobs = Annotated[int, typer.Option(min=1, max=64, help="How many objects to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Theirs:
+    """What was said of a matrix-media-repo."""
+
+    config: Path | None
+    base: Path | None
+    datastore: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Wishes:
     """What was asked for, apart from which media."""
 
     synapse_configs: list[Path]
-    mmr_config: Path | None
-    base: Path | None
-    datastore: str | None
+    mmr: _Theirs
     output: Path | None
     sql: Path | None
     into_bucket: bool
@@ -106,17 +113,10 @@ def export(
         since_ts=None if since is None else _parse_ts(since),
         native_only=since_cutover,
     )
-    configs = synapse_config or []
+    theirs = _Theirs(config=matrix_media_repo_config, base=base, datastore=datastore)
+    configs, bucket = synapse_config or [], into_bucket
     wishes = _Wishes(
-        synapse_configs=configs,
-        mmr_config=matrix_media_repo_config,
-        base=base,
-        datastore=datastore,
-        output=output,
-        sql=sql,
-        into_bucket=into_bucket,
-        jobs=jobs,
-        as_json=as_json,
+        synapse_configs=configs, mmr=theirs, output=output, sql=sql, into_bucket=bucket, jobs=jobs, as_json=as_json
     )
     run(_export(_read_settings(config), to, selection, wishes))
 
@@ -135,8 +135,8 @@ async def _export(settings: Settings, to: _To, selection: ExportSelection, wishe
     try:
         if wishes.output is not None:
             report = await _to_files(settings, selection, wishes.output, wishes)
-        elif wishes.mmr_config is not None:
-            report = await _to_matrix_media_repo(settings, selection, wishes.mmr_config, wishes)
+        elif wishes.mmr.config is not None:
+            report = await _to_matrix_media_repo(settings, selection, wishes.mmr.config, wishes)
         else:
             report = await _to_synapse(settings, selection, wishes)
     except (ExportError, MatrixError, OSError) as exc:
@@ -160,13 +160,13 @@ def _check(to: _To, wishes: _Wishes) -> None:
         other = wishes.synapse_configs or wishes.sql or wishes.into_bucket
         _refuse(other, "--synapse-config, --sql and --into-bucket need --to synapse")
     if to is not _To.MATRIX_MEDIA_REPO:
-        others = wishes.mmr_config or wishes.base or wishes.datastore
+        others = wishes.mmr.config or wishes.mmr.base or wishes.mmr.datastore
         _refuse(others, "--matrix-media-repo-config, --base and --datastore need --to matrix-media-repo")
     _refuse(to is not _To.FILES and wishes.output is not None, "--output needs --to files")
     needed = {
         _To.FILES: (wishes.output, "--output"),
         _To.SYNAPSE: (wishes.synapse_configs, "--synapse-config"),
-        _To.MATRIX_MEDIA_REPO: (wishes.mmr_config, "--matrix-media-repo-config"),
+        _To.MATRIX_MEDIA_REPO: (wishes.mmr.config, "--matrix-media-repo-config"),
     }
     value, option = needed[to]
     _refuse(not value, f"--to {to} needs {option}")
@@ -190,11 +190,11 @@ async def _to_synapse(settings: Settings, selection: ExportSelection, wishes: _W
 async def _to_matrix_media_repo(
     settings: Settings, selection: ExportSelection, path: Path, wishes: _Wishes
 ) -> ExportReport:
-    config = read_matrix_media_repo_config(path, wishes.base)
+    config = read_matrix_media_repo_config(path, wishes.mmr.base)
     theirs, name = config.server_names, selection.server_name
     refused = name is not None and name not in theirs and not selection.with_remote
     _refuse(refused, f"{name} is none of the homeservers of that matrix-media-repo: {', '.join(sorted(theirs))}")
-    target = MatrixMediaRepoTarget(config=config, datastore=wishes.datastore)
+    target = MatrixMediaRepoTarget(config=config, datastore=wishes.mmr.datastore)
     async with open_foundation(settings) as foundation, open_matrix_media_repo_export(foundation, target) as exporting:
         tally = ExportTally(*await exporting.table.count(selection))
         report = ExportReport(tally, as_json=wishes.as_json, errors_only=False)

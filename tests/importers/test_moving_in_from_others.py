@@ -114,6 +114,8 @@ async def test_our_copies_in_the_sources_own_bucket_are_none_of_its_orphans(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path, new_database: Callable[..., Any], whole_bucket: Any
 ) -> None:
     arguments, address = await new_database(), whole_bucket.address
+    for key in [found.key async for found in whole_bucket.store.list("")]:
+        await whole_bucket.store.delete([key])
     await mmr.make_database(arguments, later=True)
     await whole_bucket.put(mmr.LONG, mmr.DATA["two"])
     await whole_bucket.put("plainname", mmr.DATA["three"])
