@@ -121,7 +121,7 @@ async def test_all_that_is_kept_arrives_and_nothing_comes_twice(leaving: Leaving
         await leaving.hide(made[name])
     for name in ("lost", "hidden and lost"):
         await lose(leaving, made[name])
-    await leaving.change(made["protected"], "protected = true")
+    await leaving.own.mark(made["protected"], "protection")
     await leaving.change(made["open"], "authenticated = false")
     await make_remote(leaving, made["remote"])
 

@@ -107,6 +107,8 @@ async def source(
     (tmp_path / "files" / FILE_PLACE).write_bytes(DATA["one"])
     (tmp_path / "files/ab/cd/orphan").write_bytes(b"nobody's")
     bucket = whole_bucket
+    for key in [found.key async for found in bucket.store.list("")]:
+        await bucket.store.delete([key])
     await bucket.put(LONG, DATA["two"])
     await bucket.put("plainname", DATA["three"])
     await bucket.put("thumbplace", b"thumb")
