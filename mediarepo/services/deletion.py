@@ -11,6 +11,7 @@ from mediarepo.db.marks import MarkTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.model.authority import Action, Thing
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
@@ -37,6 +38,8 @@ class Deletion:
 
     async def delete(self, mxcs: list[Mxc], admin: Admin, *, reason: str | None = None) -> list[Mxc]:
         """Move media into the trash; gives those that were."""
+        for mxc in mxcs:
+            self.authorization.check_media(admin, Action.DELETE, mxc)
         deed, gone = self._deed(admin, "delete", reason), list[Mxc]()
         for start in range(0, len(mxcs), _BATCH):
             gone += await self.trash.put(mxcs[start : start + _BATCH], deed)
@@ -65,22 +68,26 @@ class Deletion:
 
     async def restore(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Take media out of the trash; ForbiddenError when the operator put them there, and somebody else asks."""
+        self.authorization.check_media(admin, Action.RESTORE, mxc)
         return await self.trash.take_back(mxc, self._deed(admin, "restore", reason))
 
     async def hold(self, mxc: Mxc, admin: Admin, *, held: bool, reason: str | None) -> Outcome:
         """Keep media from being deleted by anybody, or no longer; an operator's hold only the operator releases."""
+        self.authorization.check_media(admin, Action.HOLD if held else Action.RELEASE, mxc)
         if held:
             return await self.marks.put(mxc, MarkKind.HOLD, self._deed(admin, "hold", reason))
         return await self.marks.lift(mxc, MarkKind.HOLD, self._deed(admin, "release", reason))
 
     async def pin(self, mxc: Mxc, admin: Admin, *, pinned: bool, reason: str | None = None) -> Outcome:
         """Keep media from retention and from deletion by date, or no longer."""
+        self.authorization.check_media(admin, Action.PIN if pinned else Action.UNPIN, mxc)
         if pinned:
             return await self.marks.put(mxc, MarkKind.PIN, self._deed(admin, "pin", reason))
         return await self.marks.lift(mxc, MarkKind.PIN, self._deed(admin, "unpin", reason))
 
     async def purge_remote(self, admin: Admin, *, before_ts: int) -> int:
         """Forget other servers' media that nobody asked for since."""
+        self.authorization.check(admin, Action.PURGE, Thing.REMOTE_MEDIA)
         total, deed = 0, self._deed(admin, "purge_remote", None)
         forget = partial(self.trash.forget_idle_remote, before_ts=before_ts, deed=deed)
         while mxcs := await self.trash.idle_remote(before_ts, _BATCH):

@@ -11,7 +11,7 @@ from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
-from mediarepo.model.authority import Action
+from mediarepo.model.authority import Action, Thing
 from mediarepo.model.marks import OPERATOR, Deed, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc
 from mediarepo.model.records import Change, HiddenHash
@@ -49,6 +49,7 @@ class Quarantine:
 
     async def hide_of_room(self, room_id: str, admin: Admin) -> Outcome:
         """Hide everything that a room's events mention, as far as the homeserver can tell."""
+        self.authorization.check(admin, Action.HIDE, Thing.ROOM)
         if admin.token is None:
             raise InvalidParamError("a room's media are known to the homeserver only: use a token of its admin")
         uris = await self.homeserver_admins.room_media(admin.homeserver, admin.token, room_id)
@@ -58,29 +59,35 @@ class Quarantine:
         """Hide everything of another server; not of one of ours."""
         if self.authorization.tenants.is_ours(server_name):
             raise InvalidParamError("only other servers can be hidden as a whole")
+        self.authorization.check(admin, Action.HIDE, Thing.SERVER)
         return await self.table.hide_server(server_name, self._deed(admin, "quarantine_server", reason))
 
     async def show_server(self, server_name: str, admin: Admin, *, reason: str | None = None) -> bool:
         """Show another server's media again."""
+        self.authorization.check(admin, Action.UNHIDE, Thing.SERVER)
         return await self.table.show_server(server_name, self._deed(admin, "unquarantine_server", reason))
 
     async def show(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Lift what one hid oneself; ForbiddenError when only somebody else, who stands above, hid it."""
+        self.authorization.check_media(admin, Action.UNHIDE, mxc)
         return await self.table.show([mxc], self._deed(admin, "unquarantine", reason), str(mxc))
 
     async def protect(self, mxc: Mxc, admin: Admin, *, protected: bool, reason: str | None = None) -> Outcome:
         """Spare media of quarantine by oneself and those below, or no longer."""
+        self.authorization.check_media(admin, Action.PROTECT if protected else Action.UNPROTECT, mxc)
         if protected:
             return await self.marks.put(mxc, MarkKind.PROTECTION, self._deed(admin, "protect", reason))
         return await self.marks.lift(mxc, MarkKind.PROTECTION, self._deed(admin, "unprotect", reason))
 
     async def hide_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None) -> int:
         """Hide content by SHA-256, whether it is here already or not; not what says nothing."""
+        self.authorization.check(admin, Action.HIDE, Thing.CONTENT)
         deed, hashes = self._deed(admin, "quarantine_hash", reason), without_short_content(hashes)
         return await self.table.hide_hashes(hashes, deed, scopes=self._scopes(deed))
 
     async def show_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None = None) -> int:
         """Show content again that was hidden by SHA-256."""
+        self.authorization.check(admin, Action.UNHIDE, Thing.CONTENT)
         return await self.table.show_hashes(hashes, self._deed(admin, "unquarantine_hash", reason))
 
     async def all_hashes(self) -> AsyncIterator[HiddenHash]:

@@ -713,3 +713,38 @@ async def test_ranges_and_conditions_of_media_not_fetched_yet(near: Installation
     assert (part.status, part.body) == (206, data[10:20])
     assert fresh.status == 304
     assert (head.status, head.headers["Content-Length"]) == (200, "1000")
+
+
+@pytest.mark.parametrize("way", ["content", "address"])
+async def test_one_fetch_serves_the_homeserver_that_does_not_hide_it(
+    pair: tuple[Installation, Installation], origin: RemoteServer, way: str
+) -> None:
+    near, _ = pair
+    data, go_on = secrets.token_bytes(400_000), asyncio.Event()
+    origin.federation["shared"] = pausing(data, 300_000, go_on)
+    hiding = asyncio.create_task(near.get(path_of(origin, "shared")))
+    while not origin.asked():
+        await asyncio.sleep(0.01)
+    seeing = asyncio.create_task(near.get(path_of(origin, "shared"), token=OTHER_TOKEN, host=OTHER_SERVER_NAME))
+    if way == "content":
+        await near.rows(
+            """INSERT INTO quarantined_hash VALUES (sha256($1::bytea), '@a:a', NULL, 0, $2, $3, $3) RETURNING 1""",
+            data,
+            len(data),
+            SERVER_NAME,
+        )
+    else:
+        await near.rows(
+            "INSERT INTO media_mark VALUES ($1, 'shared', 'quarantine', $2, $2, '@a:a', NULL, 0) RETURNING 1",
+            origin.server_name,
+            SERVER_NAME,
+        )
+    go_on.set()
+    with suppress(aiohttp.ClientError):  # what had begun is broken off
+        assert (await hiding).status == 404
+    hidden = [(await one.get(path_of(origin, "shared"))).status for one in pair]
+    await near.rows("DELETE FROM quarantined_hash RETURNING 1")
+
+    assert (await seeing).body == data
+    assert len(origin.asked()) == 1
+    assert hidden == [404, 404]

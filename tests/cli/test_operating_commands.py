@@ -1,4 +1,5 @@
 import asyncio
+import getpass
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -190,3 +191,13 @@ async def test_a_preview_is_shown_and_explained(postgres: EmbeddedPostgres, s3: 
     assert refused[0] == 1
     assert "forbidden_address" in refused[2]
     assert unknown[0] == 2
+
+
+async def test_the_log_names_who_became_the_system_user(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    mxc = f"mxc://{SERVER_NAME}/{await shell.own.upload(b'data')}"
+    monkeypatch.setenv("SUDO_USER", "alice\x1b")
+    await shell.run("media", "pin", mxc)
+    audit = await shell.json("audit", "--target", mxc)
+
+    assert isinstance(audit, list)
+    assert [one["admin"] for one in audit] == [f"command line ({getpass.getuser()}, by alice)"]

@@ -93,3 +93,31 @@ async def test_sizes_are_wide_enough_for_any_file(config: DatabaseConfig) -> Non
 def test_the_newest_migration_is_the_one_the_code_was_written_for() -> None:
     assert int(head_revision()) == SCHEMA_VERSION
     assert (migrations_folder() / "env.py").is_file()
+
+
+async def test_marks_that_had_no_owner_go_on_hiding_and_belong_to_who_set_them(config: DatabaseConfig) -> None:
+    await upgrade(config, "0007")
+    connection = await asyncpg.connect(config.url, server_settings={"search_path": config.db_schema})
+    media = """INSERT INTO media (server_name, media_id, state, remote, content_type, created_ts, authenticated,
+        quarantined_by, protected, held_by, pinned_by) VALUES ($1, $2, 'missing', $3, 'a/b', 1, true, $4, $5, $6, $7)"""
+    await connection.execute(media, "a.test", "own", False, "@admin:a.test", False, "operator", "@admin:a.test")
+    await connection.execute(media, "a.test", "operators", False, "operator", True, None, None)
+    await connection.execute(media, "a.test", "imported", False, "system", False, None, None)
+    await connection.execute(media, "far.test", "remote", True, "@admin:b.test", False, None, None)
+    await connection.execute("INSERT INTO quarantined_hash VALUES ($1, '@admin:b.test', NULL, 1)", bytes(32))
+    await connection.execute("INSERT INTO quarantined_hash VALUES ($1, 'command line', NULL, 1)", bytes([1] * 32))
+    await upgrade(config)
+    marks = await connection.fetch("SELECT media_id, kind, owner, scope FROM media_mark ORDER BY 1, 2")
+    hashes = await connection.fetch("SELECT owner, scope FROM quarantined_hash ORDER BY sha256")
+    await connection.close()
+
+    assert [tuple(row) for row in marks] == [
+        ("imported", "quarantine", "a.test", "a.test"),
+        ("operators", "protection", "a.test", "a.test"),
+        ("operators", "quarantine", "", ""),
+        ("own", "hold", "", ""),
+        ("own", "pin", "a.test", "a.test"),
+        ("own", "quarantine", "a.test", "a.test"),
+        ("remote", "quarantine", "b.test", ""),
+    ]
+    assert [tuple(row) for row in hashes] == [("b.test", ""), ("", "")]

@@ -35,15 +35,15 @@ from mediarepo.web.admin.api.operating_shapes import (
     UsageShape,
 )
 from mediarepo.web.admin.api.shapes import Done
-from mediarepo.web.keys import AUDIT, FAILED_ITEMS, JOBS, RETENTION, SETTINGS, TASKS, USAGE
+from mediarepo.web.keys import AUDIT, AUTHORIZATION, FAILED_ITEMS, JOBS, RETENTION, SETTINGS, TASKS, USAGE
 
 
 async def usage(call: Call) -> UsageAnswer:
     """Tell what media take up, split as wanted; single homeservers' admins see their own server's."""
     query = call.query(UsageQuery)
     server_name = query.server_name
-    if not call.admin.is_operator:
-        own = call.admin.homeserver.server_name
+    own = call.app[AUTHORIZATION].viewer(call.admin)
+    if own is not None:
         if server_name not in {None, own}:
             raise ForbiddenError(f"you administer {own} only")
         server_name = own
