@@ -77,9 +77,15 @@ async def every_kind(leaving: Leaving) -> dict[str, str]:
     return made
 
 
+_ROWS = """SELECT m.*, (SELECT set_by FROM media_mark k WHERE k.media_id = m.media_id AND kind = 'quarantine')
+        AS quarantined_by,
+    EXISTS (SELECT FROM media_mark k WHERE k.media_id = m.media_id AND kind = 'protection') AS protected
+    FROM media m"""
+
+
 async def test_what_went_out_comes_back_with_every_byte_and_flag(leaving: Leaving, target: Target) -> None:
     made = await every_kind(leaving)
-    ours = {row["media_id"]: row for row in await leaving.own.rows("SELECT * FROM media")}
+    ours = {row["media_id"]: row for row in await leaving.own.rows(_ROWS)}
 
     first = await leaving.export(*target.options(), "--remote")
     found = await read_back(target)
