@@ -20,6 +20,9 @@ from mediarepo.model.imports import SourceKey
 from mediarepo.model.leases import Lease
 from mediarepo.model.short_content import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
 
+_HIDER = "coalesce(k.owner, CASE WHEN i.kind = 'local' THEN i.server_name ELSE '' END)"
+"""Whose an imported quarantine is: as its mark says, or where no media could be made of the row, the homeserver's."""
+
 
 class ImportCommits:
     """Writes media, blobs and ledger together."""
@@ -105,17 +108,19 @@ class ImportCommits:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_hash
                         (sha256, quarantined_by, reason, created_ts, size_bytes, owner, scope)
-                    SELECT DISTINCT ON (i.sha256, k.owner) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes,
-                        k.owner, k.scope
-                    FROM import_item i JOIN media_mark k ON k.server_name = i.server_name
+                    SELECT DISTINCT ON (i.sha256, {_HIDER}) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes,
+                        {_HIDER}, {_HIDER}
+                    FROM import_item i LEFT JOIN media_mark k ON k.server_name = i.server_name
                         AND k.media_id = i.media_id AND k.kind = 'quarantine' AND k.reason = $2
                     WHERE i.source_id = $1 AND i.quarantined_by IS NOT NULL AND i.sha256 IS NOT NULL AND NOT i.gone
+                        AND (k.owner IS NOT NULL OR NOT EXISTS (SELECT FROM media m
+                            WHERE m.server_name = i.server_name AND m.media_id = i.media_id))
                         AND i.sha256 <> $3
                         AND coalesce(i.size_bytes, {SMALLEST_HIDDEN_BYTES}) >= {SMALLEST_HIDDEN_BYTES}
                         AND NOT EXISTS (SELECT FROM import_item o
                             WHERE o.source_id = $1 AND o.sha256 = i.sha256 AND o.quarantined_by IS NULL
                                 AND NOT o.protected AND NOT o.gone AND o.state = 'committed')
-                    ORDER BY i.sha256, k.owner ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    ORDER BY i.sha256, {_HIDER} ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 source_id,
                 note,
                 EMPTY_SHA256,

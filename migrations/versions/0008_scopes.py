@@ -46,6 +46,9 @@ CREATE TABLE media_mark (
 {_moved("protection", _PROTECTED_BY, "NULL::text", "{owner}")};
 {_moved("hold", "held_by", "hold_reason", "{owner}")};
 {_moved("pin", "pinned_by", "NULL::text", "{owner}")};
+UPDATE media_mark k SET reason = 'imported from ' || s.name FROM import_item i JOIN import_source s USING (source_id)
+    WHERE k.reason IS NULL AND i.server_name = k.server_name AND i.media_id = k.media_id
+        AND ((k.kind = 'quarantine' AND i.quarantined_by = k.set_by) OR (k.kind = 'protection' AND i.protected));
 ALTER TABLE quarantined_hash ADD COLUMN owner text COLLATE "C" NOT NULL DEFAULT '';
 ALTER TABLE quarantined_hash ADD COLUMN scope text COLLATE "C" NOT NULL DEFAULT '';
 UPDATE quarantined_hash SET owner = substring(quarantined_by FROM '^@[^:]+:(.*)$') WHERE quarantined_by ~ '^@[^:]+:.';

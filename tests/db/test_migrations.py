@@ -104,11 +104,18 @@ async def test_marks_that_had_no_owner_go_on_hiding_and_belong_to_who_set_them(c
     await connection.execute(media, "a.test", "operators", False, "operator", True, None, None)
     await connection.execute(media, "a.test", "imported", False, "system", False, None, None)
     await connection.execute(media, "far.test", "remote", True, "@admin:b.test", False, None, None)
+    await connection.execute("INSERT INTO import_source (name, kind, created_ts) VALUES ('old', 'synapse', 1)")
+    await connection.execute(
+        """INSERT INTO import_item (source_id, server_name, media_id, kind, state, quarantined_by, fingerprint, run_id,
+               seen_run_id, updated_ts)
+           SELECT source_id, 'a.test', 'imported', 'local', 'committed', 'system', '', 1, 1, 1 FROM import_source"""
+    )
     await connection.execute("INSERT INTO quarantined_hash VALUES ($1, '@admin:b.test', NULL, 1)", bytes(32))
     await connection.execute("INSERT INTO quarantined_hash VALUES ($1, 'command line', NULL, 1)", bytes([1] * 32))
     await upgrade(config)
     marks = await connection.fetch("SELECT media_id, kind, owner, scope FROM media_mark ORDER BY 1, 2")
     hashes = await connection.fetch("SELECT owner, scope FROM quarantined_hash ORDER BY sha256")
+    reasons = await connection.fetch("SELECT media_id, reason FROM media_mark WHERE reason IS NOT NULL")
     await connection.close()
 
     assert [tuple(row) for row in marks] == [
@@ -121,3 +128,4 @@ async def test_marks_that_had_no_owner_go_on_hiding_and_belong_to_who_set_them(c
         ("remote", "quarantine", "b.test", ""),
     ]
     assert [tuple(row) for row in hashes] == [("b.test", ""), ("", "")]
+    assert [tuple(row) for row in reasons] == [("imported", "imported from old")]

@@ -1,0 +1,38 @@
+import pytest
+
+from mediarepo.db.import_marks import marks_of, owner_of
+from mediarepo.model.import_items import Entry, ItemState
+from mediarepo.model.imports import MediaKind, SourceMedia
+
+BOTH = frozenset({"a.test", "b.test"})
+
+
+def media(kind: MediaKind, server_name: str, hider: str | None, *, protected: bool = False) -> SourceMedia:
+    return SourceMedia(server_name=server_name, media_id="x", kind=kind, quarantined_by=hider, protected=protected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "server_name", "hider", "own", "owner"),
+    [
+        (MediaKind.LOCAL, "a.test", "@admin:a.test", BOTH, "a.test"),
+        (MediaKind.LOCAL, "a.test", "system", BOTH, "a.test"),
+        (MediaKind.REMOTE, "far.test", "@admin:b.test", BOTH, "b.test"),
+        (MediaKind.REMOTE, "far.test", "@admin:gone.test", BOTH, ""),
+        (MediaKind.REMOTE, "far.test", "system", BOTH, ""),
+        (MediaKind.REMOTE, "far.test", "system", frozenset({"a.test"}), "a.test"),
+    ],
+)
+def test_imported_quarantine_belongs_to_its_homeserver(
+    kind: MediaKind, server_name: str, hider: str, own: frozenset[str], owner: str
+) -> None:
+    assert owner_of(media(kind, server_name, hider), own) == owner
+
+
+def test_hidden_and_protected_media_have_both_marks() -> None:
+    both = media(MediaKind.LOCAL, "a.test", "system", protected=True)
+    entries = [Entry(media=one, state=ItemState.COMMITTED) for one in (both, media(MediaKind.LOCAL, "a.test", None))]
+
+    assert [(kind.value, owner) for _, _, kind, owner, _ in marks_of(entries, BOTH)] == [
+        ("quarantine", "a.test"),
+        ("protection", "a.test"),
+    ]
