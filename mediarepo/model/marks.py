@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mediarepo.model.texts import check_texts
+
 OPERATOR = ""
 """The owner of what the operator set, and the scope of what counts for all homeservers."""
 
@@ -30,6 +32,10 @@ class Deed:
     at: tuple[str, ...] = ()
     reason: str | None = None
     client_address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no audit log should hold; InvalidParamError for control characters."""
+        check_texts([("reason", self.reason or "")])
 
     @property
     def by_operator(self) -> bool:

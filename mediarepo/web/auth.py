@@ -13,9 +13,10 @@ from mediarepo.errors import (
 from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.client import prove_client
 from mediarepo.model.requester import Requester
+from mediarepo.model.texts import UNSPEAKABLE
 from mediarepo.web.authority import asks_of
 from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
-from mediarepo.web.params import UNSPEAKABLE, Query
+from mediarepo.web.params import Query
 
 _MAX_TOKEN_CHARS = 4096
 _MAX_ASSERTED_CHARS = 1024

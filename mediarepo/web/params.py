@@ -1,7 +1,6 @@
 """From raw text in a request to values that can be trusted."""
 
 import re
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -20,8 +19,6 @@ from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 
 _MAX_QUERY_FIELDS = 100
 _MAX_DIMENSION = 65_535
-UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Characters that stand in no text of ours: control characters, and halves of others."""
 _DEFAULT_WAIT_MS = 20_000
 _MAX_WAIT_DIGITS = 9
 
@@ -128,13 +125,6 @@ def _decode(segment: str) -> str:
         return unquote_to_bytes(segment).decode("utf-8", "strict")
     except UnicodeDecodeError as exc:
         raise InvalidParamError("the path is not percent-encoded UTF-8") from exc
-
-
-def check_texts(texts: Iterable[tuple[str, str]]) -> None:
-    """Refuse control characters, which no name, id or reason has, in texts with the names of where they stand."""
-    for name, text in texts:
-        if UNSPEAKABLE.search(text) or UNSPEAKABLE.search(name):
-            raise InvalidParamError(f"{UNSPEAKABLE.sub('?', name)} may not contain control characters")
 
 
 def media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | None]:

@@ -201,3 +201,14 @@ async def test_the_log_names_who_became_the_system_user(shell: Shell, monkeypatc
 
     assert isinstance(audit, list)
     assert [one["admin"] for one in audit] == [f"command line ({getpass.getuser()}, by alice)"]
+
+
+async def test_reasons_with_control_characters_are_refused(shell: Shell) -> None:
+    mxc = f"mxc://{SERVER_NAME}/{await shell.own.upload(b'data')}"
+    results = [
+        await shell.run("media", command, mxc, "--reason", "a\x1b[2Jb") for command in ("delete", "hold", "release")
+    ]
+    audit = await shell.json("audit", "--target", mxc)
+
+    assert [one.exit_code for one in results] == [1, 1, 1]
+    assert audit == []

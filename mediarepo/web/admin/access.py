@@ -4,11 +4,12 @@ from aiohttp import web
 
 from mediarepo.model.authority import Thing
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.texts import check_texts
 from mediarepo.services.admins import Admin
 from mediarepo.web.auth import bearer_token, find_tenant, tenant_required
 from mediarepo.web.authority import Asks, asks_of
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS
-from mediarepo.web.params import Query, check_texts, media_path, path_segments
+from mediarepo.web.params import Query, media_path, path_segments
 
 
 async def admin_required(request: web.Request, query: Query) -> Admin:

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from mediarepo.errors import BadJsonError, InvalidParamError, NotJsonError, TooLargeError
 from mediarepo.model.authority import Grant, Role, grant_of
+from mediarepo.model.texts import check_texts
 from mediarepo.services.admins import Admin
 from mediarepo.web.admin.access import api_admin_required, check_asked
 from mediarepo.web.admin.api.shapes import Nothing, Shape
 from mediarepo.web.authority import Asks
-from mediarepo.web.params import Query, check_texts, path_segments
+from mediarepo.web.params import Query, path_segments
 from mediarepo.web.wire.responses import json_response
 
 PREFIX = "/_mediarepo/admin/v1"
