@@ -413,3 +413,23 @@ async def test_servers_that_ask_too_often_are_slowed_down_and_never_told_to_back
 
     assert [answer.status for answer in answers] == [200, 200, 404]
     assert answers[2].json["errcode"] == "M_NOT_FOUND"
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_other_servers_get_what_its_own_homeserver_and_the_operator_let_be_seen(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer, *, redirected: bool
+) -> None:
+    async with installed(settings_for(postgres, s3, **overrides(certificate, redirect_downloads=redirected))) as own:
+        pictures = [encoded(corners(60 + number, 60), "PNG") for number in range(3)]
+        by_own, by_operator, by_neighbour = [await own.upload(picture) for picture in pictures]
+        await own.mark(by_own, "quarantine", owner=SERVER_NAME)
+        hide = """INSERT INTO quarantined_hash (sha256, quarantined_by, created_ts, owner, scope)
+            SELECT sha256, 'somebody', 1, $2, $2 FROM blob JOIN media USING (blob_id) WHERE media_id = $1"""
+        await own.rows(hide, by_operator, "")
+        await own.rows(hide, by_neighbour, OTHER_SERVER_NAME)
+        statuses = [
+            [(await peer.get(own, path(one))).status for path in (download, thumbnail)]
+            for one in (by_own, by_operator, by_neighbour)
+        ]
+
+        assert statuses == [[404, 404], [404, 404], [200, 200]]
