@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import asyncpg
+
 from mediarepo.db.connections import Database, Row
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import hide_as_hash
@@ -58,6 +60,12 @@ class HashingTable:
 
         What was claimed of it, and hidden for that, is hidden by what it really is from now on.
         """
+        try:
+            await self._keep(blob, sha256)
+        except asyncpg.UniqueViolationError:  # equal content has become what uploads refer to at this very moment
+            await self._keep(blob, sha256)
+
+    async def _keep(self, blob: Blob, sha256: bytes) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
                 """UPDATE blob b SET sha256 = $2, claim_checked = true,

@@ -140,3 +140,15 @@ async def test_protected_media_are_served_unread(own: Installation) -> None:
     await hide(own, uploaded)
 
     assert await status(own, adopted) == 200
+
+
+async def test_equal_content_that_is_learnt_twice_at_once_is_known_twice(own: Installation) -> None:
+    table = own.repository.administration.hashing._table
+    for number in range(25):
+        data = b"content %d" % number
+        await asyncio.gather(*(adopt(own, data, ownership="owned") for _ in range(2)))
+        blobs = await table.of([Mxc(SERVER_NAME, row[0]) for row in await own.rows("SELECT media_id FROM media")])
+        await asyncio.gather(*(table.keep(blob, hashlib.sha256(data).digest()) for blob in blobs))
+
+    assert await own.value("SELECT count(*) FROM blob WHERE sha256_state = 'verified'") == 25
+    assert await own.value("SELECT count(*) FROM blob WHERE sha256_state = 'claimed' AND claim_checked") == 25
