@@ -304,3 +304,22 @@ async def test_a_neighbours_user_and_media_are_out_of_reach(tenants: Tenants) ->
     assert (user.status, synapse.status) == (403, 403)
     assert await tenants.seen(media) == (200, 200)
     assert await tenants.audit(B) == []
+
+
+async def test_media_hidden_or_not_are_found_with_one_question(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, hidden, unknown = await tenants.upload(A), await tenants.upload(A), f"{A}/unknown"
+    await tenants.do(A, "quarantine", hidden)
+    database, asked = tenants.own.repository.foundation.database, list[str]()
+    get = database.get
+
+    async def counted(query: str, *arguments: object) -> Any:
+        asked.append(query)
+        return await get(query, *arguments)
+
+    monkeypatch.setattr(database, "get", counted)
+    statuses = [await tenants.status(one, at=B) for one in (seen, hidden, unknown)]
+
+    assert statuses == [200, 404, 404]
+    assert len(asked) == 3
