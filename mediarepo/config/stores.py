@@ -49,6 +49,8 @@ class StoreConfig(Section):
     """How long anything but the body of a download may take as a whole, waiting for a connection included, in ms."""
     max_connections: int = Field(default=100, ge=1)
     """How many connections are open at once for downloads, and as many for uploads; further requests wait."""
+    pool_timeout_ms: int = Field(default=5_000, ge=1)
+    """How long a download may wait for a connection, in ms, before it is refused with 503."""
     content_md5: bool = False
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE

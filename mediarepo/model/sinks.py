@@ -1,6 +1,6 @@
 """Where bytes are pushed to."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Sink(Protocol):
@@ -8,4 +8,24 @@ class Sink(Protocol):
 
     async def write(self, data: bytes, /) -> None:
         """Take one piece; raises ConnectionError when the far end is gone."""
+        ...
+
+
+@runtime_checkable
+class PacedSink(Sink, Protocol):
+    """A sink that says how much it takes at once, so that nobody need hold bytes for one that is slow."""
+
+    def offer(self, data: memoryview, /) -> int:
+        """Take as many bytes as fit now, maybe none; raises ConnectionError when the far end is gone."""
+        ...
+
+    async def ready(self, timeout_s: float | None = None, /) -> bool:
+        """Wait until it takes bytes again; False after `timeout_s`, or when woken.
+
+        Without a timeout, ConnectionError is raised when that takes too long.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Let a `ready` that waits return False."""
         ...

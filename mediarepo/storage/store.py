@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
 
-import aiohttp
 import structlog
 
 from mediarepo.config.stores import StoreConfig
@@ -26,6 +25,7 @@ from mediarepo.storage.errors import (
 )
 from mediarepo.storage.explain import OnRequest, Place
 from mediarepo.storage.objects import Opening, StoredObject
+from mediarepo.storage.read_connections import ReadConnections
 from mediarepo.storage.retrying import Retrying, is_lost_answer
 from mediarepo.storage.wire import Wire
 
@@ -117,9 +117,12 @@ class Store:
         """
         return Opening(self._get(object_key, span, known_bytes))
 
-    async def _get(
-        self, object_key: str, span: Span | None, known_bytes: int | None
-    ) -> tuple[aiohttp.ClientResponse, StoredObject]:
+    @property
+    def read_connections(self) -> ReadConnections:
+        """The connections that downloads share."""
+        return self._wire.connections
+
+    async def _get(self, object_key: str, span: Span | None, known_bytes: int | None) -> StoredObject:
         try:
             return await self._retrying.call(self._wire.get, object_key, span, known_bytes)
         except UnknownLengthError:

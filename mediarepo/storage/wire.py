@@ -18,6 +18,7 @@ from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, Unkn
 from mediarepo.storage.explain import OnRequest, Place, error_of_failure, error_of_refusal, outcome_of
 from mediarepo.storage.objects import StoredObject
 from mediarepo.storage.presigning import presigned_query
+from mediarepo.storage.read_connections import ReadConnections
 from mediarepo.storage.refusals import parse_refusal
 from mediarepo.storage.signing import UNSIGNED_PAYLOAD, Signer, amz_date, canonical_query, quote_key
 
@@ -38,6 +39,7 @@ class Wire:
         self._stack = AsyncExitStack()
         self._base, self._base_path, self._host = _address(config)
         self._signer: Signer | None = None
+        self.connections = ReadConnections(config.max_connections, config.pool_timeout_ms / 1000)
 
     async def __aenter__(self) -> Self:
         config = self._config
@@ -53,13 +55,14 @@ class Wire:
             sock_read=config.read_timeout_ms / 1000,
         )
         # clients who take their time with downloads must not hold up uploads: each has connections of its own
-        self._reading, self._writing = await self._session(), await self._session()
+        self._reading, self._writing = await self._session(limit=0), await self._session(limit=config.max_connections)
         return self
 
-    async def _session(self) -> aiohttp.ClientSession:
+    async def _session(self, *, limit: int) -> aiohttp.ClientSession:
+        """Open a session of so many connections; 0: `connections` bounds them."""
         config = self._config
         connector = aiohttp.TCPConnector(
-            limit=config.max_connections,
+            limit=limit,
             ssl=_trust(config) if config.endpoint_url.startswith("https:") else False,
         )
         return await self._stack.enter_async_context(
@@ -76,23 +79,44 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def get(
-        self, object_key: str, span: Span | None, known_bytes: int | None = None
-    ) -> tuple[aiohttp.ClientResponse, StoredObject]:
-        """Ask for an object or a span of it; the response is the caller's to close.
+    async def get(self, object_key: str, span: Span | None, known_bytes: int | None = None) -> StoredObject:
+        """Ask for an object or a span of it; it is the caller's to close.
 
         `known_bytes` is what the object is known to have, for servers that answer without a length. Raises
         ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
         """
+        response, size_bytes = await self._opened(object_key, span, known_bytes)
+        etag = response.headers.get("ETag")
+        begin = 0 if span is None else span.offset
+
+        async def reopen(offset: int) -> aiohttp.ClientResponse:
+            rest = Span(begin + offset, size_bytes - offset)
+            again, _ = await self._opened(object_key, rest, None, wait_s=self._config.read_timeout_ms / 1000)
+            if again.headers.get("ETag") != etag:
+                again.close()
+                self.connections.release()
+                raise StorageError(f"{object_key} is another object than a moment ago")
+            return again
+
+        return StoredObject(response, self._place, size_bytes=size_bytes, connections=self.connections, reopen=reopen)
+
+    async def _opened(
+        self, object_key: str, span: Span | None, known_bytes: int | None, *, wait_s: float | None = None
+    ) -> tuple[aiohttp.ClientResponse, int]:
+        """Ask for bytes over one of the connections, which whoever closes the response must release."""
         extra = {} if span is None else {"Range": f"bytes={span.offset}-{span.last}"}
         with self._counted("get"):
-            response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
+            await self.connections.acquire(wait_s=wait_s)
             try:
-                size_bytes = await self._promised_size(response, object_key, span, known_bytes)
+                response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
+                try:
+                    return response, await self._promised_size(response, object_key, span, known_bytes)
+                except BaseException:
+                    response.close()
+                    raise
             except BaseException:
-                response.close()
+                self.connections.release()
                 raise
-        return response, StoredObject(response, self._place, size_bytes=size_bytes)
 
     async def put(
         self, object_key: str, chunks: Sequence[bytes | memoryview], *, size_bytes: int, headers: Mapping[str, str]

@@ -11,7 +11,8 @@ import pytest
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
-from tests.support.faulty_s3 import FaultyS3, Step, lose_answer, reply, stall, truncate
+from mediarepo.storage import objects
+from tests.support.faulty_s3 import FaultyS3, Step, hang_up, lose_answer, reply, stall, truncate
 from tests.support.installation import SERVER_NAME, TOKEN, Installation, installed, settings_for
 from tests.support.ports import free_port
 from tests.support.raw import RawConnection
@@ -168,10 +169,24 @@ async def test_an_upload_whose_put_is_lost_is_tried_again(postgres: EmbeddedPost
         assert (await own.get(own.download_path(media_id))).body == b"persistent"
 
 
-async def test_a_download_that_s3_breaks_off_ends_the_connection(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:
+async def test_a_download_that_s3_breaks_off_goes_on_when_it_is_back(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3
+) -> None:
+    content = secrets.token_bytes(1_000_000)
+    async with behind_wire(postgres, s3) as (own, wire):
+        media_id = await own.upload(content)
+        wire.plan(truncate(500_000), hang_up, truncate(100_000))
+
+        assert (await own.get(own.download_path(media_id))).body == content
+
+
+async def test_a_download_that_s3_breaks_off_for_good_ends_the_connection(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_RESUME_PAUSES_S", (0.0, 0.0))
     async with behind_wire(postgres, s3) as (own, wire):
         media_id = await own.upload(secrets.token_bytes(1_000_000))
-        wire.plan(truncate(500_000))
+        wire.plan(truncate(500_000), *[reply(503)] * 20)
         request = f"GET {own.download_path(media_id)} HTTP/1.1\r\n{AUTH}\r\n"
         async with RawConnection.open(own.url) as connection:
             await connection.send(request.encode())

@@ -12,6 +12,7 @@ from mediarepo.importers.reading.buckets import Bucket
 from mediarepo.importers.reading.objects import BucketAddress, BucketShelf
 from mediarepo.importers.reading.shelves import Trouble
 from mediarepo.model.imports import ObjectBytes, ResolutionState
+from mediarepo.storage import objects
 
 
 @pytest.fixture
@@ -86,13 +87,20 @@ async def test_outages_are_told_from_absence(wired: Bucket, source_bucket: Any, 
     assert [piece async for piece in shelf.open(found)] == [b"content"]
 
 
-async def test_a_body_that_is_cut_off_is_an_outage(wired: Bucket, source_bucket: Any, s3_wire: Any) -> None:
+async def test_a_body_that_is_cut_off_goes_on_or_is_an_outage(
+    wired: Bucket, source_bucket: Any, s3_wire: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_RESUME_PAUSES_S", (0.0,))
     await source_bucket.put("there", bytes(100_000))
     shelf = BucketShelf("bucket", wired, prefix=source_bucket.prefix)
     found = await shelf.find("there")
     assert isinstance(found, ObjectBytes)
 
     s3_wire.cut_answer("GetObject", after_bytes=50_000)
+    assert b"".join([piece async for piece in shelf.open(found)]) == bytes(100_000)
+
+    s3_wire.cut_answer("GetObject", after_bytes=50_000)
+    s3_wire.fail_next("GetObject", status=503, code="SlowDown", times=20)
     with pytest.raises(SourceUnavailableError):
         [piece async for piece in shelf.open(found)]
 

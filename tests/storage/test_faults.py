@@ -7,6 +7,7 @@ import pytest
 
 from mediarepo.config.stores import StoreConfig
 from mediarepo.model.spans import Span
+from mediarepo.storage import objects
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import (
@@ -94,16 +95,47 @@ async def test_silence_is_given_up_and_not_asked_again(faulty_store: Store, faul
 
 @pytest.mark.parametrize("cut", [truncate, stall])
 @pytest.mark.parametrize("come", [0, 2_000])
-async def test_a_body_that_ends_early_is_an_error(
+async def test_a_body_that_ends_early_goes_on_by_range(
     faulty_store: Store, faulty: FaultyS3, cut: Callable[[int], Any], come: int
 ) -> None:
     key = await put(faulty_store, b"x" * 10_000)
     sink = Recording()
-    faulty.plan(cut(come))
+    faulty.plan(cut(come), SLOW_DOWN, cut(500))
+    async with faulty_store.open(key) as stored:
+        await stored.send_to(sink)
+    assert sink.size_bytes == 10_000
+    assert [seen.headers.get("range") for seen in faulty.seen[-4:]] == [
+        None,
+        *[f"bytes={come}-9999"] * 2,
+        f"bytes={come + 500}-9999",
+    ]
+    assert faulty_store.read_connections.in_use == 0
+
+
+async def test_a_body_that_does_not_go_on_is_an_error(
+    faulty_store: Store, faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_RESUME_PAUSES_S", (0.0, 0.0))
+    key = await put(faulty_store, b"x" * 10_000)
+    sink = Recording()
+    faulty.plan(truncate(2_000), *[SLOW_DOWN] * 9)
     async with faulty_store.open(key) as stored:
         with pytest.raises(StorageUnavailableError):
             await stored.send_to(sink)
-    assert sink.size_bytes == come
+    assert sink.size_bytes == 2_000
+    assert faulty_store.read_connections.in_use == 0
+
+
+async def test_a_body_goes_on_only_with_the_same_object(faulty_store: Store, faulty: FaultyS3) -> None:
+    key = await put(faulty_store, b"x" * 10_000)
+    sink = Recording()
+    faulty.plan(truncate(2_000))
+    async with faulty_store.open(key) as stored:
+        await faulty_store.put(key, [b"y" * 10_000], size_bytes=10_000, metadata={})
+        with pytest.raises(StorageError, match="another object"):
+            await stored.send_to(sink)
+    assert sink.size_bytes in {0, 2_000}
+    assert faulty_store.read_connections.in_use == 0
 
 
 async def test_a_body_of_unknown_length_is_an_error(faulty_store: Store, faulty: FaultyS3) -> None:
@@ -141,6 +173,9 @@ async def test_an_answer_without_a_length_must_have_the_bytes_that_are_known(
     key = await put(faulty_store, b"x" * 10_000)
     faulty.plan(without_length(chunked=chunked, more=more, fewer=fewer))
     async with faulty_store.open(key, span, known_bytes=10_000) as stored:
+        if fewer:  # what is missing is asked for
+            assert await stored.read() == b"x" * 10_000
+            return
         with pytest.raises(StorageUnavailableError, match="bytes than it should"):
             await stored.read()
 
@@ -210,7 +245,7 @@ async def test_an_error_that_is_cut_short_is_trouble_like_any_other(faulty_store
 
 
 async def test_a_request_that_finds_no_free_connection_gives_up(config: Callable[..., StoreConfig]) -> None:
-    async with Store("main", config(max_connections=1, request_timeout_ms=300)) as store:
+    async with Store("main", config(max_connections=1, pool_timeout_ms=300)) as store:
         key = await put(store, b"x" * 3_000_000)
         async with store.open(key):
             with pytest.raises(StorageUnavailableError, match="none of max_connections was free"):

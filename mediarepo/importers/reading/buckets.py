@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import datetime
 
-import aiohttp
 from pydantic import ValidationError
 
 from mediarepo.config.stores import StoreConfig
@@ -23,7 +22,7 @@ from mediarepo.importers.reading.shelves import path_order
 from mediarepo.storage.control import Answer, Control, refusal_of
 from mediarepo.storage.credentials import CredentialSource, find_credentials
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
-from mediarepo.storage.explain import Place, error_of_failure
+from mediarepo.storage.explain import Place
 from mediarepo.storage.retrying import Retrying
 from mediarepo.storage.wire import Wire
 
@@ -94,11 +93,11 @@ class Bucket:
         _, wire = await self._opened()
         with self._translated():
             try:
-                response, stored = await self._retrying.call(wire.get, key, None)
+                stored = await self._retrying.call(wire.get, key, None)
             except ObjectMissingError:
                 return None
-            response.close()
-        return StoredKey(key, stored.size_bytes, _etag(response.headers.get("ETag")))
+            stored.close()
+        return StoredKey(key, stored.size_bytes, _etag(stored.etag))
 
     async def get(self, key: str, *, etag: str | None = None) -> AsyncGenerator[bytes, None]:
         """Read an object in small pieces."""
@@ -110,18 +109,17 @@ class Bucket:
     async def _pieces(self, key: str, etag: str | None) -> AsyncGenerator[bytes, None]:
         _, wire = await self._opened()
         try:
-            response, _stored = await self._retrying.call(wire.get, key, None)
+            stored = await self._retrying.call(wire.get, key, None)
         except ObjectMissingError as exc:
             raise BytesVanishedError(f"{key} is gone from {self.words}") from exc
         try:
-            if etag is not None and _etag(response.headers.get("ETag")) not in {etag, None}:
+            if etag is not None and _etag(stored.etag) not in {etag, None}:
                 raise BytesVanishedError(f"{key} is another object now than it was when it was found")
-            while piece := await response.content.read(_PIECE_BYTES):
-                yield piece
-        except (aiohttp.ClientError, OSError) as exc:
-            raise error_of_failure(exc, self._place) from exc
+            while data := await stored.receive():
+                for at in range(0, len(data), _PIECE_BYTES):
+                    yield data[at : at + _PIECE_BYTES]
         finally:
-            response.close()
+            stored.close()
 
     async def _list_page(self, **parameters: str | int) -> Answer:
         control, _ = await self._opened()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -74,6 +75,78 @@ class ResponseSink:
             raise ConnectionAbortedError("the client takes no bytes") from exc
 
 
+class PacedResponseSink(ResponseSink):
+    """Writes to the client's socket itself, only what it takes at once (`mediarepo.model.sinks.PacedSink`).
+
+    aiohttp would hold what the client does not take. Use it for bodies of a known length, after the headers were sent,
+    on plain connections; `is_possible` says whether this is one.
+    """
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, idle_timeout_ms: int) -> None:
+        super().__init__(response, idle_timeout_ms)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has left")
+        self._transport = transport
+        self._writer = request.writer
+        self._fd: int = transport.get_extra_info("socket").fileno()
+        self._waiting: asyncio.Future[bool] | None = None
+
+    @staticmethod
+    def is_possible(request: web.Request) -> bool:
+        """Say whether the client's connection is a plain socket."""
+        transport = request.transport
+        if transport is None or transport.get_extra_info("ssl_object") is not None:
+            return False
+        return transport.get_extra_info("socket") is not None
+
+    def offer(self, data: memoryview) -> int:
+        """Write what fits into the socket's buffer."""
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        if self._transport.get_write_buffer_size():
+            return 0
+        try:
+            taken = os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise ConnectionResetError("the client has left") from exc
+        self._writer.output_size += taken
+        return taken
+
+    async def ready(self, timeout_s: float | None = None) -> bool:
+        """Wait until the socket takes bytes; the descriptor is a copy, as the loop watches its own already."""
+        if self._transport.is_closing():  # its descriptor may be another connection's by now
+            raise ConnectionResetError("the client has left")
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[bool] = loop.create_future()
+        self._waiting = waiting
+        descriptor = os.dup(self._fd)
+        loop.add_writer(descriptor, _settle, waiting)
+        try:
+            async with asyncio.timeout(self._idle_timeout_s if timeout_s is None else timeout_s):
+                return await waiting
+        except TimeoutError as exc:
+            if timeout_s is None:
+                raise ConnectionAbortedError("the client takes no bytes") from exc
+            return False
+        finally:
+            self._waiting = None
+            loop.remove_writer(descriptor)
+            os.close(descriptor)
+
+    def wake(self) -> None:
+        """Let `ready` return False."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(False)
+
+
+def _settle(waiting: "asyncio.Future[bool]") -> None:
+    if not waiting.done():
+        waiting.set_result(True)
+
+
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer with JSON."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
@@ -104,7 +177,7 @@ async def send_bytes(
         response.content_length = len(frame.head) + size_bytes + len(frame.tail)
         await response.prepare(request)
         try:
-            sink = ResponseSink(response, idle_timeout_ms, head=frame.head)
+            sink = await _body_sink(request, response, idle_timeout_ms, frame.head)
             await stored.send_to(sink)
             if frame.tail:
                 await sink.write(frame.tail)
@@ -113,6 +186,19 @@ async def send_bytes(
         except MatrixError as exc:
             _break_off(request, exc)
         return response
+
+
+async def _body_sink(
+    request: web.Request, response: web.StreamResponse, idle_timeout_ms: int, head: bytes
+) -> ResponseSink:
+    """Send the headers, and what stands before the bytes, and make what takes the bytes."""
+    if not PacedResponseSink.is_possible(request):
+        return ResponseSink(response, idle_timeout_ms, head=head)
+    if head:
+        await ResponseSink(response, idle_timeout_ms).write(head)
+    else:
+        request.writer.send_headers()
+    return PacedResponseSink(request, response, idle_timeout_ms)
 
 
 async def send_arriving(
