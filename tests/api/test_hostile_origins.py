@@ -20,7 +20,7 @@ from tests.support.remote_server import BOUNDARY, RemoteServer, mixed, remote_se
 async def near(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, signing_key_file: Path
 ) -> AsyncIterator[Installation]:
-    limits = {"idle_timeout_ms": 400, "answer_timeout_ms": 400, "max_bytes": 20_000_000, "max_fetches_per_server": 2}
+    limits = {"idle_timeout_ms": 1500, "answer_timeout_ms": 1500, "max_bytes": 20_000_000, "max_fetches_per_server": 2}
     async with installed(settings_for(postgres, s3, **federating(certificate, signing_key_file, **limits))) as one:
         yield one
 

@@ -30,7 +30,7 @@ async def judged(postgres: EmbeddedPostgres, s3: EmbeddedS3, asked: FakeHomeserv
         homeserver(SERVER_NAME, AS_TOKEN, client_api_url=asked.url),
         homeserver("down.example", "x", client_api_url="http://127.0.0.1:1"),
     ]
-    settings = settings_for(postgres, s3, homeservers=homeservers, identity={"timeout_ms": 500})
+    settings = settings_for(postgres, s3, homeservers=homeservers, identity={"timeout_ms": 2_000})
     async with installed(settings) as running:
         yield running
 

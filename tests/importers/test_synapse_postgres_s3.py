@@ -206,6 +206,7 @@ async def test_servers_whose_names_begin_alike_are_told_apart(
     names = ["example.org", "example.org.au", "example.org-x", "example.org:8448", "[::1]:8448", "EXAMPLE.org"]
     connection = await asyncpg.connect(**synapse_database)
     await connection.execute("DELETE FROM remote_media_cache")
+    await connection.execute("DELETE FROM quarantined_media_changes")
     for name in names:
         for number in range(3):
             fs_id = f"aB-{number}_cdefghijk"

@@ -56,7 +56,7 @@ async def faulty_store(
     def note(operation: str, outcome: str) -> None:
         requests.append((operation, outcome))
 
-    settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=400, request_timeout_ms=5_000)
+    settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=1_500, request_timeout_ms=20_000)
     async with Store("main", settings, on_request=note) as store:
         store._retrying = Retrying(chance=lambda: -0.49)  # next to no pauses
         yield store

@@ -133,7 +133,7 @@ async def test_a_worker_that_crashes_is_replaced(studio: Studio) -> None:
 
 
 async def test_a_worker_that_hangs_is_killed() -> None:
-    studio = Studio(job_timeout_ms=300)
+    studio = Studio(job_timeout_ms=2_000)
     async with studio.pool:
         pid, job = await stopped_worker(studio)
 
