@@ -45,7 +45,13 @@ def hidden(viewer: str | None = None, *, media: str = "m") -> str:
             AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id
             AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
-        OR EXISTS (SELECT FROM quarantined_server_name q WHERE q.server_name = {media}.server_name))"""  # noqa: S608 - static text
+        OR EXISTS (SELECT FROM quarantined_server_name q WHERE {of_server("q", f"{media}.server_name")}))"""  # noqa: S608 - static text
+
+
+def of_server(row: str, server_name: str) -> str:
+    """Say that a row of hidden servers means a server, however that is spelled; see `mediarepo.model.mxc.spellings`."""
+    folded = f"regexp_replace(lower({server_name}), '\\.+(?=(:[0-9]*)?$)', '')"
+    return f"{row}.server_name IN ({server_name}, {folded}, regexp_replace({folded}, ':[0-9]*$', ''))"
 
 
 def suspect(viewer: str | None = None, *, media: str = "m") -> str:
@@ -64,7 +70,8 @@ def quarantined_by(viewer: str | None = None) -> str:
             AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
         (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id AND {sees("q", viewer)}
             AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_server_name q WHERE q.server_name = m.server_name))"""  # noqa: S608 - static text
+        (SELECT q.quarantined_by FROM quarantined_server_name q WHERE {of_server("q", "m.server_name")}
+            ORDER BY q.server_name LIMIT 1))"""  # noqa: S608 - static text
 
 
 def marked_by(kind: MarkKind, viewer: str | None = None) -> str:

@@ -5,7 +5,7 @@ process. Whoever hides something owns that; what others hid stays when it is lif
 audit log are one transaction. Content that is too short to say anything is hidden by its address only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write_entry
@@ -25,6 +25,8 @@ _CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS r
         LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id
         LEFT JOIN blob b ON b.blob_id = m.blob_id
     WHERE m.state IS DISTINCT FROM 'pending' AND ($5 = '' OR m.remote IS NOT FALSE OR m.server_name = $6)"""  # noqa: S608, E501 - static text
+
+_TOLD = "($1 = '' OR scope IN ('', $1)) AND NOT server_name = ANY($2::text[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,15 @@ class QuarantineTable:
             await write_entry(connection, deed, server_name, int(tag == "INSERT 0 1"))
         return bool(tag == "INSERT 0 1")
 
-    async def show_server(self, server_name: str, deed: Deed) -> bool:
-        """Show a server's media again; False when it was not hidden."""
+    async def show_server(self, spellings: Collection[str], deed: Deed) -> bool:
+        """Show a server's media again, whichever way it is spelled; False when it was not hidden."""
         async with self._database.transaction() as connection:
-            tag = await connection.execute("DELETE FROM quarantined_server_name WHERE server_name = $1", server_name)
-            await write_entry(connection, deed, server_name, int(tag == "DELETE 1"))
-        return bool(tag == "DELETE 1")
+            rows = await connection.fetch(
+                "DELETE FROM quarantined_server_name WHERE server_name = ANY($1) RETURNING server_name", list(spellings)
+            )
+            for name in [row["server_name"] for row in rows] or [min(spellings)]:
+                await write_entry(connection, deed, name, int(bool(rows)))
+        return bool(rows)
 
     async def servers(self) -> list[HiddenServer]:
         """Read the servers that are hidden."""
@@ -150,13 +155,15 @@ class QuarantineTable:
             )
         return [HiddenHash(*row.values()) for row in rows]
 
-    async def of_user(self, user_id: str) -> list[Mxc]:
-        """Name a user's uploads."""
+    async def of_user(self, user_id: str, *, hidden_from: Sequence[str]) -> list[Mxc]:
+        """Name a user's uploads, those at some homeservers left out."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT server_name, media_id FROM media
-                   WHERE uploaded_by = $1 AND NOT remote AND state IN ('ready', 'missing', 'trashed', 'pending')""",
+                   WHERE uploaded_by = $1 AND NOT remote AND state IN ('ready', 'missing', 'trashed', 'pending')
+                       AND NOT server_name = ANY($2::text[])""",
                 user_id,
+                list(hidden_from),
             )
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
@@ -164,19 +171,22 @@ class QuarantineTable:
         """Read what was hidden and shown as a homeserver sees it (OPERATOR: all do), oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                """SELECT change_id, server_name, media_id, quarantined FROM quarantine_change
-                   WHERE change_id > $1 AND ($3 = '' OR scope IN ('', $3)) AND NOT server_name = ANY($4::text[])
-                   ORDER BY change_id LIMIT $2""",
-                after_id,
-                limit,
+                f"""SELECT change_id, server_name, media_id, quarantined FROM quarantine_change
+                    WHERE {_TOLD} AND change_id > $3 ORDER BY change_id LIMIT $4""",  # noqa: S608 - static text
                 viewer,
                 list(hidden_from),
+                after_id,
+                limit,
             )
         return [Change(row["change_id"], Mxc(row["server_name"], row["media_id"]), row["quarantined"]) for row in rows]
 
-    async def last_change(self) -> int:
-        """Read the number of the newest change, 0 when there is none."""
-        row = await self._database.get("SELECT coalesce(max(change_id), 0) FROM quarantine_change")
+    async def last_change(self, *, viewer: str, hidden_from: Sequence[str]) -> int:
+        """Read the number of the newest change that `changes` would tell, 0 when there is none."""
+        row = await self._database.get(
+            f"SELECT coalesce(max(change_id), 0) FROM quarantine_change WHERE {_TOLD}",  # noqa: S608 - static text
+            viewer,
+            list(hidden_from),
+        )
         return 0 if row is None else int(row[0])
 
 

@@ -10,12 +10,16 @@ from mediarepo.errors import LimitExceededError, QuotaExceededError
 from mediarepo.model.quotas import QuotaLimits, Reservation
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 11))"
+_HOME = "substr($1, strpos($1, ':') + 1)"
+"""The user's own homeserver: what others say that the user uploaded, to them or long ago, is not counted."""
 _TOTAL = f"""SELECT coalesce(sum(media_count), 0)::bigint AS media, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM (
-        SELECT media_count, size_bytes FROM media_usage WHERE user_id = $1 AND class = 'local'
-        UNION ALL SELECT media_count, size_bytes FROM media_usage_delta WHERE user_id = $1 AND class = 'local'
+        SELECT media_count, size_bytes FROM media_usage
+            WHERE user_id = $1 AND server_name = {_HOME} AND class = 'local'
+        UNION ALL SELECT media_count, size_bytes FROM media_usage_delta
+            WHERE user_id = $1 AND server_name = {_HOME} AND class = 'local'
         UNION ALL SELECT 1, size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""  # noqa: S608 - static text
-_UPLOADED = """FROM media m JOIN blob b ON b.blob_id = m.blob_id
-    WHERE m.uploaded_by = $1 AND NOT m.remote AND m.state IN ('ready', 'missing')"""
+_UPLOADED = f"""FROM media m JOIN blob b ON b.blob_id = m.blob_id
+    WHERE m.uploaded_by = $1 AND m.server_name = {_HOME} AND NOT m.remote AND m.state IN ('ready', 'missing')"""
 _PERIOD = f"""SELECT count(*) AS media, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM (
         SELECT b.size_bytes {_UPLOADED} AND m.created_ts > {NOW_MS} - $2::bigint
         UNION ALL SELECT size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""  # noqa: S608 - static text

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
+from mediarepo.db.marks import of_server
 from mediarepo.db.recording import NOTIFY
 from mediarepo.model.failed_items import storable_text
 from mediarepo.model.fetching import FetchReason
@@ -38,10 +39,10 @@ class RemoteTable:
     async def hidden_from(self, mxc: Mxc, sha256: bytes, size_bytes: int) -> frozenset[str]:
         """Name the homeservers whose users may not see media that have just been fetched; OPERATOR: nobody may."""
         row = await self._database.get(
-            """SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
+            f"""SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
                    UNION SELECT scope FROM media_mark
                        WHERE server_name = $1 AND media_id = $2 AND kind = 'quarantine'
-                   UNION SELECT '' FROM quarantined_server_name WHERE server_name = $1)""",
+                   UNION SELECT '' FROM quarantined_server_name q WHERE {of_server("q", "$1::text")})""",  # noqa: S608 - static text
             mxc.server_name,
             mxc.media_id,
             sha256,

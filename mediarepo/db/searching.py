@@ -28,7 +28,7 @@ _CONDITIONS = {
     "created_after_ts": "m.created_ts >= {}",
     "created_before_ts": "m.created_ts < {}",
     "idle_since_ts": "coalesce(a.last_access_ts, m.created_ts) < {}",
-    "hidden_from": "(m.remote OR NOT m.server_name = ANY({}))",
+    "hidden_from": "NOT m.server_name = ANY({})",
 }
 
 

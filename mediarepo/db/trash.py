@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mediarepo.db.audit import mxc_entries, write_entries, write_entry
 from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database
+from mediarepo.db.connections import Connection, Database
 from mediarepo.db.deleting import let_all_go
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import columns, hidden, marked
@@ -27,7 +27,10 @@ class TrashTable:
         self._database = database
 
     async def put(self, mxcs: Sequence[Mxc], deed: Deed) -> list[Mxc]:
-        """Hide media until the trash is emptied; gives those that were put there, legal holds aside."""
+        """Hide media until the trash is emptied; gives those that were put there, legal holds aside.
+
+        What others have put there already becomes the operator's when the operator deletes it too.
+        """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""UPDATE media m SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL, trashed_owner = $3
@@ -38,6 +41,8 @@ class TrashTable:
                 deed.owner,
             )
             gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            if deed.by_operator:
+                gone += await _take_over(connection, mxcs, deed)
             await write_entries(connection, deed, mxc_entries(deed, gone))
         return gone
 
@@ -169,3 +174,15 @@ class TrashTable:
             if rows:
                 await write_entry(connection, deed, f"before {before_ts}", len(rows))
         return len(rows)
+
+
+async def _take_over(connection: Connection, mxcs: Sequence[Mxc], deed: Deed) -> list[Mxc]:
+    """Make the operator's what others have put into the trash, so that only the operator takes it out."""
+    rows = await connection.fetch(
+        """UPDATE media SET trashed_owner = $3 WHERE state = 'trashed' AND trashed_owner IS DISTINCT FROM $3
+               AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+           RETURNING server_name, media_id""",
+        *columns(mxcs),
+        deed.owner,
+    )
+    return [Mxc(row["server_name"], row["media_id"]) for row in rows]

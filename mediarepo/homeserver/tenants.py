@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.model.mxc import spellings
 
 
 class Tenants:
@@ -50,9 +51,5 @@ class Tenants:
 
     def by_host(self, host: str) -> HomeserverConfig | None:
         """Find a homeserver by a Host header; one that is configured without a port counts for every port."""
-        host = host.lower()
-        found = self._by_host.get(host)
-        if found is not None:
-            return found
-        name, colon, port = host.rpartition(":")
-        return self._by_host.get(name) if colon and port.isdecimal() else None
+        found = (self._by_host.get(name) for name in spellings(host))
+        return next((one for one in found if one is not None), None)

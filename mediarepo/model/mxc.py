@@ -12,6 +12,7 @@ _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 _IPV6 = r"\[[0-9A-Fa-f:.]{2,45}\]"
 _DNS_NAME = r"[0-9A-Za-z.-]{1,255}"
 _SERVER_NAME = re.compile(rf"(?:{_IPV4}|{_IPV6}|{_DNS_NAME})(?::\d{{1,5}})?", re.ASCII)
+_PORT = re.compile(r":[0-9]*\Z", re.ASCII)
 _MEDIA_ID = re.compile(r"[A-Za-z0-9._~=-]{1,255}", re.ASCII)
 
 
@@ -31,6 +32,14 @@ def parse_server_name(text: str) -> str:
     if len(text) > SERVER_NAME_MAX_CHARS or not _SERVER_NAME.fullmatch(text) or not text.strip("."):
         raise InvalidParamError("the server name is not a valid Matrix server name")
     return text
+
+
+def spellings(server_name: str) -> tuple[str, str]:
+    """Give what a server may be listed as, in lower case and without a last dot, with and without its port."""
+    text = server_name.lower()
+    name = _PORT.sub("", text)
+    host = name.rstrip(".")
+    return host + text[len(name) :], host
 
 
 def parse_media_id(text: str) -> str:

@@ -13,7 +13,7 @@ from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
 from mediarepo.model.marks import OPERATOR, Deed, LeftOut, MarkKind, Outcome
-from mediarepo.model.mxc import Mxc, parse_mxc
+from mediarepo.model.mxc import Mxc, parse_mxc, spellings
 from mediarepo.model.records import Change, HiddenHash
 from mediarepo.model.short_content import without_short_content
 from mediarepo.services.admins import Admin
@@ -45,7 +45,8 @@ class Quarantine:
     async def hide_of_user(self, user_id: str, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Hide everything that a user uploaded."""
         self.authorization.check_user(admin, Action.HIDE, user_id)
-        return await self._hide(await self.table.of_user(user_id), admin, "quarantine_user", user_id, reason)
+        found = await self.table.of_user(user_id, hidden_from=self.authorization.out_of_reach(admin))
+        return await self._hide(found, admin, "quarantine_user", user_id, reason)
 
     async def hide_of_room(self, room_id: str, admin: Admin) -> Outcome:
         """Hide everything that a room's events mention, as far as the homeserver can tell."""
@@ -60,12 +61,14 @@ class Quarantine:
         if self.authorization.tenants.is_ours(server_name):
             raise InvalidParamError("only other servers can be hidden as a whole")
         self.authorization.check(admin, Action.HIDE, Thing.SERVER)
+        server_name, _ = spellings(server_name)
         return await self.table.hide_server(server_name, self._deed(admin, "quarantine_server", reason))
 
     async def show_server(self, server_name: str, admin: Admin, *, reason: str | None = None) -> bool:
         """Show another server's media again."""
         self.authorization.check(admin, Action.UNHIDE, Thing.SERVER)
-        return await self.table.show_server(server_name, self._deed(admin, "unquarantine_server", reason))
+        deed = self._deed(admin, "unquarantine_server", reason)
+        return await self.table.show_server({server_name, spellings(server_name)[0]}, deed)
 
     async def show(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Lift what one hid oneself; ForbiddenError when only somebody else, who stands above, hid it."""
@@ -103,11 +106,11 @@ class Quarantine:
 
         InvalidParamError for a number that does not exist yet.
         """
-        if after_id > await self.table.last_change():
-            raise InvalidParamError("Query parameter from is higher than the newest change")
-        viewer = self.authorization.viewer(admin)
+        viewer = self.authorization.viewer(admin) or OPERATOR
         hidden_from = self.authorization.out_of_reach(admin)
-        return await self.table.changes(after_id, limit, viewer=viewer or OPERATOR, hidden_from=hidden_from)
+        if after_id > await self.table.last_change(viewer=viewer, hidden_from=hidden_from):
+            raise InvalidParamError("Query parameter from is higher than the newest change")
+        return await self.table.changes(after_id, limit, viewer=viewer, hidden_from=hidden_from)
 
     async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, action: str, target: str, reason: str | None) -> Outcome:
         deed = self._deed(admin, action, reason)

@@ -21,7 +21,7 @@ from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState
-from mediarepo.model.mxc import Mxc
+from mediarepo.model.mxc import Mxc, spellings
 from mediarepo.model.sinks import Sink
 from mediarepo.model.spans import Span
 from mediarepo.services.downloads import Asking, Downloads
@@ -101,7 +101,7 @@ class RemoteMedia:
         return True
 
     def _check_denied(self, mxc: Mxc) -> None:
-        if self._config.deny_server_names and self._denied.fullmatch(mxc.server_name.lower()):
+        if self._config.deny_server_names and any(map(self._denied.fullmatch, spellings(mxc.server_name))):
             raise NotFoundError("media not found")
 
     def _to_be_fetched(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:

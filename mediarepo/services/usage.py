@@ -51,7 +51,7 @@ class UsageReports:
 
     async def of_user(self, user_id: str) -> Usage:
         """Add up a user's uploads."""
-        found = await self.table.of_media([], UsageFilter(UsageClass.LOCAL, None, user_id), 1)
+        found = await self.table.of_media([], UsageFilter(UsageClass.LOCAL, user_id.partition(":")[2], user_id), 1)
         return found[0] if found else Usage({}, 0, 0)
 
     async def of_class(self, retention_class: RetentionClass) -> int:

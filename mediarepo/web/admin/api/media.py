@@ -11,6 +11,7 @@ from mediarepo.model.records import MediaRecord
 from mediarepo.model.searching import Search, SearchPlace
 from mediarepo.web.admin.api.endpoints import Call
 from mediarepo.web.admin.api.shapes import (
+    BIGINT,
     Done,
     HiddenServers,
     HiddenServerShape,
@@ -20,6 +21,8 @@ from mediarepo.web.admin.api.shapes import (
     Reason,
 )
 from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
+
+_NO_PLACE = "after: not what a page before gave as next"
 
 
 async def search(call: Call) -> MediaPage:
@@ -152,6 +155,9 @@ def _cursor(place: SearchPlace) -> str:
 def _place(cursor: str) -> SearchPlace:
     try:
         value, server_name, media_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return SearchPlace(int(value), parse_mxc(str(server_name), str(media_id)))
-    except (ValueError, TypeError, RecursionError, NotFoundError) as exc:
-        raise InvalidParamError("after: not what a page before gave as next") from exc
+        place = SearchPlace(int(value), parse_mxc(str(server_name), str(media_id)))
+    except (ValueError, TypeError, OverflowError, RecursionError, NotFoundError) as exc:
+        raise InvalidParamError(_NO_PLACE) from exc
+    if not -BIGINT <= place.value <= BIGINT:
+        raise InvalidParamError(_NO_PLACE)
+    return place
