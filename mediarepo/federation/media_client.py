@@ -88,10 +88,14 @@ class MediaClient:
         return MixedContent(answer, body, part)
 
     async def _elsewhere(self, stack: AsyncExitStack, asked: "_Asked", location: str) -> RemoteContent:
-        """Fetch from where another server points to, over http too; nobody's signature goes there."""
+        """Fetch from where another server points to, over http too; nobody's signature goes there.
+
+        The answer that says so is closed before: who waits for a connection holds none.
+        """
         if not location:
             raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server points nowhere")
         url = joined(f"https://{asked.mxc.server_name}/", location)
+        await stack.aclose()
         answer = await stack.enter_async_context(
             self.outbound.get(url, headers={}, patience=self._patience(0), schemes=_SCHEMES)
         )
@@ -100,6 +104,8 @@ class MediaClient:
         return PlainContent(answer)
 
     async def _ask(self, stack: AsyncExitStack, asked: "_Asked", request_target: str) -> Answer:
+        """Ask the server itself, when its answer to what was asked before is closed."""
+        await stack.aclose()
         authorization = sign_request(
             asked.key,
             method="GET",

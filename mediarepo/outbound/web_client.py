@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol, Self
 
 from mediarepo.config.outbound import OutboundConfig
+from mediarepo.model.admission import Admission
 from mediarepo.outbound.addresses import AddressRules
 from mediarepo.outbound.cookies import CookieJar
 from mediarepo.outbound.errors import OutboundError, OutboundReason
@@ -96,7 +97,7 @@ class WebClient:
         self._tls = ssl.create_default_context(cafile=config.ca_file)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         self._tls.set_alpn_protocols(["http/1.1"])
-        self._connections = asyncio.Semaphore(config.max_connections)
+        self.places = Admission("wait for web servers", places=config.max_connections, share=4)
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,12 +130,7 @@ class WebClient:
         self, url: WebUrl, patience: Patience, until: float, policy: RequestPolicy, cookies: CookieJar
     ) -> AsyncIterator[WebAnswer]:
         request = _request(url, policy.headers(url), cookies)
-        try:
-            async with asyncio.timeout_at(until):
-                await self._connections.acquire()
-        except TimeoutError as exc:
-            raise OutboundError(OutboundReason.TOO_SLOW, "too many connections are open") from exc
-        try:
+        async with self.places.enter():
             reader, writer = await self._connect(url, min(until, _loop_time() + patience.connect_ms / 1000))
             try:
                 head_until = min(until, _loop_time() + patience.headers_ms / 1000)
@@ -146,8 +142,6 @@ class WebClient:
                 raise _not_http(url, exc) from exc
             finally:
                 writer.transport.abort()
-        finally:
-            self._connections.release()
 
     async def _connect(self, url: WebUrl, until: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         addresses = await self._addresses(url.host)

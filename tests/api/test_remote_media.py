@@ -245,6 +245,37 @@ async def test_not_found_is_no_reason_to_ask_as_before(near: Installation, origi
     assert len(origin.asked()) == 1
 
 
+@pytest.mark.parametrize("status", [200, 307])
+async def test_the_only_connection_is_given_back_before_another_place_is_asked(
+    postgres: EmbeddedPostgres,
+    s3: EmbeddedS3,
+    certificate: Path,
+    signing_key_file: Path,
+    origin: RemoteServer,
+    status: int,
+) -> None:
+    target = f"https://{origin.server_name}/bucket/object"
+
+    async def points(_request: web.Request) -> web.StreamResponse:
+        body = mixed(b"").replace(b"Content-Type: image/png", f"Location: {target}".encode())
+        return web.Response(body=body, headers=MIXED)
+
+    async def redirects(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": target})
+
+    async def gives(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"there", headers={"Content-Type": "video/mp4"})
+
+    origin.federation["abc"] = points if status == 200 else refusing(404, "M_UNRECOGNIZED")
+    origin.legacy["abc"], origin.elsewhere = redirects, gives
+    sections = federating(certificate, signing_key_file)
+    sections["outbound"]["max_connections"] = 1
+    async with installed(settings_for(postgres, s3, **sections)) as narrow:
+        answer = await narrow.get(path_of(origin, "abc"))
+
+    assert (answer.status, answer.body) == (200, b"there")
+
+
 @pytest.mark.parametrize("relative", [False, True])
 async def test_a_location_is_followed_without_our_signature(
     near: Installation, origin: RemoteServer, *, relative: bool

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
+from mediarepo.importers.key_value import conduit
 from mediarepo.importers.key_value.conduit import ConduitSource
 from mediarepo.importers.key_value.conduit_config import load_conduit_config
 from mediarepo.importers.key_value.flat import FlatConduitSource
@@ -326,3 +328,55 @@ def test_other_bytes_are_no_keys_or_have_an_address(data: bytes) -> None:
 )
 def test_file_names_are_read_from_dispositions(disposition: str, name: str | None) -> None:
     assert file_name_of(disposition) == name
+
+
+async def test_one_row_is_looked_up_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "db").mkdir()
+    make_database(tmp_path / "db")
+    async with ConduitSource(load_conduit_config(write_config(tmp_path, ""))) as source:
+        walked = {one.key: one async for one in source.media()}
+        read: list[str] = []
+
+        reading = conduit._read_table
+
+        def noting(connection: sqlite3.Connection, name: str) -> conduit.Tree:
+            read.append(name)
+            return reading(connection, name)
+
+        monkeypatch.setattr(conduit, "_read_table", noting)
+        unknown = await source.lookup("a.test", "unknown")
+        read_for_unknown = list(read)
+        looked_up = {key: await source.lookup(*key) for key in walked}
+
+    assert (unknown, read_for_unknown, set(read)) == (None, [], {"blocked_servername_mediaid"})
+    assert looked_up == walked
+
+
+async def test_a_folder_of_named_files_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(media_id: str) -> None:
+        key = f"mxc://a.test/{media_id}".encode() + b"\xff" + bytes(8) + b"\xff\xfftext/plain"
+        (tmp_path / base64.urlsafe_b64encode(key).decode().rstrip("=")).write_bytes(b"data")
+
+    write("first")
+    os.utime(tmp_path, (1_700_000_000, 1_700_000_000))
+    async with FlatConduitSource(tmp_path, "a.test") as source:
+        reads = 0
+        reading = source._named
+
+        def counted() -> Any:
+            nonlocal reads
+            reads += 1
+            return reading()
+
+        monkeypatch.setattr(source, "_named", counted)
+        unknown = [await source.lookup("a.test", f"unknown{number}") for number in range(20)]
+        first = await source.lookup("a.test", "first")
+        reads_before = reads
+        write("second")
+        second = await source.lookup("a.test", "second")
+
+    assert (set(unknown), reads_before) == ({None}, 1)
+    assert first is not None
+    assert second is not None

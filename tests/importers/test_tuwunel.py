@@ -138,3 +138,20 @@ async def test_what_is_no_database_is_a_problem_in_words(tmp_path: Path) -> None
         findings = await source.preflight()
 
     assert any("no database of RocksDB" in problem for problem in findings.problems)
+
+
+@pytest.mark.usefixtures("writer")
+async def test_one_row_is_looked_up_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with TuwunelSource(load_tuwunel_config(write_config(tmp_path))) as source:
+        walked = {one.key: one async for one in source.media()}
+
+        async def refuse() -> None:
+            pytest.fail("everything was read")
+
+        monkeypatch.setattr(source, "read_all", refuse)
+        monkeypatch.setattr(source, "_files", refuse)
+        looked_up = {key: await source.lookup(*key) for key in walked}
+
+        assert await source.lookup("a.test", "firs") is None
+        assert await source.lookup("a.test", "first\x00") is None
+    assert looked_up == walked

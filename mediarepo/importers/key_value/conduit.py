@@ -4,13 +4,14 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.conduit_config import ConduitConfig
 from mediarepo.importers.key_value.indexed import IndexedSource
-from mediarepo.importers.key_value.keys import SEPARATOR, decode, storable
-from mediarepo.importers.key_value.rocks import read_families
+from mediarepo.importers.key_value.keys import SEPARATOR, decode, encode, storable
+from mediarepo.importers.key_value.rocks import ask_families, read_families
 from mediarepo.importers.reading.buckets import Bucket
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Placed
@@ -18,7 +19,7 @@ from mediarepo.importers.reading.objects import BucketShelf
 from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.shelves import Shelf
 from mediarepo.importers.reading.sqlite_files import SqliteFile
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _MEDIA, _CONTENTS, _THUMBNAILS = "servernamemediaid_metadata", "filehash_metadata", "thumbnailid_metadata"
 _USERS, _BLOCKED = "servernamemediaid_userlocalpart", "blocked_servername_mediaid"
@@ -90,7 +91,26 @@ class ConduitSource(IndexedSource):
 
     async def read_all(self) -> list[SourceMedia]:
         """Read every row."""
-        trees = await asyncio.to_thread(self._read, (_MEDIA, _CONTENTS, _USERS, _BLOCKED))
+        return self._rows(await asyncio.to_thread(self._read, (_MEDIA, _CONTENTS, _USERS, _BLOCKED)))
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now, by its keys: strangers may ask for many that are not there."""
+        rows = await asyncio.to_thread(lambda: self._rows(self._read_about(encode(server_name, media_id))))
+        wanted = SourceKey(server_name, media_id)
+        return next((media for media in rows if media.key == wanted), None)
+
+    def _read_about(self, key: bytes) -> dict[str, Tree]:
+        """Read what makes one row; what else is blocked matters only where there is one."""
+        if self.config.database_backend == "rocksdb":
+            names = (_MEDIA, _CONTENTS, _USERS, _BLOCKED)
+            return ask_families(
+                self.config.database_path, names, lambda families: _about(key, families.get, families.all)
+            )
+        return self._ask(
+            lambda connection: _about(key, partial(_read_row, connection), partial(_read_table, connection))
+        )
+
+    def _rows(self, trees: Mapping[str, Tree]) -> list[SourceMedia]:
         described = {key: found for key, value in trees[_MEDIA].items() if (found := _describe(value))}
         blocked = {described[key].sha256 for key in trees[_BLOCKED] if key in described}
         media = [
@@ -116,14 +136,17 @@ class ConduitSource(IndexedSource):
         return MediaKind.LOCAL if server_name == self.config.server_name else MediaKind.REMOTE
 
     def _read(self, names: Sequence[str]) -> dict[str, Tree]:
-        backend = self.config.database_backend
-        if backend == "rocksdb":
+        if self.config.database_backend == "rocksdb":
             return read_families(self.config.database_path, names)
+        return self._ask(lambda connection: {name: _read_table(connection, name) for name in names})
+
+    def _ask(self, question: Callable[[sqlite3.Connection], dict[str, Tree]]) -> dict[str, Tree]:
+        backend = self.config.database_backend
         if backend != "sqlite":
             raise SourceError(f"Conduit's database is {backend}, and only SQLite and RocksDB can be read")
         try:
             with self._lock:
-                return self._file.ask(lambda connection: {name: _read_table(connection, name) for name in names})
+                return self._file.ask(question)
         except sqlite3.Error as exc:
             raise SourceError(f"{self._file.path} cannot be read as a database of Conduit 17 or later: {exc}") from exc
 
@@ -164,7 +187,7 @@ class ConduitSource(IndexedSource):
     async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
         """List thumbnails; nothing tells how they were made."""
         trees = await asyncio.to_thread(self._read, (_THUMBNAILS, _CONTENTS))
-        start = SEPARATOR.join(part.encode(errors="surrogateescape") for part in media.key) + SEPARATOR
+        start = encode(*media.key) + SEPARATOR
         found = []
         for key, value in sorted(trees[_THUMBNAILS].items()):
             one = _describe(value)
@@ -186,6 +209,25 @@ class ConduitSource(IndexedSource):
             size_bytes=content.size_bytes if content is not None else None,
             filesystem_id=self._path(one.sha256),
         )
+
+
+def _about(key: bytes, get: Callable[[str, bytes], Tree], everything: Callable[[str], Tree]) -> dict[str, Tree]:
+    """Read the rows about one address, and those of blocked ones, whose contents are blocked with them."""
+    media, blocked = dict(get(_MEDIA, key)), dict(get(_BLOCKED, key))
+    contents: dict[bytes, bytes] = {}
+    described = [one for value in media.values() if (one := _describe(value))]
+    for one in described:
+        contents.update(get(_CONTENTS, one.sha256))
+    if described:
+        blocked = dict(everything(_BLOCKED))
+        for other in blocked:
+            media.update(get(_MEDIA, other))
+    return {_MEDIA: media, _CONTENTS: contents, _USERS: get(_USERS, key) if described else {}, _BLOCKED: blocked}
+
+
+def _read_row(connection: sqlite3.Connection, name: str, key: bytes) -> Tree:
+    query = f"SELECT key, value FROM {name} WHERE key = ?"  # noqa: S608 - names of our own
+    return {bytes(key): bytes(value) for key, value in connection.execute(query, (key,))}
 
 
 def _read_table(connection: sqlite3.Connection, name: str) -> Tree:

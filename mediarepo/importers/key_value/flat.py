@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.indexed import IndexedSource
@@ -12,7 +13,10 @@ from mediarepo.importers.key_value.keys import MediaKey, parse_encoded_key
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Placed
 from mediarepo.importers.reading.shelved import check_shelves, wall_clock_ms
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+
+_CLOCK_TICK_MS = 2_000
+"""A folder that changed so lately may change again without its time telling so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class FlatConduitSource(IndexedSource):
         super().__init__(name, None, [FolderShelf("media", folder, follow_links=follow_links)], now_ms=now_ms)
         self._folder = folder
         self._server_name = server_name
+        self._lock = Lock()
+        self._index: dict[SourceKey, _File] = {}
+        self._index_ns: int | None = None
 
     async def preflight(self, *, tries: int = SAMPLES) -> Findings:  # noqa: ARG002 - nothing can be tried
         """Look at the folder."""
@@ -61,6 +68,35 @@ class FlatConduitSource(IndexedSource):
         """Read the names of all files."""
         files = await asyncio.to_thread(self._files)
         return list({one.key: one for one in (self._media(file) for file in files if file.key.is_original)}.values())
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now; strangers may ask for many that are not there."""
+        file = await asyncio.to_thread(self._indexed, SourceKey(server_name, media_id))
+        return None if file is None else self._media(file)
+
+    def _indexed(self, wanted: SourceKey) -> _File | None:
+        """Find a file, reading the folder again only when its time tells of a change, or could not tell of one."""
+        with self._lock:
+            try:
+                changed_ns = self._folder.stat().st_mtime_ns
+                if changed_ns != self._index_ns:
+                    files = self._files()
+                    self._index = {
+                        SourceKey(one.key.server_name, one.key.media_id): one for one in files if one.key.is_original
+                    }
+                    may_change_unseen = self._now_ms() - changed_ns // 1_000_000 < _CLOCK_TICK_MS
+                    self._index_ns = None if may_change_unseen else changed_ns
+                file = self._index.get(wanted)
+                if file is None:
+                    return None
+                status = (self._folder / file.name).stat()
+            except FileNotFoundError as exc:
+                if self._folder.is_dir():
+                    return None
+                raise SourceError(f"{self._folder} cannot be read: {exc.strerror}") from exc
+            except OSError as exc:
+                raise SourceError(f"{self._folder} cannot be read: {exc.strerror}") from exc
+        return replace(file, size_bytes=status.st_size, modified_ts=status.st_mtime_ns // 1_000_000)
 
     async def other_paths(self) -> Collection[str]:
         """Name the files of thumbnails."""

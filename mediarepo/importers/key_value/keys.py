@@ -82,6 +82,11 @@ def decode(value: bytes) -> str:
     return value.decode(errors="surrogateescape")
 
 
+def encode(*parts: str) -> bytes:
+    """Make a key of texts that were decoded from one."""
+    return SEPARATOR.join(part.encode(errors="surrogateescape") for part in parts)
+
+
 def storable(value: bytes) -> str:
     """Make text that Postgres keeps."""
     return value.decode(errors="ignore").replace("\x00", "")

@@ -2,15 +2,19 @@
 
 import importlib
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from mediarepo.importers.errors import SourceError
 
+_Answer = TypeVar("_Answer")
+
 
 class _Family(Protocol):
-    def items(self) -> Iterable[tuple[bytes, bytes]]: ...
+    def items(self, *, from_key: bytes | None = None) -> Iterable[tuple[bytes, bytes]]: ...
+    def get(self, key: bytes) -> bytes | None: ...
 
 
 class _Opened(Protocol):
@@ -18,8 +22,37 @@ class _Opened(Protocol):
     def close(self) -> None: ...
 
 
+class Families:
+    """Column families of an opened database; absent ones are empty."""
+
+    def __init__(self, opened: _Opened, present: Collection[str]) -> None:
+        self._opened = opened
+        self._present = present
+
+    def all(self, name: str) -> dict[bytes, bytes]:
+        """Read a family whole."""
+        return dict(self._opened.get_column_family(name).items()) if name in self._present else {}
+
+    def get(self, name: str, key: bytes) -> dict[bytes, bytes]:
+        """Read the row of a key, if there is one."""
+        value = self._opened.get_column_family(name).get(key) if name in self._present else None
+        return {} if value is None else {key: value}
+
+    def beginning_with(self, name: str, start: bytes, *, at_most: int) -> dict[bytes, bytes]:
+        """Read the first rows whose keys begin so."""
+        if name not in self._present:
+            return {}
+        rows = self._opened.get_column_family(name).items(from_key=start)
+        return dict(islice(takewhile(lambda row: row[0].startswith(start), rows), at_most))
+
+
 def read_families(path: Path, names: Collection[str]) -> dict[str, Mapping[bytes, bytes]]:
-    """Read column families whole, beside the server that may be writing to them; absent ones are empty.
+    """Read column families whole, as `ask_families` does."""
+    return ask_families(path, names, lambda families: {name: families.all(name) for name in names})
+
+
+def ask_families(path: Path, names: Collection[str], question: Callable[[Families], _Answer]) -> _Answer:
+    """Put a question about column families, beside the server that may be writing to them.
 
     Raises SourceError where `rocksdict` is not installed, or the folder is no database of RocksDB.
     """
@@ -39,13 +72,9 @@ def read_families(path: Path, names: Collection[str]) -> dict[str, Mapping[bytes
                 column_families={name: rocksdict.Options(raw_mode=True) for name in {"default", *present}},
                 access_type=rocksdict.AccessType.secondary(own_log),
             )
-            return _read(cast("_Opened", opened), names, present)
+            try:
+                return question(Families(cast("_Opened", opened), present))
+            finally:
+                opened.close()
     except Exception as exc:  # the wheel raises bare exceptions alone
         raise SourceError(f"the database {path} cannot be read: {exc}") from exc
-
-
-def _read(opened: _Opened, names: Collection[str], present: Collection[str]) -> dict[str, Mapping[bytes, bytes]]:
-    try:
-        return {name: dict(opened.get_column_family(name).items()) if name in present else {} for name in names}
-    finally:
-        opened.close()

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import os
+import stat
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +13,18 @@ from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.key_value.indexed import IndexedSource
-from mediarepo.importers.key_value.keys import SEPARATOR, MediaKey, decode, parse_media_key, storable
-from mediarepo.importers.key_value.rocks import read_families
+from mediarepo.importers.key_value.keys import SEPARATOR, MediaKey, decode, encode, parse_media_key, storable
+from mediarepo.importers.key_value.rocks import Families, ask_families, read_families
 from mediarepo.importers.reading.folders import FolderShelf
 from mediarepo.importers.reading.joining import Placed
 from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
 from mediarepo.importers.reading.yamls import section, text
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"
 _EXPIRY_BYTES = 8
+_MOST_KEYS = 1_000
+"""So many keys about one address are looked at; more than a few sizes of thumbnails are never asked for."""
 Tree = Mapping[bytes, bytes]
 
 
@@ -95,6 +99,27 @@ class TuwunelSource(IndexedSource):
         """Read every row; of several about one address, the one whose file is there."""
         trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES, _USERS, _PENDING))
         files = await asyncio.to_thread(self._files)
+        return self._rows(trees, files)
+
+    async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
+        """Get one row as it is now, by its keys: strangers may ask for many that are not there."""
+        address = b"mxc://%s/%s" % (encode(server_name), encode(media_id))
+
+        def about(families: Families) -> dict[str, Tree]:
+            return {
+                _FILES: families.beginning_with(_FILES, address + SEPARATOR, at_most=_MOST_KEYS),
+                _USERS: families.beginning_with(_USERS, address + SEPARATOR, at_most=_MOST_KEYS),
+                _PENDING: families.get(_PENDING, address),
+            }
+
+        def look() -> list[SourceMedia]:
+            trees = ask_families(self.config.database_path, (_FILES, _USERS, _PENDING), about)
+            return self._rows(trees, self._some_files(trees[_FILES]))
+
+        wanted = SourceKey(server_name, media_id)
+        return next((media for media in await asyncio.to_thread(look) if media.key == wanted), None)
+
+    def _rows(self, trees: Mapping[str, Tree], files: Mapping[str, int]) -> list[SourceMedia]:
         users = {key.partition(SEPARATOR)[0]: storable(user) for key, user in trees[_USERS].items()}
         found: dict[tuple[str, str], SourceMedia] = {}
         for encoded in sorted(trees[_FILES]):
@@ -147,6 +172,20 @@ class TuwunelSource(IndexedSource):
         except OSError as exc:
             raise SourceError(f"{self.config.media_path} cannot be read: {exc.strerror}") from exc
 
+    def _some_files(self, keys: Collection[bytes]) -> dict[str, int]:
+        """Look for the files of keys alone, as `_files` does."""
+        found = {}
+        for name in (name for key in keys for name in _names_of(key)):
+            try:
+                status = (self.config.media_path / name).stat()
+            except OSError as exc:
+                if exc.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
+                    continue
+                raise SourceError(f"{self.config.media_path} cannot be read: {exc.strerror}") from exc
+            if stat.S_ISREG(status.st_mode):
+                found[name] = status.st_mtime_ns // 1_000_000
+        return found
+
     def place(self, media: SourceMedia) -> Placed:
         """Say which file a row's bytes are."""
         return Placed(media, media.filesystem_id or "")
@@ -181,8 +220,11 @@ class TuwunelSource(IndexedSource):
 
 def _name_of(encoded: bytes, files: Collection[str]) -> str:
     """Name a key's file: today by the key's hash, in older installations by the key itself."""
-    name, old = (
-        base64.urlsafe_b64encode(value).decode("ascii").rstrip("=")
-        for value in (hashlib.sha256(encoded).digest(), encoded)
-    )
+    name, old = _names_of(encoded)
     return old if name not in files and old in files else name
+
+
+def _names_of(encoded: bytes) -> tuple[str, str]:
+    digest = hashlib.sha256(encoded).digest()
+    name, old = (base64.urlsafe_b64encode(value).decode("ascii").rstrip("=") for value in (digest, encoded))
+    return name, old
