@@ -377,12 +377,14 @@ async def test_servers_can_be_denied(postgres: EmbeddedPostgres, s3: EmbeddedS3,
 async def test_an_outage_is_waited_out_and_then_told_as_not_found(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer
 ) -> None:
-    async with installed(settings_for(postgres, s3, **overrides(certificate))) as own:
+    hasty = settings_for(postgres, s3, **overrides(certificate))
+    patient = hasty.model_copy(update={"federation": hasty.federation.model_copy(update={"outage_wait_ms": 30_000})})
+    async with installed(hasty) as own, installed(patient, migrate=False) as waiting:
         media_id = await own.upload(b"data")
         assert (await peer.get(own, download(media_id))).status == 200
         await own.rows("ALTER TABLE media RENAME TO gone")
         down = await peer.get(own, download(media_id))
-        recovering = asyncio.create_task(peer.get(own, download(media_id)))
+        recovering = asyncio.create_task(peer.get(waiting, download(media_id)))
         await asyncio.sleep(0.2)
         await own.rows("ALTER TABLE gone RENAME TO media")
 

@@ -135,11 +135,10 @@ async def test_a_signal_lets_running_requests_finish(
             await go_on.wait()
             yield bytes(100_000)
 
-        uploading = asyncio.create_task(server.upload(body()))
+        uploading = asyncio.create_task(server.upload(body(), expect100=True))
         await halfway.wait()
-        await asyncio.sleep(0.2)
         server.process.send_signal(number)
-        await asyncio.sleep(0.3)
+        await server.refuses_connections()
         go_on.set()
 
         assert await uploading
@@ -152,19 +151,20 @@ async def test_a_signal_to_the_workers_too_lets_a_thumbnail_be_finished(
     async with serving(document_for(postgres, s3, listen={"shutdown_timeout_ms": 20_000}), tmp_path) as server:
         thumbnail = f"{server.url}/_matrix/client/v1/media/thumbnail/{SERVER_NAME}/"
 
-        async def ask(size: int) -> int:
-            url = f"{thumbnail}{await server.upload(jpeg(size, size))}?width=32&height=32"
+        async def ask(media_id: str) -> int:
+            url = f"{thumbnail}{media_id}?width=32&height=32"
             async with server.session.get(url, headers=server.headers) as answer:
                 return answer.status
 
-        assert await ask(300) == 200
+        first, second = [await server.upload(jpeg(size, size)) for size in (300, 301)]
+        assert await ask(first) == 200
         (worker,) = server.pids()[1:]
         os.kill(worker, signal.SIGSTOP)
-        asking = asyncio.create_task(ask(301))
-        await asyncio.sleep(0.5)
+        asking = asyncio.create_task(ask(second))
+        await server.shows('mediarepo_places_in_use{work="thumbnails"} 1.0')
         for pid in (worker, server.process.pid):
             os.kill(pid, signal.SIGTERM)
-        await asyncio.sleep(0.3)
+        await server.refuses_connections()
         os.kill(worker, signal.SIGCONT)
 
         assert await asking == 200

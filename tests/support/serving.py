@@ -29,9 +29,11 @@ class Serving:
     def headers(self) -> dict[str, str]:
         return {"Host": SERVER_NAME, "Authorization": f"Bearer {TOKEN}"}
 
-    async def upload(self, data: Any) -> str:
+    async def upload(self, data: Any, *, expect100: bool = False) -> str:
+        """Upload; with `expect100`, nothing of the body is asked for before the server handles the request."""
         data = io.BytesIO(data) if isinstance(data, bytes) else data
-        async with self.session.post(f"{self.url}/_matrix/media/v3/upload", data=data, headers=self.headers) as answer:
+        url = f"{self.url}/_matrix/media/v3/upload"
+        async with self.session.post(url, data=data, headers=self.headers, expect100=expect100) as answer:
             assert answer.status == 200, await answer.text()
             uri: str = (await answer.json())["content_uri"]
             return uri.rpartition("/")[2]
@@ -49,6 +51,27 @@ class Serving:
     def memory_bytes(self) -> int:
         """Proportional set size of the process tree; its memfds are part of it only while mapped, so they are added."""
         return sum(_pss(pid) + _memfds(pid) for pid in self.pids())
+
+    async def shows(self, metric: str) -> None:
+        """Return once a line stands in the metrics."""
+        async with asyncio.timeout(60):
+            while True:
+                async with self.session.get(f"{self.url}/metrics") as answer:
+                    if metric in (await answer.text()).splitlines():
+                        return
+                await asyncio.sleep(0.01)
+
+    async def refuses_connections(self) -> None:
+        """Return once the server stops, and takes no new connection any more."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(host, int(port))
+                except ConnectionRefusedError:
+                    return
+                writer.close()
+                await asyncio.sleep(0.01)
 
     async def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
