@@ -10,8 +10,8 @@ Place = tuple[str, str]
 """A store and an object key."""
 
 
-async def make_blobs(connection: Connection, contents: Iterable[Content]) -> dict[Content, int]:
-    """Record contents, or find the blobs they have already; what has become impossible meanwhile is left out.
+async def make_blobs(connection: Connection, contents: Iterable[Content], source_id: int) -> dict[Content, int]:
+    """Record a source's contents, or find their blobs; what has become impossible meanwhile is left out.
 
     That is an object which the sweep has claimed, or content that was known and is so no longer. Objects that turn out
     to be second ones are queued for deletion.
@@ -22,12 +22,13 @@ async def make_blobs(connection: Connection, contents: Iterable[Content]) -> dic
     borrowed = [content for content in usable if content.borrowed]
     hashed = [content for content in usable if not content.borrowed and content.sha256_known]
     others = [content for content in usable if not content.borrowed and not content.sha256_known]
-    return {
+    found = {
         **await _borrow(connection, borrowed),
         **await _own_or_join(connection, hashed),
         **(made := await _own(connection, others)),
-        **await _join_claimed(connection, [content for content in others if content not in made]),
     }
+    rest = [content for content in others if content not in made]
+    return {**found, **await _join_claimed(connection, rest, source_id, list(found.values()))}
 
 
 def _place(content: Content) -> Place | None:
@@ -97,8 +98,13 @@ async def _own(connection: Connection, contents: Sequence[Content]) -> dict[Cont
     return {content: ids[place] for content in made if (place := _place(content)) in ids}
 
 
-async def _join_claimed(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:
-    """Find the blobs of content that is stored already by what the source says its hash is."""
+async def _join_claimed(
+    connection: Connection, contents: Sequence[Content], source_id: int, made: Sequence[int]
+) -> dict[Content, int]:
+    """Find the blobs of content by what the source says its hash is, among those that came from this very source.
+
+    With others' content joined, who writes a source's rows would read any content that he knows the hash of.
+    """
     wanted = [content for content in contents if content.object_key is None and content.sha256 is not None]
     if not wanted:
         return {}
@@ -107,9 +113,13 @@ async def _join_claimed(connection: Connection, contents: Sequence[Content]) -> 
            FROM blob b JOIN unnest($1::text[], $2::bytea[]) AS k (store, sha256)
                ON b.store = k.store AND b.sha256 = k.sha256
            WHERE b.ownership = 'owned' AND b.missing_ts IS NULL AND b.parent_blob_id IS NULL
+               AND (b.blob_id = ANY($4::bigint[]) OR EXISTS (
+                   SELECT FROM media m WHERE m.blob_id = b.blob_id AND m.import_source_id = $3))
            ORDER BY b.blob_id FOR KEY SHARE OF b""",
         [content.store for content in wanted],
         [content.sha256 for content in wanted],
+        source_id,
+        list(made),
     )
     ids = {(row["store"], row["sha256"], row["size_bytes"]): row["blob_id"] for row in rows}
     places = {content: (content.store, content.sha256, content.size_bytes) for content in wanted}

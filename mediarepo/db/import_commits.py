@@ -42,7 +42,8 @@ class ImportCommits:
         async with self._database.transaction() as connection:
             await check_lease(connection, lease)
             await _lock(connection, entries)
-            blobs = await make_blobs(connection, (entry.content for entry in entries if entry.content is not None))
+            contents = [entry.content for entry in entries if entry.content is not None]
+            blobs = await make_blobs(connection, contents, source_id)
             usable = [entry for entry in entries if entry.content is None or entry.content in blobs]
             blob_ids = {entry.media.key: blobs[entry.content] for entry in usable if entry.content is not None}
             written = await self._write(connection, source_id, usable, blob_ids)

@@ -55,15 +55,21 @@ class ImportLedger:
         )
         return row is not None
 
-    async def has_content(self, content: Content) -> bool:
-        """Say whether a store has content as an object of ours, at least by the word of another row of a source."""
+    async def has_content(self, content: Content, source_id: int) -> bool:
+        """Say whether a store has content as an object of ours, at least by the word of another row of this source.
+
+        What a source claims says nothing of media that did not come from it: those may be somebody else's.
+        """
         row = await self._database.get(
-            """SELECT 1 FROM blob WHERE store = $1 AND sha256 = $2 AND ownership = 'owned' AND size_bytes = $3
-                   AND (sha256_state = 'verified' OR NOT $4) AND missing_ts IS NULL AND parent_blob_id IS NULL""",
+            """SELECT 1 FROM blob b WHERE store = $1 AND sha256 = $2 AND ownership = 'owned' AND size_bytes = $3
+                   AND CASE WHEN $4 THEN sha256_state = 'verified' ELSE EXISTS (
+                       SELECT FROM media m WHERE m.blob_id = b.blob_id AND m.import_source_id = $5) END
+                   AND missing_ts IS NULL AND parent_blob_id IS NULL""",
             content.store,
             content.sha256,
             content.size_bytes,
             content.sha256_known,
+            source_id,
         )
         return row is not None
 

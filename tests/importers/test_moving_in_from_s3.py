@@ -16,6 +16,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.services.imports.verifying import Closeness, Findings
 from tests.importers.test_synapse_postgres_s3 import FIXTURE, OTHER, OWN, PREFIX
+from tests.support.installation import OTHER_SERVER_NAME, OTHER_TOKEN
 from tests.support.moving_in import MovingIn, moving_in, synapse_yaml
 
 LOST = "TOSprLDjGszqGmOkZodvQTIe"
@@ -113,6 +114,26 @@ async def test_everything_moves_in_whichever_way(moving: MovingIn, mode: str, ow
         assert row["sha256"] == hashlib.sha256(data).digest()
     assert {orphan.place[-26:].replace("/", "") for orphan in orphans if "s3://" in orphan.place} >= REFETCHED
     assert summary["orphans"] == 4
+
+
+@pytest.mark.parametrize("moving", [{"mode": "copy"}, {"mode": "auto"}, {"mode": "stream"}], indirect=True)
+async def test_a_source_that_claims_a_neighbours_hash_is_given_none_of_the_neighbours_content(
+    moving: MovingIn, synapse_database: dict[str, Any]
+) -> None:
+    own, theirs = original(PHOTO), original(PHOTO)[::-1]
+    upload = await moving.own.request(
+        "POST", "/_matrix/media/v3/upload", data=theirs, token=OTHER_TOKEN, host=OTHER_SERVER_NAME
+    )
+    connection = await asyncpg.connect(**synapse_database)
+    claim = hashlib.sha256(theirs).hexdigest()
+    await connection.execute("UPDATE local_media_repository SET sha256 = $2 WHERE media_id = $1", PHOTO, claim)
+    await connection.close()
+    await moving.run(status=2)
+    answer = await moving.get(OWN, PHOTO)
+
+    assert upload.status == 200
+    assert answer.body != theirs
+    assert answer.status == 404 or answer.body == own
 
 
 async def test_adopting_moves_nothing_and_lists_once(moving: MovingIn) -> None:

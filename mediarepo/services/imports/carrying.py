@@ -52,6 +52,7 @@ class Carrier:
     """
 
     source: Source
+    source_id: int
     config: UploadsConfig
     stores: Stores
     ledger: ImportLedger
@@ -188,7 +189,7 @@ class Carrier:
     async def _has(self, known: Content) -> bool:
         if known.sha256 is None or (self.hashes is not None and known.sha256[:8] not in self.hashes):
             return False
-        return await self.ledger.has_content(known)
+        return await self.ledger.has_content(known, self.source_id)
 
     async def _holds(self, store: str, sha256: bytes) -> bool:
         if self.hashes is not None and sha256[:8] not in self.hashes:

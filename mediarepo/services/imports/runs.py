@@ -201,7 +201,7 @@ class Importing:
             run_id=run_id,
             lease=lease,
             judge=self.judge(source, options.policy),
-            carrier=self._carrier(source, holder or holder_of(known.name), pace, progress),
+            carrier=self._carrier(source, known.source_id, holder or holder_of(known.name), pace, progress),
             ledger=self.ledger,
             commits=self.commits,
             pace=pace,
@@ -209,12 +209,13 @@ class Importing:
             jobs=options.jobs,
         )
 
-    def _carrier(self, source: Source, holder: str, pace: Pace, progress: Progress) -> Carrier:
+    def _carrier(self, source: Source, source_id: int, holder: str, pace: Pace, progress: Progress) -> Carrier:
         def on_bytes(count: int) -> None:
             progress.moved_bytes += count
 
         return Carrier(
             source=source,
+            source_id=source_id,
             config=self.config,
             stores=self.stores,
             ledger=self.ledger,
