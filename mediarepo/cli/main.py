@@ -2,10 +2,11 @@
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from mediarepo.cli.authority import ask_first
 from mediarepo.cli.lazily import LazyGroup
 
 
@@ -31,6 +32,11 @@ class _Commands(LazyGroup):
         "usage": "mediarepo.cli.usage:usage",
         "preview": "mediarepo.cli.preview:preview",
     }
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - as the library has it
+        """Load a command, which asks the table of authority before it does anything."""
+        command = super().get_command(ctx, cmd_name)
+        return None if command is None else ask_first(command, cmd_name)
 
 
 cli = typer.Typer(

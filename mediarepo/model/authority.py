@@ -39,7 +39,9 @@ class Thing(StrEnum):
     AUDIT = "audit"
     USAGE = "usage"
     STORE = "stores and repairs"
-    CONFIGURATION = "configuration"
+    INSTALLATION = "processes, schema, configuration file"
+    SIGNING_KEY = "signing keys"
+    CONFIGURATION = "limits for clients"
     HEALTH = "health, figures, documents"
 
 
@@ -155,7 +157,8 @@ TABLE: dict[tuple[Thing, Action], _Row] = {
     (Thing.SERVER, Action.READ): _row(Grant.YES),
     (Thing.SERVER, Action.HIDE): _row(Grant.NO),
     (Thing.SERVER, Action.UNHIDE): _row(Grant.NO),
-    (Thing.PREVIEW, Action.SEE): _users(guest=Grant.NO),
+    (Thing.PREVIEW, Action.SEE): _users(guest=Grant.NO) | {Role.COMMAND_LINE: Grant.YES},
+    (Thing.IMPORT, Action.READ): _row(Grant.NO, operator=Grant.NO),
     (Thing.IMPORT, Action.CHANGE): _row(Grant.NO, operator=Grant.NO),
     (Thing.RETENTION, Action.READ): _row(Grant.NO),
     (Thing.RETENTION, Action.CHANGE): _row(Grant.NO),
@@ -165,6 +168,10 @@ TABLE: dict[tuple[Thing, Action], _Row] = {
     (Thing.USAGE, Action.READ): _row(Grant.OWN, user=Grant.OWN, appservice=Grant.OWN),
     (Thing.STORE, Action.READ): _row(Grant.NO),
     (Thing.STORE, Action.CHANGE): _row(Grant.NO, operator=Grant.NO),
+    (Thing.INSTALLATION, Action.READ): _row(Grant.NO, operator=Grant.NO),
+    (Thing.INSTALLATION, Action.CHANGE): _row(Grant.NO, operator=Grant.NO),
+    (Thing.SIGNING_KEY, Action.READ): _row(Grant.NO, operator=Grant.NO),
+    (Thing.SIGNING_KEY, Action.CHANGE): _row(Grant.NO, operator=Grant.NO),
     (Thing.CONFIGURATION, Action.READ): _users(guest=Grant.NO),
     (Thing.HEALTH, Action.READ): dict.fromkeys(Role, Grant.YES),
 }

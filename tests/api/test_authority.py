@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
-from mediarepo.model.authority import Grant, Role, Thing, grant_of
+from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.table import ENDPOINTS
 from mediarepo.web.authority import ROUTES, Asks
+from tests.pictures.drawn import corners, encoded
 from tests.support.installation import Answer
+from tests.support.peer import Peer
+from tests.support.remote_server import remote_server
 from tests.support.tenants import OPERATOR, A, B, Tenants, admin_of, two_tenants, user_of
 
 POLICY = {"name": "old", "what": "local", "max_age_ms": 0, "keep_avatars": False}
@@ -32,13 +36,19 @@ CLIENTS = {
     for route, asks in ROUTES.items()
     if route[1].startswith("/_matrix") and "federation" not in route[1] and route[0] == "GET"
 }
+FEDERATION = sorted(route for route in ROUTES if "federation" in route[1])
+UPLOADS = sorted(route for route, asks in ROUTES.items() if asks.action is Action.UPLOAD)
 QUERY = "?before_ts=9999999999999&keep_profiles=false&width=32&height=32&url=http%3A%2F%2F127.0.0.1%3A9%2F"
 
 
 @pytest.fixture(scope="module")
-async def tenants(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> AsyncIterator[Tenants]:
+async def tenants(postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path) -> AsyncIterator[Tenants]:
     async with two_tenants(
-        postgres, s3, retention={"policies": [POLICY]}, admin={"token": OPERATOR, "user_ids": [NAMED]}
+        postgres,
+        s3,
+        retention={"policies": [POLICY]},
+        admin={"token": OPERATOR, "user_ids": [NAMED]},
+        outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": f"{certificate}.crt"},
     ) as running:
         running.homeserver.register("named-admins-token", NAMED)
         running.homeserver.register("bridges-token", f"@bridge:{A}")
@@ -113,6 +123,56 @@ async def test_client_endpoints_grant_what_the_table_says(tenants: Tenants, rout
                 wrong.append((role, thing, grant, answer.status))
 
     assert wrong == []
+
+
+@pytest.mark.parametrize("route", UPLOADS, ids=" ".join)
+async def test_uploads_are_granted_as_the_table_says(tenants: Tenants, route: tuple[str, str]) -> None:
+    wrong = []
+    for role, token in TOKENS.items():
+        created = await tenants.own.request("POST", "/_matrix/media/v3/create", token=token, host=A)
+        media = str(created.json.get("content_uri", f"mxc://{A}/x")).removeprefix("mxc://")
+        path = route[1].replace("{version}", "v3").replace("{server_name}/{media_id}", media)
+        answer = await tenants.own.request(route[0], path, token=token, host=A, data=b"x")
+        grant = grant_of(role, Action.UPLOAD, Thing.OWN_MEDIA)
+        if not is_as_granted(answer, grant, role):
+            wrong.append((role, grant, answer.status, answer.json))
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("route", FEDERATION, ids=" ".join)
+async def test_other_servers_get_own_media_and_no_others(
+    tenants: Tenants, route: tuple[str, str], certificate: Path
+) -> None:
+    query = "?width=32&height=32"
+    media = {
+        Thing.OWN_MEDIA: await tenants.upload(A, encoded(corners(40, 40), "PNG")),
+        Thing.NEIGHBOURS_MEDIA: await tenants.upload(B, encoded(corners(50, 50), "PNG")),
+        Thing.REMOTE_MEDIA: await tenants.remote(encoded(corners(60, 60), "PNG")),
+    }
+    async with remote_server(certificate) as server:
+        peer, found = Peer(server), {}
+        for thing, one in media.items():
+            path = route[1].replace("{media_id}", one.partition("/")[2]) + query
+            found[thing] = (await peer.get(tenants.own, path, destination=A, host=A)).status
+            for token in TOKENS.values():
+                assert (await tenants.own.get(path, token=token, host=A)).status == 401
+
+    granted = {thing: grant_of(Role.OTHER_SERVER, Action.DOWNLOAD, thing) for thing in media}
+    assert found == {thing: 200 if grant is Grant.YES else 404 for thing, grant in granted.items()}
+
+
+@pytest.mark.parametrize("route", sorted({*ADMINS, *CLIENTS}), ids=" ".join)
+async def test_a_signature_of_another_server_opens_nothing_but_federation(
+    tenants: Tenants, route: tuple[str, str], certificate: Path
+) -> None:
+    asks = {**ADMINS, **CLIENTS}[route]
+    names = {"server_name": A, "version": "v3", "user_id": f"@user:{A}"}
+    path = re.sub(r"\{(\w+)\}", lambda match: names.get(match.group(1), "x"), route[1])
+    async with remote_server(certificate) as server:
+        answer = await Peer(server).get(tenants.own, path + QUERY, destination=A, host=A, method=route[0])
+
+    assert (answer.status == 401) is (asks.action is not Action.DOWNLOAD_LEGACY)
 
 
 async def test_alone_a_homeserver_removes_what_nobody_shares(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:

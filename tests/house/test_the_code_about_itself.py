@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mediarepo import errors
+from mediarepo.cli.authority import COMMANDS
+from mediarepo.cli.main import cli
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
-from mediarepo.model.authority import TABLE, Role, Thing
+from mediarepo.model.authority import TABLE, Grant, Role, Thing, grant_of
 from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.table import ENDPOINTS, add_api_routes
 from mediarepo.web.authority import ROUTES
@@ -60,6 +63,32 @@ def test_every_endpoint_asks_a_line_of_the_table_of_authority() -> None:
     assert {(asks.thing, asks.action) for asks in asked.values()} <= set(TABLE)
     for asks in (asks for asks in asked.values() if asks.of_path and asks.thing is Thing.OWN_MEDIA):
         assert {(Thing.NEIGHBOURS_MEDIA, asks.action), (Thing.REMOTE_MEDIA, asks.action)} <= set(TABLE)
+
+
+def leaf_commands(command: Any, name: str = "") -> dict[str, Any]:
+    """List the command line's commands, by their whole names, as the program finds them."""
+    if not hasattr(command, "list_commands"):
+        return {name: command}
+    context, found = typer.Context(command), dict[str, Any]()
+    for below in command.list_commands(context):
+        found |= leaf_commands(command.get_command(context, below), f"{name} {below}".strip())
+    return found
+
+
+def test_every_command_asks_a_line_of_the_table_of_authority() -> None:
+    assert set(leaf_commands(typer.main.get_command(cli))) == set(COMMANDS)
+    assert {(thing, action) for action, thing in COMMANDS.values()} <= set(TABLE)
+    for action, thing in COMMANDS.values():
+        assert grant_of(Role.COMMAND_LINE, action, thing) is Grant.YES
+
+
+def test_no_command_does_anything_that_the_table_does_not_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mediarepo.cli.authority.COMMANDS", {})
+    for name, command in leaf_commands(typer.main.get_command(cli)).items():
+        with pytest.raises(typer.Exit) as refused:
+            command.callback()
+
+        assert refused.value.exit_code == 1, name
 
 
 def test_security_md_shows_the_table_of_authority() -> None:
