@@ -290,7 +290,7 @@ async def test_a_transaction_that_is_ended_for_being_slow_costs_no_row(
         " SELECT 'generated' || n % 7, 'id' || n, 1, 'abcdefg' || n FROM generate_series(1, 5000) AS n"
     )
     name = synapse_database["database"]
-    await connection.execute(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '20ms'")
+    await connection.execute(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '400ms'")
     await connection.close()
     config = config_of(synapse_database, source_bucket, tmp_path)
 
@@ -299,13 +299,13 @@ async def test_a_transaction_that_is_ended_for_being_slow_costs_no_row(
         async for media in source.media():
             keys.append(media.key)
             if len(keys) in {10, 3000}:
-                await asyncio.sleep(0.2)  # the consumer is slow, as one that copies is
+                await asyncio.sleep(1.2)  # the consumer is slow, as one that copies is
         met = []
         async for one in source.located():
             if isinstance(one, Located):
                 met.append(one.media.key)
                 if len(met) == 100:
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(1.2)
 
     assert len(keys) == len(set(keys)) == 5021
     assert [key.order for key in keys] == sorted(key.order for key in keys)
