@@ -4,19 +4,32 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
+from mediarepo.images.hdr import HighRange, to_screen
+from mediarepo.images.icc import Colours
+from mediarepo.images.png import PngFile
+from mediarepo.images.png_pixels import opacity, without_gaps
+
 _SRGB = ImageCms.createProfile("sRGB")
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _PLAIN = {"L", "RGB", "RGBA"}
 _PROFILED = {"L", "RGB", "RGBA", "CMYK"}
 
 
-def to_scalable(picture: Image.Image, colour_key: tuple[int, ...] | None = None, bit_depth: int = 8) -> Image.Image:
-    """Bring a decoded picture into a mode that can be resized well and converted later.
+def to_scalable(picture: Image.Image, png: PngFile | None = None) -> Image.Image:
+    """Bring a picture into a mode that can be resized well and converted later; `png` says what decoders do not."""
+    picture.load()
+    if png is None:
+        return _plain(picture)
+    visible = opacity(picture, png)
+    shown = without_gaps(_plain(picture), picture, png)
+    if visible is None:
+        return shown
+    grey_or_colours = shown.convert("RGBA")
+    grey_or_colours.putalpha(ImageChops.darker(visible, grey_or_colours.getchannel("A")))
+    return grey_or_colours
 
-    `colour_key` is the grey sample, or the red, green and blue ones, that is transparent, of `bit_depth` bits.
-    """
-    if colour_key is not None and (keyed := _without_key(picture, colour_key, bit_depth)) is not None:
-        return keyed
+
+def _plain(picture: Image.Image) -> Image.Image:
     if picture.mode in _SIXTEEN_BITS:
         return picture.convert("I").point(_high_byte).convert("L")
     if picture.mode == "I":
@@ -30,25 +43,6 @@ def to_scalable(picture: Image.Image, colour_key: tuple[int, ...] | None = None,
     return picture if picture.mode in _PLAIN | {"CMYK"} else picture.convert("RGB")
 
 
-def _without_key(picture: Image.Image, colour_key: tuple[int, ...], bit_depth: int) -> Image.Image | None:
-    """Make the key's colour transparent; samples are scaled to eight bits as the decoder does."""
-    if picture.mode in _SIXTEEN_BITS | {"I"} and len(colour_key) == 1:
-        samples = picture.convert("I")
-        opaque = samples.point([0 if value == colour_key[0] else 255 for value in range(65536)], "L")
-        grey = samples.point(_high_byte).convert("L")
-        return Image.merge("RGBA", (grey, grey, grey, opaque))
-    if picture.mode not in {"1", "L", "RGB"} or len(colour_key) != len(picture.getbands()):
-        return None
-    most = (1 << bit_depth) - 1
-    bands = (picture.convert("L") if picture.mode == "1" else picture).split()
-    opaque = Image.new("L", picture.size, 0)
-    for band, sample in zip(bands, colour_key, strict=True):
-        key = (sample & most) >> 8 if bit_depth == 16 else (sample & most) * 255 // most  # noqa: PLR2004 - cut to eight
-        opaque = ImageChops.lighter(opaque, band.point([0 if value == key else 255 for value in range(256)]))
-    red, green, blue = bands if len(bands) == 3 else (bands[0],) * 3  # noqa: PLR2004 - red, green, blue
-    return Image.merge("RGBA", (red, green, blue, opaque))
-
-
 def _extrema(picture: Image.Image) -> tuple[float, float]:
     lowest, highest = picture.getextrema()
     if isinstance(lowest, tuple) or isinstance(highest, tuple):
@@ -60,11 +54,13 @@ def _high_byte(value: float) -> float:
     return value * (1 / 256)
 
 
-def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert by the file's own ICC profile; one that is broken or does not fit is ignored."""
-    if profile and picture.mode in _PROFILED:
+def to_srgb(picture: Image.Image, colours: Colours | None) -> Image.Image:
+    """Convert by what the file says of its colours; an ICC profile that is broken or does not fit is ignored."""
+    if isinstance(colours, HighRange):
+        return to_screen(picture if picture.mode == "RGBA" else picture.convert("RGB"), colours)
+    if colours and picture.mode in _PROFILED:
         try:
-            return _converted(picture, profile)
+            return _converted(picture, colours)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass
     return picture if picture.mode in _PLAIN else picture.convert("RGB")

@@ -3,14 +3,10 @@
 Only such a file may be sent as a thumbnail as it is: no camera data, no comments, no second file behind the end.
 """
 
-import re
-
 from mediarepo.images.formats import PictureFormat
 
 _PNG_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"bKGD", b"pHYs", b"IDAT", b"IEND"}
 _WEBP_PICTURE = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
-_MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd8]")
-"""A marker of a JPEG, not counting stuffed bytes, restarts and SOI."""
 _JFIF = b"JFIF\x00"
 _ADOBE = b"Adobe"
 
@@ -113,34 +109,3 @@ def _after_sub_blocks(data: bytes, at: int) -> int:
     while data[at]:
         at += 1 + data[at]
     return at + 1
-
-
-def count_scans(data: bytes, limit: int) -> int:
-    """Count a JPEG's scans up to its end marker, or stop above the limit: each is decoded over the whole picture.
-
-    What lies behind the end, such as the video of a motion photograph, is none of the picture.
-    """
-    scans, at = 0, 2
-    while scans <= limit and (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.end() - 1], found.end()
-        if marker == 0xD9:  # noqa: PLR2004 - end of image
-            break
-        size = int.from_bytes(data[at : at + 2], "big")
-        if marker == 0xDA:  # noqa: PLR2004 - start of scan
-            scans += 1
-        if marker != 0x01:
-            at += max(size, 2)
-    return scans
-
-
-def is_progressive(data: bytes) -> bool:
-    """Say whether a JPEG is decoded in several scans, for which all its coefficients are kept in memory."""
-    at = 2
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.end() - 1], found.end()
-        if marker in {0xC2, 0xC6, 0xCA, 0xCE}:
-            return True
-        if marker in {0xDA, 0xD9}:
-            return False
-        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
-    return False

@@ -7,11 +7,13 @@ from typing import Any
 
 from PIL import AvifImagePlugin, Image, ImageFile
 
+from mediarepo.images.apng import ApngFile, read_apng
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import HEAD_BYTES, PictureFormat, sniff
-from mediarepo.images.icc import profile_of_code_points
+from mediarepo.images.gif import GifFile, read_gif
+from mediarepo.images.icc import Colours, colours_of_code_points
 from mediarepo.images.isobmff import colour_code_points
-from mediarepo.images.metadata import count_scans, is_progressive
+from mediarepo.images.jpeg import JpegFile, read_jpeg, with_end
 from mediarepo.images.orientation import lies_on_its_side, orientation_of
 from mediarepo.images.png import PngFile, read_png
 
@@ -21,7 +23,7 @@ _MAX_SCANS = 100
 _MAX_JPEG_PIXELS = 500_000_000
 """Of a JPEG that is decoded at a smaller scale; its entropy-coded data is read whole."""
 _SMALLEST_SCALE = 8
-_MOVING = {PictureFormat.GIF, PictureFormat.PNG, PictureFormat.WEBP, PictureFormat.AVIF}
+_MOVING = {PictureFormat.WEBP, PictureFormat.AVIF}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Limits:
 class Opened:
     """A picture whose header was read; `width` and `height` are those of the picture put upright.
 
-    `profile` is the ICC profile of its colours, None for sRGB; `colour_key` what is transparent, see `png.PngFile`.
+    `colours` says how its colours are meant, None for sRGB; `png` and `moving` what a decoder does not: see there.
     """
 
     picture: Image.Image
@@ -49,9 +51,9 @@ class Opened:
     orientation: int
     width: int
     height: int
-    profile: bytes | None = None
-    colour_key: tuple[int, ...] | None = None
-    bit_depth: int = 8
+    colours: Colours | None = None
+    png: PngFile | None = None
+    moving: ApngFile | GifFile | None = None
 
 
 def open_picture(data: bytes, limits: Limits) -> Opened:
@@ -59,13 +61,15 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
     picture_format = sniff(data[:HEAD_BYTES])
     if picture_format is None or (picture_format is PictureFormat.HEIC and not limits.heic):
         raise PictureError(Reason.UNSUPPORTED_FORMAT)
-    if picture_format is PictureFormat.JPEG and count_scans(data, _MAX_SCANS) > _MAX_SCANS:
-        raise PictureError(Reason.TOO_MANY_SCANS)
     png = read_png(data) if picture_format is PictureFormat.PNG else None
+    jpeg = read_jpeg(data, _MAX_SCANS) if picture_format is PictureFormat.JPEG else None
+    if jpeg is not None and not 1 <= jpeg.scans <= _MAX_SCANS:
+        raise PictureError(Reason.TOO_MANY_SCANS if jpeg.scans else Reason.CORRUPT)
+    decoded = png.data if png is not None else data if jpeg is None else with_end(data, jpeg)
     Image.MAX_IMAGE_PIXELS = None  # checked here, by what is decoded
-    picture: Image.Image = Image.open(io.BytesIO(data if png is None else png.data), formats=[picture_format])
+    picture: Image.Image = Image.open(io.BytesIO(decoded), formats=[picture_format])
     width, height = picture.size
-    if width * height > _allowed_pixels(data, picture_format, limits):
+    if width * height > _allowed_pixels(picture_format, limits, jpeg):
         raise PictureError(Reason.TOO_MANY_PIXELS)
     orientation = _orientation(picture, picture_format, png)
     if lies_on_its_side(orientation):
@@ -76,21 +80,27 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
         orientation,
         width,
         height,
-        profile=_profile(data, picture, picture_format, png),
-        colour_key=None if png is None else png.colour_key,
-        bit_depth=8 if png is None else png.bit_depth,
+        colours=_colours(data, picture, picture_format, png),
+        png=png,
+        moving=_moving(data, picture_format, png, limits),
     )
 
 
-def _allowed_pixels(data: bytes, picture_format: PictureFormat, limits: Limits) -> int:
+def _allowed_pixels(picture_format: PictureFormat, limits: Limits, jpeg: JpegFile | None) -> int:
     """Say how many pixels the header may declare; of a sequential JPEG a fraction is decoded."""
-    match picture_format:
-        case PictureFormat.WEBP:
-            return limits.max_pixels_webp
-        case PictureFormat.JPEG if not is_progressive(data):
-            return max(limits.max_pixels, min(_MAX_JPEG_PIXELS, limits.max_pixels * _SMALLEST_SCALE**2))
-        case _:
-            return limits.max_pixels
+    if picture_format is PictureFormat.WEBP:
+        return limits.max_pixels_webp
+    if jpeg is not None and not jpeg.in_memory:
+        return max(limits.max_pixels, min(_MAX_JPEG_PIXELS, limits.max_pixels * _SMALLEST_SCALE**2))
+    return limits.max_pixels
+
+
+def _moving(
+    data: bytes, picture_format: PictureFormat, png: PngFile | None, limits: Limits
+) -> ApngFile | GifFile | None:
+    if picture_format is PictureFormat.GIF:
+        return read_gif(data, limits.max_frames + 1)
+    return None if png is None else read_apng(png)
 
 
 def draft(opened: Opened, sizes: Sequence[tuple[int, int]], limits: Limits) -> None:
@@ -109,14 +119,14 @@ def _orientation(picture: Image.Image, picture_format: PictureFormat, png: PngFi
     return orientation_of(picture.info.get("exif") if png is None else png.exif)
 
 
-def _profile(data: bytes, picture: Image.Image, picture_format: PictureFormat, png: PngFile | None) -> bytes | None:
+def _colours(data: bytes, picture: Image.Image, picture_format: PictureFormat, png: PngFile | None) -> Colours | None:
     if png is not None:
-        return png.profile
+        return png.colours
     profile = picture.info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         return profile
     if picture_format is PictureFormat.AVIF and (points := colour_code_points(data)) is not None:
-        return profile_of_code_points(*points)
+        return colours_of_code_points(*points, television_gamma=None)
     return None
 
 
@@ -126,13 +136,13 @@ def frame_count(opened: Opened, limits: Limits) -> int:
     The pages of a TIFF are no animation.
     """
     picture: Any = opened.picture
-    if opened.picture_format not in _MOVING or not getattr(picture, "is_animated", False):
+    if opened.moving is not None:
+        frames = len(opened.moving.frames)
+    elif opened.picture_format in _MOVING and getattr(picture, "is_animated", False):
+        frames = int(picture.n_frames)
+    else:
         return 1
-    frames = int(picture.n_frames) - int(has_hidden_default(opened))
     pixels = frames * picture.size[0] * picture.size[1]
+    if isinstance(opened.moving, GifFile):
+        pixels = opened.moving.pixels
     return 1 if frames > limits.max_frames or pixels > limits.max_animated_pixels else frames
-
-
-def has_hidden_default(opened: Opened) -> bool:
-    """Say whether an APNG's first picture is for readers that know no animation, and no frame of it."""
-    return opened.picture_format is PictureFormat.PNG and bool(getattr(opened.picture, "default_image", False))

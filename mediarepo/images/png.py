@@ -1,39 +1,112 @@
 """PNG files read by their structure (W3C PNG, third edition): what is not the picture is left out before it is decoded.
 
-Browsers skip ancillary chunks that are broken, unknown or huge; decoders give up on some of them.
+Browsers skip ancillary chunks that are broken, unknown, huge or in the wrong place; decoders give up on some of them.
 """
 
+import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mediarepo.images.icc import matrix_profile, profile_of_code_points
+from PIL import ImageCms
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from mediarepo.images.icc import Colours, colours_of_code_points, is_known, matrix_profile
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-_KEPT = _CRITICAL | {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_PIXELS = {b"IDAT", b"fdAT"}
+"""Chunks whose checksum nobody looks at: a broken picture is better than none."""
+_MOVING = {b"acTL", b"fcTL", b"fdAT"}
+_FIXED_BYTES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
 _MAX_EXIF_BYTES = 256 * 1024
 _MAX_PROFILE_BYTES = 4 * 1024 * 1024
+_MAX_PROFILE_NAME = 79
 _MAX_CHUNKS = 200_000
 _ANCILLARY_BIT = 0x20
-_GREY, _TRUE_COLOUR = 0, 2
+_GREY, _TRUE_COLOUR, _INDEXED = 0, 2, 3
+_HEADER_BYTES = 13
 _SRGB_GAMMA = 0.45455
 _SAME_GAMMA = 0.02
+_TELEVISION_GAMMA = 2.4
+_FULL_RANGE = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PngFile:
     """A PNG without what is not its picture.
 
-    `profile` is the ICC profile of its colours, None for sRGB. `colour_key` is the sample, or the red, green and blue
-    samples, that are transparent, as they are stored, of `bit_depth` bits each; None without.
+    `data` is its still picture, `moving` the chunks of an animation, each with its type: those of the picture as well.
+    `colours` says how its colours are meant, None for sRGB. `colour_key` is the sample, or the red, green and blue
+    samples, that are transparent, as they are stored, of `bit_depth` bits each; None without. `common` are the chunks
+    that the pictures of all frames need.
     """
 
     data: bytes
-    profile: bytes | None
+    moving: list[tuple[bytes, bytes]]
+    common: bytes
+    colours: Colours | None
     exif: bytes | None
-    bit_depth: int
+    header: bytes
     colour_key: tuple[int, ...] | None
+    is_whole: bool
+
+    @property
+    def bit_depth(self) -> int:
+        """How many bits a sample has."""
+        return self.header[8]
+
+    @property
+    def colour_type(self) -> int:
+        """Grey, true colour or indexed; with or without alpha."""
+        return self.header[9]
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether the picture comes in seven passes."""
+        return self.header[12] != 0
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What was found so far."""
+
+    kept: list[bytes] = field(default_factory=list)
+    moving: list[tuple[bytes, bytes]] = field(default_factory=list)
+    meant: dict[bytes, bytes] = field(default_factory=dict)
+    common: list[bytes] = field(default_factory=list)
+    header: bytes = b""
+    has_picture: bool = False
+    has_palette: bool = False
+    is_whole: bool = False
+
+    def take(self, kind: bytes, chunk: bytes, *, whole: bool) -> None:
+        """Sort a chunk to where it belongs; `whole` is one that is all there, with the right checksum."""
+        content = chunk[8:-4] if whole else chunk[8:]
+        if kind == b"IHDR":
+            self.header = self.header or content[:_HEADER_BYTES]
+        self.has_picture = self.has_picture or kind == b"IDAT"
+        self.has_palette = self.has_palette or kind == b"PLTE"
+        if kind in _CRITICAL:
+            self.kept.append(chunk)
+            if kind == b"PLTE":
+                self.common.append(chunk)
+            if kind == b"IDAT":
+                self.moving.append((kind, content))
+        elif not whole or not kind[0] & _ANCILLARY_BIT:
+            return
+        elif kind in _MOVING:
+            self.moving.append((kind, content))
+        elif not self.has_picture and kind not in self.meant and len(content) == _FIXED_BYTES.get(kind, len(content)):
+            self._take_meaning(kind, chunk, content)
+
+    def _take_meaning(self, kind: bytes, chunk: bytes, content: bytes) -> None:
+        indexed = self.header[9:10] == bytes((_INDEXED,))
+        if (kind == b"tRNS" and indexed and not self.has_palette) or (kind == b"cICP" and self.has_palette):
+            return
+        self.meant[kind] = content
+        if kind == b"tRNS" and indexed:
+            self.kept.append(chunk)
+            self.common.append(chunk)
 
 
 def read_png(data: bytes) -> PngFile:
@@ -41,88 +114,82 @@ def read_png(data: bytes) -> PngFile:
 
     A file that ends early keeps what there is of its last chunk; bytes behind IEND are left out.
     """
-    kept, meant = [_SIGNATURE], dict[bytes, bytes]()
-    at, chunks = len(_SIGNATURE), 0
+    walk = _Walk()
+    at, chunks = len(SIGNATURE), 0
     while at + 8 <= len(data) and chunks < _MAX_CHUNKS:
         size, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + size
-        if _is_kept(data, at, size, kind):
-            kept.append(data[at:end])
-        elif kind not in meant and kind[0] & _ANCILLARY_BIT and size <= len(data) and _has_right_crc(data, at, size):
-            meant[kind] = data[at + 8 : at + 8 + size]
+        whole = end <= len(data) and (kind in _PIXELS or _has_right_crc(data, at, size))
+        if whole or kind in _CRITICAL:
+            walk.take(kind, data[at:end], whole=whole)
         if kind == b"IEND" or (end > len(data) and kind in _CRITICAL):
+            walk.is_whole = kind == b"IEND"
             break
-        at, chunks = (min(end, len(data))), chunks + 1
-    header = data[16:29]
-    depth, colour_type = (header[8], header[9]) if len(header) >= 10 else (8, _TRUE_COLOUR)  # noqa: PLR2004 - up to both
-    exif = meant.get(b"eXIf")
+        at, chunks = min(end, len(data)), chunks + 1
+    header = walk.header.ljust(_HEADER_BYTES, b"\x00")
+    exif = walk.meant.get(b"eXIf", b"")
     return PngFile(
-        data=b"".join(kept),
-        profile=_profile(meant),
-        exif=exif if exif is not None and len(exif) <= _MAX_EXIF_BYTES else None,
-        bit_depth=depth,
-        colour_key=_colour_key(data, colour_type),
+        data=SIGNATURE + b"".join(walk.kept),
+        moving=walk.moving,
+        common=b"".join(walk.common),
+        colours=_colours(walk.meant),
+        exif=exif if exif[:2] in {b"II", b"MM"} and len(exif) <= _MAX_EXIF_BYTES else None,
+        header=header,
+        colour_key=_colour_key(walk.meant.get(b"tRNS", b""), header[9]),
+        is_whole=walk.is_whole,
     )
-
-
-def _is_kept(data: bytes, at: int, size: int, kind: bytes) -> bool:
-    if kind in _CRITICAL:
-        return True
-    return kind in _KEPT and _has_right_crc(data, at, size)
 
 
 def _has_right_crc(data: bytes, at: int, size: int) -> bool:
     end = at + 8 + size
-    return end + 4 <= len(data) and zlib.crc32(data[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+    return zlib.crc32(data[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
 
-def _colour_key(data: bytes, colour_type: int) -> tuple[int, ...] | None:
+def _colour_key(content: bytes, colour_type: int) -> tuple[int, ...] | None:
     """Read tRNS of pictures without a palette: one transparent sample for grey, three for true colour."""
     samples = {_GREY: 1, _TRUE_COLOUR: 3}.get(colour_type)
-    at = data.find(b"tRNS", 8, 8 + 1024 * 1024)
-    if samples is None or at < 0:
+    if samples is None or len(content) < 2 * samples:
         return None
-    size = int.from_bytes(data[at - 4 : at], "big")
-    if size < 2 * samples or not _has_right_crc(data, at - 4, size):
-        return None
-    return struct.unpack_from(f">{samples}H", data, at + 4)
+    return struct.unpack_from(f">{samples}H", content)
 
 
-def _profile(meant: dict[bytes, bytes]) -> bytes | None:
+def _colours(meant: dict[bytes, bytes]) -> Colours | None:
     """Choose how the colours are meant: cICP, then iCCP, sRGB, and gAMA with cHRM (section 4.3)."""
     cicp = meant.get(b"cICP", b"")
-    if len(cicp) == 4:  # noqa: PLR2004 - its fixed size
-        return profile_of_code_points(cicp[0], cicp[1])
+    if cicp and cicp[2:] == bytes((0, _FULL_RANGE)) and is_known(cicp[0], cicp[1]):
+        return colours_of_code_points(cicp[0], cicp[1], television_gamma=_TELEVISION_GAMMA)
     if b"iCCP" in meant and (profile := _icc_profile(meant[b"iCCP"])) is not None:
         return profile
-    if b"sRGB" in meant:
+    if b"sRGB" in meant or b"gAMA" not in meant:
         return None
-    gamma = _number(meant.get(b"gAMA"), 0)
-    primaries = [_number(meant.get(b"cHRM"), index) for index in range(8)]
-    known = [value for value in primaries if value is not None]
-    chromaticities = known if len(known) == 8 and all(0 < value < 1 for value in known[1::2]) else None  # noqa: PLR2004 - white and three primaries
-    if gamma is None or gamma <= 0:
+    gamma = _numbers(meant[b"gAMA"])[0]
+    chromaticities = _numbers(meant.get(b"cHRM", b""))
+    if gamma <= 0 or (chromaticities and not all(chromaticities[1::2])):
         return None
-    if chromaticities is None and abs(gamma - _SRGB_GAMMA) < _SAME_GAMMA:
+    if not chromaticities and abs(gamma - _SRGB_GAMMA) < _SAME_GAMMA:
         return None
-    return matrix_profile(chromaticities, gamma=1 / gamma)
+    return matrix_profile(chromaticities or None, gamma=1 / gamma)
 
 
-def _number(chunk: bytes | None, index: int) -> float | None:
-    """Read an integer of hundred-thousandths; None where the chunk is too short."""
-    if chunk is None or len(chunk) < 4 * index + 4:
-        return None
-    return float(struct.unpack_from(">I", chunk, 4 * index)[0] / 100_000)
+def _numbers(content: bytes) -> list[float]:
+    """Read integers of hundred-thousandths."""
+    return [value / 100_000 for value in struct.unpack(f">{len(content) // 4}I", content)]
 
 
 def _icc_profile(chunk: bytes) -> bytes | None:
     """Unpack a profile, never beyond the bound; one that is larger or broken is ignored."""
-    _, separator, packed = chunk.partition(b"\x00")
-    if not separator or packed[:1] != b"\x00":
+    name, separator, packed = chunk.partition(b"\x00")
+    if not separator or packed[:1] != b"\x00" or not 1 <= len(name) <= _MAX_PROFILE_NAME:
         return None
     unpacking = zlib.decompressobj()
     try:
         profile = unpacking.decompress(packed[1:], _MAX_PROFILE_BYTES)
-    except zlib.error:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except (zlib.error, OSError, ImageCms.PyCMSError):
         return None
     return profile if unpacking.eof else None
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Write a chunk."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from mediarepo.images.apng import ApngFile, composed_apng
 from mediarepo.images.colours import has_alpha, to_scalable, to_srgb
 from mediarepo.images.formats import CONTENT_TYPES, PictureFormat
 from mediarepo.images.geometry import Framing, frame, region
-from mediarepo.images.gif import composed, read_gif
+from mediarepo.images.gif import GifFile, composed_gif
 from mediarepo.images.isobmff import play_count
 from mediarepo.images.metadata import is_bare
-from mediarepo.images.opening import Limits, Opened, draft, frame_count, has_hidden_default, open_picture
+from mediarepo.images.opening import Limits, Opened, draft, frame_count, open_picture
 from mediarepo.images.orientation import lies_on_its_side, upright
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 
@@ -92,7 +93,9 @@ def squeezed(data: bytes, wanted_bytes: int) -> bytes:
 def _own_bytes(data: bytes, opened: Opened) -> Made | None:
     """Describe the source as an answer; None when it may not be shown itself."""
     own_type = CONTENT_TYPES.get(opened.picture_format)
-    animated = getattr(opened.picture, "is_animated", False)
+    animated = getattr(opened.picture, "is_animated", False) or (
+        opened.moving is not None and len(opened.moving.frames) > 1
+    )
     if own_type is None or animated or opened.orientation != 1 or not is_bare(data, opened.picture_format):
         return None
     return Made(_ANY_SPEC, own_type, opened.width, opened.height, None)
@@ -116,10 +119,11 @@ def _cascade(opened: Opened, framed: list[tuple[ThumbnailSpec, Framing]], limits
 def _decoded(opened: Opened, factor: float, limits: Limits) -> Image.Image:
     """Decode, letting the JPEG decoder skip detail that no thumbnail shows."""
     picture = opened.picture
+    if isinstance(opened.moving, GifFile) and opened.moving.frames:
+        return next(composed_gif(opened.moving))[0]
     width, height = picture.size
     draft(opened, [(round(width * factor), round(height * factor))], limits)
-    picture.load()
-    whole = to_scalable(picture, opened.colour_key, opened.bit_depth)
+    whole = to_scalable(picture, opened.png)
     whole.info = {}
     return whole
 
@@ -148,7 +152,7 @@ def _resized(whole: Image.Image, framing: Framing) -> Image.Image:
 
 
 def _put_upright(small: Image.Image, opened: Opened) -> Image.Image:
-    finished = upright(to_srgb(small, opened.profile), opened.orientation)
+    finished = upright(to_srgb(small, opened.colours), opened.orientation)
     if finished is small:
         finished = small.copy()
     finished.info = {}
@@ -182,9 +186,9 @@ def _animation(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits)
     framing = frame(spec, opened.width, opened.height)
     stored = _as_stored(framing, opened.orientation, framing.factor)
     frames, durations = list[Image.Image](), list[int]()
-    for one, duration_ms in _frames(data, opened, limits):
+    for one, duration_ms in _frames(opened):
         small = _resized(one, stored)
-        frames.append(upright(to_srgb(small, opened.profile), opened.orientation))
+        frames.append(upright(to_srgb(small, opened.colours), opened.orientation))
         durations.append(duration_ms if duration_ms > _SHORTEST_FRAME_MS else _DEFAULT_FRAME_MS)
     out = io.BytesIO()
     frames[0].save(
@@ -193,33 +197,33 @@ def _animation(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits)
         save_all=True,
         append_images=frames[1:],
         duration=durations,
-        loop=_plays(data, opened, limits),
+        loop=_plays(data, opened),
         quality=limits.webp_quality,
         method=_WEBP_METHOD,
     )
     return Made(spec, "image/webp", frames[0].width, frames[0].height, out.getvalue())
 
 
-def _frames(data: bytes, opened: Opened, limits: Limits) -> Iterator[tuple[Image.Image, int]]:
+def _frames(opened: Opened) -> Iterator[tuple[Image.Image, int]]:
     """Decode the frames, each as it is seen, with its duration in ms."""
-    if opened.picture_format is PictureFormat.GIF:
-        yield from composed(read_gif(data, limits.max_frames))
+    if isinstance(opened.moving, GifFile):
+        yield from composed_gif(opened.moving)
+        return
+    if isinstance(opened.moving, ApngFile):
+        yield from composed_apng(opened.moving)
         return
     picture = opened.picture
-    first = int(has_hidden_default(opened))
-    for number in range(first, int(getattr(picture, "n_frames", 1))):
+    for number in range(int(getattr(picture, "n_frames", 1))):
         picture.seek(number)
         shown = picture.convert("RGBA")  # some decoders know the duration only now
         yield shown, round(picture.info.get("duration", 0))
 
 
-def _plays(data: bytes, opened: Opened, limits: Limits) -> int:
+def _plays(data: bytes, opened: Opened) -> int:
     """Say how often the animation is played; 0 is for ever."""
-    match opened.picture_format:
-        case PictureFormat.GIF:
-            return read_gif(data, limits.max_frames).plays
-        case PictureFormat.AVIF:
-            return play_count(data)
-        case _:
-            plays = opened.picture.info.get("loop", 1)
-            return min(plays, _MOST_PLAYS) if isinstance(plays, int) and plays >= 0 else 0
+    if opened.moving is not None:
+        return min(opened.moving.plays, _MOST_PLAYS)
+    if opened.picture_format is PictureFormat.AVIF:
+        return play_count(data)
+    plays = opened.picture.info.get("loop", 1)
+    return min(plays, _MOST_PLAYS) if isinstance(plays, int) and plays >= 0 else 0

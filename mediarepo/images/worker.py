@@ -7,9 +7,10 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
-from mediarepo.images.colours import to_scalable, to_srgb
+from mediarepo.images.colours import to_srgb
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.icc import profile_of_code_points
+from mediarepo.images.hdr import PQ, HighRange
+from mediarepo.images.icc import matrix_profile
 from mediarepo.images.opening import Limits, open_picture
 from mediarepo.images.rendering import Made, render, squeezed
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
@@ -47,8 +48,8 @@ def warm_up(*, heic: bool) -> None:
     drawing = io.BytesIO()
     picture.save(drawing, "PNG", exif=Image.Exif().tobytes())
     squeezed(drawing.getvalue(), 0)
-    to_scalable(picture, (255, 0, 0))
-    to_srgb(picture, profile_of_code_points(9, 16))
+    to_srgb(picture, matrix_profile(None, gamma=1.0))
+    to_srgb(picture, HighRange(9, PQ))
     for name in ("GIF", "PNG", "WEBP", "AVIF"):
         moving = io.BytesIO()
         picture.save(moving, name, save_all=True, append_images=[Image.new("RGB", (16, 16), "blue")], duration=50)

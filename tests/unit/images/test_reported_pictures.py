@@ -11,8 +11,8 @@ from PIL import Image
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
+from mediarepo.images.jpeg import read_jpeg
 from mediarepo.images.memory import SourceBudget
-from mediarepo.images.metadata import count_scans
 from mediarepo.images.pool import WorkerPool
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, jpeg
@@ -240,14 +240,14 @@ def test_scans_are_counted_in_the_picture_and_nowhere_else() -> None:
     exif = b"\xff\xe1" + struct.pack(">H", 2 + 1000) + b"\xff\xda" * 500
     with_thumbnail = plain[:2] + exif + plain[2:]
 
-    assert count_scans(plain, 100) == 1
-    assert count_scans(with_thumbnail, 100) == 1
-    assert count_scans(plain + b"\xff\xda\x00\x04ab" * 1000, 100) == 1
-    assert 1 < count_scans(progressive, 100) < 20
+    assert read_jpeg(plain, 100).scans == 1
+    assert read_jpeg(with_thumbnail, 100).scans == 1
+    assert read_jpeg(plain + b"\xff\xda\x00\x04ab" * 1000, 100).scans == 1
+    assert 1 < read_jpeg(progressive, 100).scans < 20
     scan = progressive[progressive.rindex(b"\xff\xda") : progressive.rindex(b"\xff\xd9")]
     bomb = progressive[:-2] + scan * 500 + b"\xff\xd9"
-    assert count_scans(bomb, 100) > 100
-    assert count_scans(bomb[:-2], 100) > 100
+    assert read_jpeg(bomb, 100).scans > 100
+    assert read_jpeg(bomb[:-2], 100).scans > 100
 
 
 async def test_bytes_behind_a_picture_are_nobodys_business(workers: Workers) -> None:
