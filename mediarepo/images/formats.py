@@ -16,7 +16,7 @@ class PictureFormat(StrEnum):
     HEIC = "HEIF"
 
 
-HEAD_BYTES = 64
+HEAD_BYTES = 1024
 """As much of a file's beginning as `sniff` needs."""
 
 CONTENT_TYPES = {
@@ -50,7 +50,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 
 def sniff(head: bytes) -> PictureFormat | None:
-    """Tell the format from the first 64 bytes; None for everything that is not decoded."""
+    """Tell the format from the first bytes; None for everything that is not decoded."""
     for signature, picture_format in _SIGNATURES:
         if head.startswith(signature):
             return picture_format

@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 
 _MAX_BOXES = 10_000
-_CONTAINERS = {b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"meta", b"iprp", b"ipco"}
+_HEAD_BYTES = {
+    **dict.fromkeys((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"iprp"), 0),
+    b"meta": 4,
+    b"stsd": 8,
+    b"av01": 78,
+}
+"""Containers, and how much stands in each before the boxes in it."""
 
 
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Walk the boxes of a range: type, and where the content begins and ends."""
+def _boxes(data: bytes, start: int, end: int, budget: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
+    """Walk the boxes of a range: type, and where the content begins and ends; no more than there is budget for."""
     at = start
-    for _ in range(_MAX_BOXES):
+    for _ in budget:
         if at + 8 > end:
             return
         size, kind, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
@@ -23,25 +29,74 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
         at += size
 
 
-def _find(data: bytes, path: tuple[bytes, ...], start: int, end: int) -> Iterator[tuple[int, int]]:
+def _find(
+    data: bytes, path: tuple[bytes, ...], start: int, end: int, budget: Iterator[int] | None = None
+) -> Iterator[tuple[int, int]]:
     """Find the contents of all boxes at a path."""
-    for kind, begin, stop in _boxes(data, start, end):
+    budget = iter(range(_MAX_BOXES)) if budget is None else budget
+    for kind, begin, stop in _boxes(data, start, end, budget):
         if kind != path[0]:
             continue
         if len(path) == 1:
             yield begin, stop
-        elif kind in _CONTAINERS:
-            yield from _find(data, path[1:], begin + (4 if kind == b"meta" else 0), stop)
+        elif kind in _HEAD_BYTES:
+            yield from _find(data, path[1:], begin + _HEAD_BYTES[kind], stop, budget)
 
 
 def colour_code_points(data: bytes) -> tuple[int, int] | None:
-    """Read primaries and transfer of the first picture (H.273), None when none are given."""
-    for begin, stop in _find(data, (b"meta", b"iprp", b"ipco", b"colr"), 0, len(data)):
+    """Read primaries and transfer of the picture that is shown (H.273), None when none are given."""
+    track = _find(data, (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01", b"colr"), 0, len(data))
+    item = [(begin, stop) for kind, begin, stop in _primary_properties(data) if kind == b"colr"]
+    for begin, stop in [*track, *item] if data[8:12] == b"avis" else item:
         if data[begin : begin + 4] == b"nclx" and stop - begin >= 11:  # noqa: PLR2004 - its fixed size
-            return int.from_bytes(data[begin + 4 : begin + 6], "big"), int.from_bytes(
-                data[begin + 6 : begin + 8], "big"
-            )
+            return _number(data, begin + 4, 2), _number(data, begin + 6, 2)
     return None
+
+
+def declared_size(data: bytes) -> tuple[int, int] | None:
+    """Read the width and height of the picture that is shown; None when they are not given."""
+    for kind, begin, stop in _primary_properties(data):
+        if kind == b"ispe" and stop - begin >= 12:  # noqa: PLR2004 - its fixed size
+            return _number(data, begin + 4, 4), _number(data, begin + 8, 4)
+    return None
+
+
+def _primary_properties(data: bytes) -> list[tuple[bytes, int, int]]:
+    """List the properties of the primary item; all there are where the file does not say which are its."""
+    for begin, stop in _find(data, (b"meta",), 0, len(data)):
+        properties = [
+            box
+            for start, end in _find(data, (b"iprp", b"ipco"), begin + 4, stop)
+            for box in _boxes(data, start, end, iter(range(_MAX_BOXES)))
+        ]
+        named = [data[start + 4 : end] for start, end in _find(data, (b"pitm",), begin + 4, stop)]
+        primary = int.from_bytes(named[0][:4], "big") if named else None
+        for start, end in _find(data, (b"iprp", b"ipma"), begin + 4, stop):
+            numbers = _associations(data[start:end]).get(primary)
+            if numbers is not None:
+                return [properties[number - 1] for number in numbers if 0 < number <= len(properties)]
+        return properties
+    return []
+
+
+def _associations(content: bytes) -> dict[int | None, list[int]]:
+    """Read which items have which properties, by their numbers (ISO/IEC 23008-12, ipma)."""
+    found, at = dict[int | None, list[int]](), 8
+    id_bytes = 4 if content[:1] != b"\x00" else 2
+    number_bytes = 2 if content[3:4] and content[3] & 1 else 1
+    for _ in range(min(_number(content, 4, 4), _MAX_BOXES)):
+        if at + id_bytes >= len(content):
+            break
+        item, count = _number(content, at, id_bytes), content[at + id_bytes]
+        at += id_bytes + 1
+        numbers = [_number(content, at + index * number_bytes, number_bytes) for index in range(count)]
+        found[item] = [number & ((1 << (8 * number_bytes - 1)) - 1) for number in numbers]
+        at += count * number_bytes
+    return found
+
+
+def _number(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")
 
 
 def play_count(data: bytes) -> int:

@@ -7,12 +7,12 @@ from typing import Any
 
 from PIL import AvifImagePlugin, Image, ImageFile
 
+from mediarepo.images import isobmff, webp
 from mediarepo.images.apng import ApngFile, read_apng
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import HEAD_BYTES, PictureFormat, sniff
 from mediarepo.images.gif import GifFile, read_gif
 from mediarepo.images.icc import Colours, colours_of_code_points
-from mediarepo.images.isobmff import colour_code_points
 from mediarepo.images.jpeg import JpegFile, read_jpeg, with_end
 from mediarepo.images.orientation import lies_on_its_side, orientation_of
 from mediarepo.images.png import PngFile, read_png
@@ -66,11 +66,12 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
     if jpeg is not None and not 1 <= jpeg.scans <= _MAX_SCANS:
         raise PictureError(Reason.TOO_MANY_SCANS if jpeg.scans else Reason.CORRUPT)
     decoded = png.data if png is not None else data if jpeg is None else with_end(data, jpeg)
+    allowed = _allowed_pixels(picture_format, limits, jpeg)
+    _check_size(_declared_size(data, picture_format), allowed)
     Image.MAX_IMAGE_PIXELS = None  # checked here, by what is decoded
     picture: Image.Image = Image.open(io.BytesIO(decoded), formats=[picture_format])
+    _check_size(picture.size, allowed)
     width, height = picture.size
-    if width * height > _allowed_pixels(picture_format, limits, jpeg):
-        raise PictureError(Reason.TOO_MANY_PIXELS)
     orientation = _orientation(picture, picture_format, png)
     if lies_on_its_side(orientation):
         width, height = height, width
@@ -86,6 +87,11 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
     )
 
 
+def _check_size(size: tuple[int, int] | None, allowed_pixels: int) -> None:
+    if size is not None and size[0] * size[1] > allowed_pixels:
+        raise PictureError(Reason.TOO_MANY_PIXELS)
+
+
 def _allowed_pixels(picture_format: PictureFormat, limits: Limits, jpeg: JpegFile | None) -> int:
     """Say how many pixels the header may declare; of a sequential JPEG a fraction is decoded."""
     if picture_format is PictureFormat.WEBP:
@@ -93,6 +99,17 @@ def _allowed_pixels(picture_format: PictureFormat, limits: Limits, jpeg: JpegFil
     if jpeg is not None and not jpeg.in_memory:
         return max(limits.max_pixels, min(_MAX_JPEG_PIXELS, limits.max_pixels * _SMALLEST_SCALE**2))
     return limits.max_pixels
+
+
+def _declared_size(data: bytes, picture_format: PictureFormat) -> tuple[int, int] | None:
+    """Read the size of a picture whose decoder takes memory for all of it, or refuses it, when it is opened."""
+    match picture_format:
+        case PictureFormat.WEBP:
+            return webp.declared_size(data)
+        case PictureFormat.AVIF | PictureFormat.HEIC:
+            return isobmff.declared_size(data)
+        case _:
+            return None
 
 
 def _moving(
@@ -125,7 +142,7 @@ def _colours(data: bytes, picture: Image.Image, picture_format: PictureFormat, p
     profile = picture.info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         return profile
-    if picture_format is PictureFormat.AVIF and (points := colour_code_points(data)) is not None:
+    if picture_format is PictureFormat.AVIF and (points := isobmff.colour_code_points(data)) is not None:
         return colours_of_code_points(*points, television_gamma=None)
     return None
 

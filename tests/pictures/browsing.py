@@ -12,7 +12,7 @@ from PIL import Image, ImageStat
 
 from mediarepo.config.thumbnails import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
-from mediarepo.images.formats import DECLARED_TYPES, sniff
+from mediarepo.images.formats import DECLARED_TYPES, HEAD_BYTES, sniff
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
@@ -78,7 +78,7 @@ def _apart(ours: Cells, browsers: Cells, by: int) -> str | None:
 async def in_chromium(browser: Chromium, page: str, pictures: Mapping[str, bytes]) -> dict[str, Seen]:
     """Let a browser show pictures; `page` is one of a secure context."""
     given = {
-        name: [DECLARED_TYPES[kind] if (kind := sniff(data[:64])) else "", base64.b64encode(data).decode()]
+        name: [DECLARED_TYPES[kind] if (kind := sniff(data[:HEAD_BYTES])) else "", base64.b64encode(data).decode()]
         for name, data in pictures.items()
     }
     told = await browser.value(page, f"({_SCRIPT})({json.dumps(given)}, {COLUMNS}, {ROWS})")

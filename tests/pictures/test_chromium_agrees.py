@@ -28,6 +28,7 @@ REASONS: dict[str, list[str]] = {
         *(f"chunk fcTL {way}" for way in ("whole", "empty", "long", "cut", "twice")),
         "chunk b'\\x00\\x01\\x02\\x03'", "chunk b'IDAt'", "apng bad crc fcTL 2", "apng without fcTL 2",
         "gif zeros before the frame", "gif unknown block", "gif code size 0", "jpeg RGB cut at 25",
+        "avif of many brands",
     ],
     "colours that are not described as they should be are taken for sRGB; Chromium gives the picture up": [
         "colours cICP 12 13 1 1", "colours cICP 12 13 1 1 and gAMA 1.0", "avif profile broken", "avif profile cut",

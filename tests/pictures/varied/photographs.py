@@ -215,6 +215,34 @@ def _moving(name: str, pillows: str, **options: Any) -> Iterator[tuple[str, byte
     yield f"{name} of one frame", encoded(frame, pillows, save_all=True, append_images=[], duration=100, **options)
 
 
+def of_many_brands(data: bytes) -> bytes:
+    """Name the brand that counts behind many others."""
+    brands = b"mif1" * 40 + b"avif"
+    head = struct.pack(">I", 16 + len(brands)) + b"ftypmif1" + bytes(4) + brands
+    return moved(head + data[int.from_bytes(data[:4], "big") :], len(head) - int.from_bytes(data[:4], "big"))
+
+
+def with_colours_of_no_item(data: bytes, primaries: int, transfer: int) -> bytes:
+    """Put a property in front of the others that belongs to no item."""
+    decoy = b"\x00\x00\x00\x13colrnclx" + struct.pack(">3H", primaries, transfer, 6) + b"\x80"
+    found = bytearray(data)
+    for name in (b"meta", b"iprp", b"ipco"):
+        at = found.index(name) - 4
+        found[at : at + 4] = struct.pack(">I", int.from_bytes(found[at : at + 4], "big") + len(decoy))
+    associated = found.index(b"ipma") + 15
+    for at in range(associated, associated + found[associated - 1]):
+        found[at] += 1
+    start = found.index(b"ipco") + 4
+    found[start:start] = decoy
+    return moved(bytes(found), len(decoy))
+
+
+def moved(data: bytes, by: int) -> bytes:
+    """Tell where the picture's data is, after so many more bytes in front of it."""
+    at = data.index(b"iloc") + 18
+    return data[:at] + struct.pack(">I", int.from_bytes(data[at : at + 4], "big") + by) + data[at + 4 :]
+
+
 def avifs() -> Iterator[tuple[str, bytes]]:
     for sampling in ("4:4:4", "4:2:0", "4:2:2", "4:0:0"):
         yield f"avif {sampling}", encoded(grainy(), "AVIF", quality=90, subsampling=sampling, speed=9)
@@ -257,6 +285,12 @@ def avifs() -> Iterator[tuple[str, bytes]]:
     ):
         told = plain[:at] + struct.pack(">HH", primaries, transfer) + plain[at + 4 :]
         yield f"avif nclx {primaries} {transfer}", told
+    turned = encoded(grainy(), "AVIF", quality=90, exif=_exif(6), speed=9)
+    angle = turned.index(b"irot") + 4
+    yield "avif exif that turns more than irot", turned[:angle] + b"\x00" + turned[angle + 1 :]
+    yield "avif of many brands", of_many_brands(plain)
+    for primaries, transfer in ((9, 16), (1, 8)):
+        yield f"avif colours of no item {primaries} {transfer}", with_colours_of_no_item(plain, primaries, transfer)
     yield from _moving("avif", "AVIF", speed=9)
 
 

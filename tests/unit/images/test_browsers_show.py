@@ -149,3 +149,16 @@ def test_hdr_greys_are_halved_up_to_white(limits: Limits, dark: int) -> None:
 
     cells = cells_of(thumbnail(data, limits))
     assert all(near(cell, (measured[dark],) * 3 + (255,), 3) for cell in cells)
+
+
+def test_colours_of_an_avif_are_those_of_the_item_that_is_shown(limits: Limits) -> None:
+    expected = cells_of(thumbnail(pictures()["avif 4:2:0"], limits))
+
+    for name in ("avif colours of no item 9 16", "avif colours of no item 1 8", "avif of many brands"):
+        cells = cells_of(thumbnail(pictures()[name], limits))
+        assert all(near(one, other, 6) for one, other in zip(cells, expected, strict=True)), name
+
+
+def test_exif_of_an_avif_turns_nothing_that_its_container_does_not_turn(limits: Limits) -> None:
+    assert thumbnail(pictures()["avif exif that turns more than irot"], limits).size == (48, 36)
+    assert thumbnail(pictures()["avif turned 6"], limits).size == (36, 48)

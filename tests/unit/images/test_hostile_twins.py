@@ -9,6 +9,7 @@ from PIL import Image
 from mediarepo.images.apng import read_apng
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.gif import read_gif
+from mediarepo.images.isobmff import colour_code_points, declared_size, play_count
 from mediarepo.images.jpeg import read_jpeg, with_end
 from mediarepo.images.opening import Limits, frame_count, open_picture
 from mediarepo.images.orientation import orientation_of
@@ -206,3 +207,55 @@ def test_bytes_behind_the_picture_are_never_decoded(limits: Limits) -> None:
     assert [chunk for chunk, _ in read_png(pngs.png() + other).moving] == [b"IDAT"]
     assert read_png(pngs.png() + other).data == pngs.png()
     assert made(pngs.png() + other, limits).width == 48
+
+
+def webp(kind: bytes, content: bytes) -> bytes:
+    chunk = kind + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        webp(b"VP8L", b"\x2f" + struct.pack("<I", 0x0FFFFFFF) + bytes(5)),
+        webp(b"VP8 ", b"\x00\x00\x00\x9d\x01\x2a" + struct.pack("<HH", 16_383, 16_383)),
+        webp(b"VP8X", bytes(4) + b"\xff\xff\xff" * 2),
+    ],
+)
+def test_a_webp_is_too_large_before_its_decoder_takes_memory(limits: Limits, data: bytes) -> None:
+    with pytest.raises(PictureError) as refused:
+        made(data, limits)
+    assert refused.value.reason is Reason.TOO_MANY_PIXELS
+
+
+def test_an_avif_is_too_large_before_its_decoder_sees_it(limits: Limits) -> None:
+    data = encoded(corners(64, 48), "AVIF")
+    at = data.index(b"ispe") + 8
+
+    with pytest.raises(PictureError) as refused:
+        made(data[:at] + struct.pack(">II", 60_000, 60_000) + data[at + 8 :], limits)
+    assert refused.value.reason is Reason.TOO_MANY_PIXELS
+
+
+def test_boxes_without_end_are_walked_only_so_far() -> None:
+    box = struct.pack(">I4s", 8, b"trak")
+    many = box * 100_000
+    moov = struct.pack(">I4s", 8 + len(many), b"moov") + many
+    properties = struct.pack(">I4s", 8, b"ispe") * 100_000
+    for name in (b"ipco", b"iprp"):
+        properties = struct.pack(">I4s", 8 + len(properties), name) + properties
+    meta = struct.pack(">I4sI", 12 + len(properties), b"meta", 0) + properties
+
+    assert play_count(moov) == 0
+    assert declared_size(moov) is None
+    assert declared_size(meta) is None
+    assert colour_code_points(meta) is None
+
+
+def test_properties_that_are_not_there_are_nobodys() -> None:
+    data = encoded(corners(64, 48), "AVIF")
+    at = data.index(b"ipma")
+
+    for end in range(at + 4, at + 19):
+        declared_size(data[:end] + b"\xff" * (len(data) - end))
+    assert declared_size(data) == (64, 48)
