@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
-from mediarepo.model.marks import Deed
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One deed: who, at which homeserver, what, to what, why, how many media that concerned, and from where."""
+    """One act: who, at which homeserver, what, to what, why, how many media that concerned, and from where."""
 
     entry_id: int
     created_ts: int
@@ -30,10 +30,10 @@ class AuditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, deed: Deed, target: str, affected: int) -> None:
-        """Write down a deed that changed nothing in the database."""
+    async def add(self, act: AdminAction, target: str, affected: int) -> None:
+        """Write down an act that changed nothing in the database."""
         async with self._database.transaction() as connection:
-            await write_entry(connection, deed, target, affected)
+            await write_entry(connection, act, target, affected)
 
     async def read(
         self,
@@ -65,12 +65,14 @@ class AuditLog:
         return [AuditEntry(*row.values()) for row in rows]
 
 
-async def write_entry(connection: Connection, deed: Deed, target: str, affected: int) -> None:
-    """Write a deed into the audit of each homeserver that it concerns."""
-    await write_entries(connection, deed, [(name, target, affected) for name in homeservers_of(deed, target)])
+async def write_entry(connection: Connection, act: AdminAction, target: str, affected: int) -> None:
+    """Write an act into the audit of each homeserver that it concerns."""
+    await write_entries(connection, act, [(name, target, affected) for name in homeservers_of(act, target)])
 
 
-async def write_entries(connection: Connection, deed: Deed, entries: Iterable[tuple[str | None, str, int]]) -> None:
+async def write_entries(
+    connection: Connection, act: AdminAction, entries: Iterable[tuple[str | None, str, int]]
+) -> None:
     """Write entries: in whose audit (None: the operator's alone), of what, how many media."""
     listed = list(entries)
     await connection.execute(
@@ -78,28 +80,28 @@ async def write_entries(connection: Connection, deed: Deed, entries: Iterable[tu
             SELECT {NOW_MS}, $1, e.homeserver, $2, e.target, $3, e.affected, $4
             FROM unnest($5::text[], $6::text[], $7::bigint[]) WITH ORDINALITY AS e (homeserver, target, affected, place)
             ORDER BY e.place""",  # noqa: S608 - static text
-        deed.by,
-        deed.action,
-        deed.reason,
-        deed.client_address,
+        act.by,
+        act.action,
+        act.reason,
+        act.client_address,
         [name for name, _, _ in listed],
         [target for _, target, _ in listed],
         [affected for _, _, affected in listed],
     )
 
 
-def homeservers_of(deed: Deed, target: str) -> list[str | None]:
-    """Name the homeservers that a deed concerns: the one whose media or user it is, who acts, or all."""
+def homeservers_of(act: AdminAction, target: str) -> list[str | None]:
+    """Name the homeservers that an act concerns: the one whose media or user it is, who acts, or all."""
     server_name = target.removeprefix("mxc://").partition("/")[0] if target.startswith("mxc://") else ""
     if target.startswith("@"):
         server_name = target.partition(":")[2]
-    if server_name in deed.at:
+    if server_name in act.at:
         return [server_name]
-    if not deed.by_operator:
-        return [deed.owner]
-    return [*deed.at] or [None]
+    if not act.by_operator:
+        return [act.owner]
+    return [*act.at] or [None]
 
 
-def mxc_entries(deed: Deed, mxcs: Iterable[Mxc]) -> list[tuple[str | None, str, int]]:
+def mxc_entries(act: AdminAction, mxcs: Iterable[Mxc]) -> list[tuple[str | None, str, int]]:
     """Make one entry for each of some media, in the audit of each homeserver that it concerns."""
-    return [(name, str(mxc), 1) for mxc in mxcs for name in homeservers_of(deed, str(mxc))]
+    return [(name, str(mxc), 1) for mxc in mxcs for name in homeservers_of(act, str(mxc))]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mediarepo.db.audit import write_entry
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.outbox import queue_deletion
-from mediarepo.model.marks import Deed
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 
 _NEEDED = """SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)
@@ -44,10 +44,10 @@ class Deleting:
                 await let_go(connection, row["blob_id"])
             return True
 
-    async def delete_packs(self, blob_ids: Sequence[int], deed: Deed | None = None, target: str = "") -> int:
+    async def delete_packs(self, blob_ids: Sequence[int], act: AdminAction | None = None, target: str = "") -> int:
         """Forget the thumbnails that lie in packs, and the packs unless media have them as their content.
 
-        `deed` is written down with it, if somebody wants this done.
+        `act` is written down with it, if somebody wants this done.
         """
         async with self._database.transaction() as connection:
             for blob_id in sorted(blob_ids):
@@ -57,8 +57,8 @@ class Deleting:
                     )
                     await _detach(connection, blob_id)
                     await let_go(connection, blob_id)
-            if deed is not None and blob_ids:
-                await write_entry(connection, deed, target, len(blob_ids))
+            if act is not None and blob_ids:
+                await write_entry(connection, act, target, len(blob_ids))
         return len(blob_ids)
 
 

@@ -6,7 +6,7 @@ from mediarepo.db.audit import write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database
 from mediarepo.model.failed_items import FailedItem, Queue, item_key, storable_text
-from mediarepo.model.marks import Deed
+from mediarepo.model.marks import AdminAction
 
 _RETRY_MS = 60_000
 _MAX_RETRY_MS = 6 * 3_600_000
@@ -99,7 +99,7 @@ class FailedItems:
             )
         return [FailedItem(*row.values()) for row in rows]
 
-    async def retry(self, *, queue: str | None, key: str | None, deed: Deed) -> int:
+    async def retry(self, *, queue: str | None, key: str | None, act: AdminAction) -> int:
         """Have items tried again at the queue's next turn; gives how many."""
         async with self.database.transaction() as connection:
             noted = await connection.execute(
@@ -116,5 +116,5 @@ class FailedItems:
                 key,
             )
             count = sum(int(tag.rpartition(" ")[2]) for tag in (noted, queued))
-            await write_entry(connection, deed, f"{queue or 'all'} {key or ''}".strip(), count)
+            await write_entry(connection, act, f"{queue or 'all'} {key or ''}".strip(), count)
         return count

@@ -12,7 +12,7 @@ from mediarepo.db.audit import write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.errors import ForbiddenError
-from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
@@ -85,7 +85,7 @@ def marked(kind: MarkKind, *, media: str = "m") -> str:
     return f"EXISTS (SELECT FROM media_mark k WHERE {_KEY.format('k', media, kind)})"
 
 
-async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, deed: Deed) -> None:
+async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, act: AdminAction) -> None:
     """Set marks in the name of who acts; marks that stand already stay as they are."""
     await connection.execute(
         f"""INSERT INTO media_mark (server_name, media_id, kind, owner, scope, set_by, reason, created_ts)
@@ -93,9 +93,9 @@ async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, 
             ORDER BY 1, 2 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
         *columns(mxcs),
         kind,
-        deed.owner,
-        deed.by,
-        deed.reason,
+        act.owner,
+        act.by,
+        act.reason,
     )
 
 
@@ -118,12 +118,12 @@ def columns(mxcs: Sequence[Mxc]) -> tuple[list[str], list[str]]:
 
 
 class MarkTable:
-    """Sets and lifts protection, legal holds and pins, each deed with its line in the audit log."""
+    """Sets and lifts protection, legal holds and pins, each act with its line in the audit log."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, mxc: Mxc, kind: MarkKind, deed: Deed) -> Outcome:
+    async def put(self, mxc: Mxc, kind: MarkKind, act: AdminAction) -> Outcome:
         """Set a mark on media that there are; what others set stays beside it."""
         async with self._database.transaction() as connection:
             known = await connection.fetchval(
@@ -132,12 +132,12 @@ class MarkTable:
                 mxc.media_id,
             )
             if known:
-                await set_mark(connection, [mxc], kind, deed)
+                await set_mark(connection, [mxc], kind, act)
             outcome = Outcome(1) if known else Outcome(0, {LeftOut.UNKNOWN: 1})
-            await write_entry(connection, deed, str(mxc), outcome.affected)
+            await write_entry(connection, act, str(mxc), outcome.affected)
         return outcome
 
-    async def lift(self, mxc: Mxc, kind: MarkKind, deed: Deed) -> Outcome:
+    async def lift(self, mxc: Mxc, kind: MarkKind, act: AdminAction) -> Outcome:
         """Lift one's own mark; the operator, who stands above, lifts others' where there is none of his own.
 
         ForbiddenError when only the operator set one, and somebody else asks.
@@ -146,8 +146,8 @@ class MarkTable:
             await connection.execute(
                 "SELECT FROM media WHERE server_name = $1 AND media_id = $2 FOR UPDATE", mxc.server_name, mxc.media_id
             )
-            affected = await self._lift(connection, mxc, kind, deed.owner)
-            if not affected and deed.by_operator:
+            affected = await self._lift(connection, mxc, kind, act.owner)
+            if not affected and act.by_operator:
                 affected = await self._lift(connection, mxc, kind, None)
             rest = await connection.fetchval(
                 """SELECT count(*) FROM media_mark k JOIN media m USING (server_name, media_id)
@@ -156,11 +156,11 @@ class MarkTable:
                 mxc.server_name,
                 mxc.media_id,
                 kind,
-                deed.owner,
+                act.owner,
             )
-            if rest and not affected and not deed.by_operator:
+            if rest and not affected and not act.by_operator:
                 raise ForbiddenError(SET_ABOVE)
-            await write_entry(connection, deed, str(mxc), int(affected > 0))
+            await write_entry(connection, act, str(mxc), int(affected > 0))
         return Outcome(int(affected > 0), {LeftOut.STILL_IN_FORCE: 1} if rest else {})
 
     @staticmethod

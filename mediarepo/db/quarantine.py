@@ -1,7 +1,7 @@
 """Hiding content and showing it again.
 
 What is hidden is looked up whenever media are read, so a change counts for every request that begins after it, in every
-process. Whoever hides something owns that; what others hid stays when it is lifted. Each deed and its lines in the
+process. Whoever hides something owns that; what others hid stays when it is lifted. Each act and its lines in the
 audit log are one transaction. Content that is too short to say anything is hidden by its address only.
 """
 
@@ -13,7 +13,7 @@ from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.marks import SET_ABOVE, columns, hidden, set_mark
 from mediarepo.errors import ForbiddenError
-from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import Change, HiddenHash, HiddenServer
 from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
@@ -43,25 +43,25 @@ class QuarantineTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def hide(self, mxcs: Sequence[Mxc], deed: Deed, target: str, *, scopes: Sequence[str]) -> Outcome:
+    async def hide(self, mxcs: Sequence[Mxc], act: AdminAction, target: str, *, scopes: Sequence[str]) -> Outcome:
         """Hide media, those protected against it aside, and for `scopes` all with the same content.
 
         Media that are not known yet are hidden in advance, so that they are never fetched for those concerned.
         """
         async with self._database.transaction() as connection:
-            spared = await _spared(connection, mxcs, deed)
+            spared = await _spared(connection, mxcs, act)
             chosen = [mxc for mxc in mxcs if mxc not in spared]
             contents = await _contents(connection, chosen)
-            before = await _concerned(connection, chosen, contents, deed, viewer=deed.owner)
-            await set_mark(connection, chosen, MarkKind.QUARANTINE, deed)
-            await _hide_hashes(connection, contents.hashes, deed, scopes)
-            await _hide_blobs(connection, contents.unsure, deed)
-            after = await _concerned(connection, chosen, contents, deed, viewer=deed.owner)
+            before = await _concerned(connection, chosen, contents, act, viewer=act.owner)
+            await set_mark(connection, chosen, MarkKind.QUARANTINE, act)
+            await _hide_hashes(connection, contents.hashes, act, scopes)
+            await _hide_blobs(connection, contents.unsure, act)
+            after = await _concerned(connection, chosen, contents, act, viewer=act.owner)
             changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before.get(mxc, True)]
-            await _note(connection, changed, deed, target, quarantined=True)
+            await _note(connection, changed, act, target, quarantined=True)
         return Outcome(len(changed), {LeftOut.PROTECTED: len(spared)} if spared else {})
 
-    async def show(self, mxcs: Sequence[Mxc], deed: Deed, target: str) -> Outcome:
+    async def show(self, mxcs: Sequence[Mxc], act: AdminAction, target: str) -> Outcome:
         """Lift what one hid oneself, of media and of everything with the same content.
 
         The operator, who stands above, lifts what others hid where there is nothing of his own to lift. ForbiddenError
@@ -69,71 +69,71 @@ class QuarantineTable:
         """
         async with self._database.transaction() as connection:
             contents = await _contents(connection, mxcs)
-            owner: str | None = deed.owner
-            before = await _concerned(connection, mxcs, contents, deed, viewer=deed.owner)
-            lifted = await _lift(connection, mxcs, contents, deed.owner)
-            if not lifted and deed.by_operator:
-                before = await _concerned(connection, mxcs, contents, deed, viewer=None)
+            owner: str | None = act.owner
+            before = await _concerned(connection, mxcs, contents, act, viewer=act.owner)
+            lifted = await _lift(connection, mxcs, contents, act.owner)
+            if not lifted and act.by_operator:
+                before = await _concerned(connection, mxcs, contents, act, viewer=None)
                 owner = None
                 await _lift(connection, mxcs, contents, None)
-            after = await _concerned(connection, mxcs, contents, deed, viewer=owner)
+            after = await _concerned(connection, mxcs, contents, act, viewer=owner)
             changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before.get(mxc, False)]
             rest = sum(after.get(mxc, False) for mxc in mxcs)
-            if rest and not lifted and not deed.by_operator:
+            if rest and not lifted and not act.by_operator:
                 raise ForbiddenError(SET_ABOVE)
-            await _note(connection, changed, deed, target, quarantined=False)
+            await _note(connection, changed, act, target, quarantined=False)
         return Outcome(len(changed), {LeftOut.STILL_IN_FORCE: rest} if rest else {})
 
-    async def hide_hashes(self, hashes: Sequence[bytes], deed: Deed, *, scopes: Sequence[str]) -> int:
+    async def hide_hashes(self, hashes: Sequence[bytes], act: AdminAction, *, scopes: Sequence[str]) -> int:
         """Hide content by SHA-256, whether it is here or not; gives how many hashes are new."""
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
-            before = await _concerned(connection, [], contents, deed, viewer=deed.owner)
-            new = await _hide_hashes(connection, hashes, deed, scopes)
-            after = await _concerned(connection, [], contents, deed, viewer=deed.owner)
+            before = await _concerned(connection, [], contents, act, viewer=act.owner)
+            new = await _hide_hashes(connection, hashes, act, scopes)
+            after = await _concerned(connection, [], contents, act, viewer=act.owner)
             changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before[mxc]]
             for sha256 in hashes:
-                await write_entry(connection, deed, sha256.hex(), int(sha256 in new))
-            await _note_changes(connection, changed, deed, quarantined=True)
+                await write_entry(connection, act, sha256.hex(), int(sha256 in new))
+            await _note_changes(connection, changed, act, quarantined=True)
         return len(new)
 
-    async def show_hashes(self, hashes: Sequence[bytes], deed: Deed) -> int:
+    async def show_hashes(self, hashes: Sequence[bytes], act: AdminAction) -> int:
         """Show content again that was hidden by SHA-256, as `show` does; gives how many hashes that were."""
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
-            before = await _concerned(connection, [], contents, deed, viewer=deed.owner)
-            gone = await _show_hashes(connection, hashes, deed.owner)
-            if not gone and deed.by_operator:
-                before = await _concerned(connection, [], contents, deed, viewer=None)
+            before = await _concerned(connection, [], contents, act, viewer=act.owner)
+            gone = await _show_hashes(connection, hashes, act.owner)
+            if not gone and act.by_operator:
+                before = await _concerned(connection, [], contents, act, viewer=None)
                 gone = await _show_hashes(connection, hashes, None)
-            after = await _concerned(connection, [], contents, deed, viewer=deed.owner)
+            after = await _concerned(connection, [], contents, act, viewer=act.owner)
             changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before[mxc]]
             for sha256 in hashes:
-                await write_entry(connection, deed, sha256.hex(), int(sha256 in gone))
-            await _note_changes(connection, changed, deed, quarantined=False)
+                await write_entry(connection, act, sha256.hex(), int(sha256 in gone))
+            await _note_changes(connection, changed, act, quarantined=False)
         return len(gone)
 
-    async def hide_server(self, server_name: str, deed: Deed) -> bool:
+    async def hide_server(self, server_name: str, act: AdminAction) -> bool:
         """Hide everything of a server, what is here and what is not; False when it was hidden before."""
         async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_server_name (server_name, quarantined_by, reason, created_ts)
                     VALUES ($1, $2, $3, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 server_name,
-                deed.by,
-                deed.reason,
+                act.by,
+                act.reason,
             )
-            await write_entry(connection, deed, server_name, int(tag == "INSERT 0 1"))
+            await write_entry(connection, act, server_name, int(tag == "INSERT 0 1"))
         return bool(tag == "INSERT 0 1")
 
-    async def show_server(self, spellings: Collection[str], deed: Deed) -> bool:
+    async def show_server(self, spellings: Collection[str], act: AdminAction) -> bool:
         """Show a server's media again, whichever way it is spelled; False when it was not hidden."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "DELETE FROM quarantined_server_name WHERE server_name = ANY($1) RETURNING server_name", list(spellings)
             )
             for name in [row["server_name"] for row in rows] or [min(spellings)]:
-                await write_entry(connection, deed, name, int(bool(rows)))
+                await write_entry(connection, act, name, int(bool(rows)))
         return bool(rows)
 
     async def servers(self) -> list[HiddenServer]:
@@ -190,14 +190,14 @@ class QuarantineTable:
         return 0 if row is None else int(row[0])
 
 
-async def _spared(connection: Connection, mxcs: Sequence[Mxc], deed: Deed) -> set[Mxc]:
+async def _spared(connection: Connection, mxcs: Sequence[Mxc], act: AdminAction) -> set[Mxc]:
     """Name media that are protected against whoever acts: by the operator, or by a homeserver against homeservers."""
     rows = await connection.fetch(
         """SELECT DISTINCT server_name, media_id FROM media_mark
            WHERE kind = 'protection' AND (owner = '' OR owner = $3)
                AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
         *columns(mxcs),
-        deed.owner,
+        act.owner,
     )
     return {Mxc(row["server_name"], row["media_id"]) for row in rows}
 
@@ -216,17 +216,17 @@ async def _contents(connection: Connection, mxcs: Sequence[Mxc]) -> _Contents:
 
 
 async def _concerned(
-    connection: Connection, mxcs: Sequence[Mxc], contents: _Contents, deed: Deed, *, viewer: str | None
+    connection: Connection, mxcs: Sequence[Mxc], contents: _Contents, act: AdminAction, *, viewer: str | None
 ) -> dict[Mxc, bool]:
     """Say of everything within reach that is named, or has such content, whether it is hidden from a viewer."""
     rows = await connection.fetch(
-        _CONCERNED, *columns(mxcs), contents.hashes, contents.unsure, deed.owner, deed.owner, viewer
+        _CONCERNED, *columns(mxcs), contents.hashes, contents.unsure, act.owner, act.owner, viewer
     )
     return {Mxc(row["server_name"], row["media_id"]): row["hidden"] for row in rows}
 
 
 async def _hide_hashes(
-    connection: Connection, hashes: Sequence[bytes], deed: Deed, scopes: Sequence[str]
+    connection: Connection, hashes: Sequence[bytes], act: AdminAction, scopes: Sequence[str]
 ) -> set[bytes]:
     rows = await connection.fetch(
         f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts, owner, scope)
@@ -234,22 +234,22 @@ async def _hide_hashes(
                 {NOW_MS}, $4::text, s FROM unnest($1::bytea[]) AS h, unnest($5::text[]) AS s
             ORDER BY 1, 7 ON CONFLICT DO NOTHING RETURNING sha256""",  # noqa: S608 - static text
         list(hashes),
-        deed.by,
-        deed.reason,
-        deed.owner,
+        act.by,
+        act.reason,
+        act.owner,
         list(scopes),
     )
     return {row["sha256"] for row in rows}
 
 
-async def _hide_blobs(connection: Connection, blob_ids: Sequence[int], deed: Deed) -> None:
+async def _hide_blobs(connection: Connection, blob_ids: Sequence[int], act: AdminAction) -> None:
     await connection.execute(
         f"""INSERT INTO quarantined_blob (blob_id, quarantined_by, reason, created_ts, owner, scope)
             SELECT b, $2, $3, {NOW_MS}, $4, $4 FROM unnest($1::bigint[]) AS b ORDER BY 1 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
         list(blob_ids),
-        deed.by,
-        deed.reason,
-        deed.owner,
+        act.by,
+        act.reason,
+        act.owner,
     )
 
 
@@ -287,26 +287,28 @@ async def _lift(connection: Connection, mxcs: Sequence[Mxc], contents: _Contents
     return bool(hashes) or blobs != "DELETE 0" or marks != "DELETE 0"
 
 
-async def _note(connection: Connection, changed: Sequence[Mxc], deed: Deed, target: str, *, quarantined: bool) -> None:
-    """Write a deed down: for those whom its target concerns, and for those whose own media it changed besides."""
-    named = homeservers_of(deed, target)
-    own = {name for name in deed.at if name not in named}
+async def _note(
+    connection: Connection, changed: Sequence[Mxc], act: AdminAction, target: str, *, quarantined: bool
+) -> None:
+    """Write an act down: for those whom its target concerns, and for those whose own media it changed besides."""
+    named = homeservers_of(act, target)
+    own = {name for name in act.at if name not in named}
     entries: list[tuple[str | None, str, int]] = [
-        (name, target, sum(mxc.server_name == name or mxc.server_name not in deed.at for mxc in changed))
+        (name, target, sum(mxc.server_name == name or mxc.server_name not in act.at for mxc in changed))
         for name in named
     ]
-    entries += mxc_entries(deed, [mxc for mxc in changed if mxc.server_name in own])
-    await write_entries(connection, deed, entries)
-    await _note_changes(connection, changed, deed, quarantined=quarantined)
+    entries += mxc_entries(act, [mxc for mxc in changed if mxc.server_name in own])
+    await write_entries(connection, act, entries)
+    await _note_changes(connection, changed, act, quarantined=quarantined)
 
 
-async def _note_changes(connection: Connection, changed: Sequence[Mxc], deed: Deed, *, quarantined: bool) -> None:
+async def _note_changes(connection: Connection, changed: Sequence[Mxc], act: AdminAction, *, quarantined: bool) -> None:
     await connection.execute(
         f"""INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts, scope)
             SELECT s, i, $3, {NOW_MS}, CASE WHEN s = ANY($5::text[]) THEN '' ELSE $4 END
             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (s, i, place) ORDER BY place""",  # noqa: S608 - static text
         *columns(changed),
         quarantined,
-        deed.owner,
-        list(deed.at),
+        act.owner,
+        list(act.at),
     )

@@ -10,7 +10,7 @@ from mediarepo.db.connections import Database, Row
 from mediarepo.db.deleting import let_all_go
 from mediarepo.db.marks import hidden, marked
 from mediarepo.db.records import FROM
-from mediarepo.model.marks import Deed, MarkKind
+from mediarepo.model.marks import AdminAction, MarkKind
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import Candidate, RetentionLimits
 
@@ -79,7 +79,7 @@ class RetentionTable:
             after = (rows[-1]["used_ts"], rows[-1]["blob_id"])
             yield [_pack(row) for row in rows]
 
-    async def forget_remote(self, mxcs: Sequence[Mxc], used_before_ts: int, deed: Deed, target: str) -> int:
+    async def forget_remote(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> int:
         """Forget other servers' media unless they have come into use since; they are fetched anew when asked for."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -98,7 +98,7 @@ class RetentionTable:
             )
             await let_all_go(connection, [row["blob_id"] for row in rows])
             if rows:
-                await write_entry(connection, deed, target, len(rows))
+                await write_entry(connection, act, target, len(rows))
         return len(rows)
 
 

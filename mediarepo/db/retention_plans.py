@@ -6,7 +6,7 @@ from dataclasses import asdict
 from mediarepo.db.audit import write_entry
 from mediarepo.db.clock import NOW_MS
 from mediarepo.db.connections import Database, Row
-from mediarepo.model.marks import Deed
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.retention import RetentionPlan, StoredPlan
 
 _COLUMNS = "policy, fingerprint, plan, planned_ts, armed_ts, armed_by"
@@ -34,7 +34,7 @@ class RetentionPlans:
                 json.dumps(asdict(plan)),
             )
 
-    async def arm(self, policy: str, fingerprint: str, *, armed: bool, plan_age_ms: int, deed: Deed) -> bool:
+    async def arm(self, policy: str, fingerprint: str, *, armed: bool, plan_age_ms: int, act: AdminAction) -> bool:
         """Arm a policy, or disarm it; False when there is no plan of it as it reads, or only an old one."""
         async with self._database.transaction() as connection:
             tag = await connection.execute(
@@ -43,11 +43,11 @@ class RetentionPlans:
                         AND ($3::text IS NULL OR fingerprint = $2 AND planned_ts >= {NOW_MS} - $4::bigint)""",  # noqa: S608 - static text
                 policy,
                 fingerprint,
-                deed.by if armed else None,
+                act.by if armed else None,
                 plan_age_ms,
             )
             if tag == "UPDATE 1" or not armed:
-                await write_entry(connection, deed, policy, 0 if armed else int(tag == "UPDATE 1"))
+                await write_entry(connection, act, policy, 0 if armed else int(tag == "UPDATE 1"))
         return bool(tag == "UPDATE 1")
 
     async def is_planned(self, policy: str, fingerprint: str, plan_age_ms: int) -> bool:

@@ -10,7 +10,7 @@ from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue, storable_json, storable_text
 from mediarepo.model.leases import Lease
-from mediarepo.model.marks import Deed
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.tasks import Task, TaskState
 
 _COLUMNS = """task_id, kind, arguments, state, created_by, homeserver, created_ts, started_ts, finished_ts, attempts,
@@ -25,7 +25,7 @@ class TaskTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, kind: str, arguments: dict[str, Any], *, homeserver: str | None, deed: Deed) -> Task:
+    async def add(self, kind: str, arguments: dict[str, Any], *, homeserver: str | None, act: AdminAction) -> Task:
         """Queue a task, and write down who did."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
@@ -33,13 +33,13 @@ class TaskTable:
                     VALUES ($1, $2, $3, $4, {NOW_MS}) RETURNING {_COLUMNS}""",  # noqa: S608 - static text
                 kind,
                 json.dumps(arguments),
-                deed.by,
+                act.by,
                 homeserver,
             )
             if row is None:
                 raise AssertionError("a task that was inserted is returned")
             task = _task(row)
-            await write_entry(connection, deed, task.words, 0)
+            await write_entry(connection, act, task.words, 0)
         return task
 
     async def get(self, task_id: int) -> Task | None:
@@ -115,7 +115,7 @@ class TaskTable:
                 None if error is None else storable_text(error),
             )
 
-    async def cancel(self, task_id: int, deed: Deed) -> Task | None:
+    async def cancel(self, task_id: int, act: AdminAction) -> Task | None:
         """End a queued task, or ask its runner to stop, and write down who did; None when there is no such task."""
         async with self._database.transaction() as connection:
             await connection.execute(
@@ -128,7 +128,7 @@ class TaskTable:
             row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)  # noqa: S608 - static text
             task = None if row is None else _task(row)
             if task is not None:
-                await write_entry(connection, deed, task.words, 0)
+                await write_entry(connection, act, task.words, 0)
         return task
 
     async def forget_ended(self, age_ms: int) -> None:

@@ -11,7 +11,7 @@ from mediarepo.db.marks import columns, hidden, marked
 from mediarepo.db.records import FROM, MXC
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.marks import Deed, MarkKind, Outcome
+from mediarepo.model.marks import AdminAction, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 
 _HELD = marked(MarkKind.HOLD)
@@ -26,7 +26,7 @@ class TrashTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, mxcs: Sequence[Mxc], deed: Deed) -> list[Mxc]:
+    async def put(self, mxcs: Sequence[Mxc], act: AdminAction) -> list[Mxc]:
         """Hide media until the trash is emptied; gives those that were put there, legal holds aside.
 
         What others have put there already becomes the operator's when the operator deletes it too.
@@ -38,12 +38,12 @@ class TrashTable:
                         AND state IN ('pending', 'ready', 'missing') AND NOT {_HELD}
                     RETURNING server_name, media_id""",  # noqa: S608 - static text
                 *columns(mxcs),
-                deed.owner,
+                act.owner,
             )
             gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
-            if deed.by_operator:
-                gone += await _take_over(connection, mxcs, deed)
-            await write_entries(connection, deed, mxc_entries(deed, gone))
+            if act.by_operator:
+                gone += await _take_over(connection, mxcs, act)
+            await write_entries(connection, act, mxc_entries(act, gone))
         return gone
 
     async def held(self, mxcs: Sequence[Mxc]) -> int:
@@ -56,7 +56,7 @@ class TrashTable:
             )
         return int(count)
 
-    async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, deed: Deed, target: str) -> list[Mxc]:
+    async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> list[Mxc]:
         """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -70,10 +70,10 @@ class TrashTable:
                 [mxc.media_id for mxc in mxcs],
             )
             if rows:
-                await write_entry(connection, deed, target, len(rows))
+                await write_entry(connection, act, target, len(rows))
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
-    async def take_back(self, mxc: Mxc, deed: Deed) -> Outcome:
+    async def take_back(self, mxc: Mxc, act: AdminAction) -> Outcome:
         """Restore media that are in the trash; ForbiddenError when the operator put them there and others ask."""
         async with self._database.transaction() as connection:
             tag = await connection.execute(
@@ -82,7 +82,7 @@ class TrashTable:
                    WHERE server_name = $1 AND media_id = $2 AND state = 'trashed' AND {_RESTORABLE}""",  # noqa: S608 - static text
                 mxc.server_name,
                 mxc.media_id,
-                deed.owner,
+                act.owner,
             )
             restored = int(tag == "UPDATE 1")
             rest = await connection.fetchval(
@@ -92,7 +92,7 @@ class TrashTable:
             )
             if rest:
                 raise ForbiddenError("the operator has deleted this: only the operator restores it")
-            await write_entry(connection, deed, str(mxc), restored)
+            await write_entry(connection, act, str(mxc), restored)
         return Outcome(restored)
 
     async def due(self, age_ms: int, limit: int) -> list[Mxc]:
@@ -153,7 +153,7 @@ class TrashTable:
             limit,
         )
 
-    async def forget_idle_remote(self, mxcs: Sequence[Mxc], before_ts: int, deed: Deed) -> int:
+    async def forget_idle_remote(self, mxcs: Sequence[Mxc], before_ts: int, act: AdminAction) -> int:
         """Forget other servers' media unless they came into use; they are fetched anew when asked for again."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -172,17 +172,17 @@ class TrashTable:
             )
             await let_all_go(connection, [row["blob_id"] for row in rows])
             if rows:
-                await write_entry(connection, deed, f"before {before_ts}", len(rows))
+                await write_entry(connection, act, f"before {before_ts}", len(rows))
         return len(rows)
 
 
-async def _take_over(connection: Connection, mxcs: Sequence[Mxc], deed: Deed) -> list[Mxc]:
+async def _take_over(connection: Connection, mxcs: Sequence[Mxc], act: AdminAction) -> list[Mxc]:
     """Make the operator's what others have put into the trash, so that only the operator takes it out."""
     rows = await connection.fetch(
         """UPDATE media SET trashed_owner = $3 WHERE state = 'trashed' AND trashed_owner IS DISTINCT FROM $3
                AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
            RETURNING server_name, media_id""",
         *columns(mxcs),
-        deed.owner,
+        act.owner,
     )
     return [Mxc(row["server_name"], row["media_id"]) for row in rows]

@@ -19,7 +19,7 @@ class MarkKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class AdminAction:
     """An act of an admin, as it is carried out and written down in one transaction.
 
     `owner` is the homeserver that acts, or OPERATOR. `at` are the homeservers in whose audit stands what concerns all

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mediarepo.errors import ForbiddenError, NotFoundError
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.authority import Action, Grant, Thing, grant_of
-from mediarepo.model.marks import OPERATOR, Deed
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.admins import Admin
 
@@ -63,9 +63,9 @@ class Authorization:
         """Name the homeserver as whom quarantine and other marks are shown; None: all of them."""
         return None if admin.is_operator else admin.homeserver.server_name
 
-    def deed(self, admin: Admin, action: str, reason: str | None = None) -> Deed:
+    def admin_action(self, admin: Admin, action: str, reason: str | None = None) -> AdminAction:
         """Make an act of an admin out of it, which concerns media."""
-        return Deed(
+        return AdminAction(
             by=admin.name,
             owner=OPERATOR if admin.is_operator else admin.homeserver.server_name,
             action=action,

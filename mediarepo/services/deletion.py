@@ -1,4 +1,4 @@
-"""Deleting media: first into the trash, then for good; each deed is written down."""
+"""Deleting media: first into the trash, then for good; each act is written down."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.marks import Deed, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.admins import Admin
 from mediarepo.services.authorization import Authorization
@@ -40,9 +40,9 @@ class Deletion:
         """Move media into the trash; gives those that were."""
         for mxc in mxcs:
             self.authorization.check_media(admin, Action.DELETE, mxc)
-        deed, gone = self._deed(admin, "delete", reason), list[Mxc]()
+        act, gone = self._act(admin, "delete", reason), list[Mxc]()
         for start in range(0, len(mxcs), _BATCH):
-            gone += await self.trash.put(mxcs[start : start + _BATCH], deed)
+            gone += await self.trash.put(mxcs[start : start + _BATCH], act)
         return gone
 
     async def delete_one(self, mxc: Mxc, admin: Admin, *, reason: str | None) -> Outcome:
@@ -69,34 +69,34 @@ class Deletion:
     async def restore(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Take media out of the trash; ForbiddenError when the operator put them there, and somebody else asks."""
         self.authorization.check_media(admin, Action.RESTORE, mxc)
-        return await self.trash.take_back(mxc, self._deed(admin, "restore", reason))
+        return await self.trash.take_back(mxc, self._act(admin, "restore", reason))
 
     async def hold(self, mxc: Mxc, admin: Admin, *, held: bool, reason: str | None) -> Outcome:
         """Keep media from being deleted by anybody, or no longer; an operator's hold only the operator releases."""
         self.authorization.check_media(admin, Action.HOLD if held else Action.RELEASE, mxc)
         if held:
-            return await self.marks.put(mxc, MarkKind.HOLD, self._deed(admin, "hold", reason))
-        return await self.marks.lift(mxc, MarkKind.HOLD, self._deed(admin, "release", reason))
+            return await self.marks.put(mxc, MarkKind.HOLD, self._act(admin, "hold", reason))
+        return await self.marks.lift(mxc, MarkKind.HOLD, self._act(admin, "release", reason))
 
     async def pin(self, mxc: Mxc, admin: Admin, *, pinned: bool, reason: str | None = None) -> Outcome:
         """Keep media from retention and from deletion by date, or no longer."""
         self.authorization.check_media(admin, Action.PIN if pinned else Action.UNPIN, mxc)
         if pinned:
-            return await self.marks.put(mxc, MarkKind.PIN, self._deed(admin, "pin", reason))
-        return await self.marks.lift(mxc, MarkKind.PIN, self._deed(admin, "unpin", reason))
+            return await self.marks.put(mxc, MarkKind.PIN, self._act(admin, "pin", reason))
+        return await self.marks.lift(mxc, MarkKind.PIN, self._act(admin, "unpin", reason))
 
     async def purge_remote(self, admin: Admin, *, before_ts: int) -> int:
         """Forget other servers' media that nobody asked for since."""
         self.authorization.check(admin, Action.PURGE, Thing.REMOTE_MEDIA)
-        total, deed = 0, self._deed(admin, "purge_remote", None)
-        forget = partial(self.trash.forget_idle_remote, before_ts=before_ts, deed=deed)
+        total, act = 0, self._act(admin, "purge_remote", None)
+        forget = partial(self.trash.forget_idle_remote, before_ts=before_ts, act=act)
         while mxcs := await self.trash.idle_remote(before_ts, _BATCH):
             outcome = await self.isolation.run(Queue.REMOTE_MEDIA, mxcs, forget)
             total += outcome.done
             if not outcome.done and not outcome.failed:
                 break  # others are at them
         if not total:
-            await self.audit.add(deed, f"before {before_ts}", 0)
+            await self.audit.add(act, f"before {before_ts}", 0)
         return total
 
     async def empty_trash(self) -> None:
@@ -109,5 +109,5 @@ class Deletion:
                 if not outcome.done and not outcome.failed:
                     break  # others are at them
 
-    def _deed(self, admin: Admin, action: str, reason: str | None) -> Deed:
-        return self.authorization.deed(admin, action, reason)
+    def _act(self, admin: Admin, action: str, reason: str | None) -> AdminAction:
+        return self.authorization.admin_action(admin, action, reason)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.model.failed_items import FailedItem
-from mediarepo.model.marks import OPERATOR, Deed
+from mediarepo.model.marks import OPERATOR, AdminAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,5 +19,5 @@ class FailedItemReports:
 
     async def retry(self, by: str, *, queue: str | None, key: str | None, client_address: str | None = None) -> int:
         """Have items tried again at their queue's next turn; gives how many."""
-        deed = Deed(by=by, owner=OPERATOR, action="retry_failed_items", client_address=client_address)
-        return await self.failed.retry(queue=queue, key=key, deed=deed)
+        act = AdminAction(by=by, owner=OPERATOR, action="retry_failed_items", client_address=client_address)
+        return await self.failed.retry(queue=queue, key=key, act=act)

@@ -1,4 +1,4 @@
-"""Hiding media, by themselves, by who uploaded them, by the room they are in; each deed is written down."""
+"""Hiding media, by themselves, by who uploaded them, by the room they are in; each act is written down."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mediarepo.db.records import RecordTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
-from mediarepo.model.marks import OPERATOR, Deed, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc, spellings
 from mediarepo.model.records import Change, HiddenHash
 from mediarepo.model.short_content import without_short_content
@@ -62,36 +62,36 @@ class Quarantine:
             raise InvalidParamError("only other servers can be hidden as a whole")
         self.authorization.check(admin, Action.HIDE, Thing.SERVER)
         server_name, _ = spellings(server_name)
-        return await self.table.hide_server(server_name, self._deed(admin, "quarantine_server", reason))
+        return await self.table.hide_server(server_name, self._act(admin, "quarantine_server", reason))
 
     async def show_server(self, server_name: str, admin: Admin, *, reason: str | None = None) -> bool:
         """Show another server's media again."""
         self.authorization.check(admin, Action.UNHIDE, Thing.SERVER)
-        deed = self._deed(admin, "unquarantine_server", reason)
-        return await self.table.show_server({server_name, spellings(server_name)[0]}, deed)
+        act = self._act(admin, "unquarantine_server", reason)
+        return await self.table.show_server({server_name, spellings(server_name)[0]}, act)
 
     async def show(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Lift what one hid oneself; ForbiddenError when only somebody else, who stands above, hid it."""
         self.authorization.check_media(admin, Action.UNHIDE, mxc)
-        return await self.table.show([mxc], self._deed(admin, "unquarantine", reason), str(mxc))
+        return await self.table.show([mxc], self._act(admin, "unquarantine", reason), str(mxc))
 
     async def protect(self, mxc: Mxc, admin: Admin, *, protected: bool, reason: str | None = None) -> Outcome:
         """Spare media of quarantine by oneself and those below, or no longer."""
         self.authorization.check_media(admin, Action.PROTECT if protected else Action.UNPROTECT, mxc)
         if protected:
-            return await self.marks.put(mxc, MarkKind.PROTECTION, self._deed(admin, "protect", reason))
-        return await self.marks.lift(mxc, MarkKind.PROTECTION, self._deed(admin, "unprotect", reason))
+            return await self.marks.put(mxc, MarkKind.PROTECTION, self._act(admin, "protect", reason))
+        return await self.marks.lift(mxc, MarkKind.PROTECTION, self._act(admin, "unprotect", reason))
 
     async def hide_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None) -> int:
         """Hide content by SHA-256, whether it is here already or not; not what says nothing."""
         self.authorization.check(admin, Action.HIDE, Thing.CONTENT)
-        deed, hashes = self._deed(admin, "quarantine_hash", reason), without_short_content(hashes)
-        return await self.table.hide_hashes(hashes, deed, scopes=self._scopes(deed))
+        act, hashes = self._act(admin, "quarantine_hash", reason), without_short_content(hashes)
+        return await self.table.hide_hashes(hashes, act, scopes=self._scopes(act))
 
     async def show_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None = None) -> int:
         """Show content again that was hidden by SHA-256."""
         self.authorization.check(admin, Action.UNHIDE, Thing.CONTENT)
-        return await self.table.show_hashes(hashes, self._deed(admin, "unquarantine_hash", reason))
+        return await self.table.show_hashes(hashes, self._act(admin, "unquarantine_hash", reason))
 
     async def all_hashes(self) -> AsyncIterator[HiddenHash]:
         """Walk through all hidden hashes, in their order."""
@@ -113,7 +113,7 @@ class Quarantine:
         return await self.table.changes(after_id, limit, viewer=viewer, hidden_from=hidden_from)
 
     async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, action: str, target: str, reason: str | None) -> Outcome:
-        deed = self._deed(admin, action, reason)
+        act = self._act(admin, action, reason)
         reached = [mxc for mxc in mxcs if self.authorization.may_with_media(admin, Action.HIDE, mxc)]
         found = [mxc for mxc in reached if await self._can_be_hidden(mxc)]
         left_out = {
@@ -123,7 +123,7 @@ class Quarantine:
         await self._learn(found)
         total = Outcome(0, {str(name): count for name, count in left_out.items() if count})
         for start in range(0, max(len(found), 1), _BATCH):
-            total += await self.table.hide(found[start : start + _BATCH], deed, target, scopes=self._scopes(deed))
+            total += await self.table.hide(found[start : start + _BATCH], act, target, scopes=self._scopes(act))
         return total
 
     async def _learn(self, mxcs: Sequence[Mxc]) -> None:
@@ -139,14 +139,14 @@ class Quarantine:
             await self.records.get(mxc, None) is not None
         )
 
-    def _scopes(self, deed: Deed) -> list[str]:
+    def _scopes(self, act: AdminAction) -> list[str]:
         """Say whom content is hidden from by its hash: all, or the homeserver and those that share with it."""
-        if deed.by_operator:
+        if act.by_operator:
             return [OPERATOR]
-        return self.config.sharing(deed.owner, deed.at)
+        return self.config.sharing(act.owner, act.at)
 
-    def _deed(self, admin: Admin, action: str, reason: str | None) -> Deed:
-        return self.authorization.deed(admin, action, reason)
+    def _act(self, admin: Admin, action: str, reason: str | None) -> AdminAction:
+        return self.authorization.admin_action(admin, action, reason)
 
 
 def _parsed(uris: Sequence[str]) -> set[Mxc]:

@@ -13,7 +13,7 @@ from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.homeserver.avatars import Avatars
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.marks import OPERATOR, Deed
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.retention_tally import Tally
@@ -58,15 +58,15 @@ class Retention:
 
     async def arm(self, policy: RetentionPolicy, by: str, *, client_address: str | None = None) -> None:
         """Let a policy be carried out regularly; InvalidParamError when it was not planned as it reads."""
-        deed = Deed(by=by, owner=OPERATOR, action="arm_retention", client_address=client_address)
+        act = AdminAction(by=by, owner=OPERATOR, action="arm_retention", client_address=client_address)
         fingerprint, age_ms = policy.fingerprint(), self.config.plan_lifetime_ms
-        if not await self.plans.arm(policy.name, fingerprint, armed=True, plan_age_ms=age_ms, deed=deed):
+        if not await self.plans.arm(policy.name, fingerprint, armed=True, plan_age_ms=age_ms, act=act):
             raise _unplanned(policy)
 
     async def disarm(self, policy: RetentionPolicy, by: str, *, client_address: str | None = None) -> None:
         """Let a policy be carried out no more."""
-        deed = Deed(by=by, owner=OPERATOR, action="disarm_retention", client_address=client_address)
-        await self.plans.arm(policy.name, policy.fingerprint(), armed=False, plan_age_ms=0, deed=deed)
+        act = AdminAction(by=by, owner=OPERATOR, action="disarm_retention", client_address=client_address)
+        await self.plans.arm(policy.name, policy.fingerprint(), armed=False, plan_age_ms=0, act=act)
 
     async def run(self, policy: RetentionPolicy, by: str, tally: Tally) -> RetentionPlan:
         """Carry a policy out now, and say what was removed; InvalidParamError when it was not planned as it reads."""
@@ -84,24 +84,24 @@ class Retention:
 
     async def _carry_out(self, policy: RetentionPolicy, by: str, tally: Tally) -> RetentionPlan:
         began_ts = self.now_ms()
-        deed = Deed(by=by, owner=OPERATOR, action="retention")
+        act = AdminAction(by=by, owner=OPERATOR, action="retention")
         try:
             async for batch in self._chosen(policy, tally):
-                tally.add(batch, count=await self._remove(policy, batch, began_ts, deed))
+                tally.add(batch, count=await self._remove(policy, batch, began_ts, act))
         finally:
             if tally.count:
                 log.info("retention", policy=policy.name, removed=tally.count, bytes=tally.size_bytes)
         return tally.plan()
 
-    async def _remove(self, policy: RetentionPolicy, batch: list[Candidate], began_ts: int, deed: Deed) -> int:
+    async def _remove(self, policy: RetentionPolicy, batch: list[Candidate], began_ts: int, act: AdminAction) -> int:
         async def remove(some: Sequence[Candidate]) -> int:
             mxcs = [one.mxc for one in some if one.mxc is not None]
             if policy.what is RetentionClass.LOCAL:
-                return len(await self.trash.put_unused(mxcs, began_ts, deed, policy.name))
+                return len(await self.trash.put_unused(mxcs, began_ts, act, policy.name))
             if policy.what is RetentionClass.REMOTE:
-                return await self.table.forget_remote(mxcs, began_ts, deed, policy.name)
+                return await self.table.forget_remote(mxcs, began_ts, act, policy.name)
             packs = [one.blob_id for one in some if one.blob_id is not None]
-            return await self.deleting.delete_packs(packs, deed, policy.name)
+            return await self.deleting.delete_packs(packs, act, policy.name)
 
         outcome = await self.isolation.run(
             Queue.RETENTION, batch, remove, key=lambda one: str(one.mxc or f"thumbnails {one.blob_id}")

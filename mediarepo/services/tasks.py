@@ -13,7 +13,7 @@ from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.leases import Lease
-from mediarepo.model.marks import OPERATOR, Deed
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.tasks import Task, TaskState
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
@@ -83,8 +83,8 @@ class Tasks:
         """Queue a task; InvalidParamError for a kind that there is not."""
         if kind not in self.works:
             raise InvalidParamError(f"there are no tasks of the kind {kind!r}, only {', '.join(sorted(self.works))}")
-        deed = Deed(by=created_by, owner=OPERATOR, action="begin_task", client_address=client_address)
-        return await self.table.add(kind, arguments, homeserver=homeserver, deed=deed)
+        act = AdminAction(by=created_by, owner=OPERATOR, action="begin_task", client_address=client_address)
+        return await self.table.add(kind, arguments, homeserver=homeserver, act=act)
 
     async def get(self, task_id: int) -> Task:
         """Read a task; NotFoundError when there is none."""
@@ -95,8 +95,8 @@ class Tasks:
 
     async def cancel(self, task_id: int, by: str, *, client_address: str | None = None) -> Task:
         """Stop a task at its next step; NotFoundError when there is none."""
-        deed = Deed(by=by, owner=OPERATOR, action="cancel_task", client_address=client_address)
-        task = await self.table.cancel(task_id, deed)
+        act = AdminAction(by=by, owner=OPERATOR, action="cancel_task", client_address=client_address)
+        task = await self.table.cancel(task_id, act)
         if task is None:
             raise NotFoundError("there is no such task")
         return task

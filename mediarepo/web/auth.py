@@ -14,7 +14,7 @@ from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.client import prove_client
 from mediarepo.model.requester import Requester
 from mediarepo.model.texts import UNSPEAKABLE
-from mediarepo.web.authority import asks_of
+from mediarepo.web.authority import permission_of
 from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
 from mediarepo.web.params import Query
 
@@ -44,8 +44,8 @@ async def requester_required(request: web.Request, tenant: HomeserverConfig, que
         device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
     )
     prove_client(f"user {requester.user_id}")
-    asks, role = asks_of(request), _role_of(requester)
-    if grant_of(role, asks.action, asks.thing) is Grant.NO:
+    permission, role = permission_of(request), _role_of(requester)
+    if grant_of(role, permission.action, permission.thing) is Grant.NO:
         raise GuestAccessForbiddenError("guests may not do this")
     return requester
 

@@ -1,4 +1,4 @@
-"""What admins may write, and that a deed and its line in the audit log are one."""
+"""What admins may write, and that an act and its line in the audit log are one."""
 
 import re
 from collections.abc import AsyncIterator
@@ -98,7 +98,7 @@ async def test_no_deed_is_done_that_cannot_be_written_down(tenants: Tenants) -> 
     )
     await tenants.own.rows("CREATE TRIGGER refuse BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION refuse()")
     before = await state(tenants)
-    deeds = [
+    acts = [
         *(("POST", f"/media/{plain}/{action}") for action in ("hold", "pin", "protect", "quarantine")),
         *(("POST", f"/media/{marked}/{action}") for action in ("release", "unpin", "unprotect")),
         ("POST", f"/media/{remote}/unquarantine"),
@@ -111,7 +111,7 @@ async def test_no_deed_is_done_that_cannot_be_written_down(tenants: Tenants) -> 
         ("POST", "/tasks/1/cancel"),
         ("POST", "/retention/old/disarm"),
     ]
-    statuses = {path: (await tenants.ask("", method, path)).status for method, path in deeds}
+    statuses = {path: (await tenants.ask("", method, path)).status for method, path in acts}
     statuses["/tasks"] = (await tenants.ask("", "POST", "/tasks", {"kind": "fsck"})).status
     for path in (f"/media/delete?before_ts={10**13}&keep_profiles=false", f"/purge_media_cache?before_ts={10**13}"):
         await tenants.synapse("", "POST", path)

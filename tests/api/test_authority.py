@@ -11,7 +11,7 @@ from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.table import ENDPOINTS
-from mediarepo.web.authority import ROUTES, Asks
+from mediarepo.web.authority import ROUTES, RequiredPermission
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import Answer
 from tests.support.peer import Peer
@@ -29,15 +29,15 @@ TOKENS: dict[Role, str | None] = {
     Role.APPSERVICE: "bridges-token",
     Role.ANONYMOUS: None,
 }
-OURS = {(one.method, PREFIX + one.path): one.asks for one in ENDPOINTS}
-ADMINS = {route: asks for route, asks in ROUTES.items() if route[1].startswith("/_synapse")} | OURS
+OURS = {(one.method, PREFIX + one.path): one.permission for one in ENDPOINTS}
+ADMINS = {route: permission for route, permission in ROUTES.items() if route[1].startswith("/_synapse")} | OURS
 CLIENTS = {
-    route: asks
-    for route, asks in ROUTES.items()
+    route: permission
+    for route, permission in ROUTES.items()
     if route[1].startswith("/_matrix") and "federation" not in route[1] and route[0] == "GET"
 }
 FEDERATION = sorted(route for route in ROUTES if "federation" in route[1])
-UPLOADS = sorted(route for route, asks in ROUTES.items() if asks.action is Action.UPLOAD)
+UPLOADS = sorted(route for route, permission in ROUTES.items() if permission.action is Action.UPLOAD)
 QUERY = "?before_ts=9999999999999&keep_profiles=false&width=32&height=32&url=http%3A%2F%2F127.0.0.1%3A9%2F"
 
 
@@ -57,13 +57,13 @@ async def tenants(postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path)
         yield running
 
 
-def variants(asks: Asks, path: str) -> list[Thing]:
+def variants(permission: RequiredPermission, path: str) -> list[Thing]:
     """List the things that a path can name."""
-    if asks.of_path and "{user_id}" in path:
+    if permission.of_path and "{user_id}" in path:
         return [Thing.OWN_USER, Thing.NEIGHBOURS_USER]
-    if asks.of_path and "{media_id}" in path:
+    if permission.of_path and "{media_id}" in path:
         return [Thing.OWN_MEDIA, Thing.NEIGHBOURS_MEDIA, Thing.REMOTE_MEDIA]
-    return [asks.thing]
+    return [permission.thing]
 
 
 async def ask(tenants: Tenants, role: Role, method: str, path: str, thing: Thing) -> Answer:
@@ -97,11 +97,11 @@ def is_as_granted(answer: Answer, grant: Grant, role: Role) -> bool:
 
 @pytest.mark.parametrize("route", sorted(ADMINS), ids=" ".join)
 async def test_admin_endpoints_grant_what_the_table_says(tenants: Tenants, route: tuple[str, str]) -> None:
-    asks, wrong = ADMINS[route], []
-    for thing in variants(asks, route[1]):
+    permission, wrong = ADMINS[route], []
+    for thing in variants(permission, route[1]):
         for role in TOKENS:
             answer = await ask(tenants, role, *route, thing)
-            grant = grant_of(role, asks.action, thing)
+            grant = grant_of(role, permission.action, thing)
             if thing is Thing.USAGE and role in {Role.USER, Role.APPSERVICE}:
                 grant = Grant.NO  # theirs alone, at the endpoint for users
             if not is_as_granted(answer, grant, role):
@@ -112,13 +112,13 @@ async def test_admin_endpoints_grant_what_the_table_says(tenants: Tenants, route
 
 @pytest.mark.parametrize("route", sorted(CLIENTS), ids=" ".join)
 async def test_client_endpoints_grant_what_the_table_says(tenants: Tenants, route: tuple[str, str]) -> None:
-    asks, wrong = CLIENTS[route], []
-    for thing in variants(asks, route[1]):
+    permission, wrong = CLIENTS[route], []
+    for thing in variants(permission, route[1]):
         for role in TOKENS.keys() - {Role.OPERATOR}:
             if "preview_url" in route[1] and role is not Role.GUEST:
                 continue  # switched off here, which says 403 to all
             answer = await ask(tenants, role, *route, thing)
-            grant = grant_of(role, asks.action, thing)
+            grant = grant_of(role, permission.action, thing)
             if not is_as_granted(answer, grant, role):
                 wrong.append((role, thing, grant, answer.status))
 
@@ -166,13 +166,13 @@ async def test_other_servers_get_own_media_and_no_others(
 async def test_a_signature_of_another_server_opens_nothing_but_federation(
     tenants: Tenants, route: tuple[str, str], certificate: Path
 ) -> None:
-    asks = {**ADMINS, **CLIENTS}[route]
+    permission = {**ADMINS, **CLIENTS}[route]
     names = {"server_name": A, "version": "v3", "user_id": f"@user:{A}"}
     path = re.sub(r"\{(\w+)\}", lambda match: names.get(match.group(1), "x"), route[1])
     async with remote_server(certificate) as server:
         answer = await Peer(server).get(tenants.own, path + QUERY, destination=A, host=A, method=route[0])
 
-    assert (answer.status == 401) is (asks.action is not Action.DOWNLOAD_LEGACY)
+    assert (answer.status == 401) is (permission.action is not Action.DOWNLOAD_LEGACY)
 
 
 async def test_alone_a_homeserver_removes_what_nobody_shares(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:

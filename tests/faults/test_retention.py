@@ -10,7 +10,7 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.errors import HomeserverUnavailableError, InvalidParamError
-from mediarepo.model.marks import Deed
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionPlan
 from mediarepo.services.retention import Retention
@@ -36,7 +36,7 @@ def running(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> Any:
     return start
 
 
-DEED = Deed(by="@admin:x", owner="", action="retention")
+DEED = AdminAction(by="@admin:x", owner="", action="retention")
 
 
 async def media(own: Installation, days: int, *, data: bytes | None = None, **columns: object) -> str:
@@ -152,7 +152,7 @@ async def test_local_media_go_into_the_trash_and_can_be_restored(running: Any) -
         removed = await run(own, "old")
         gone = (await own.get(own.download_path(media_id))).status
         await own.repository.administration.deletion.trash.take_back(
-            Mxc(SERVER_NAME, media_id), Deed(by="@admin:x", owner=SERVER_NAME, action="restore")
+            Mxc(SERVER_NAME, media_id), AdminAction(by="@admin:x", owner=SERVER_NAME, action="restore")
         )
 
         assert removed.count == 1

@@ -55,8 +55,8 @@ def test_the_readmes_endpoint_table_is_the_routes() -> None:
     assert table == routes()
 
 
-def test_every_endpoint_asks_a_line_of_the_table_of_authority() -> None:
-    own = {(one.method, PREFIX + one.path): one.asks for one in ENDPOINTS}
+def test_every_endpoint_requires_a_permission_of_the_table_of_authority() -> None:
+    own = {(one.method, PREFIX + one.path): one.permission for one in ENDPOINTS}
     asked = {**ROUTES, **own}
 
     assert set(asked) == {route for route in routes() if route[0] != "HEAD"}

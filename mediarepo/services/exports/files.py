@@ -5,15 +5,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from mediarepo.db.exporting import ExportTable
-from mediarepo.errors import UnavailableError
 from mediarepo.exporters.files.archives import Archive
 from mediarepo.exporters.files.lists import Lists
 from mediarepo.exporters.files.naming import path_of
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.contents import Contents, DamagedContentError
+from mediarepo.services.exports.contents import Contents
+from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result
 from mediarepo.services.exports.working import in_order
-from mediarepo.storage.errors import ObjectMissingError
 
 _WITHOUT_CONTENT = {MediaState.PENDING: "it has not been uploaded yet", MediaState.TRASHED: "it is in the trash"}
 
@@ -32,25 +31,21 @@ class FilesExport:
         """Export everything selected; gives what became of each. The lists are written last."""
         await self.archive.begin(about)
         with Lists() as lists:
-            async with aclosing(in_order(self.table.walk(selection), self._judge, jobs=jobs)) as results:
+            async with aclosing(in_order(self.table.walk(selection), self._result, jobs=jobs)) as results:
                 async for result in results:
                     lists.note(result)
                     yield result
             await self.archive.close_with(lists)
 
-    async def _judge(self, media: ExportMedia) -> ExportResult:
+    async def _result(self, media: ExportMedia) -> ExportResult:
         if media.state in _WITHOUT_CONTENT:
             return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, _WITHOUT_CONTENT[media.state])
         if media.blob is None or media.state is not MediaState.READY:
             return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
         try:
             return await self._export(media, media.blob)
-        except ObjectMissingError:
-            return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
-        except DamagedContentError as exc:
-            return ExportResult(media, ExportOutcome.DAMAGED, str(exc))
-        except UnavailableError as exc:
-            return ExportResult(media, ExportOutcome.FAILED, str(exc) or exc.message)
+        except ITEM_ERRORS as exc:
+            return failed_result(media, exc)
 
     async def _export(self, media: ExportMedia, blob: Blob) -> ExportResult:
         path = path_of(media)

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from mediarepo.db.exporting import ExportTable
-from mediarepo.errors import UnavailableError
-from mediarepo.exporters.errors import RowAppearedError, RowRefusedError
+from mediarepo.exporters.errors import RowAppearedError
 from mediarepo.exporters.matrix_media_repo.recording import MatrixMediaRepoRecording
 from mediarepo.exporters.matrix_media_repo.rows import ContentPlace, changes_for, object_name
 from mediarepo.exporters.places import BytesPlace
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.contents import Contents, DamagedContentError
+from mediarepo.services.exports.contents import Contents
+from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result
 from mediarepo.services.exports.synapse import compared
 from mediarepo.services.exports.working import in_order
 from mediarepo.storage.errors import ObjectMissingError
@@ -55,22 +55,18 @@ class MatrixMediaRepoExport:
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
         """Export everything selected; gives what became of each."""
-        async for result in in_order(self.table.walk(selection), self._judge, jobs=jobs):
+        async for result in in_order(self.table.walk(selection), self._result, jobs=jobs):
             yield result
 
-    async def _judge(self, media: ExportMedia) -> ExportResult:
+    async def _result(self, media: ExportMedia) -> ExportResult:
         if media.state is MediaState.TRASHED:
             return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, "it is in the trash")
         if complaint := self._complaint(media):
             return ExportResult(media, ExportOutcome.REFUSED, complaint)
         try:
             return await self._export_twice(media)
-        except RowRefusedError as exc:
-            return ExportResult(media, ExportOutcome.REFUSED, str(exc))
-        except DamagedContentError as exc:
-            return ExportResult(media, ExportOutcome.DAMAGED, str(exc))
-        except UnavailableError as exc:
-            return ExportResult(media, ExportOutcome.FAILED, str(exc) or exc.message)
+        except ITEM_ERRORS as exc:
+            return failed_result(media, exc)
 
     def _complaint(self, media: ExportMedia) -> str | None:
         is_theirs = media.mxc.server_name in self.server_names

@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from mediarepo.db.exporting import ExportTable
-from mediarepo.errors import UnavailableError
-from mediarepo.exporters.errors import RowAppearedError, RowRefusedError
+from mediarepo.exporters.errors import RowAppearedError
 from mediarepo.exporters.places import BytesPlace, FoundBytes
 from mediarepo.exporters.synapse.recording import Recording
 from mediarepo.exporters.synapse.rows import TOO_LONG, changes_for, source_media
@@ -17,7 +16,8 @@ from mediarepo.importers.synapse.paths import place
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.imports import SourceMedia
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.contents import Contents, DamagedContentError
+from mediarepo.services.exports.contents import Contents
+from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result
 from mediarepo.services.exports.working import in_order
 from mediarepo.storage.errors import ObjectMissingError
 
@@ -34,10 +34,10 @@ class SynapseExport:
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
         """Export everything selected; gives what became of each."""
-        async for result in in_order(self.table.walk(selection), self._judge, jobs=jobs):
+        async for result in in_order(self.table.walk(selection), self._result, jobs=jobs):
             yield result
 
-    async def _judge(self, media: ExportMedia) -> ExportResult:
+    async def _result(self, media: ExportMedia) -> ExportResult:
         if media.state is MediaState.TRASHED:
             return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, "it is in the trash")
         placed = place(source_media(media))
@@ -45,12 +45,8 @@ class SynapseExport:
             return ExportResult(media, ExportOutcome.REFUSED, complaint)
         try:
             return await self._export_twice(media, placed.path or "")
-        except RowRefusedError as exc:
-            return ExportResult(media, ExportOutcome.REFUSED, str(exc))
-        except DamagedContentError as exc:
-            return ExportResult(media, ExportOutcome.DAMAGED, str(exc))
-        except UnavailableError as exc:
-            return ExportResult(media, ExportOutcome.FAILED, str(exc) or exc.message)
+        except ITEM_ERRORS as exc:
+            return failed_result(media, exc)
 
     async def _export_twice(self, media: ExportMedia, path: str) -> ExportResult:
         """Look again when somebody else wrote the row meanwhile."""

@@ -7,7 +7,7 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.texts import check_texts
 from mediarepo.services.admins import Admin
 from mediarepo.web.auth import bearer_token, find_tenant, tenant_required
-from mediarepo.web.authority import Asks, asks_of
+from mediarepo.web.authority import RequiredPermission, permission_of
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS
 from mediarepo.web.params import Query, media_path, path_segments
 
@@ -18,7 +18,7 @@ async def admin_required(request: web.Request, query: Query) -> Admin:
     address = request.app[PROXIES].client_address(request)
     admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query), address)
     check_texts([*query.fields().items(), *(("the path", one) for one in path_segments(request, _segments(request)))])
-    check_asked(request, admin, asks_of(request))
+    check_permission(request, admin, permission_of(request))
     return admin
 
 
@@ -32,15 +32,15 @@ async def api_admin_required(request: web.Request, query: Query) -> Admin:
     return await request.app[ADMINS].identify(tenant or tenant_required(request), token, address)
 
 
-def check_asked(request: web.Request, admin: Admin, asks: Asks) -> None:
+def check_permission(request: web.Request, admin: Admin, permission: RequiredPermission) -> None:
     """Refuse what the table of authority does not grant; media and users that the path names are judged by it."""
     authorization = request.app[AUTHORIZATION]
-    if asks.of_path and "user_id" in request.match_info:
-        authorization.check_user(admin, asks.action, _user_id(request))
-    elif asks.of_path and asks.thing is Thing.OWN_MEDIA:
-        authorization.check_media(admin, asks.action, _mxc(request))
+    if permission.of_path and "user_id" in request.match_info:
+        authorization.check_user(admin, permission.action, _user_id(request))
+    elif permission.of_path and permission.thing is Thing.OWN_MEDIA:
+        authorization.check_media(admin, permission.action, _mxc(request))
     else:
-        authorization.check(admin, asks.action, asks.thing)
+        authorization.check(admin, permission.action, permission.thing)
 
 
 def _segments(request: web.Request) -> int:

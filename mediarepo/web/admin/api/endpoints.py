@@ -12,9 +12,9 @@ from mediarepo.errors import BadJsonError, InvalidParamError, NotJsonError, TooL
 from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.texts import check_texts
 from mediarepo.services.admins import Admin
-from mediarepo.web.admin.access import api_admin_required, check_asked
+from mediarepo.web.admin.access import api_admin_required, check_permission
 from mediarepo.web.admin.api.shapes import Nothing, Shape
-from mediarepo.web.authority import Asks
+from mediarepo.web.authority import RequiredPermission
 from mediarepo.web.params import Query, path_segments
 from mediarepo.web.wire.responses import json_response
 
@@ -45,7 +45,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A path of the API, under the prefix, and the line of the table of authority that it asks."""
+    """A path of the API, under the prefix, and the permission that it requires."""
 
     method: str
     path: str
@@ -54,12 +54,12 @@ class Endpoint:
     answer: type[Shape]
     query: type[Shape] = Nothing
     body: type[Shape] = Nothing
-    asks: Asks
+    permission: RequiredPermission
 
     @property
     def operators_only(self) -> bool:
         """Whether the admins of single homeservers are kept out, whatever they ask about."""
-        return grant_of(Role.HOMESERVER_ADMIN, self.asks.action, self.asks.thing) is Grant.NO
+        return grant_of(Role.HOMESERVER_ADMIN, self.permission.action, self.permission.thing) is Grant.NO
 
     async def serve(self, request: web.Request) -> web.Response:
         """Answer a request."""
@@ -67,7 +67,7 @@ class Endpoint:
         admin = await api_admin_required(request, query)
         path = self._path(request)
         check_texts([*path.items(), *query.fields().items()])
-        check_asked(request, admin, self.asks)
+        check_permission(request, admin, self.permission)
         call = Call(request.app, admin, path, _parse_query(query, self.query), await self._body(request))
         answer = await self.handler(call)
         return json_response(answer.model_dump(mode="json"))

@@ -37,7 +37,7 @@ from mediarepo.web.admin.api.shapes import (
     Reason,
     Shape,
 )
-from mediarepo.web.authority import Asks
+from mediarepo.web.authority import RequiredPermission
 from mediarepo.web.wire.responses import json_response
 
 _MEDIA = "/media/{server_name}/{media_id}"
@@ -50,7 +50,7 @@ def _of(
     path: str,
     handler: Callable[[Call], Awaitable[Shape]],
     answer: type[Shape],
-    asks: tuple[Action, Thing],
+    permission: tuple[Action, Thing],
     *,
     query: type[Shape] = Nothing,
     body: type[Shape] = Nothing,
@@ -64,7 +64,7 @@ def _of(
         answer=answer,
         query=query,
         body=body,
-        asks=Asks(*asks, of_path="{media_id}" in path or "{user_id}" in path),
+        permission=RequiredPermission(*permission, of_path="{media_id}" in path or "{user_id}" in path),
     )
 
 
