@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 import typer
 
-from mediarepo.app.administering import Administration, join_administration
+from mediarepo.app.build_admin import Administration, join_administration
+from mediarepo.app.build_services import join_hashing
 from mediarepo.app.foundation import elapsed_ms, open_foundation
-from mediarepo.app.joining import join_hashing
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError
 from mediarepo.homeserver.calls import HomeserverCalls

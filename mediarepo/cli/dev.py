@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 import typer
 
-from mediarepo.app.serving import serving_repository
+from mediarepo.app.server import serving_repository
 from mediarepo.cli.running import stop_signal
 from mediarepo.config.listening import Address
 from mediarepo.config.settings import Settings

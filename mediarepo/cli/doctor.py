@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.federating import open_federating
+from mediarepo.app.build_remote import open_federating
 from mediarepo.app.foundation import now_ms, open_foundation
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.exporting import (
+from mediarepo.app.build_transfers import (
     MatrixMediaRepoTarget,
     SynapseTarget,
     open_files_export,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import typer
 
-from mediarepo.app.checking import join_repairs
+from mediarepo.app.build_services import join_repairs
 from mediarepo.app.foundation import open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.model.drift import Drift, DriftKind

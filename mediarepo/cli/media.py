@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.administering import Administration
+from mediarepo.app.build_admin import Administration
 from mediarepo.cli.administering import administering, left_out, operator, parse_address
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings

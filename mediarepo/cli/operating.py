@@ -6,10 +6,10 @@ from typing import Annotated
 import structlog
 import typer
 
-from mediarepo.app.federating import read_signing_keys
+from mediarepo.app.build_remote import read_signing_keys
+from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import open_foundation
-from mediarepo.app.joining import join_sweeps
-from mediarepo.app.serving import serve as serve_until
+from mediarepo.app.server import serve as serve_until
 from mediarepo.cli.fsck import Wishes, run_fsck
 from mediarepo.cli.running import run, stop_signal
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings

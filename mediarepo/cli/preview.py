@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mediarepo.app.build_remote import open_previews
 from mediarepo.app.foundation import open_foundation
-from mediarepo.app.previewing import open_previews
 from mediarepo.cli.running import run
 from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
 from mediarepo.cli.showing import show_json

@@ -17,9 +17,8 @@ import aiohttp
 import asyncpg
 import structlog
 
-from mediarepo.app.checking import join_repairs
+from mediarepo.app.build_services import join_pending, join_quotas, join_repairs, join_sweeps, join_uploads
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.app.joining import join_pending, join_quotas, join_sweeps, join_uploads
 from mediarepo.cli.administering import administering, operator
 from mediarepo.config.settings import Settings
 from mediarepo.model.keys import new_media_id

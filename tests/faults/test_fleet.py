@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.app.parts import jobs_of
+from mediarepo.app.repository import jobs_of
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.job_runs import JobRuns
 from mediarepo.db.leases import Leases

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mediarepo.app.checking import join_repairs
+from mediarepo.app.build_services import join_repairs
 from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3

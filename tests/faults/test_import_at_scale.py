@@ -20,8 +20,8 @@ import asyncpg
 import pytest
 import yaml
 
+from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.app.joining import join_sweeps
 from mediarepo.config.settings import Settings
 from mediarepo.config.stores import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.app.joining import join_sweeps
 from mediarepo.config.settings import Settings
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3

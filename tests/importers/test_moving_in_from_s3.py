@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import yaml
 
-from mediarepo.app.importing import join_owning, join_verifying
+from mediarepo.app.build_transfers import join_owning, join_verifying
 from mediarepo.db.import_verifying import ImportedContents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3

@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from mediarepo.app.parts import Repository, open_repository
-from mediarepo.app.web import make_web_app
+from mediarepo.app.repository import Repository, open_repository
+from mediarepo.app.server import make_web_app
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres

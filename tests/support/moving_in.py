@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import yaml
 
-from mediarepo.app.importing import join_importing
+from mediarepo.app.build_transfers import join_importing
 from mediarepo.cli.imports.asking import Imports, Wishes, importing_from
 from mediarepo.cli.imports.forms import summary
 from mediarepo.cli.imports.reporting import account_of, source_of

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from mediarepo.app.build_transfers import join_importing, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.app.importing import join_importing, policy_of
 from mediarepo.cli.settings import ConfigFile, read_settings
 from mediarepo.config.imports import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings

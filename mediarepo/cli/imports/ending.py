@@ -2,8 +2,8 @@
 
 import typer
 
+from mediarepo.app.build_transfers import join_importing, join_owning, join_undoing, join_verifying
 from mediarepo.app.foundation import open_foundation
-from mediarepo.app.importing import join_importing, join_owning, join_undoing, join_verifying
 from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED, Imports, UsageError, say
 from mediarepo.cli.imports.reporting import account_of, source_of
 from mediarepo.cli.showing import human_bytes, moving_line, show_json

@@ -8,8 +8,8 @@ from typing import IO
 
 import typer
 
+from mediarepo.app.build_transfers import join_importing
 from mediarepo.app.foundation import open_foundation
-from mediarepo.app.importing import join_importing
 from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED
 from mediarepo.cli.imports.forms import Account, CsvForm, HtmlForm, JsonLinesForm, TextForm, Writer, summary
 from mediarepo.cli.showing import human_time, show_json, show_table

@@ -5,12 +5,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from mediarepo.app.administering import Administration, join_administration
-from mediarepo.app.background import regular_jobs
-from mediarepo.app.federating import Federating, open_federating
-from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
-from mediarepo.app.importing import open_read_through
-from mediarepo.app.joining import (
+from mediarepo.app.build_admin import Administration, join_administration
+from mediarepo.app.build_remote import Federating, open_federating, open_previews
+from mediarepo.app.build_services import (
     join_access_times,
     join_downloads,
     join_hashing,
@@ -21,7 +18,9 @@ from mediarepo.app.joining import (
     join_thumbnails,
     join_uploads,
 )
-from mediarepo.app.previewing import open_previews
+from mediarepo.app.build_transfers import open_read_through
+from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
+from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
 from mediarepo.db.listening import Listening
 from mediarepo.db.rates import RateTable

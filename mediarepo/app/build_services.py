@@ -1,4 +1,4 @@
-"""The services, joined from their parts by hand."""
+"""What compares bucket and database, joined by hand."""
 
 from contextlib import AsyncExitStack
 
@@ -9,6 +9,7 @@ from mediarepo.db.access import AccessTable
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.hashing import HashingTable
 from mediarepo.db.healing import Healing
+from mediarepo.db.inventory import Inventory
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
 from mediarepo.db.outbox import Outbox
@@ -29,6 +30,7 @@ from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads, LookBack
 from mediarepo.services.fetching import Fetching
+from mediarepo.services.fsck import Fsck
 from mediarepo.services.hashing import Hashing
 from mediarepo.services.holding import Holding
 from mediarepo.services.large_uploads import LargeUploads
@@ -40,6 +42,7 @@ from mediarepo.services.quotas import Quotas
 from mediarepo.services.readiness import Readiness
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering
+from mediarepo.services.repairs import Repairs
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.tee import TeeBudget
 from mediarepo.services.thumbnails import Thumbnails
@@ -209,4 +212,17 @@ def join_remote_media(
         table=table,
         holding=Holding(leases=Leases(database), duration_ms=config.lease_ms),
         on_fetch=lambda outcome: foundation.metrics.fetches.labels(outcome).inc(),
+    )
+
+
+def join_repairs(foundation: Foundation) -> Repairs:
+    """Join what checks a store and mends it."""
+    config, database = foundation.settings.sweep, foundation.database
+    sweeping = Sweeping(database)
+    return Repairs(
+        config=config,
+        fsck=Fsck(inventory=Inventory(database), sweeping=sweeping, grace_ms=config.grace_ms),
+        sweeping=sweeping,
+        media=MediaTable(database),
+        markers=Markers(sweeping=sweeping, healing=Healing(database)),
     )

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from mediarepo.app.administering import Administration
+from mediarepo.app.build_admin import Administration
 from mediarepo.app.foundation import Foundation
 from mediarepo.db.backlog import BacklogTable
 from mediarepo.db.job_runs import JobRuns

@@ -1,9 +1,16 @@
-"""The web application, with what its handlers need under typed keys."""
+"""A whole server: opened, listening, and stopped in order."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
 from aiohttp import web
 
-from mediarepo.app.joining import join_readiness
-from mediarepo.app.parts import Repository
+from mediarepo.app.build_services import join_readiness
+from mediarepo.app.repository import Repository, open_repository
+from mediarepo.config.listening import Address
+from mediarepo.config.settings import Settings
 from mediarepo.services.audit import AuditTrail
 from mediarepo.services.fleet import FleetReports
 from mediarepo.web import keys
@@ -12,6 +19,7 @@ from mediarepo.web.draining import InFlight
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies
 from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
+from mediarepo.web.server import serving
 
 
 def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> web.Application:
@@ -54,3 +62,40 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     if operators:
         add_operator_routes(app)
     return app
+
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def serving_repository(settings: Settings) -> AsyncIterator[list[Address]]:
+    """Open everything and listen; gives the addresses on which clients are answered."""
+    listen = settings.listen
+    async with AsyncExitStack() as stack:
+        repository = await stack.enter_async_context(open_repository(settings))
+        apart = listen.metrics_address is not None
+        if listen.metrics_address is not None:
+            operators = make_web_app(repository, matrix=False, operators=True)
+            await stack.enter_async_context(serving(operators, [listen.metrics_address], listen))
+        app = make_web_app(repository, matrix=True, operators=not apart)
+        addresses = await stack.enter_async_context(serving(app, listen.addresses, listen))
+        await _report(repository, addresses)
+        yield addresses
+
+
+async def _report(repository: Repository, addresses: list[Address]) -> None:
+    """Log where we listen, what goes where, and what does not answer yet."""
+    foundation = repository.foundation
+    readiness = join_readiness(foundation)
+    log.info("listening", addresses=[str(address) for address in addresses])
+    for name, store in foundation.settings.stores.items():
+        log.info("store", store=name, endpoint=store.endpoint_url, bucket=store.bucket, prefix=store.prefix)
+    for part, reason in (await readiness.problems()).items():
+        log.error("not_ready", part=part, reason=reason)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until told to stop, and then until running requests are done."""
+    async with serving_repository(settings):
+        await stop.wait()
+        log.info("stopping")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mediarepo.app.checking import join_repairs
+from mediarepo.app.build_services import join_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deleting import Deleting

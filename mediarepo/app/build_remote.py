@@ -1,12 +1,16 @@
-"""What speaks with other servers, joined by hand."""
+"""What previews web pages, joined by hand."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from mediarepo.app.build_services import join_uploads
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms
 from mediarepo.config.settings import Settings
+from mediarepo.db.leases import Leases
+from mediarepo.db.previews import PreviewTable
 from mediarepo.db.server_keys import ServerKeyTable
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Discovery
@@ -16,9 +20,23 @@ from mediarepo.federation.server_keys import ServerKeys
 from mediarepo.federation.signing import SigningKey
 from mediarepo.federation.srv import SrvLookup, lookup_srv
 from mediarepo.federation.well_known import Delegation, WellKnown
+from mediarepo.images.memory import SourceBudget
+from mediarepo.images.pool import WorkerPool
+from mediarepo.model.media import StoreClass
 from mediarepo.model.server_keys import KeysOfServer
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.outbound.client import Outbound
+from mediarepo.outbound.web_client import WebClient
+from mediarepo.previews.providers import OEmbedProviders
+from mediarepo.previews.request_headers import RequestHeaders
+from mediarepo.previews.url_rules import UrlRules
+from mediarepo.services.holding import Holding
+from mediarepo.services.memory import MemoryBudget
+from mediarepo.services.preview_images import PreviewImages
+from mediarepo.services.preview_making import PreviewMaking
+from mediarepo.services.preview_pages import PreviewPages
+from mediarepo.services.preview_reading import PreviewReading
+from mediarepo.services.previews import Previews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +83,60 @@ def read_signing_keys(settings: Settings) -> dict[str, list[SigningKey]]:
 
 def _clock_s() -> float:
     return elapsed_ms() / 1000
+
+
+_LEASE_MS = 10_000
+
+
+class Workers(Protocol):
+    """Who looks at pictures, and with how much memory."""
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The processes."""
+        ...
+
+    @property
+    def sources(self) -> SourceBudget:
+        """The memory for pictures on their way to them."""
+        ...
+
+
+async def open_previews(
+    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, workers: Workers
+) -> Previews:
+    """Open a client for pages, and build what reads them; its process starts with the first page."""
+    settings = foundation.settings
+    config = settings.previews
+    client = await stack.enter_async_context(WebClient(settings.outbound))
+    pages = PreviewPages(
+        config=config,
+        client=client,
+        rules=UrlRules.of(config.url_rules),
+        request_headers=RequestHeaders(config),
+    )
+    limits = settings.uploads.model_copy(update={"max_bytes": config.max_image_bytes})
+    images = PreviewImages(
+        config=config,
+        pages=pages,
+        pool=workers.pool,
+        sources=workers.sources,
+        uploads=join_uploads(foundation, memory, limits, StoreClass.REMOTE),
+        now_ms=now_ms,
+    )
+    making = PreviewMaking(
+        config=config,
+        pages=pages,
+        reading=await stack.enter_async_context(PreviewReading(foundation.sandbox_policy())),
+        images=images,
+        providers=OEmbedProviders.shipped(),
+    )
+    holding = Holding(leases=Leases(foundation.database), duration_ms=_LEASE_MS)
+    previews = Previews(
+        config,
+        table=PreviewTable(foundation.database),
+        making=making,
+        holding=holding,
+        isolation=foundation.isolation,
+    )
+    return await stack.enter_async_context(previews)
