@@ -13,7 +13,7 @@ import structlog
 import typer
 
 from mediarepo.app.server import serving_repository
-from mediarepo.cli.running import stop_signal
+from mediarepo.cli.runner import stop_signal
 from mediarepo.config.listening import Address
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade

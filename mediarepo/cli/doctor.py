@@ -9,8 +9,7 @@ import typer
 
 from mediarepo.app.build_remote import open_federating
 from mediarepo.app.foundation import now_ms, open_foundation
-from mediarepo.cli.running import run
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.federation.doctor import Doctor

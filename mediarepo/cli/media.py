@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from mediarepo.app.build_admin import Administration
-from mediarepo.cli.administering import administering, left_out, operator, parse_address
-from mediarepo.cli.running import run
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
-from mediarepo.cli.showing import AsJson, human_time, show_json, show_table
+from mediarepo.cli.authority import administering, left_out, operator, parse_address
+from mediarepo.cli.output import AsJson, human_time, show_json, show_table
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc

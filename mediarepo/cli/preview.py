@@ -8,9 +8,8 @@ import typer
 
 from mediarepo.app.build_remote import open_previews
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.running import run
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
-from mediarepo.cli.showing import show_json
+from mediarepo.cli.output import show_json
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError

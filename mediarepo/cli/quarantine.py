@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.cli.administering import administering, left_out, operator, parse_address
+from mediarepo.cli.authority import administering, left_out, operator, parse_address
 from mediarepo.cli.media import Reason
-from mediarepo.cli.running import run
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES, without_short_content
 

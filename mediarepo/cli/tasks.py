@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mediarepo.cli.administering import administering, operator
-from mediarepo.cli.running import run
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
-from mediarepo.cli.showing import AsJson, human_time, moving_line, show_json, show_table
+from mediarepo.cli.authority import administering, operator
+from mediarepo.cli.output import AsJson, human_time, moving_line, show_json, show_table
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.tasks import Task, TaskState
 

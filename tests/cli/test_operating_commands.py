@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from mediarepo.cli.main import cli
-from mediarepo.cli.showing import human_bytes, human_time
+from mediarepo.cli.output import human_bytes, human_time
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from tests.pictures.drawn import corners, encoded

@@ -19,7 +19,7 @@ import structlog
 
 from mediarepo.app.build_services import join_pending, join_quotas, join_repairs, join_sweeps, join_uploads
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.cli.administering import administering, operator
+from mediarepo.cli.authority import administering, operator
 from mediarepo.config.settings import Settings
 from mediarepo.model.keys import new_media_id
 from mediarepo.model.media import NewMedia

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import yaml
 
 from mediarepo.app.build_transfers import join_importing
-from mediarepo.cli.imports.asking import Imports, Wishes, importing_from
-from mediarepo.cli.imports.forms import summary
-from mediarepo.cli.imports.reporting import account_of, source_of
-from mediarepo.cli.imports.working import status_of
+from mediarepo.cli.imports.options import Imports, Wishes, importing_from
+from mediarepo.cli.imports.report_formats import summary
+from mediarepo.cli.imports.reports import account_of, source_of
+from mediarepo.cli.imports.runner import status_of
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.import_items import LedgerOrphan

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.cli.imports import ending, reporting, working
-from mediarepo.cli.imports.asking import (
+from mediarepo.cli.imports import finish, reports, runner
+from mediarepo.cli.imports.options import (
     EXPECTED,
     STOPPED,
     AcceptMismatch,
@@ -25,9 +25,8 @@ from mediarepo.cli.imports.asking import (
     importing_from,
     say,
 )
-from mediarepo.cli.running import run, stop_signal
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
-from mediarepo.cli.showing import AsJson
+from mediarepo.cli.output import AsJson
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run, stop_signal
 from mediarepo.telemetry.logs import set_up_logs
 
 imports_cli = typer.Typer(
@@ -81,7 +80,7 @@ def preflight(
 ) -> None:
     """Look at everything an import needs, and say what is in the way."""
     wishes = replace(_wishes(context, config, files), mode=mode)
-    _do(wishes, lambda imports: working.preflight(imports, as_json=as_json))
+    _do(wishes, lambda imports: runner.preflight(imports, as_json=as_json))
 
 
 @imports_cli.command()
@@ -103,7 +102,7 @@ def plan(
         url_previews=url_previews,
         accept_mismatch=accept_mismatch,
     )
-    _do(wishes, lambda imports: working.plan(imports, as_json=as_json))
+    _do(wishes, lambda imports: runner.plan(imports, as_json=as_json))
 
 
 @imports_cli.command("run")
@@ -135,7 +134,7 @@ def run_(  # noqa: PLR0917 - typer's way
         ops_limit=ops_limit,
         prune=prune,
     )
-    _do(wishes, lambda imports: working.run_once(imports, as_json=as_json))
+    _do(wishes, lambda imports: runner.run_once(imports, as_json=as_json))
 
 
 @imports_cli.command()
@@ -153,7 +152,7 @@ def watch(
     wishes = replace(_wishes(context, config, files), jobs=jobs, bwlimit=bwlimit, ops_limit=ops_limit)
 
     async def work(imports: Imports) -> int:
-        return await working.watch(imports, stop_signal(), interval_s=interval, as_json=as_json)
+        return await runner.watch(imports, stop_signal(), interval_s=interval, as_json=as_json)
 
     _do(wishes, work)
 
@@ -167,21 +166,21 @@ def status(
     """Say how far the import has come."""
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(reporting.status(settings, str(context.obj), as_json=as_json))
+    run(reports.status(settings, str(context.obj), as_json=as_json))
 
 
 @imports_cli.command()
 def report(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
-    form: Annotated[reporting.Form, typer.Option("--format", help="text, jsonl, csv or html.")] = reporting.Form.TEXT,
+    form: Annotated[reports.Form, typer.Option("--format", help="text, jsonl, csv or html.")] = reports.Form.TEXT,
     output: Annotated[str, typer.Option(help="Where to write it; - is the standard output.")] = "-",
     everything: Annotated[bool, typer.Option("--all", help="List what is committed, too.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Account for every row of the source: what became of it, and why."""
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(reporting.report(settings, str(context.obj), form=form, output=output, everything=everything))
+    run(reports.report(settings, str(context.obj), form=form, output=output, everything=everything))
 
 
 @imports_cli.command()
@@ -195,7 +194,7 @@ def verify(
 ) -> None:
     """Check what was committed against the bucket, the source's files, or the hashes."""
     wishes = replace(_wishes(context, config, files), jobs=jobs)
-    _do(wishes, lambda imports: ending.verify(imports, level=level, as_json=as_json))
+    _do(wishes, lambda imports: finish.verify(imports, level=level, as_json=as_json))
 
 
 @imports_cli.command()
@@ -208,7 +207,7 @@ def finalize(
 ) -> None:
     """End the import: nothing more is expected of the source, nor looked up there."""
     wishes = replace(_wishes(context, config, files), jobs=jobs)
-    _do(wishes, lambda imports: ending.finalize(imports, take_ownership=take_ownership))
+    _do(wishes, lambda imports: finish.finalize(imports, take_ownership=take_ownership))
 
 
 @imports_cli.command()
@@ -220,4 +219,4 @@ def undo(
     """Take an import back: its media go, and the objects it made; what it adopted stays where it lies."""
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(ending.undo(settings, str(context.obj), which))
+    run(finish.undo(settings, str(context.obj), which))

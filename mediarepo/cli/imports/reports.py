@@ -10,9 +10,9 @@ import typer
 
 from mediarepo.app.build_transfers import join_importing
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED
-from mediarepo.cli.imports.forms import Account, CsvForm, HtmlForm, JsonLinesForm, TextForm, Writer, summary
-from mediarepo.cli.showing import human_time, show_json, show_table
+from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED
+from mediarepo.cli.imports.report_formats import Account, CsvForm, HtmlForm, JsonLinesForm, TextForm, Writer, summary
+from mediarepo.cli.output import human_time, show_json, show_table
 from mediarepo.config.settings import Settings
 from mediarepo.model.import_items import ImportSource, ItemState
 from mediarepo.services.imports.runs import Importing

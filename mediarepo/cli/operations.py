@@ -11,8 +11,7 @@ from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
 from mediarepo.cli.fsck import Wishes, run_fsck
-from mediarepo.cli.running import run, stop_signal
-from mediarepo.cli.settings import DEFAULT_CONFIG, ConfigFile, read_settings
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run, stop_signal
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.federation.key_files import KeyFileError

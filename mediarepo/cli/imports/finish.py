@@ -4,9 +4,9 @@ import typer
 
 from mediarepo.app.build_transfers import join_importing, join_owning, join_undoing, join_verifying
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED, Imports, UsageError, say
-from mediarepo.cli.imports.reporting import account_of, source_of
-from mediarepo.cli.showing import human_bytes, moving_line, show_json
+from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, Imports, UsageError, say
+from mediarepo.cli.imports.reports import account_of, source_of
+from mediarepo.cli.output import human_bytes, moving_line, show_json
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_items import ItemState

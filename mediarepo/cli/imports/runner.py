@@ -1,13 +1,16 @@
 """`mediarepo import NAME preflight | plan | run | watch`."""
 
 import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 import typer
 
-from mediarepo.cli.imports.asking import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
-from mediarepo.cli.imports.showing import human_duration, shown
-from mediarepo.cli.showing import human_bytes, show_json, show_table
+from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
+from mediarepo.cli.output import human_bytes, moving_line, show_json, show_table
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_items import ItemState
@@ -18,6 +21,59 @@ from mediarepo.services.imports.pruning import PruneRefusedError
 from mediarepo.services.imports.runs import ImportBusyError
 from mediarepo.services.imports.working import StorageOutageError
 from mediarepo.storage.errors import StorageError
+
+_EVERY_S = 30
+_MINUTE_S, _HOUR_S = 60, 3600
+
+
+@contextlib.asynccontextmanager
+async def shown(command: str, progress: Progress, *, every_s: float = _EVERY_S) -> AsyncIterator[None]:
+    """Show progress while something goes on."""
+    if sys.stderr.isatty():
+        async with moving_line(lambda: progress_text(progress)):
+            yield
+        return
+
+    async def write() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            print(json.dumps({"import": command, **progress.line()}), file=sys.stderr, flush=True)  # noqa: T201 - for machines
+
+    writing = asyncio.create_task(write())
+    try:
+        yield
+    finally:
+        writing.cancel()
+
+
+def progress_text(progress: Progress) -> str:
+    """Write a line for people."""
+    line = progress.line()
+    total = f" of {progress.expected_rows}" if progress.expected_rows else ""
+    size = f"{human_bytes(progress.seen_bytes)}"
+    if progress.expected_bytes:
+        size += f" of {human_bytes(progress.expected_bytes)}"
+    parts = [
+        f"{progress.done}{total} items, {size}",
+        f"{line['rows_per_s']} items/s, {human_bytes(int(progress.moved_bytes / progress.elapsed_s))}/s moved",
+        f"{progress.active} in flight",
+    ]
+    if progress.eta_s is not None:
+        parts.append(f"about {human_duration(progress.eta_s)} to go")
+    amiss = sum(count for state, count in progress.states.items() if state in {"missing", "mismatched", "failed"})
+    if amiss:
+        parts.append(f"{amiss} amiss")
+    return ", ".join(parts)
+
+
+def human_duration(seconds: float) -> str:
+    """Write a stretch of time."""
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"
+
 
 _ENDING = (SourceError, ImportBusyError, StorageOutageError, PruneRefusedError, LeaseLostError)
 

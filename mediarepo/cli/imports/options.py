@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mediarepo.app.build_transfers import join_importing, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.cli.settings import ConfigFile, read_settings
+from mediarepo.cli.runner import ConfigFile, read_settings
 from mediarepo.config.imports import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError

@@ -5,15 +5,32 @@ import gc
 import importlib
 import signal
 from collections.abc import Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from mediarepo.config.loading import ConfigError, load_settings
+from mediarepo.config.settings import Settings
 from mediarepo.embedded.errors import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
 from mediarepo.web.errors import ListenError
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", envvar="MEDIAREPO_CONFIG", help="The configuration file.", show_default=True)
+]
+DEFAULT_CONFIG = Path("config.yaml")
+
+
+def read_settings(path: Path) -> Settings:
+    """Read and check the configuration, or end the program with words about what is wrong with it."""
+    try:
+        return load_settings(path)
+    except ConfigError as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(2) from exc
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

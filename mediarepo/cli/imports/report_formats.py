@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
-from mediarepo.cli.showing import human_bytes
+from mediarepo.cli.output import human_bytes
 from mediarepo.model.import_items import ItemState, LedgerItem, LedgerOrphan, LedgerSum
 
 _COLUMNS = ("server_name", "media_id", "kind", "state", "mode", "reason", "size_bytes", "place", "gone", "verified")
