@@ -20,7 +20,7 @@ from bench.costs import Cost, Meter
 from bench.distance import distant
 from bench.s3_media_upload import TheirUpload, make_environment
 from bench.servers import settings_of
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.embedded.services import EmbeddedServices
 from mediarepo.storage.store import Store

@@ -4,7 +4,7 @@ from statistics import median
 
 from bench.pictures import photograph
 from bench.processes import cpu_s, pss_mb
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 
-from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.connections import Database
 from mediarepo.db.migrations import upgrade
 from mediarepo.db.retention import RetentionTable

@@ -3,8 +3,7 @@
 from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
-from mediarepo.config.thumbnails import ThumbnailsConfig
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import ThumbnailsConfig, UploadsConfig
 from mediarepo.db.access import AccessTable
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.hashing import HashingTable

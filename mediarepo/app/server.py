@@ -9,7 +9,7 @@ from aiohttp import web
 
 from mediarepo.app.build_services import join_readiness
 from mediarepo.app.repository import Repository, open_repository
-from mediarepo.config.listening import Address
+from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.services.audit import AuditTrail
 from mediarepo.services.fleet import FleetReports

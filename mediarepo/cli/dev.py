@@ -14,7 +14,7 @@ import typer
 
 from mediarepo.app.server import serving_repository
 from mediarepo.cli.runner import stop_signal
-from mediarepo.config.listening import Address
+from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.services import EmbeddedServices

@@ -1,9 +1,44 @@
 """What every configuration section has in common: misspelt keys are fatal, values never change."""
 
-from pydantic import BaseModel, ConfigDict
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
 
 class Section(BaseModel):
     """A part of the configuration file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def read_secret(value: object) -> object:
+    """Turn `{file: PATH}` or `{env: NAME}` into the secret it points to; leave plain values alone.
+
+    A trailing line end of the file is not part of the secret.
+    """
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"file"}:
+        return _from_file(Path(str(value["file"])))
+    if set(value) == {"env"}:
+        return _from_environment(str(value["env"]))
+    raise ValueError("a secret is a text, {file: PATH} or {env: NAME}")
+
+
+def _from_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as exc:
+        raise ValueError(f"the secret's file {path} cannot be read: {exc.strerror}") from exc
+
+
+def _from_environment(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise ValueError(f"the secret's environment variable {name} is not set") from None
+
+
+Secret = Annotated[SecretStr, BeforeValidator(read_secret)]

@@ -1,6 +1,8 @@
 """How other servers' requests are answered."""
 
-from pydantic import Field
+import ipaddress
+
+from pydantic import Field, field_validator
 
 from mediarepo.config.base import Section
 
@@ -18,3 +20,67 @@ class FederationConfig(Section):
     """Send other servers to the S3 server for downloads; those that know no redirects fail then."""
     redirect_lifetime_ms: int = Field(default=60_000, ge=5_000, le=3_600_000)
     """How long such an address is good, in ms."""
+
+
+MIB = 1024 * 1024
+
+
+class RemoteMediaConfig(Section):
+    """Limits of what is fetched from other servers."""
+
+    max_bytes: int = Field(default=100 * MIB, ge=0)
+    """Largest media of another server that is fetched, in bytes."""
+    deny_server_names: list[str] = []
+    """Servers whose media are never served, kept ones neither; * stands for any characters, as in "*.spam.example"."""
+    connect_timeout_ms: int = Field(default=10_000, ge=100)
+    """How long opening a connection to another server may take, in ms."""
+    answer_timeout_ms: int = Field(default=20_000, ge=100)
+    """How long it may take to begin its answer, in ms, besides what it may wait for content that is to follow."""
+    idle_timeout_ms: int = Field(default=30_000, ge=100)
+    """How long it may pause within its answer, in ms."""
+    total_timeout_ms: int = Field(default=600_000, ge=1_000)
+    """How long one fetch may take as a whole, in ms."""
+    min_bytes_per_s: int = Field(default=1024, ge=0)
+    """The slowest pace that a fetch may keep after its first half minute, on average."""
+    max_fetches: int = Field(default=100, ge=1)
+    """Fetches at a time, a process; further ones wait."""
+    max_fetches_per_server: int = Field(default=8, ge=1)
+    """Fetches from one server at a time, a process."""
+    max_waiting: int = Field(default=1_000, ge=1)
+    """How many requests may wait for fetches before further ones are refused with 429."""
+    tee_memory_bytes: int = Field(default=64 * MIB, ge=0)
+    """Memory for passing bytes on to clients while they are being stored, in bytes; 0: only once they are stored."""
+    lease_ms: int = Field(default=10_000, ge=300)
+    """How long after a crash in the middle of a fetch another process takes over, in ms."""
+    remember_not_found_ms: int = Field(default=60_000, ge=0)
+    """How long another server's "not found" is believed, in ms."""
+    remember_failure_ms: int = Field(default=5_000, ge=0)
+    """How long any other failure to fetch media is believed, in ms."""
+    backoff_ms: int = Field(default=15_000, ge=0)
+    """How long a server that twice in a row could not be reached is left alone, in ms; doubled each further time."""
+    max_backoff_ms: int = Field(default=3_600_000, ge=0)
+    """The longest time it is left alone, in ms."""
+
+
+class OutboundConfig(Section):
+    """Rules for every connection to other people's servers."""
+
+    allow_networks: list[str] = []
+    """Networks that may be connected to although they are not public, as in "10.1.0.0/16"."""
+    deny_networks: list[str] = []
+    """Networks that are never connected to, allowed or not."""
+    ca_file: str | None = None
+    """A file of certificates to trust instead of the system's, in PEM."""
+    resolve_timeout_ms: int = Field(default=10_000, ge=100)
+    """How long looking up a name may take, in ms."""
+    max_redirects: int = Field(default=5, ge=0, le=20)
+    """How many redirects of other servers are followed; of web pages it is 20, as in browsers."""
+    max_connections: int = Field(default=200, ge=1)
+    """Connections at a time, a process."""
+
+    @field_validator("allow_networks", "deny_networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            ipaddress.ip_network(text)
+        return value

@@ -5,8 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from mediarepo.config.base import Section
-from mediarepo.config.secrets import Secret
+from mediarepo.config.base import Secret, Section
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.mxc import parse_server_name
 from mediarepo.model.user_id import parse_user_id

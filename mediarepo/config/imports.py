@@ -4,8 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from mediarepo.config.base import Section
-from mediarepo.config.secrets import Secret
+from mediarepo.config.base import Secret, Section
 from mediarepo.model.import_items import ObjectMode, RemoteChoice
 
 

@@ -4,26 +4,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from mediarepo.config.administration import AdminConfig
+from mediarepo.config.admin import AdminConfig, QuarantineConfig
 from mediarepo.config.base import Section
-from mediarepo.config.database import DatabaseConfig
-from mediarepo.config.federation import FederationConfig
+from mediarepo.config.cleanup import AccessConfig, RetentionConfig, SweepConfig
+from mediarepo.config.federation import FederationConfig, OutboundConfig, RemoteMediaConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.config.imports import ImportConfig
-from mediarepo.config.listening import ListenConfig
-from mediarepo.config.logs import LogConfig
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.limits import QuotasConfig, RateLimitsConfig
+from mediarepo.config.media import MAX_PARTS, ThumbnailsConfig, UploadsConfig
 from mediarepo.config.previews import PreviewsConfig
-from mediarepo.config.quarantine import QuarantineConfig
-from mediarepo.config.quotas import QuotasConfig
-from mediarepo.config.rate_limits import RateLimitsConfig
-from mediarepo.config.remote_media import RemoteMediaConfig
-from mediarepo.config.retention import RetentionConfig
-from mediarepo.config.sandbox import SandboxConfig
-from mediarepo.config.stores import StoreConfig
-from mediarepo.config.sweeps import AccessConfig, SweepConfig
-from mediarepo.config.thumbnails import ThumbnailsConfig
-from mediarepo.config.uploads import MAX_PARTS, UploadsConfig
+from mediarepo.config.server import ListenConfig, LogConfig, SandboxConfig
+from mediarepo.config.storage import DatabaseConfig, StoreConfig
 from mediarepo.model.media import StoreClass
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.errors import DatabaseUnavailableError
 from mediarepo.db.readers import BareConnection, Readers
 from mediarepo.db.schema import check_compatible

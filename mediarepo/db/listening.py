@@ -11,7 +11,7 @@ from typing import Self
 import asyncpg
 import structlog
 
-from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.connections import connect_arguments
 from mediarepo.db.readers import BareConnection
 

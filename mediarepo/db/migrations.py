@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.connections import connect_arguments
 from mediarepo.db.readers import BareConnection
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.exporters.errors import ExportError
 from mediarepo.exporters.places import FoundBytes
 from mediarepo.importers.reading.objects import BucketAddress

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.config.remote_media import RemoteMediaConfig
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.contents import RemoteContent
 from mediarepo.federation.fetch_failures import failure_of, translated

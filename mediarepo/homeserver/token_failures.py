@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mediarepo.config.rate_limits import Rate
+from mediarepo.config.limits import Rate
 from mediarepo.errors import LimitExceededError
 
 _MAX_NETWORKS = 100_000

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.memory import Source
 from mediarepo.images.processes import Measured, Worker
 from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailSpec

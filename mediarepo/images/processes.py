@@ -7,7 +7,7 @@ from typing import Any, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import PictureFormat
 from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec

@@ -9,7 +9,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.federation import OutboundConfig
 from mediarepo.model.admission import Admission
 from mediarepo.outbound.addresses import AddressRules
 from mediarepo.outbound.answers import Answer

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol, Self
 
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.federation import OutboundConfig
 from mediarepo.model.admission import Admission
 from mediarepo.outbound.addresses import AddressRules
 from mediarepo.outbound.cookies import CookieJar

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from mediarepo.config.sandbox import SandboxEnforcement
+from mediarepo.config.server import SandboxEnforcement
 from mediarepo.errors import UnavailableError
 from mediarepo.sandbox.child import MESSAGE_BYTES
 from mediarepo.sandbox.confinement import Confinement

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from mediarepo.config.sweeps import AccessConfig
+from mediarepo.config.cleanup import AccessConfig
 from mediarepo.db.access import AccessTable
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc

@@ -3,7 +3,7 @@
 import hmac
 from dataclasses import dataclass, field
 
-from mediarepo.config.administration import AdminConfig
+from mediarepo.config.admin import AdminConfig
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import ForbiddenError
 from mediarepo.homeserver.admins import HomeserverAdmins

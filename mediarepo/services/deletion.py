@@ -5,7 +5,7 @@ from functools import partial
 
 import structlog
 
-from mediarepo.config.administration import AdminConfig
+from mediarepo.config.admin import AdminConfig
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.marks import MarkTable
 from mediarepo.db.trash import TrashTable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.config.remote_media import RemoteMediaConfig
+from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.db.remote import RemoteTable
 from mediarepo.errors import BadRequestError, NotFoundError, TooLargeError, TooSlowError
 from mediarepo.federation.contents import Fetcher, RemoteContent

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.errors import LimitExceededError, TooSlowError
 
 _SMALL_BYTES = 1024 * 1024

@@ -3,7 +3,7 @@
 import hashlib
 import mmap
 
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.errors import BadRequestError, TooLargeError
 from mediarepo.services.bodies import Body
 from mediarepo.services.memory import Account

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.db.pending import PendingTable
 from mediarepo.errors import CannotOverwriteMediaError, ForbiddenError, NotFoundError
 from mediarepo.model.failed_items import Queue

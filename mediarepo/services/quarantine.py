@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.config.quarantine import QuarantineConfig
+from mediarepo.config.admin import QuarantineConfig
 from mediarepo.db.marks import MarkTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.records import RecordTable

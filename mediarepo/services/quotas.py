@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from mediarepo.config.quotas import QuotaRule, QuotasConfig
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.limits import QuotaRule, QuotasConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.db.quotas import QuotaTable
 from mediarepo.errors import MatrixError, QuotaExceededError
 from mediarepo.model.quotas import QuotaLimits, Reservation

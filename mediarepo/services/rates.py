@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mediarepo.config.rate_limits import Rate, RateLimitsConfig, ServerRates, UserRates
+from mediarepo.config.limits import Rate, RateLimitsConfig, ServerRates, UserRates
 from mediarepo.db.rates import Poured, RateTable
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.failed_items import item_key

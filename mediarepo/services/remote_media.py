@@ -13,7 +13,7 @@ from typing import Self
 
 import structlog
 
-from mediarepo.config.remote_media import RemoteMediaConfig
+from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.db.errors import LeaseLostError
 from mediarepo.db.remote import PastFailure, RemoteTable
 from mediarepo.errors import MatrixError, NotFoundError, RemoteUnavailableError

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mediarepo.config.sweeps import SweepConfig
+from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.media import MediaTable
 from mediarepo.db.sweeping import Sweeping
 from mediarepo.model.drift import Drift, DriftKind

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.config.retention import RetentionConfig, RetentionPolicy
+from mediarepo.config.cleanup import RetentionConfig, RetentionPolicy
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.retention import RetentionTable
 from mediarepo.db.retention_plans import RetentionPlans

@@ -6,7 +6,7 @@ from functools import partial
 
 import structlog
 
-from mediarepo.config.sweeps import SweepConfig
+from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.sweeping import Intents, Sweeping
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import KnownObject

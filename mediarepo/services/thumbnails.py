@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.media import MediaAndThumbnail, MediaTable
 from mediarepo.db.thumbnails import ThumbnailTable

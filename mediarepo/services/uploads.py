@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.db.publishing import Publishing
 from mediarepo.errors import TooLargeError
 from mediarepo.model.keys import new_object_key

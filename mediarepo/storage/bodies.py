@@ -9,7 +9,7 @@ from urllib.parse import quote
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
-from mediarepo.config.stores import Checksum
+from mediarepo.config.storage import Checksum
 
 _SLICE_BYTES = 256 * 1024
 _PLAIN = "/:@!$'()*+,;=-_.~"

@@ -14,7 +14,7 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.copying import CopySource
 from mediarepo.storage.credentials import CredentialSource

@@ -5,7 +5,7 @@ from typing import Protocol
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
 from mediarepo.storage.signing import Credentials
 

@@ -8,7 +8,7 @@ from typing import Self
 
 import structlog
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.model.task_group import task_group
 from mediarepo.storage.bodies import encode_metadata, metadata_headers

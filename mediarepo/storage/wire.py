@@ -9,7 +9,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from mediarepo.config.stores import Checksum, StoreConfig
+from mediarepo.config.storage import Checksum, StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.outbound.trust import tls_context
 from mediarepo.storage.bodies import Chunks, checksum_header, md5_header

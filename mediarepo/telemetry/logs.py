@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-from mediarepo.config.logs import LogConfig, LogFormat
+from mediarepo.config.server import LogConfig, LogFormat
 
 
 def set_up_logs(config: LogConfig) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from mediarepo.config.listening import ListenConfig
+from mediarepo.config.server import ListenConfig
 
 _HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([^:\[\]]+):[0-9]{1,5}|([^\[\]]+)")
 """An address with or without a port: an IPv6 address with one stands in brackets (RFC 7239 section 6)."""

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from mediarepo.config.listening import Address, ListenConfig, parse_address
+from mediarepo.config.server import Address, ListenConfig, parse_address
 from mediarepo.errors import BadRequestError
 from mediarepo.web.errors import ListenError
 from mediarepo.web.keys import IN_FLIGHT

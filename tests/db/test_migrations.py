@@ -3,7 +3,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from mediarepo.config.database import DatabaseConfig
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.connections import Database
 from mediarepo.db.errors import SchemaIncompatibleError
 from mediarepo.db.migrations import downgrade, head_revision, migrations_folder, upgrade

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mediarepo.config.database import DatabaseConfig
 from mediarepo.config.settings import StoreFor
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.connections import Connection, Database
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.db.migrations import downgrade, upgrade

@@ -23,7 +23,7 @@ import yaml
 from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.config.settings import Settings
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.storage.store import Store

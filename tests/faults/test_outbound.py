@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.federation import OutboundConfig
 from mediarepo.outbound.client import Answer, Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.resolving import SystemLookup

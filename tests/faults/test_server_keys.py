@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mediarepo.config.database import DatabaseConfig
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.federation import OutboundConfig
+from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.connections import Database
 from mediarepo.db.migrations import upgrade
 from mediarepo.db.server_keys import ServerKeyTable

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.federation import OutboundConfig
 from mediarepo.outbound.cookies import CookieJar
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.web_client import WebClient

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.importers.reading.objects import BucketAddress

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageStat
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES, HEAD_BYTES, sniff
 from mediarepo.images.memory import SourceBudget

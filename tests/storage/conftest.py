@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.storage.retrying import Retrying
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3

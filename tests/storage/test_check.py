@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3, hang_up, reply, stay_silent

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import MetadataRetrievalError
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.storage.credentials import EnvironmentCredentials
 from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
 from mediarepo.storage.store import Store

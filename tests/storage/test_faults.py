@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage import objects
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError

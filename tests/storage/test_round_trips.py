@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.model.spans import Span
 from mediarepo.storage.errors import ObjectMissingError, StorageError
 from mediarepo.storage.store import ListedMultipart, Store

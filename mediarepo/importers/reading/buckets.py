@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.importers.errors import (
     BytesVanishedError,
     ListingRefusedError,

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.errors import BadRequestError, TooLargeError
 from mediarepo.importers.errors import BytesVanishedError

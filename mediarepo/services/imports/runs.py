@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import structlog
 
-from mediarepo.config.uploads import UploadsConfig
+from mediarepo.config.media import UploadsConfig
 from mediarepo.db.deleting import Deleting
 from mediarepo.db.import_commits import ImportCommits
 from mediarepo.db.import_ledger import ImportLedger

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mediarepo.config.settings import StoreFor
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.model.import_items import ItemMode, ObjectMode
 from mediarepo.model.keys import MARKER_NAME, parse_key_ts

@@ -7,7 +7,7 @@ from time import time
 
 import pytest
 
-from mediarepo.config.outbound import OutboundConfig
+from mediarepo.config.federation import OutboundConfig
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Discovery
 from mediarepo.federation.srv import SrvRecord, in_order

@@ -1,6 +1,6 @@
 import pytest
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.opening import Limits
 
 

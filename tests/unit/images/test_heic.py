@@ -6,7 +6,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import Rendered, WorkerPool

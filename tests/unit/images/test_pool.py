@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.errors import LimitExceededError
 from mediarepo.images.errors import PictureError
 from mediarepo.images.memory import SourceBudget

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 from PIL import Image, ImageCms
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
 from mediarepo.images.opening import Limits
 from mediarepo.images.rendering import Made, render

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.jpeg import read_jpeg
 from mediarepo.images.memory import SourceBudget

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from mediarepo.config.sandbox import SandboxEnforcement
-from mediarepo.config.thumbnails import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig
+from mediarepo.config.server import SandboxEnforcement
 from mediarepo.errors import UnavailableError
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.memory import SourceBudget

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from mediarepo.config.uploads import MIB, UploadsConfig
+from mediarepo.config.media import MIB, UploadsConfig
 from mediarepo.errors import LimitExceededError, TooSlowError
 from mediarepo.services.memory import Account, MemoryBudget
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.config.stores import Checksum
+from mediarepo.config.storage import Checksum
 from mediarepo.storage.bodies import Chunks, checksum_header, encode_metadata, md5_header, metadata_headers
 
 

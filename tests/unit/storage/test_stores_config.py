@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mediarepo.config.stores import StoreConfig
+from mediarepo.config.storage import StoreConfig
 
 MINIMAL = {"endpoint_url": "http://127.0.0.1:3900", "region": "garage", "bucket": "media"}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from mediarepo.config.logs import LogConfig, LogFormat
+from mediarepo.config.server import LogConfig, LogFormat
 from mediarepo.telemetry.logs import set_up_logs
 
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from mediarepo.config.listening import ListenConfig
+from mediarepo.config.server import ListenConfig
 from mediarepo.web.proxies import TrustedProxies, origin_form
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from mediarepo.config.retention import RetentionPolicy
+from mediarepo.config.cleanup import RetentionPolicy
 from mediarepo.errors import ForbiddenError, InvalidParamError, NotFoundError
 from mediarepo.model.media import StoreClass
 from mediarepo.model.retention import StoredPlan

@@ -1,7 +1,8 @@
-"""Where the server listens, and whose forwarded headers it believes."""
+"""How strictly the processes that read untrusted bytes are confined."""
 
 import ipaddress
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import Field, field_validator
 
@@ -76,3 +77,46 @@ class ListenConfig(Section):
             if text != "unix":
                 ipaddress.ip_network(text)
         return value
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least important events that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogConfig(Section):
+    """What is logged."""
+
+    level: LogLevel = LogLevel.INFO
+    """debug, info, warning or error."""
+    format: LogFormat = LogFormat.TEXT
+    """text (for people) or json (one object a line)."""
+    access: bool = False
+    """Log each request; failures of ours (5xx) are logged anyway."""
+
+
+class SandboxEnforcement(StrEnum):
+    """What must stand before a process may read untrusted bytes."""
+
+    STRICT = "strict"
+    AVAILABLE = "available"
+    PERMISSIVE = "permissive"
+
+
+class SandboxConfig(Section):
+    """How strictly the processes that read pictures and web pages are confined."""
+
+    enforcement: SandboxEnforcement = SandboxEnforcement.AVAILABLE
+    """strict: no thumbnails or previews without seccomp and Landlock; available: none without what this kernel has;
+    permissive: always."""
