@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.connections import Database
+from mediarepo.db.database import Database
 from mediarepo.db.migrations import upgrade
 from mediarepo.db.retention import RetentionTable
 from mediarepo.db.usage import UsageTable

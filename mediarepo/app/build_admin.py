@@ -5,19 +5,15 @@ from dataclasses import dataclass
 from mediarepo.app.build_services import join_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.job_runs import JobRuns
+from mediarepo.db.deletion import Deleting
 from mediarepo.db.leases import Leases
 from mediarepo.db.marks import MarkTable
+from mediarepo.db.media_admin import RecordTable, SearchTable
 from mediarepo.db.quarantine import QuarantineTable
-from mediarepo.db.records import RecordTable
-from mediarepo.db.retention import RetentionTable
-from mediarepo.db.retention_plans import RetentionPlans
-from mediarepo.db.searching import SearchTable
-from mediarepo.db.statistics import StatisticsTable
-from mediarepo.db.tasks import TaskTable
+from mediarepo.db.retention import RetentionPlans, RetentionTable
+from mediarepo.db.tasks import JobRuns, TaskTable
 from mediarepo.db.trash import TrashTable
-from mediarepo.db.usage import UsageTable
+from mediarepo.db.usage import StatisticsTable, UsageTable
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.homeserver.avatars import Avatars
 from mediarepo.homeserver.calls import HomeserverCalls

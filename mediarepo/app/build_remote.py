@@ -11,7 +11,7 @@ from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms
 from mediarepo.config.settings import Settings
 from mediarepo.db.leases import Leases
 from mediarepo.db.previews import PreviewTable
-from mediarepo.db.server_keys import ServerKeyTable
+from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Discovery
 from mediarepo.federation.key_files import read_keys

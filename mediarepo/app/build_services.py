@@ -4,20 +4,15 @@ from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.media import ThumbnailsConfig, UploadsConfig
-from mediarepo.db.access import AccessTable
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.hashing import HashingTable
-from mediarepo.db.healing import Healing
-from mediarepo.db.inventory import Inventory
+from mediarepo.db.deletion import Deleting, Outbox
 from mediarepo.db.leases import Leases
-from mediarepo.db.media import MediaTable
-from mediarepo.db.outbox import Outbox
-from mediarepo.db.pending import PendingTable
-from mediarepo.db.publishing import Publishing
-from mediarepo.db.quotas import QuotaTable
-from mediarepo.db.remote import RemoteTable
-from mediarepo.db.sweeping import Intents, Sweeping
-from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.db.limits import QuotaTable
+from mediarepo.db.media import AccessTable, MediaTable, ThumbnailTable
+from mediarepo.db.object_inventory import Healing, Inventory
+from mediarepo.db.publishing import PendingTable, Publishing
+from mediarepo.db.remote_media import RemoteTable
+from mediarepo.db.sweep import Intents, Sweeping
+from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.federation.contents import Fetcher
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.images.memory import SourceBudget

@@ -9,18 +9,16 @@ from pathlib import Path
 from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.imports import ImportConfig
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.exporting import ExportTable
-from mediarepo.db.hashing import HashingTable
-from mediarepo.db.healing import Healing
-from mediarepo.db.import_commits import ImportCommits
-from mediarepo.db.import_ledger import ImportLedger
-from mediarepo.db.import_runs import ImportRuns
-from mediarepo.db.import_thumbnails import ImportThumbnails
-from mediarepo.db.import_verifying import ImportedContents
+from mediarepo.db.deletion import Deleting
+from mediarepo.db.exports import ExportTable
+from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
+from mediarepo.db.import_ledger import ImportLedger, ImportRuns
+from mediarepo.db.import_verification import ImportedContents
 from mediarepo.db.leases import Leases
+from mediarepo.db.object_inventory import Healing
 from mediarepo.db.publishing import Publishing
-from mediarepo.db.sweeping import Intents, Sweeping
+from mediarepo.db.sweep import Intents, Sweeping
+from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.exporters.buckets import BucketPlace
 from mediarepo.exporters.errors import ExportError
 from mediarepo.exporters.files.archives import Archive, FolderArchive

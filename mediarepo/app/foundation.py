@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mediarepo.config.settings import Settings
-from mediarepo.db.connections import Database
+from mediarepo.db.database import Database
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy

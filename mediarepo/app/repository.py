@@ -22,8 +22,8 @@ from mediarepo.app.build_transfers import open_read_through
 from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
 from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
-from mediarepo.db.listening import Listening
-from mediarepo.db.rates import RateTable
+from mediarepo.db.limits import RateTable
+from mediarepo.db.notifications import Listening
 from mediarepo.federation.verification import Verification
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity

@@ -6,11 +6,10 @@ from typing import Any
 
 from mediarepo.app.build_admin import Administration
 from mediarepo.app.foundation import Foundation
-from mediarepo.db.backlog import BacklogTable
-from mediarepo.db.job_runs import JobRuns
 from mediarepo.db.leases import Leases
-from mediarepo.db.rates import RateTable
-from mediarepo.db.remote import RemoteTable
+from mediarepo.db.limits import RateTable
+from mediarepo.db.remote_media import RemoteTable
+from mediarepo.db.tasks import BacklogTable, JobRuns
 from mediarepo.jobs import Job
 from mediarepo.model.failed_items import Queue
 from mediarepo.services.access_times import AccessTimes

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
+from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 

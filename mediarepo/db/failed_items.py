@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from mediarepo.db.audit import write_entry
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database
+from mediarepo.db.database import NOW_MS, Database
 from mediarepo.model.failed_items import FailedItem, Queue, item_key, storable_text
 from mediarepo.model.marks import AdminAction
 

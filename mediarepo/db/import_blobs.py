@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection
+from mediarepo.db.database import NOW_MS, Connection
 from mediarepo.model.import_items import Content
 
 Place = tuple[str, str]

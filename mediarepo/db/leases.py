@@ -4,8 +4,7 @@ A row and not an advisory lock, which would pin a connection; a holder that dies
 whatever it still writes then carries a fence that no longer stands in the row.
 """
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
+from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.model.leases import Lease
 
 

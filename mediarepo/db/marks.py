@@ -9,8 +9,7 @@ servers' media by those of the homeserver whose user looks.
 from collections.abc import Sequence
 
 from mediarepo.db.audit import write_entry
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
+from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc

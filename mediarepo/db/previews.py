@@ -4,12 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database
-from mediarepo.db.deleting import let_all_go
+from mediarepo.db.database import NOW_MS, Database
+from mediarepo.db.deletion import let_all_go
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import marked
-from mediarepo.db.records import MXC
+from mediarepo.db.media_admin import MXC
 from mediarepo.model.failed_items import Queue, storable_json, storable_text
 from mediarepo.model.marks import MarkKind
 from mediarepo.model.mxc import Mxc

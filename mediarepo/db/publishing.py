@@ -4,14 +4,119 @@ The bytes exist before; here one transaction writes the rows. The loser of a rac
 winner's blob and queues its own object for deletion in that same transaction, so nothing is lost and nothing leaks.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
-from mediarepo.db.errors import StaleKeyError
-from mediarepo.db.outbox import queue_deletion
-from mediarepo.db.recording import lock_known, record
-from mediarepo.model.media import NewMedia, NewObject
+from mediarepo.db.database import NOW_MS, Connection, Database, LeaseLostError, StaleKeyError
+from mediarepo.db.deletion import let_go, queue_deletion
+from mediarepo.db.failed_items import is_due
+from mediarepo.db.leases import end_lease
+from mediarepo.db.limits import settle
+from mediarepo.db.media_admin import MXC
+from mediarepo.errors import LimitExceededError
+from mediarepo.model.failed_items import Queue
+from mediarepo.model.media import MediaState, NewMedia, NewObject, PendingMedia
+from mediarepo.model.mxc import Mxc
+
+NOTIFY = "SELECT pg_notify('mediarepo_' || md5(current_schema()), $1)"
+"""Tells every process, once the transaction is committed, that something about these media (an mxc://) changed."""
+
+
+async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
+    """Write the row of new, of announced or of remote media; LeaseLostError when the right to it has passed on."""
+    if media.lease is not None and not await end_lease(connection, media.lease):
+        raise LeaseLostError("the upload took too long and was given up; try again", retry_after_s=1)
+    if media.remote:
+        await _record_remote(connection, media, blob_id)
+    elif media.lease is not None:
+        await _fill_pending(connection, media, blob_id)
+    else:
+        await _insert(connection, media, blob_id)
+    if media.reservation is not None:
+        await settle(connection, media.reservation, blob_id)
+    if media.remote or media.lease is not None:
+        await connection.execute(NOTIFY, str(media.mxc))
+
+
+async def lock_known(connection: Connection, media: NewMedia) -> None:
+    """Lock the row of remote media that may be known already, before any blob is locked for them."""
+    if media.remote:
+        await connection.execute(
+            "SELECT FROM media WHERE server_name = $1 AND media_id = $2 FOR UPDATE",
+            media.mxc.server_name,
+            media.mxc.media_id,
+        )
+
+
+async def _insert(connection: Connection, media: NewMedia, blob_id: int) -> None:
+    await connection.execute(
+        f"""INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by,
+                authenticated, created_ts, preview_expires_ts)
+            VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, coalesce($9, {NOW_MS}), $10)""",  # noqa: S608 - static text
+        media.mxc.server_name,
+        media.mxc.media_id,
+        media.remote,
+        blob_id,
+        media.content_type,
+        media.upload_name,
+        media.uploaded_by,
+        media.authenticated,
+        media.created_ts,
+        media.preview_expires_ts,
+    )
+
+
+async def _fill_pending(connection: Connection, media: NewMedia, blob_id: int) -> None:
+    tag = await connection.execute(
+        f"""UPDATE media SET state = 'ready', expires_ts = NULL, blob_id = $3, content_type = $4, upload_name = $5,
+                authenticated = $6, created_ts = {NOW_MS}
+            WHERE server_name = $1 AND media_id = $2 AND state = 'pending'""",  # noqa: S608 - static text
+        media.mxc.server_name,
+        media.mxc.media_id,
+        blob_id,
+        media.content_type,
+        media.upload_name,
+        media.authenticated,
+    )
+    if tag != "UPDATE 1":
+        raise LeaseLostError("the media id has expired or been filled meanwhile", retry_after_s=1)
+
+
+async def _record_remote(connection: Connection, media: NewMedia, blob_id: int) -> None:
+    """Insert remote media, or give those that went missing their content back.
+
+    Other bytes than before are another revision, so that no client joins stretches of the two.
+    """
+    before = await connection.fetchrow(
+        """SELECT m.blob_id, b.sha256, m.state = 'missing' OR b.missing_ts IS NOT NULL AS lost
+           FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
+           WHERE m.server_name = $1 AND m.media_id = $2 FOR UPDATE OF m""",
+        media.mxc.server_name,
+        media.mxc.media_id,
+    )
+    if before is None:
+        await _insert(connection, media, blob_id)
+        return
+    if before["lost"]:
+        await _give_back(connection, media, blob_id, before["sha256"])
+    unused_id = before["blob_id"] if before["lost"] else blob_id
+    if unused_id is not None and blob_id != before["blob_id"]:
+        await let_go(connection, unused_id)
+
+
+async def _give_back(connection: Connection, media: NewMedia, blob_id: int, sha256_before: bytes | None) -> None:
+    await connection.execute(
+        """UPDATE media SET state = 'ready', blob_id = $3, content_type = $4, upload_name = $5, revision = revision
+               + (SELECT CASE WHEN sha256 IS DISTINCT FROM $6 THEN 1 ELSE 0 END FROM blob WHERE blob_id = $3)
+           WHERE server_name = $1 AND media_id = $2""",
+        media.mxc.server_name,
+        media.mxc.media_id,
+        blob_id,
+        media.content_type,
+        media.upload_name,
+        sha256_before,
+    )
+
 
 _ATTEMPTS = 10
 
@@ -104,3 +209,80 @@ async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_
         parent_blob_id,
     )
     return blob_id
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What is known of a media id: who announced it, and whether content may still follow."""
+
+    state: MediaState
+    uploaded_by: str | None
+    expired: bool
+
+
+class PendingTable:
+    """Announces media ids, within what one user may have open at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, mxc: Mxc, uploaded_by: str, *, lifetime_ms: int, limit: int | None) -> PendingMedia:
+        """Announce a media id; LimitExceededError says when the next one of the user's open ones runs out."""
+        async with self._database.transaction() as connection:
+            if limit is not None:
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", uploaded_by)
+                waiting = await connection.fetchrow(
+                    f"""SELECT count(*) AS count, min(expires_ts) - {NOW_MS} AS next_ms FROM media
+                        WHERE uploaded_by = $1 AND state = 'pending' AND expires_ts >= {NOW_MS}""",  # noqa: S608 - static text
+                    uploaded_by,
+                )
+                if waiting is not None and waiting["count"] >= limit:
+                    retry_after_s = max(1, -(-(waiting["next_ms"] or 0) // 1000))
+                    raise LimitExceededError("too many uploads are pending already", retry_after_s=retry_after_s)
+            expires_ts = await connection.fetchval(
+                f"""INSERT INTO media
+                        (server_name, media_id, state, remote, content_type, uploaded_by, created_ts, expires_ts,
+                        authenticated)
+                    VALUES ($1, $2, 'pending', false, '', $3, {NOW_MS}, {NOW_MS} + $4::bigint, true)
+                    RETURNING expires_ts""",  # noqa: S608 - static text
+                mxc.server_name,
+                mxc.media_id,
+                uploaded_by,
+                lifetime_ms,
+            )
+        return PendingMedia(mxc, expires_ts)
+
+    async def get(self, mxc: Mxc) -> Announced | None:
+        """Read what is known of a media id."""
+        row = await self._database.get(
+            f"""SELECT state, uploaded_by, coalesce(expires_ts < {NOW_MS}, false) AS expired FROM media
+                WHERE server_name = $1 AND media_id = $2 AND NOT remote""",  # noqa: S608 - static text
+            mxc.server_name,
+            mxc.media_id,
+        )
+        return None if row is None else Announced(MediaState(row["state"]), row["uploaded_by"], row["expired"])
+
+    async def expired(self, age_ms: int, limit: int) -> list[Mxc]:
+        """Name ids that ran out at least so long ago without content, what was set aside left out."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT m.server_name, m.media_id FROM media m
+                    WHERE m.state = 'pending' AND m.expires_ts < {NOW_MS} - $1::bigint
+                        AND {is_due(Queue.PENDING_MEDIA, MXC)}
+                    ORDER BY m.expires_ts LIMIT $2""",  # noqa: S608 - static text
+                age_ms,
+                limit,
+            )
+        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+
+    async def forget_expired(self, mxcs: Sequence[Mxc], age_ms: int) -> int:
+        """Remove ids that ran out at least so long ago without content; returns how many."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                f"""DELETE FROM media WHERE state = 'pending' AND expires_ts < {NOW_MS} - $1::bigint
+                        AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",  # noqa: S608 - static text
+                age_ms,
+                [mxc.server_name for mxc in mxcs],
+                [mxc.media_id for mxc in mxcs],
+            )
+        return int(tag.rpartition(" ")[2])

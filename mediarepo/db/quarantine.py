@@ -9,8 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write_entry
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
+from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.marks import SET_ABOVE, columns, hidden, set_mark
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome

@@ -3,16 +3,18 @@
 Whatever is held, pinned, protected or quarantined is no candidate, and is judged once more when it is removed.
 """
 
+import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 
 from mediarepo.db.audit import write_entry
-from mediarepo.db.connections import Database, Row
-from mediarepo.db.deleting import let_all_go
+from mediarepo.db.database import NOW_MS, Database, Row
+from mediarepo.db.deletion import let_all_go
 from mediarepo.db.marks import hidden, marked
-from mediarepo.db.records import FROM
+from mediarepo.db.media_admin import FROM
 from mediarepo.model.marks import AdminAction, MarkKind
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.retention import Candidate, RetentionLimits
+from mediarepo.model.retention import Candidate, RetentionLimits, RetentionPlan, StoredPlan
 
 _PAGE = 5_000
 _USED = "coalesce(a.last_access_ts, m.created_ts)"
@@ -124,4 +126,75 @@ def _pack(row: Row) -> Candidate:
         size_bytes=size_bytes,
         freed_bytes=size_bytes,
         references=0,
+    )
+
+
+_PLAN_COLUMNS = "policy, fingerprint, plan, planned_ts, armed_ts, armed_by"
+
+
+class RetentionPlans:
+    """Keeps one plan for each policy."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, policy: str, fingerprint: str, plan: RetentionPlan) -> None:
+        """Keep a plan; a policy that reads otherwise than when it was armed is armed no longer."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""INSERT INTO retention_plan (policy, fingerprint, plan, planned_ts) VALUES ($1, $2, $3, {NOW_MS})
+                    ON CONFLICT (policy) DO UPDATE SET plan = EXCLUDED.plan, planned_ts = EXCLUDED.planned_ts,
+                        fingerprint = EXCLUDED.fingerprint,
+                        armed_ts = CASE WHEN retention_plan.fingerprint = EXCLUDED.fingerprint
+                            THEN retention_plan.armed_ts END,
+                        armed_by = CASE WHEN retention_plan.fingerprint = EXCLUDED.fingerprint
+                            THEN retention_plan.armed_by END""",  # noqa: S608 - static text
+                policy,
+                fingerprint,
+                json.dumps(asdict(plan)),
+            )
+
+    async def arm(self, policy: str, fingerprint: str, *, armed: bool, plan_age_ms: int, act: AdminAction) -> bool:
+        """Arm a policy, or disarm it; False when there is no plan of it as it reads, or only an old one."""
+        async with self._database.transaction() as connection:
+            tag = await connection.execute(
+                f"""UPDATE retention_plan SET armed_by = $3, armed_ts = CASE WHEN $3::text IS NOT NULL THEN {NOW_MS} END
+                    WHERE policy = $1
+                        AND ($3::text IS NULL OR fingerprint = $2 AND planned_ts >= {NOW_MS} - $4::bigint)""",  # noqa: S608 - static text
+                policy,
+                fingerprint,
+                act.by if armed else None,
+                plan_age_ms,
+            )
+            if tag == "UPDATE 1" or not armed:
+                await write_entry(connection, act, policy, 0 if armed else int(tag == "UPDATE 1"))
+        return bool(tag == "UPDATE 1")
+
+    async def is_planned(self, policy: str, fingerprint: str, plan_age_ms: int) -> bool:
+        """Say whether there is a plan of the policy as it reads, and not an old one."""
+        async with self._database.connection() as connection:
+            found = await connection.fetchval(
+                f"""SELECT EXISTS (SELECT FROM retention_plan
+                    WHERE policy = $1 AND fingerprint = $2 AND planned_ts >= {NOW_MS} - $3::bigint)""",  # noqa: S608 - static text
+                policy,
+                fingerprint,
+                plan_age_ms,
+            )
+        return bool(found)
+
+    async def read(self) -> dict[str, StoredPlan]:
+        """Read all, by their policies' names."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(f"SELECT {_PLAN_COLUMNS} FROM retention_plan")  # noqa: S608 - static text
+        return {row["policy"]: _stored(row) for row in rows}
+
+
+def _stored(row: Row) -> StoredPlan:
+    return StoredPlan(
+        policy=row["policy"],
+        fingerprint=row["fingerprint"],
+        plan=RetentionPlan(**json.loads(row["plan"])),
+        planned_ts=row["planned_ts"],
+        armed_ts=row["armed_ts"],
+        armed_by=row["armed_by"],
     )

@@ -4,14 +4,12 @@ import json
 from typing import Any
 
 from mediarepo.db.audit import write_entry
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database, Row
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.database import NOW_MS, Database, LeaseLostError, Row
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue, storable_json, storable_text
 from mediarepo.model.leases import Lease
 from mediarepo.model.marks import AdminAction
-from mediarepo.model.tasks import Task, TaskState
+from mediarepo.model.tasks import JobRun, Task, TaskState
 
 _COLUMNS = """task_id, kind, arguments, state, created_by, homeserver, created_ts, started_ts, finished_ts, attempts,
     cancelling, progress, result, error"""
@@ -146,3 +144,68 @@ def _task(row: Row) -> Task:
         progress=json.loads(row["progress"]),
         result=None if row["result"] is None else json.loads(row["result"]),
     )
+
+
+class JobRuns:
+    """One row for each regular job of the fleet."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, name: str, least_gap_ms: int) -> bool:
+        """Note that a job begins; False when it began less than `least_gap_ms` ago, here or elsewhere."""
+        async with self._database.connection() as connection:
+            tag = await connection.execute(
+                f"""INSERT INTO job_run (name, started_ts) VALUES ($1, {NOW_MS})
+                    ON CONFLICT (name) DO UPDATE SET started_ts = EXCLUDED.started_ts, finished_ts = NULL, error = NULL
+                        WHERE job_run.started_ts <= {NOW_MS} - $2::bigint OR job_run.finished_ts IS NULL""",  # noqa: S608 - static text
+                name,
+                least_gap_ms,
+            )
+        return bool(tag == "INSERT 0 1")
+
+    async def finish(self, name: str, *, error: str | None, result: dict[str, Any] | None) -> None:
+        """Note that a job has ended, and how; one without a result keeps the last."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"""UPDATE job_run SET finished_ts = {NOW_MS}, error = $2, result = coalesce($3::jsonb, result)
+                    WHERE name = $1""",  # noqa: S608 - static text
+                name,
+                None if error is None else storable_text(error),
+                None if result is None else storable_json(result),
+            )
+
+    async def read(self) -> list[JobRun]:
+        """Read all of them."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT name, started_ts, finished_ts, error, result FROM job_run ORDER BY name"
+            )
+        return [_run(row) for row in rows]
+
+
+def _run(row: Row) -> JobRun:
+    result = row["result"]
+    return JobRun(
+        row["name"], row["started_ts"], row["finished_ts"], row["error"], None if result is None else json.loads(result)
+    )
+
+
+_QUERY = """SELECT
+    (SELECT count(*) FROM object_deletion) AS deletions,
+    (SELECT count(*) FROM media WHERE state = 'trashed') AS trash,
+    (SELECT count(*) FROM task WHERE state IN ('queued', 'running')) AS tasks,
+    (SELECT count(*) FROM (SELECT FROM media_usage_delta LIMIT 1000000) deltas) AS usage,
+    (SELECT count(*) FROM multipart_intent) AS multipart_uploads"""
+
+
+class BacklogTable:
+    """Counts what waits."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def count(self) -> dict[str, int]:
+        """Count what waits, by kind."""
+        row = await self._database.get(_QUERY)
+        return {} if row is None else {name: int(value) for name, value in row.items()}

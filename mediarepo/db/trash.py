@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from mediarepo.db.audit import mxc_entries, write_entries, write_entry
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
-from mediarepo.db.deleting import let_all_go
+from mediarepo.db.database import NOW_MS, Connection, Database
+from mediarepo.db.deletion import let_all_go
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import columns, hidden, marked
-from mediarepo.db.records import FROM, MXC
+from mediarepo.db.media_admin import FROM, MXC
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import AdminAction, MarkKind, Outcome

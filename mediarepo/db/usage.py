@@ -7,9 +7,10 @@ The sum of both tables is right at any moment.
 from collections.abc import Sequence
 from typing import Literal
 
-from mediarepo.db.connections import Database
+from mediarepo.db.database import Database
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue
+from mediarepo.model.records import UserOrder, UserUsage
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageFilter
 
 _MEDIA = "class, server_name, user_id, content_type, month"
@@ -101,3 +102,52 @@ class UsageTable:
         """Remove counters that have come down to nothing."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM media_usage WHERE media_count = 0 AND size_bytes = 0")
+
+
+_ORDERS = {
+    UserOrder.USER_ID: "user_id",
+    UserOrder.DISPLAYNAME: "user_id",
+    UserOrder.MEDIA_LENGTH: "media_length",
+    UserOrder.MEDIA_COUNT: "media_count",
+}
+
+
+class StatisticsTable:
+    """Adds up uploads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_users(
+        self,
+        server_name: str,
+        *,
+        order: UserOrder,
+        backwards: bool,
+        start: int,
+        limit: int,
+        from_ts: int,
+        until_ts: int | None,
+        search_term: str | None,
+    ) -> tuple[list[UserUsage], int]:
+        """Read a stretch of the users who uploaded something in the time given, and how many they are in all."""
+        direction = "DESC" if backwards else "ASC"
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT m.uploaded_by AS user_id, count(*) AS media_count,
+                        coalesce(sum(b.size_bytes), 0)::bigint AS media_length, count(*) OVER () AS total
+                    FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
+                    WHERE m.server_name = $1 AND NOT m.remote AND m.state IN ('ready', 'missing')
+                        AND m.uploaded_by IS NOT NULL AND m.created_ts >= $2
+                        AND ($3::bigint IS NULL OR m.created_ts <= $3)
+                        AND ($4::text IS NULL OR strpos(lower(m.uploaded_by), lower($4)) > 0)
+                    GROUP BY m.uploaded_by ORDER BY {_ORDERS[order]} {direction}, m.uploaded_by LIMIT $5 OFFSET $6""",  # noqa: S608 - static text
+                server_name,
+                from_ts,
+                until_ts,
+                search_term,
+                limit,
+                start,
+            )
+        users = [UserUsage(row["user_id"], row["media_count"], row["media_length"]) for row in rows]
+        return users, rows[0]["total"] if rows else 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from mediarepo.config.cleanup import AccessConfig
-from mediarepo.db.access import AccessTable
+from mediarepo.db.media import AccessTable
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.batch_isolation import BatchIsolation

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import structlog
 
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.database import LeaseLostError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.failed_items import Queue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.federation import RemoteMediaConfig
-from mediarepo.db.remote import RemoteTable
+from mediarepo.db.remote_media import RemoteTable
 from mediarepo.errors import BadRequestError, NotFoundError, TooLargeError, TooSlowError
 from mediarepo.federation.contents import Fetcher, RemoteContent
 from mediarepo.homeserver.tenants import Tenants

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mediarepo.db.job_runs import JobRuns
+from mediarepo.db.tasks import JobRuns
 from mediarepo.model.tasks import JobRun
 from mediarepo.services.holding import Holding
 

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from mediarepo.db.inventory import Inventory
-from mediarepo.db.sweeping import Sweeping
+from mediarepo.db.object_inventory import Inventory
+from mediarepo.db.sweep import Sweeping
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
 from mediarepo.model.keys import parse_key_ts

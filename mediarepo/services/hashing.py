@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
-from mediarepo.db.hashing import HashingTable
+from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.errors import UnavailableError
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import Blob

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.db.errors import StaleKeyError
+from mediarepo.db.database import StaleKeyError
 from mediarepo.db.publishing import Publishing
-from mediarepo.db.sweeping import Intents
+from mediarepo.db.sweep import Intents
 from mediarepo.errors import MatrixError
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mediarepo.db.healing import Healing
-from mediarepo.db.sweeping import Sweeping
+from mediarepo.db.object_inventory import Healing
+from mediarepo.db.sweep import Sweeping
 from mediarepo.errors import MatrixError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.keys import MARKER_NAME

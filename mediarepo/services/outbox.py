@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.db.outbox import Outbox, QueuedDeletion
+from mediarepo.db.deletion import Outbox, QueuedDeletion
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.failed_items import Queue
 from mediarepo.services.stores import Stores

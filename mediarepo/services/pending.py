@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mediarepo.config.media import UploadsConfig
-from mediarepo.db.pending import PendingTable
+from mediarepo.db.publishing import PendingTable
 from mediarepo.errors import CannotOverwriteMediaError, ForbiddenError, NotFoundError
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.leases import Lease

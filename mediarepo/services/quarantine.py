@@ -7,8 +7,8 @@ import structlog
 
 from mediarepo.config.admin import QuarantineConfig
 from mediarepo.db.marks import MarkTable
+from mediarepo.db.media_admin import RecordTable
 from mediarepo.db.quarantine import QuarantineTable
-from mediarepo.db.records import RecordTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing

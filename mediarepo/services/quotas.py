@@ -7,7 +7,7 @@ import structlog
 
 from mediarepo.config.limits import QuotaRule, QuotasConfig
 from mediarepo.config.media import UploadsConfig
-from mediarepo.db.quotas import QuotaTable
+from mediarepo.db.limits import QuotaTable
 from mediarepo.errors import MatrixError, QuotaExceededError
 from mediarepo.model.quotas import QuotaLimits, Reservation
 from mediarepo.model.requester import Requester

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mediarepo.config.limits import Rate, RateLimitsConfig, ServerRates, UserRates
-from mediarepo.db.rates import Poured, RateTable
+from mediarepo.db.limits import Poured, RateTable
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.failed_items import item_key
 from mediarepo.model.requester import Requester

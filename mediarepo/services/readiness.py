@@ -3,8 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from mediarepo.db.connections import Database
-from mediarepo.db.errors import DatabaseUnavailableError
+from mediarepo.db.database import Database, DatabaseUnavailableError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError
 from mediarepo.services.markers import NOT_OURS

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from mediarepo.db.records import RecordTable
-from mediarepo.db.searching import SearchTable
-from mediarepo.db.statistics import StatisticsTable
+from mediarepo.db.media_admin import RecordTable, SearchTable
+from mediarepo.db.usage import StatisticsTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admins import HomeserverAdmins
 from mediarepo.model.media import MediaState

@@ -14,8 +14,8 @@ from typing import Self
 import structlog
 
 from mediarepo.config.federation import RemoteMediaConfig
-from mediarepo.db.errors import LeaseLostError
-from mediarepo.db.remote import PastFailure, RemoteTable
+from mediarepo.db.database import LeaseLostError
+from mediarepo.db.remote_media import PastFailure, RemoteTable
 from mediarepo.errors import MatrixError, NotFoundError, RemoteUnavailableError
 from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.fetching import FetchError, FetchReason

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.db.media import ThumbnailTable
 from mediarepo.errors import CannotThumbnailError, MatrixError, NotFoundError, TooLargeError, UnavailableError
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.memory import SourceBudget

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.media import MediaTable
-from mediarepo.db.sweeping import Sweeping
+from mediarepo.db.sweep import Sweeping
 from mediarepo.model.drift import Drift, DriftKind
 from mediarepo.model.media import Blob
 from mediarepo.services.fsck import Fsck, Progress, Thoroughness

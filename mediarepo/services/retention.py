@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.cleanup import RetentionConfig, RetentionPolicy
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.retention import RetentionTable
-from mediarepo.db.retention_plans import RetentionPlans
+from mediarepo.db.deletion import Deleting
+from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.homeserver.avatars import Avatars

@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 
 from mediarepo.config.cleanup import SweepConfig
-from mediarepo.db.sweeping import Intents, Sweeping
+from mediarepo.db.sweep import Intents, Sweeping
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.failed_items import Queue

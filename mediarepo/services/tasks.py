@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.database import LeaseLostError
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
 from mediarepo.model.failed_items import Queue

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.media import MediaAndThumbnail, MediaTable
-from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.db.deletion import Deleting
+from mediarepo.db.media import MediaAndThumbnail, MediaTable, ThumbnailTable
 from mediarepo.errors import ContentLostError, NotFoundError
 from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
 from mediarepo.model.mxc import Mxc

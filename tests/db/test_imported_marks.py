@@ -1,6 +1,6 @@
 import pytest
 
-from mediarepo.db.import_marks import marks_of, owner_of
+from mediarepo.db.import_media import marks_of, owner_of
 from mediarepo.model.import_items import Entry, ItemState
 from mediarepo.model.imports import MediaKind, SourceMedia
 

@@ -4,10 +4,8 @@ import asyncpg
 import pytest
 
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.connections import Database
-from mediarepo.db.errors import SchemaIncompatibleError
+from mediarepo.db.database import SCHEMA_VERSION, Database, SchemaIncompatibleError
 from mediarepo.db.migrations import downgrade, head_revision, migrations_folder, upgrade
-from mediarepo.db.schema import SCHEMA_VERSION
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from tests.support.installation import fresh_name
 

@@ -4,7 +4,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from mediarepo.db.readers import Readers
+from mediarepo.db.database import Readers
 from mediarepo.embedded.postgres import EmbeddedPostgres
 
 SLEEP = "SELECT pg_sleep($1)"

@@ -8,7 +8,7 @@ import pytest
 
 from mediarepo.config.settings import StoreFor
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.connections import Connection, Database
+from mediarepo.db.database import Connection, Database
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.db.migrations import downgrade, upgrade
 from mediarepo.db.usage import UsageTable

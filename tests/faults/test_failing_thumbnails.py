@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mediarepo.db.thumbnails import ThumbnailTable
+from mediarepo.db.media import ThumbnailTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.media import Blob

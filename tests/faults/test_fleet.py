@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mediarepo.app.repository import jobs_of
-from mediarepo.db.errors import LeaseLostError
-from mediarepo.db.job_runs import JobRuns
+from mediarepo.db.database import LeaseLostError
 from mediarepo.db.leases import Leases
+from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.tasks import TaskState
 from mediarepo.services.fleet import Fleet

@@ -1,7 +1,7 @@
 """Deletions that cannot be carried out, beside others that can."""
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.deleting import Deleting
+from mediarepo.db.deletion import Deleting
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.keys import new_object_key

@@ -3,8 +3,8 @@ import hashlib
 import secrets
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.connections import Connection
-from mediarepo.db.deleting import Deleting, let_go
+from mediarepo.db.database import Connection
+from mediarepo.db.deletion import Deleting, let_go
 from mediarepo.db.publishing import Publishing
 from mediarepo.model.keys import new_media_id, new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass

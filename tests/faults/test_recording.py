@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.database import LeaseLostError
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
 from mediarepo.db.publishing import Publishing

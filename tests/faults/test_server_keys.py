@@ -10,9 +10,9 @@ from aiohttp import web
 
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.connections import Database
+from mediarepo.db.database import Database
 from mediarepo.db.migrations import upgrade
-from mediarepo.db.server_keys import ServerKeyTable
+from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.errors import LimitExceededError

@@ -2,8 +2,8 @@ import asyncio
 import secrets
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.sweeping import Intents
+from mediarepo.db.deletion import Deleting
+from mediarepo.db.sweep import Intents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.keys import new_object_key

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import yaml
 
-from mediarepo.db.deleting import Deleting
+from mediarepo.db.deletion import Deleting
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.model.mxc import Mxc

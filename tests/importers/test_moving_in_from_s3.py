@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from mediarepo.app.build_transfers import join_owning, join_verifying
-from mediarepo.db.import_verifying import ImportedContents
+from mediarepo.db.import_verification import ImportedContents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweed import EmbeddedS3
 from mediarepo.services.imports.verifying import Closeness, Findings

@@ -11,7 +11,7 @@ import typer
 
 from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
 from mediarepo.cli.output import human_bytes, moving_line, show_json, show_table
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.database import LeaseLostError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_items import ItemState
 from mediarepo.model.imports import SAMPLES, Findings, MediaKind

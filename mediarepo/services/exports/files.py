@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from mediarepo.db.exporting import ExportTable
+from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.files.archives import Archive
 from mediarepo.exporters.files.lists import Lists
 from mediarepo.exporters.files.naming import path_of

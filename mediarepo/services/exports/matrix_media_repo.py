@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from mediarepo.db.exporting import ExportTable
+from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.errors import RowAppearedError
 from mediarepo.exporters.matrix_media_repo.recording import MatrixMediaRepoRecording
 from mediarepo.exporters.matrix_media_repo.rows import ContentPlace, changes_for, object_name

@@ -7,7 +7,7 @@ Synapse announced and that has no content yet is filled, as its own user would h
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from mediarepo.db.exporting import ExportTable
+from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.errors import RowAppearedError
 from mediarepo.exporters.places import BytesPlace, FoundBytes
 from mediarepo.exporters.synapse.recording import Recording

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mediarepo.db.sweeping import Intents
+from mediarepo.db.sweep import Intents
 from mediarepo.model.import_items import Content
 from mediarepo.model.imports import ObjectBytes
 from mediarepo.model.keys import new_object_key

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 
-from mediarepo.db.sweeping import Intents
+from mediarepo.db.sweep import Intents
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.storage.store import Store

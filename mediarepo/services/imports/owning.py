@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.db.errors import LeaseLostError
-from mediarepo.db.import_verifying import ImportedContent, ImportedContents
+from mediarepo.db.database import LeaseLostError
+from mediarepo.db.import_verification import ImportedContent, ImportedContents
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import Content, ImportSource, ItemMode
 from mediarepo.model.imports import MediaKind, ObjectBytes, SourceMedia

@@ -2,7 +2,7 @@
 
 import structlog
 
-from mediarepo.db.deleting import Deleting
+from mediarepo.db.deletion import Deleting
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.errors import UnavailableError
 from mediarepo.model.failed_items import Queue

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, replace
 import structlog
 
 from mediarepo.config.media import UploadsConfig
-from mediarepo.db.deleting import Deleting
-from mediarepo.db.import_commits import ImportCommits
-from mediarepo.db.import_ledger import ImportLedger
-from mediarepo.db.import_runs import ImportRuns
-from mediarepo.db.import_thumbnails import ImportThumbnails
-from mediarepo.db.sweeping import Intents
+from mediarepo.db.deletion import Deleting
+from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
+from mediarepo.db.import_ledger import ImportLedger, ImportRuns
+from mediarepo.db.sweep import Intents
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from mediarepo.db.import_thumbnails import ImportThumbnails
+from mediarepo.db.import_commits import ImportThumbnails
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.source import Source

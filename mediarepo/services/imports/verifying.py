@@ -10,8 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mediarepo.db.hashing import HashingTable
-from mediarepo.db.import_verifying import ImportedContent, ImportedContents
+from mediarepo.db.import_verification import ImportedContent, ImportedContents
+from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.importers.source import Source
 from mediarepo.model.import_items import ImportSource, ItemState, Reason
 from mediarepo.model.imports import FileBytes

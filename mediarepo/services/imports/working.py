@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mediarepo.db.errors import LeaseLostError
+from mediarepo.db.database import LeaseLostError
 from mediarepo.db.import_commits import ImportCommits
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.errors import MatrixError, UnavailableError

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database
+from mediarepo.db.database import NOW_MS, Database
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue
 

@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Database, Row
+from mediarepo.db.database import NOW_MS, Database, Row
 from mediarepo.db.marks import marked, quarantined_by
 from mediarepo.model.exports import ExportMedia, ExportSelection
 from mediarepo.model.marks import MarkKind

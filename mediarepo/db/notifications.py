@@ -12,8 +12,7 @@ import asyncpg
 import structlog
 
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.connections import connect_arguments
-from mediarepo.db.readers import BareConnection
+from mediarepo.db.database import BareConnection, connect_arguments
 
 log = structlog.get_logger(__name__)
 

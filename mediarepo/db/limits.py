@@ -1,11 +1,9 @@
-"""Quotas: room promised before the body comes, and settled in the transaction that makes the upload media.
+"""Leaky buckets that all processes pour into."""
 
-Whoever changes what a user has reserved holds an advisory lock on that user until the transaction ends, and takes it
-after all other locks; so the sum of what is stored and promised never passes a limit.
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database
+from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.errors import LimitExceededError, QuotaExceededError
 from mediarepo.model.quotas import QuotaLimits, Reservation
 
@@ -94,3 +92,45 @@ async def _check(connection: Connection, user_id: str, limits: QuotaLimits) -> N
         wait_ms = await connection.fetchval(_ROOM_AGAIN, user_id, limits.period_ms, over_media, over_bytes)
         retry_after_s = max(1, -(-int(limits.period_ms if wait_ms is None else wait_ms) // 1000))
         raise LimitExceededError("you have uploaded too much for now", retry_after_s=retry_after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Poured:
+    """What a process has counted for one bucket since it last told; the bucket leaks `per_s` a second."""
+
+    bucket: str
+    amount: float
+    per_s: float
+
+
+class RateTable:
+    """Adds up what processes count."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def pour(self, poured: Sequence[Poured]) -> dict[str, float]:
+        """Add to buckets; gives how full each of them is now, for all processes together."""
+        ordered = sorted(poured, key=lambda one: one.bucket)
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""INSERT INTO rate_level (bucket, level, per_s, updated_ts)
+                    SELECT bucket, amount, per_s, {NOW_MS}
+                    FROM unnest($1::text[], $2::float8[], $3::float8[]) AS poured (bucket, amount, per_s)
+                    ON CONFLICT (bucket) DO UPDATE SET level = EXCLUDED.level + greatest(0,
+                            rate_level.level - greatest(0, EXCLUDED.updated_ts - rate_level.updated_ts) / 1000.0
+                            * EXCLUDED.per_s),
+                        per_s = EXCLUDED.per_s, updated_ts = greatest(EXCLUDED.updated_ts, rate_level.updated_ts)
+                    RETURNING bucket, level""",  # noqa: S608 - static text
+                [one.bucket for one in ordered],
+                [one.amount for one in ordered],
+                [one.per_s for one in ordered],
+            )
+        return {row["bucket"]: row["level"] for row in rows}
+
+    async def forget_empty(self) -> None:
+        """Remove buckets that have run dry."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"DELETE FROM rate_level WHERE updated_ts + level / per_s * 1000 < {NOW_MS}"  # noqa: S608 - static text
+            )

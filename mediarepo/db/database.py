@@ -1,7 +1,8 @@
 """Connections to Postgres: pooled, bounded in time, with foreign errors translated at the border."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,9 +10,143 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.errors import DatabaseUnavailableError
-from mediarepo.db.readers import BareConnection, Readers
-from mediarepo.db.schema import check_compatible
+from mediarepo.errors import UnavailableError
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """Postgres cannot be reached, or did not answer in time; the cause says which."""
+
+
+class SchemaIncompatibleError(DatabaseUnavailableError):
+    """The schema is absent, too old or too new for this code; the message names the command that helps."""
+
+
+class StaleKeyError(UnavailableError):
+    """An object's key grew too old, or was claimed by the sweep, before its row was written; uploading again works."""
+
+
+class LeaseLostError(UnavailableError):
+    """The right to fill these media passed on to somebody else before their row was written."""
+
+
+NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+"""The present as an SQL expression, in ms since 1970; unlike now(), it moves on within a transaction."""
+
+
+SCHEMA_VERSION = 8
+"""The version that this code was written for: that of its newest migration."""
+OLDEST_SERVABLE_VERSION = 8
+"""The oldest version that has all this code needs, so that upgrades can roll."""
+
+
+async def check_compatible(connection: Any, schema: str) -> None:  # noqa: ANN401 - pool proxy or plain connection
+    """Refuse to serve on a schema that this code does not understand."""
+    try:
+        row = await connection.fetchrow("SELECT version, min_compatible FROM schema_meta")
+    except asyncpg.UndefinedTableError as exc:
+        raise SchemaIncompatibleError(
+            f"the database has no mediarepo tables in schema {schema}: run `mediarepo migrate`", retry_after_s=30
+        ) from exc
+    version, min_compatible = row if row is not None else (0, 0)
+    if version < OLDEST_SERVABLE_VERSION:
+        raise SchemaIncompatibleError(
+            f"the database schema has version {version}, this mediarepo needs {OLDEST_SERVABLE_VERSION} or later: "
+            "run `mediarepo migrate`",
+            retry_after_s=30,
+        )
+    if min_compatible > SCHEMA_VERSION:
+        raise SchemaIncompatibleError(
+            f"the database schema needs code for version {min_compatible} or later, this mediarepo is for "
+            f"{SCHEMA_VERSION}: install a newer mediarepo",
+            retry_after_s=30,
+        )
+
+
+if TYPE_CHECKING:  # only the stubs know these classes as generic
+    BareConnection = asyncpg.Connection[asyncpg.Record]
+else:
+    BareConnection = asyncpg.Connection
+
+
+class Readers:
+    """Up to `limit` connections, each good for one statement at a time; broken ones are replaced when needed.
+
+    A read through asyncpg's pool costs three times what the statement itself does; every download is one read.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[BareConnection]], *, limit: int, timeout_s: float) -> None:
+        self._connect = connect
+        self._timeout_s = timeout_s
+        self._free = limit
+        self._idle: list[BareConnection] = []
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    async def read(self, query: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
+        """Read one row; TimeoutError when no connection becomes free in time."""
+        connection = await self._take()
+        healthy = False
+        try:
+            row: asyncpg.Record | None = await connection.fetchrow(query, *arguments)
+        except asyncpg.PostgresError:
+            healthy = True
+            raise
+        else:
+            healthy = True
+            return row
+        finally:
+            self._give_back(connection, healthy=healthy)
+
+    async def close(self) -> None:
+        """End all idle connections."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.terminate()
+
+    async def _take(self) -> BareConnection:
+        await self._enter()
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+            return await self._connect()
+        except BaseException:
+            self._leave()
+            raise
+
+    def _give_back(self, connection: BareConnection, *, healthy: bool) -> None:
+        if healthy and not connection.is_closed():
+            self._idle.append(connection)
+        else:
+            connection.terminate()
+        self._leave()
+
+    async def _enter(self) -> None:
+        """Take a place, or wait in line until one is handed over."""
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(turn)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await turn
+        except BaseException:
+            if turn in self._waiters:
+                self._waiters.remove(turn)
+            elif not turn.cancelled():
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Hand the place to whoever has waited longest, so that no newcomer overtakes."""
+        while self._waiters:
+            turn = self._waiters.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
 
 Row = asyncpg.Record
 if TYPE_CHECKING:  # only the stubs know these classes as generic

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from mediarepo.db.connections import Database, Row
+from mediarepo.db.database import Database, Row
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import hide_as_hash
 from mediarepo.model.failed_items import Queue

@@ -3,11 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.clock import NOW_MS
-from mediarepo.db.connections import Connection, Database, Row
-from mediarepo.db.deleting import delete_thumbnails, let_all_go, let_go, lock_media_of
+from mediarepo.db.database import NOW_MS, Connection, Database, Row
+from mediarepo.db.deletion import delete_thumbnails, let_all_go, let_go, lock_media_of
 from mediarepo.db.import_blobs import queue_deletions
-from mediarepo.db.import_marks import forget_marks
+from mediarepo.db.import_media import forget_marks
 from mediarepo.db.marks import hide_as_hash
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
