@@ -21,7 +21,7 @@ from bench.distance import distant
 from bench.s3_media_upload import TheirUpload, make_environment
 from bench.servers import settings_of
 from mediarepo.config.storage import StoreConfig
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.embedded.services import EmbeddedServices
 from mediarepo.storage.store import Store
 from tests.support.synapse_store import SynapseStore, synapse_id

@@ -14,7 +14,7 @@ from yarl import URL
 from bench.load import Ask
 from bench.pictures import photograph
 from bench.servers import SERVER_NAME, Running
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 
 KB, MB = 1_000, 1_000_000
 _DOWNLOADS = {"download 10 KB": (10 * KB, 16), "download 1 MB": (MB, 8), "download 100 MB": (100 * MB, 2)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.costs import Cost, Meter
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.synapse_store import SynapseStore
 
 _PACKAGE = "synapse-s3-storage-provider==1.7.0"

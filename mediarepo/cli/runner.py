@@ -12,7 +12,7 @@ import typer
 
 from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.settings import Settings
-from mediarepo.embedded.errors import EmbeddedError
+from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError

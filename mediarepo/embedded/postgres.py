@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from mediarepo.embedded.errors import EmbeddedError, explained, missing_extra
-from mediarepo.embedded.folders import claimed, socket_folder
-from mediarepo.embedded.lodging import Lodging, find_lodging
-from mediarepo.embedded.processes import Server, clean_environment, run_tool
+from mediarepo.embedded.child_process import Server, clean_environment, run_tool
+from mediarepo.embedded.data_folder import EmbeddedError, claimed, explained, missing_extra, socket_folder
+from mediarepo.embedded.run_as import Lodging, find_lodging
 
 _USER = "mediarepo"
 _DATABASE = "mediarepo"

@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
-from mediarepo.embedded.folders import claimed
+from mediarepo.embedded.data_folder import claimed
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 
 
 class EmbeddedServices:

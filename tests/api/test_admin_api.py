@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.openapi import openapi_document
 from mediarepo.web.admin.api.table import ENDPOINTS

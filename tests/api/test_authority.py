@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.table import ENDPOINTS

@@ -11,7 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.federation.multipart import MixedBody, parse_boundary
 from mediarepo.federation.signing import SigningKey, decode_base64, new_signing_key
 from mediarepo.federation.xmatrix import sign_request

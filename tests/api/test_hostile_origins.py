@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.api.test_remote_media import MIXED, federating, path_of, refusal, stored
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.remote_server import BOUNDARY, RemoteServer, mixed, remote_server, serving_file

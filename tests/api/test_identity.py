@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.installation import SERVER_NAME, Installation, homeserver, installed, settings_for
 

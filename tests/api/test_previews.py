@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import corners, encoded
 from tests.support.homeserver import fake_homeserver
 from tests.support.installation import (

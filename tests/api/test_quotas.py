@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.installation import OTHER_SERVER_NAME, OTHER_TOKEN, SERVER_NAME, Answer, Installation, installed
 from tests.support.installation import settings_for as plain_settings
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import SERVER_NAME, Answer, Installation, installed, settings_for
 

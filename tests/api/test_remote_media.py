@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import (
     OTHER_SERVER_NAME,

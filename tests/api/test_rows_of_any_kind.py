@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mediarepo.cli.main import cli
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.web.admin.api.endpoints import PREFIX
 from tests.api.test_federation import download, overrides, peer, thumbnail
 from tests.pictures.drawn import corners, encoded

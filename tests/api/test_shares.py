@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.federation.signing import new_signing_key
 from mediarepo.federation.xmatrix import sign_request
 from mediarepo.outbound import resolving

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.mxc import Mxc
 from tests.pictures.drawn import corners, encoded
 from tests.support.homeserver import FakeHomeserver, fake_homeserver

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.mxc import Mxc
 from tests.support.tenants import REMOTE, A, B, Tenants, two_tenants
 

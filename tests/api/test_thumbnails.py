@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import animated, corners, encoded, hostile, jpeg, oriented
 from tests.support.installation import Answer, Installation, installed, settings_for
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.installation import SERVER_NAME, Answer, Installation, homeserver, installed, settings_for
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.installation import document_for
 from tests.support.ports import free_port
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from mediarepo.cli.main import cli
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.federation.key_files import read_keys
 from tests.support.installation import TOKEN, document_for, homeserver
 from tests.support.peer import Peer

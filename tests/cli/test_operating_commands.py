@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mediarepo.cli.main import cli
 from mediarepo.cli.output import human_bytes, human_time
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import SERVER_NAME, Installation, document_for, installed, settings_for
 from tests.support.website import website

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.fronting import everything_else, fronted
 from tests.support.installation import SERVER_NAME, installed, settings_for
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.fronting import EverythingElse, Front, Relay, everything_else, fronted
 from tests.deploy.http2 import begin_upload
 from tests.pictures.drawn import jpeg

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.fronting import fronted
 from tests.deploy.synapse import SERVER_NAME, Synapse, running_synapse
 from tests.pictures.drawn import corners, encoded

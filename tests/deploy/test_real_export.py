@@ -19,7 +19,7 @@ from PIL import Image
 from yarl import URL
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.synapse import SERVER_NAME, Synapse, make_environment, running_synapse
 from tests.exporters.conftest import Exit, Leaving
 from tests.pictures.drawn import animated, corners, encoded, jpeg

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.federating import Homeserver, homeservers, nginx_before
 from tests.pictures.drawn import jpeg
 from tests.support.installation import Installation, installed, settings_for

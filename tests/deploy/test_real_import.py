@@ -20,7 +20,7 @@ import yaml
 from yarl import URL
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.moving import Crowd, Junction, junction
 from tests.deploy.synapse import PATIENT, SERVER_NAME, Synapse, make_environment, running_synapse
 from tests.support.installation import document_for

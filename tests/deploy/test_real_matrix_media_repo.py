@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.matrix_media_repo import (
     ALICE,
     BOB,

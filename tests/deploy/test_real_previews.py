@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.synapse import SERVER_NAME, running_synapse
 from tests.pictures.drawn import corners, encoded
 from tests.previews.corpus import PAGES, load

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.deploy.fronting import fronted
 from tests.deploy.synapse import AS_TOKEN, SERVER_NAME, Synapse, password_of, running_synapse
 from tests.pictures.drawn import jpeg

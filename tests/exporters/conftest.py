@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.synapse.config import SynapseConfig, load_synapse_config
 from tests.importers.conftest import FIXTURES, new_database, restore, source_bucket
 from tests.support.installation import SERVER_NAME, Installation, document_for, installed, settings_for

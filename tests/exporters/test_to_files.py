@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.exporters.conftest import OTHER_USER, USER, Leaving, hash_of, sums_agree
 from tests.support.installation import SERVER_NAME, document_for, installed, settings_for
 from tests.support.s3_wire import S3Wire

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import aclosing
 from typing import Any
 
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.imports import ResolutionState, SourceMedia
 from mediarepo.services.markers import marker_key

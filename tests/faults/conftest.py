@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.installation import Installation, installed, settings_for
 
 

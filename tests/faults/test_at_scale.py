@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.installation import SERVER_NAME, TOKEN, document_for
 from tests.support.raw import RawConnection
 from tests.support.serving import Serving, serving

@@ -13,12 +13,12 @@ from shutil import copytree, rmtree
 import asyncpg
 import pytest
 
-from mediarepo.embedded import lodging
 from mediarepo.embedded import postgres as postgres_room
-from mediarepo.embedded.errors import EmbeddedError
+from mediarepo.embedded import run_as
+from mediarepo.embedded.child_process import Server
+from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.processes import Server
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.embedded.services import EmbeddedServices
 from tests.support.embedding import embedding
 
@@ -142,9 +142,9 @@ async def test_what_another_user_cannot_reach_is_kept_elsewhere(folder: Path, mo
     programs = closed / "programs"
     copytree(postgres_room._binaries().parent, programs, symlinks=True)
     monkeypatch.setattr(postgres_room, "_binaries", lambda: programs / "bin")
-    monkeypatch.setattr(lodging, "STATE", folder / "state")
-    monkeypatch.setattr(lodging, "UNMAP", "1000000:x")  # no such identity: the launcher fails, as where it is refused
-    monkeypatch.setattr(lodging, "NO_NAMESPACE", 1)
+    monkeypatch.setattr(run_as, "STATE", folder / "state")
+    monkeypatch.setattr(run_as, "UNMAP", "1000000:x")  # no such identity: the launcher fails, as where it is refused
+    monkeypatch.setattr(run_as, "NO_NAMESPACE", 1)
 
     for _ in range(2):
         async with EmbeddedPostgres(closed / "data", durable=False) as postgres:

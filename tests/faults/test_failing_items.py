@@ -11,7 +11,7 @@ import structlog
 from mediarepo.app.foundation import now_ms
 from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass

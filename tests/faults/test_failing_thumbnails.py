@@ -9,7 +9,7 @@ import pytest
 
 from mediarepo.db.media import ThumbnailTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.media import Blob
 from mediarepo.services.markers import marker_key
 from tests.pictures.drawn import jpeg

@@ -16,7 +16,7 @@ import yaml
 
 from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.drift import DriftKind
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass

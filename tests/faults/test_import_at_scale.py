@@ -25,7 +25,7 @@ from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.config.storage import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.storage.store import Store
 from tests.support.installation import TOKEN, document_for, homeserver
 from tests.support.s3_wire import S3Wire

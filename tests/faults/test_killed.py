@@ -15,7 +15,7 @@ from mediarepo.app.build_services import join_sweeps
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.services.sweeps import SweepReport
 from tests.pictures.drawn import jpeg
 from tests.support.installation import SERVER_NAME, document_for

@@ -10,7 +10,7 @@ import pytest
 
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.storage import objects
 from tests.support.faulty_s3 import FaultyS3, Step, hang_up, lose_answer, reply, stall, truncate
 from tests.support.installation import SERVER_NAME, TOKEN, Installation, installed, settings_for

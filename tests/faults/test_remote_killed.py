@@ -6,7 +6,7 @@ import aiohttp
 from aiohttp import web
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.installation import SERVER_NAME, TOKEN, document_for, homeserver, installed, settings_for
 from tests.support.remote_server import BOUNDARY, mixed, remote_server
 from tests.support.serving import serving

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import jpeg
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.s3_wire import S3Wire

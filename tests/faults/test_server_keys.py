@@ -14,7 +14,7 @@ from mediarepo.db.database import Database
 from mediarepo.db.migrations import upgrade
 from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.errors import LimitExceededError
 from mediarepo.federation.canonical_json import canonical_json
 from mediarepo.federation.client import FederationClient

@@ -5,7 +5,7 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.db.deletion import Deleting
 from mediarepo.db.sweep import Intents
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc

@@ -17,7 +17,7 @@ from yarl import URL
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.storage.store import Store
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.services.imports.pruning import PruneRefusedError
 from tests.support.moving_in import MovingIn, moving_in, synapse_yaml
 

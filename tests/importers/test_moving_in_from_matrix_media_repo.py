@@ -14,7 +14,7 @@ import yaml
 
 from mediarepo.db.deletion import Deleting
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.mxc import Mxc
 from tests.importers.test_matrix_media_repo import LATER, SCHEMA
 from tests.pictures.drawn import corners, encoded

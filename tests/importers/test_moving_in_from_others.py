@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.importers import test_conduit as conduit
 from tests.importers import test_dendrite as dendrite
 from tests.importers import test_matrix_media_repo as mmr

@@ -13,7 +13,7 @@ import yaml
 from mediarepo.app.build_transfers import join_owning, join_verifying
 from mediarepo.db.import_verification import ImportedContents
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.services.imports.verifying import Closeness, Findings
 from tests.importers.test_synapse_postgres_s3 import FIXTURE, OTHER, OWN, PREFIX
 from tests.support.installation import OTHER_SERVER_NAME, OTHER_TOKEN

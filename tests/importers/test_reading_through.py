@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.importers.test_moving_in import (
     HIDDEN,
     NAME,

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.previews.web_server_answers import cases
 from tests.support.chromium import Chromium, chromium
 from tests.support.installation import SERVER_NAME, TOKEN, Installation, homeserver, installed, settings_for

@@ -15,7 +15,7 @@ from mediarepo.app.server import make_web_app
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.storage.store import Store
 from mediarepo.web.server import serving
 

@@ -17,7 +17,7 @@ from mediarepo.cli.imports.report_formats import summary
 from mediarepo.cli.imports.reports import account_of, source_of
 from mediarepo.cli.imports.runner import status_of
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.import_items import LedgerOrphan
 from mediarepo.services.imports.progress import Progress
 from tests.support.installation import (

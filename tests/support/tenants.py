@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.web.admin.api.endpoints import PREFIX
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.installation import Answer, Installation, installed, settings_for

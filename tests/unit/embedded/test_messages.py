@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.embedded.errors import EmbeddedError, explained
+from mediarepo.embedded.data_folder import EmbeddedError, explained
 from mediarepo.embedded.postgres import EmbeddedPostgres
-from mediarepo.embedded.seaweed import EmbeddedS3
+from mediarepo.embedded.seaweedfs import EmbeddedS3
 
 
 @pytest.mark.parametrize(

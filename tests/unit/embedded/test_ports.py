@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.embedded.ports import ROLES, choose_ports, sweep_sockets
+from mediarepo.embedded.seaweedfs import ROLES, choose_ports, sweep_sockets
 
 
 def test_ports_are_remembered_while_they_are_free(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mediarepo.embedded import launch
-from mediarepo.embedded.errors import EmbeddedError, explained
+from mediarepo.embedded import exec_child
+from mediarepo.embedded.data_folder import EmbeddedError, explained
 
-_LAUNCH = str(Path(launch.__file__).absolute())
+_LAUNCH = str(Path(exec_child.__file__).absolute())
 _POLL_S = 0.02
 _KILL_GRACE_S = 5
 _TOOL_TIMEOUT_S = 60
@@ -40,7 +40,7 @@ class Server:
         *,
         environment: Mapping[str, str],
         last_signal: signal.Signals,
-        identity: str = launch.PLAIN,
+        identity: str = exec_child.PLAIN,
     ) -> None:
         """Start the program; `last_signal` is what it gets should we die."""
         self._turn_log()
@@ -117,7 +117,7 @@ class Server:
         self._log_start = self.log_path.stat().st_size
 
 
-def run_tool(command: Sequence[str], *, identity: str = launch.PLAIN) -> tuple[int, str]:
+def run_tool(command: Sequence[str], *, identity: str = exec_child.PLAIN) -> tuple[int, str]:
     """Run a program to its end; gives its status and all it said."""
     try:
         done = subprocess.run(  # noqa: S603 - as above

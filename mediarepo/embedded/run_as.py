@@ -11,10 +11,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mediarepo.embedded.errors import EmbeddedError, explained
-from mediarepo.embedded.folders import short_name
-from mediarepo.embedded.launch import NO_NAMESPACE, PLAIN, UNMAP
-from mediarepo.embedded.processes import run_tool
+from mediarepo.embedded.child_process import run_tool
+from mediarepo.embedded.data_folder import EmbeddedError, explained, short_name
+from mediarepo.embedded.exec_child import NO_NAMESPACE, PLAIN, UNMAP
 
 STATE = Path("/var/lib/mediarepo")
 _ACCOUNTS = ("postgres", "nobody")
