@@ -19,15 +19,14 @@ from mediarepo.db.object_inventory import Healing
 from mediarepo.db.publishing import Publishing
 from mediarepo.db.sweep import Intents, Sweeping
 from mediarepo.db.unverified_hashes import HashingTable
-from mediarepo.exporters.buckets import BucketPlace
-from mediarepo.exporters.errors import ExportError
-from mediarepo.exporters.files.archives import Archive, FolderArchive
+from mediarepo.exporters.bucket import BucketPlace
+from mediarepo.exporters.destination import BytesPlace, ExportError
+from mediarepo.exporters.files.archive import Archive, FolderArchive
 from mediarepo.exporters.files.tar import TarArchive
-from mediarepo.exporters.folders import FolderPlace
-from mediarepo.exporters.matrix_media_repo.recording import MatrixMediaRepoRecording
-from mediarepo.exporters.places import BytesPlace
-from mediarepo.exporters.synapse.databases import open_for_writing
-from mediarepo.exporters.synapse.recording import DatabaseRecording, FileRecording
+from mediarepo.exporters.folder import FolderPlace
+from mediarepo.exporters.matrix_media_repo import MatrixMediaRepoRecording
+from mediarepo.exporters.synapse.database import open_for_writing
+from mediarepo.exporters.synapse.rows import DatabaseRecording, FileRecording
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.matrix_media_repo.config import (
     BucketDatastore,

@@ -28,7 +28,7 @@ from mediarepo.cli.output import AsJson, human_bytes, moving_line
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError
-from mediarepo.exporters.errors import ExportError
+from mediarepo.exporters.destination import ExportError
 from mediarepo.model.exports import ExportOutcome, ExportResult, ExportSelection, ExportTally
 from mediarepo.telemetry.logs import set_up_logs
 

@@ -9,10 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Self
 
-from mediarepo.exporters.errors import ExportError
-from mediarepo.exporters.files.archives import add_lists, describe
-from mediarepo.exporters.files.lists import ABOUT, Lists
-from mediarepo.exporters.places import FoundBytes, Writing
+from mediarepo.exporters.destination import ExportError, FoundBytes, Writing
+from mediarepo.exporters.files.archive import ABOUT, Lists, add_lists, describe
 
 _IN_MEMORY_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024

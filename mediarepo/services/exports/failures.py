@@ -1,7 +1,7 @@
 """What the failure to export one media means for the export: refused, missing, damaged, or not just now."""
 
 from mediarepo.errors import UnavailableError
-from mediarepo.exporters.errors import RowRefusedError
+from mediarepo.exporters.destination import RowRefusedError
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult
 from mediarepo.services.exports.contents import DamagedContentError
 from mediarepo.storage.errors import ObjectMissingError

@@ -5,9 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from mediarepo.db.exports import ExportTable
-from mediarepo.exporters.files.archives import Archive
-from mediarepo.exporters.files.lists import Lists
-from mediarepo.exporters.files.naming import path_of
+from mediarepo.exporters.files.archive import Archive, Lists, path_of
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
 from mediarepo.services.exports.contents import Contents

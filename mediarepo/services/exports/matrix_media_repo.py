@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from mediarepo.db.exports import ExportTable
-from mediarepo.exporters.errors import RowAppearedError
-from mediarepo.exporters.matrix_media_repo.recording import MatrixMediaRepoRecording
-from mediarepo.exporters.matrix_media_repo.rows import ContentPlace, changes_for, object_name
-from mediarepo.exporters.places import BytesPlace
+from mediarepo.exporters.destination import BytesPlace, RowAppearedError
+from mediarepo.exporters.matrix_media_repo import ContentPlace, MatrixMediaRepoRecording, changes_for, object_name
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
 from mediarepo.services.exports.contents import Contents

@@ -8,10 +8,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from mediarepo.db.exports import ExportTable
-from mediarepo.exporters.errors import RowAppearedError
-from mediarepo.exporters.places import BytesPlace, FoundBytes
-from mediarepo.exporters.synapse.recording import Recording
-from mediarepo.exporters.synapse.rows import TOO_LONG, changes_for, source_media
+from mediarepo.exporters.destination import BytesPlace, FoundBytes, RowAppearedError
+from mediarepo.exporters.synapse.rows import TOO_LONG, Recording, changes_for, source_media
 from mediarepo.importers.synapse.paths import place
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.imports import SourceMedia

@@ -5,7 +5,7 @@ import sqlite3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.exporters.synapse.changes import Arguments, Fill, Insert, literal, render
+from mediarepo.exporters.synapse.database import Arguments, Fill, Insert, literal, render
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))

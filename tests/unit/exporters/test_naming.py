@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.exporters.files.naming import path_of
+from mediarepo.exporters.files.archive import path_of
 from mediarepo.model.exports import ExportMedia
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc

@@ -8,8 +8,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.exporters.errors import ExportError
-from mediarepo.exporters.places import FoundBytes
+from mediarepo.exporters.destination import ExportError, FoundBytes
 from mediarepo.importers.reading.objects import BucketAddress
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Self
 
-from mediarepo.exporters.errors import ExportError
-from mediarepo.exporters.places import FoundBytes
+from mediarepo.exporters.destination import ExportError, FoundBytes
 
 _PIECE_BYTES = 1024 * 1024
 _NAME_BYTES = 8

@@ -5,6 +5,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+class ExportError(Exception):
+    """The export cannot begin or go on; the message tells the operator why."""
+
+
+class RowRefusedError(Exception):
+    """The database does not take this one row; the message tells why."""
+
+
+class RowAppearedError(Exception):
+    """Somebody else wrote the row meanwhile; looking again tells what it says."""
+
+
 @dataclass(frozen=True, slots=True)
 class FoundBytes:
     """What lies at a path already."""

@@ -1,1 +1,0 @@
-"""Media for a matrix-media-repo: rows in its tables, bytes in its datastores."""
