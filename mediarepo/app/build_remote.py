@@ -13,13 +13,12 @@ from mediarepo.db.leases import Leases
 from mediarepo.db.previews import PreviewTable
 from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.federation.client import FederationClient
-from mediarepo.federation.discovery import Discovery
+from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
 from mediarepo.federation.key_files import read_keys
 from mediarepo.federation.media_client import MediaClient
 from mediarepo.federation.server_keys import ServerKeys
 from mediarepo.federation.signing import SigningKey
 from mediarepo.federation.srv import SrvLookup, lookup_srv
-from mediarepo.federation.well_known import Delegation, WellKnown
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool
 from mediarepo.model.media import StoreClass

@@ -13,7 +13,7 @@ from mediarepo.db.publishing import PendingTable, Publishing
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.sweep import Intents, Sweeping
 from mediarepo.db.unverified_hashes import HashingTable
-from mediarepo.federation.contents import Fetcher
+from mediarepo.federation.multipart import Fetcher
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.images.memory import SourceBudget
 from mediarepo.images.pool import WorkerPool

@@ -24,7 +24,7 @@ from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
 from mediarepo.db.limits import RateTable
 from mediarepo.db.notifications import Listening
-from mediarepo.federation.verification import Verification
+from mediarepo.federation.request_auth import Verification
 from mediarepo.homeserver.calls import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants

@@ -5,8 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from mediarepo.federation.discovery import Discovery
-from mediarepo.federation.server_names import DEFAULT_PORT, split_server_name
+from mediarepo.federation.discovery import DEFAULT_PORT, Discovery, split_server_name
 from mediarepo.outbound.client import Answer, Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.resolving import domain_of

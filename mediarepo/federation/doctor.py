@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Discovery
-from mediarepo.federation.published_keys import parse_published_keys
+from mediarepo.federation.request_auth import sign_request
+from mediarepo.federation.server_keys import parse_published_keys
 from mediarepo.federation.signing import SigningKey, encode_base64
-from mediarepo.federation.xmatrix import sign_request
 from mediarepo.outbound.answers import Answer
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.errors import OutboundError

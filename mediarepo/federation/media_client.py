@@ -4,25 +4,121 @@ Server-server API, "Content Repository"; client-server API, "Content repository"
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.federation.client import FederationClient
-from mediarepo.federation.contents import RemoteContent
-from mediarepo.federation.fetch_failures import failure_of, translated
-from mediarepo.federation.fetched import MixedContent, PlainContent
-from mediarepo.federation.multipart import MixedBody, parse_boundary
+from mediarepo.federation.multipart import (
+    MixedBody,
+    MultipartError,
+    PartHeaders,
+    RemoteContent,
+    parse_boundary,
+    parse_upload_name,
+)
+from mediarepo.federation.request_auth import sign_request
 from mediarepo.federation.signing import SigningKey
-from mediarepo.federation.xmatrix import sign_request
+from mediarepo.model.declared import content_type_or_default, upload_name_or_none
 from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.mxc import Mxc
 from mediarepo.outbound.client import Answer, Outbound
+from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.targets import Patience
 from mediarepo.outbound.urls import joined
+
+_REASONS = {
+    OutboundReason.FORBIDDEN_ADDRESS: FetchReason.FORBIDDEN_ADDRESS,
+    OutboundReason.NAME_NOT_FOUND: FetchReason.NOT_DISCOVERED,
+    OutboundReason.UNREACHABLE: FetchReason.UNREACHABLE,
+    OutboundReason.TLS_FAILED: FetchReason.TLS_FAILED,
+    OutboundReason.TOO_SLOW: FetchReason.TOO_SLOW,
+    OutboundReason.TOO_LARGE: FetchReason.NOT_UNDERSTOOD,
+    OutboundReason.BROKEN_OFF: FetchReason.BROKEN_OFF,
+    OutboundReason.BAD_URL: FetchReason.FORBIDDEN_ADDRESS,
+}
+_STATUSES = {
+    401: FetchReason.SIGNATURE_REFUSED,
+    403: FetchReason.FORBIDDEN,
+    404: FetchReason.NOT_FOUND,
+    413: FetchReason.TOO_LARGE,
+    429: FetchReason.RATE_LIMITED,
+    503: FetchReason.UNREACHABLE,
+    504: FetchReason.TOO_SLOW,
+}
+_ERRCODES = {
+    "M_NOT_YET_UPLOADED": FetchReason.NOT_YET_UPLOADED,
+    "M_TOO_LARGE": FetchReason.TOO_LARGE,
+}
+_SERVER_ERRORS = 500
+
+
+def failure_of(status: int, errcode: str | None, who: str) -> FetchError:
+    """Translate a refusal."""
+    reason = _ERRCODES.get(errcode or "") or _STATUSES.get(status)
+    if reason is None:
+        reason = FetchReason.SERVER_ERROR if status >= _SERVER_ERRORS else FetchReason.NOT_UNDERSTOOD
+    return FetchError(reason, f"{who} answers {status} {errcode or ''}".strip())
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what goes wrong on the way into FetchError."""
+    try:
+        yield
+    except OutboundError as exc:
+        raise FetchError(_REASONS.get(exc.reason, FetchReason.NOT_UNDERSTOOD), str(exc)) from exc
+    except MultipartError as exc:
+        raise FetchError(FetchReason.NOT_UNDERSTOOD, str(exc)) from exc
+
+
+class PlainContent:
+    """A body that is the content itself (legacy endpoint, or where a redirect led to)."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.content_type = content_type_or_default(answer.headers.get("Content-Type"))
+        self.upload_name = upload_name_or_none(parse_upload_name(answer.headers.get("Content-Disposition")))
+        self.size_bytes = answer.declared_bytes
+        self.at_most_bytes = answer.declared_bytes
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the end."""
+        with translated():
+            return await self._answer.read()
+
+
+class MixedContent:
+    """The file's part of a multipart/mixed body; how long it is shows only at its end, unless the part says so.
+
+    What the part says is held to: the last bytes are given only once the end has come where it should.
+    """
+
+    def __init__(self, answer: Answer, body: MixedBody, part: PartHeaders) -> None:
+        self._body = body
+        self.content_type = content_type_or_default(part.content_type)
+        outer = answer.headers.get("Content-Disposition")  # where some servers say it
+        name = parse_upload_name(part.content_disposition) or parse_upload_name(outer)
+        self.upload_name = upload_name_or_none(name)
+        self.size_bytes = part.size_bytes
+        self._left = part.size_bytes
+        self.at_most_bytes = answer.declared_bytes if part.size_bytes is None else part.size_bytes
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the end."""
+        with translated():
+            piece = await self._body.read()
+            if self._left is None:
+                return piece
+            self._left -= len(piece)
+            ends = not self._left and not (piece and await self._body.read())
+            if self._left < 0 or (not ends and not (piece and self._left)):
+                raise MultipartError("the file is not as long as its part says")
+            return piece
+
 
 _FEDERATION = "/_matrix/federation/v1/media/download"
 _LEGACY = ("/_matrix/media/v3/download", "/_matrix/media/r0/download")

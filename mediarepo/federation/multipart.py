@@ -7,8 +7,81 @@ dashes or the whole last boundary, end all lines with LF alone, fold headers, qu
 import json
 import re
 import secrets
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.model.mxc import Mxc
+
+_MAX_NAME_BYTES = 2048
+_MAX_HEADER_CHARS = 16 * 1024
+_DISPOSITION_PARAMETER = re.compile(
+    r""";\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.|"(?!\s*(?:;|$)))*)"|([^;"]*))""",
+    re.ASCII,
+)
+_UNWANTED = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def parse_upload_name(content_disposition: str | None) -> str | None:
+    """Read the name, if there is one that can be kept; `filename*` counts more than `filename`."""
+    if content_disposition is None or len(content_disposition) > _MAX_HEADER_CHARS:
+        return None
+    parameters: dict[str, str] = {}
+    for name, quoted, plain in _DISPOSITION_PARAMETER.findall(";" + content_disposition.partition(";")[2]):
+        value = re.sub(r"\\(.)", r"\1", quoted) if quoted else plain.strip()
+        parameters.setdefault(name.lower(), value)
+    return _kept(_extended(parameters.get("filename*", ""))) or _kept(_as_utf8(parameters.get("filename", "")))
+
+
+def _extended(value: str) -> str:
+    """Read `utf-8''%E2%98%83`; anything else counts as no name."""
+    charset, _, rest = value.partition("'")
+    _, quote, encoded = rest.partition("'")
+    if not quote or charset.lower() not in {"utf-8", "us-ascii", "iso-8859-1"}:
+        return ""
+    return unquote_to_bytes(encoded).decode(charset, "replace")
+
+
+def _as_utf8(value: str) -> str:
+    """Read bytes beyond ASCII, which servers send raw, as UTF-8."""
+    try:
+        return value.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _kept(name: str) -> str | None:
+    name = _UNWANTED.sub("", name)
+    return name if name.strip() and len(name.encode("utf-8", "replace")) <= _MAX_NAME_BYTES else None
+
+
+class RemoteContent(Protocol):
+    """What another server has begun to send.
+
+    `size_bytes` is known for certain or None; `at_most_bytes` is the most it can be, None when nothing was declared.
+    """
+
+    content_type: str
+    upload_name: str | None
+    size_bytes: int | None
+    at_most_bytes: int | None
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the end. FetchError when they stop coming."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Asks other servers for their media."""
+
+    def open(
+        self, mxc: Mxc, homeserver: HomeserverConfig, *, wait_ms: int
+    ) -> AbstractAsyncContextManager[RemoteContent]:
+        """Ask for media, signed by one of our homeservers; FetchError when it cannot be had."""
+        ...
+
 
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ import structlog
 from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.errors import BadRequestError, NotFoundError, TooLargeError, TooSlowError
-from mediarepo.federation.contents import Fetcher, RemoteContent
+from mediarepo.federation.multipart import Fetcher, RemoteContent
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.leases import Lease

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.config.settings import Settings
-from mediarepo.federation.verification import Verification
+from mediarepo.federation.request_auth import Verification
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins

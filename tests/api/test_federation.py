@@ -13,8 +13,8 @@ from yarl import URL
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.federation.multipart import MixedBody, parse_boundary
+from mediarepo.federation.request_auth import sign_request
 from mediarepo.federation.signing import SigningKey, decode_base64, new_signing_key
-from mediarepo.federation.xmatrix import sign_request
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import (
     OTHER_SERVER_NAME,

@@ -12,8 +12,8 @@ import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
+from mediarepo.federation.request_auth import sign_request
 from mediarepo.federation.signing import new_signing_key
-from mediarepo.federation.xmatrix import sign_request
 from mediarepo.outbound import resolving
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import SERVER_NAME, TOKEN, Answer, Installation, homeserver, installed, settings_for

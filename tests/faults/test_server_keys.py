@@ -16,12 +16,10 @@ from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.errors import LimitExceededError
-from mediarepo.federation.canonical_json import canonical_json
 from mediarepo.federation.client import FederationClient
-from mediarepo.federation.discovery import Discovery
+from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
 from mediarepo.federation.server_keys import KeyProblem, ServerKeyError, ServerKeys
-from mediarepo.federation.signing import SigningKey, encode_base64, new_signing_key
-from mediarepo.federation.well_known import Delegation, WellKnown
+from mediarepo.federation.signing import SigningKey, canonical_json, encode_base64, new_signing_key
 from mediarepo.model.client import begin_request
 from mediarepo.model.server_keys import KeysOfServer
 from mediarepo.model.single_flight import SingleFlight

@@ -8,9 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from mediarepo.federation.canonical_json import canonical_json
-from mediarepo.federation.signing import SigningKey, encode_base64, new_signing_key
-from mediarepo.federation.xmatrix import sign_request
+from mediarepo.federation.request_auth import sign_request
+from mediarepo.federation.signing import SigningKey, canonical_json, encode_base64, new_signing_key
 from tests.support.installation import Answer, Installation
 from tests.support.remote_server import RemoteServer
 

@@ -9,9 +9,8 @@ import pytest
 
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.federation.client import FederationClient
-from mediarepo.federation.discovery import Discovery
+from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
 from mediarepo.federation.srv import SrvRecord, in_order
-from mediarepo.federation.well_known import Delegation, WellKnown
 from mediarepo.model.single_flight import SingleFlight
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
@@ -349,7 +348,7 @@ async def test_the_way_is_told_step_by_step(world: World) -> None:
 
 
 async def test_what_was_remembered_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediarepo.federation.well_known._MAX_ENTRIES", 2)
+    monkeypatch.setattr("mediarepo.federation.discovery._MAX_ENTRIES", 2)
     monkeypatch.setattr("mediarepo.federation.discovery._MAX_ENTRIES", 2)
     for number in range(5):
         await world.targets(f"{number}.a.example")

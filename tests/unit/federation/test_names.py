@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.federation.disposition import parse_upload_name
-from mediarepo.federation.server_names import ServerName, split_server_name
+from mediarepo.federation.discovery import ServerName, split_server_name
+from mediarepo.federation.multipart import parse_upload_name
 
 
 @pytest.mark.parametrize(

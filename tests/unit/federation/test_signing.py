@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.federation.canonical_json import canonical_json
-from mediarepo.federation.signing import SigningKey, decode_base64, encode_base64, new_signing_key, verify
+from mediarepo.federation.signing import (
+    SigningKey,
+    canonical_json,
+    decode_base64,
+    encode_base64,
+    new_signing_key,
+    verify,
+)
 
 KEY = SigningKey("ed25519:1", decode_base64("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"))
 COMPROMISED = decode_base64("l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og=")

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.errors import UnauthorizedError
+from mediarepo.federation.request_auth import XMatrix, parse_x_matrix, sign_request, signed_request
 from mediarepo.federation.signing import new_signing_key, verify
-from mediarepo.federation.xmatrix import XMatrix, parse_x_matrix, sign_request, signed_request
 
 SAID = XMatrix("o.example:8448", "d.example", "ed25519:a_1", "c2lnbmF0dXJl")
 names = st.from_regex(r"[a-z0-9]{1,10}(\.[a-z0-9]{1,10}){0,3}(:[0-9]{1,5})?", fullmatch=True)
