@@ -14,9 +14,8 @@ from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.tasks import JobRuns, TaskTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.db.usage import StatisticsTable, UsageTable
-from mediarepo.homeserver.admins import HomeserverAdmins
-from mediarepo.homeserver.avatars import Avatars
-from mediarepo.homeserver.calls import HomeserverCalls
+from mediarepo.homeserver.admin_api import Avatars, HomeserverAdmins
+from mediarepo.homeserver.client import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.services.admins import Admins

@@ -25,11 +25,10 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.limits import RateTable
 from mediarepo.db.notifications import Listening
 from mediarepo.federation.request_auth import Verification
-from mediarepo.homeserver.calls import HomeserverCalls
-from mediarepo.homeserver.identity import Identity
+from mediarepo.homeserver.client import HomeserverCalls
+from mediarepo.homeserver.identity import Identity, Whoami
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
-from mediarepo.homeserver.whoami import Whoami
 from mediarepo.jobs import Job, Jobs
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals

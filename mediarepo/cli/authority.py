@@ -17,11 +17,10 @@ from mediarepo.app.build_services import join_hashing
 from mediarepo.app.foundation import elapsed_ms, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError
-from mediarepo.homeserver.calls import HomeserverCalls
-from mediarepo.homeserver.identity import Identity
+from mediarepo.homeserver.client import HomeserverCalls
+from mediarepo.homeserver.identity import Identity, Whoami
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
-from mediarepo.homeserver.whoami import Whoami
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.marks import Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc

@@ -1,25 +1,133 @@
 """Whose token is this? Answered by an application service's registration, by memory, or by the homeserver."""
 
 import hashlib
+import hmac
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
+import structlog
+
+from mediarepo.config.homeservers import AppserviceConfig, HomeserverConfig, IdentityConfig
 from mediarepo.errors import (
     ForbiddenError,
+    InvalidParamError,
+    LimitExceededError,
     MatrixError,
     UnknownDeviceError,
     UnknownTokenError,
     UserLockedError,
 )
-from mediarepo.homeserver.appservices import find_appservice, requester_for
+from mediarepo.homeserver.client import RETRY_AFTER_S, HomeserverCalls, no_verdict
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
-from mediarepo.homeserver.whoami import Whoami
 from mediarepo.model.client import current_client
 from mediarepo.model.requester import Requester
 from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.user_id import parse_user_id
+
+log = structlog.get_logger(__name__)
+
+_PATH = "/_matrix/client/v3/account/whoami"
+
+
+class Whoami:
+    """Client of the homeservers' whoami endpoint; a homeserver is believed for its own users only."""
+
+    def __init__(self, calls: HomeserverCalls, *, on_foreign_user: Callable[[str], object] = lambda _: None) -> None:
+        """`on_foreign_user` is called with the homeserver's name when it names a user of another server."""
+        self._calls = calls
+        self._on_foreign_user = on_foreign_user
+
+    async def ask(
+        self, homeserver: HomeserverConfig, token: str, *, user_id: str | None, device_id: str | None
+    ) -> Requester:
+        """Return whose token it is, or raise the refusal that the homeserver gave.
+
+        HomeserverUnavailableError when it gives no answer that can be understood: an outage is no verdict on a token.
+        """
+        if homeserver.client_api_url is None:
+            raise UnknownTokenError("the access token is not known")
+        asserted = {"user_id": user_id, "device_id": device_id}
+        parameters = {name: value for name, value in asserted.items() if value is not None}
+        status, answer = await self._calls.get(homeserver, _PATH, token, parameters=parameters)
+        if status == 200:  # noqa: PLR2004 - HTTP's OK
+            return self._requester(homeserver, answer)
+        raise _refusal(homeserver, status, answer)
+
+    def _requester(self, homeserver: HomeserverConfig, answer: dict[str, Any]) -> Requester:
+        user_id, device_id = answer.get("user_id"), answer.get("device_id")
+        try:
+            parsed = parse_user_id(user_id if isinstance(user_id, str) else "")
+        except InvalidParamError as exc:
+            raise no_verdict(homeserver, "no valid user_id") from exc
+        if parsed.server_name != homeserver.server_name:
+            self._on_foreign_user(homeserver.server_name)
+            log.warning("foreign_user_refused", server_name=homeserver.server_name, user_server=parsed.server_name)
+            raise ForbiddenError("the homeserver answered with a user of another server")
+        return Requester(
+            str(parsed),
+            homeserver.server_name,
+            is_guest=answer.get("is_guest") is True,
+            device_id=device_id if isinstance(device_id, str) else None,
+        )
+
+
+def _refusal(homeserver: HomeserverConfig, status: int, answer: dict[str, Any]) -> MatrixError:
+    """Put the homeserver's refusal into our words, keeping its own."""
+    errcode, message = answer.get("errcode"), str(answer.get("error", "the access token was refused"))[:500]
+    match status, errcode:
+        case 401, "M_USER_LOCKED":
+            return UserLockedError(message)
+        case 401, str():
+            return UnknownTokenError(message, soft_logout=answer.get("soft_logout") is True)
+        case 403, str():
+            return ForbiddenError(message)
+        case 400, "M_UNKNOWN_DEVICE" | "ORG.MATRIX.MSC3202.UNKNOWN_DEVICE":
+            return UnknownDeviceError(message)
+        case 429, _:
+            return LimitExceededError("the homeserver asks for patience", retry_after_s=RETRY_AFTER_S)
+        case _:
+            return no_verdict(homeserver, f"status {status}, errcode {errcode}")
+
+
+def find_appservice(homeserver: HomeserverConfig, token: str) -> AppserviceConfig | None:
+    """Find the application service whose as_token this is, in constant time for each."""
+    found = None
+    for appservice in homeserver.appservices:
+        secret = appservice.as_token.get_secret_value()
+        if hmac.compare_digest(secret.encode(), token.encode("utf-8", "surrogateescape")):
+            found = appservice
+    return found
+
+
+def requester_for(
+    homeserver: HomeserverConfig, appservice: AppserviceConfig, *, user_id: str | None, device_id: str | None
+) -> Requester:
+    """Say whom the application service acts for; ForbiddenError for users outside its namespaces."""
+    acting = appservice.sender if user_id is None else user_id
+    if acting != appservice.sender and not _owns(appservice, homeserver, acting):
+        raise ForbiddenError("the application service may not act for this user")
+    return Requester(
+        acting,
+        homeserver.server_name,
+        device_id=device_id,
+        rate_limited=appservice.rate_limited,
+        appservice=appservice.id,
+    )
+
+
+def _owns(appservice: AppserviceConfig, homeserver: HomeserverConfig, user_id: str) -> bool:
+    """Say whether a namespace covers the user; historical characters in it are the namespace's business."""
+    try:
+        parsed = parse_user_id(user_id, ascii_only=True)
+    except InvalidParamError:
+        return False
+    if parsed.server_name != homeserver.server_name:
+        return False
+    return any(re.fullmatch(namespace.regex, user_id) for namespace in appservice.namespaces.users)
+
 
 _Key = tuple[str, bytes, str | None, str | None]
 _VERDICTS = (UnknownTokenError, UserLockedError, ForbiddenError, UnknownDeviceError)

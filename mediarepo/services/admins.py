@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mediarepo.config.admin import AdminConfig
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import ForbiddenError
-from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.homeserver.identity import Identity
 from mediarepo.model.authority import Role
 

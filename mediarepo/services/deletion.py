@@ -10,7 +10,7 @@ from mediarepo.db.audit import AuditLog
 from mediarepo.db.marks import MarkTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import HomeserverUnavailableError
-from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome

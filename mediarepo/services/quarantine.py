@@ -10,7 +10,7 @@ from mediarepo.db.marks import MarkTable
 from mediarepo.db.media_admin import RecordTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
-from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
 from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc, spellings

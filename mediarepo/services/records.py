@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from mediarepo.db.media_admin import RecordTable, SearchTable
 from mediarepo.db.usage import StatisticsTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
-from mediarepo.homeserver.admins import HomeserverAdmins
+from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.records import MediaRecord, Page, RecordOrder, UserOrder, UserUsage

@@ -10,7 +10,7 @@ from mediarepo.db.deletion import Deleting
 from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
-from mediarepo.homeserver.avatars import Avatars
+from mediarepo.homeserver.admin_api import Avatars
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
