@@ -19,8 +19,8 @@ from mediarepo.federation.media_client import MediaClient
 from mediarepo.federation.server_keys import ServerKeys
 from mediarepo.federation.signing import SigningKey
 from mediarepo.federation.srv import SrvLookup, lookup_srv
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.media import StoreClass
 from mediarepo.model.server_keys import KeysOfServer
 from mediarepo.model.single_flight import SingleFlight

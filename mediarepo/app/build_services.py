@@ -15,8 +15,8 @@ from mediarepo.db.sweep import Intents, Sweeping
 from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.federation.multipart import Fetcher
 from mediarepo.homeserver.tenants import Tenants
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.admission import Admission
 from mediarepo.model.media import StoreClass
 from mediarepo.model.single_flight import SingleFlight

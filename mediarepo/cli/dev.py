@@ -18,7 +18,7 @@ from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.services import EmbeddedServices
-from mediarepo.images.samples import sample_picture
+from mediarepo.images.decode import sample_picture
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)

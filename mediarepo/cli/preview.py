@@ -13,8 +13,8 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.preview_making import Steps
 from mediarepo.services.preview_pages import PageError

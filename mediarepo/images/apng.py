@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from mediarepo.images.colours import to_scalable
+from mediarepo.images.color_conversion import to_scalable
 from mediarepo.images.png import SIGNATURE, PngFile, chunk, read_png
 
 _CONTROL = struct.Struct(">5I2H2B")

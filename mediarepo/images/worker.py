@@ -7,11 +7,10 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
-from mediarepo.images.colours import to_srgb
+from mediarepo.images.color_conversion import to_srgb
+from mediarepo.images.color_profiles import PQ, HighRange, matrix_profile
+from mediarepo.images.decode import Limits, open_picture
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.hdr import PQ, HighRange
-from mediarepo.images.icc import matrix_profile
-from mediarepo.images.opening import Limits, open_picture
 from mediarepo.images.rendering import Made, render, squeezed
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run

@@ -8,8 +8,8 @@ from mediarepo.config.previews import PreviewsConfig
 from mediarepo.errors import LimitExceededError, MatrixError
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.keys import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc

@@ -9,8 +9,8 @@ from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.media import ThumbnailTable
 from mediarepo.errors import CannotThumbnailError, MatrixError, NotFoundError, TooLargeError, UnavailableError
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import Rendered, WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import Rendered, WorkerPool
 from mediarepo.model.admission import Admission
 from mediarepo.model.keys import new_object_key
 from mediarepo.model.media import Blob, NewObject, StoreClass

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.worker_pool import WorkerPool
 from tests.pictures.browsing import difference, in_chromium, in_thumbnails
 from tests.pictures.varied import gifs, moving_pngs, photographs, png_colours, pngs
 from tests.support.chromium import chromium

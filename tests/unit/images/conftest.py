@@ -1,7 +1,7 @@
 import pytest
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.images.opening import Limits
+from mediarepo.images.decode import Limits
 
 
 @pytest.fixture(scope="session")

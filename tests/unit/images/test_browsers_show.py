@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from PIL import Image
 
-from mediarepo.images.opening import Limits
+from mediarepo.images.decode import Limits
 from mediarepo.images.rendering import render
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.browsing import Cells, cells_of

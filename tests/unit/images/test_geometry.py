@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.images.geometry import frame, region
+from mediarepo.images.rendering import frame, region
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 
 CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE

@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 
 from mediarepo.images.apng import read_apng
+from mediarepo.images.decode import Limits, frame_count, open_picture, orientation_of
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.gif import read_gif
 from mediarepo.images.isobmff import colour_code_points, declared_size, play_count
 from mediarepo.images.jpeg import read_jpeg, with_end
-from mediarepo.images.opening import Limits, frame_count, open_picture
-from mediarepo.images.orientation import orientation_of
 from mediarepo.images.png import read_png
 from mediarepo.images.rendering import Made, render
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec

@@ -9,8 +9,8 @@ import pytest
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.errors import LimitExceededError
 from mediarepo.images.errors import PictureError
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import Rendered, WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import Rendered, WorkerPool
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, hostile, jpeg
 

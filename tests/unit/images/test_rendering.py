@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from mediarepo.config.media import ThumbnailsConfig
+from mediarepo.images.decode import Limits
 from mediarepo.images.errors import PictureError
-from mediarepo.images.opening import Limits
 from mediarepo.images.rendering import Made, render
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import BLUE, GREEN, RED, WHITE, animated, corners, encoded, hostile, jpeg, oriented

@@ -12,8 +12,8 @@ from PIL import Image
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.jpeg import read_jpeg
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, jpeg
 

@@ -12,8 +12,8 @@ from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.config.server import SandboxEnforcement
 from mediarepo.errors import UnavailableError
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.memory import SourceBudget
-from mediarepo.images.pool import WorkerPool
+from mediarepo.images.source_memory import SourceBudget
+from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
 from tests.pictures.drawn import jpeg

@@ -4,10 +4,8 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
-from mediarepo.images.hdr import HighRange, to_screen
-from mediarepo.images.icc import Colours
-from mediarepo.images.png import PngFile
-from mediarepo.images.png_pixels import opacity, without_gaps
+from mediarepo.images.color_profiles import Colours, HighRange, to_screen
+from mediarepo.images.png import PngFile, opacity, without_gaps
 
 _SRGB = ImageCms.createProfile("sRGB")
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}

@@ -1,21 +1,71 @@
-"""From bytes to an opened picture, refused by its header if it is too much to decode."""
+"""A picture to try things out with."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import AvifImagePlugin, Image, ImageFile
+from PIL import AvifImagePlugin, Image, ImageDraw, ImageFile
 
-from mediarepo.images import isobmff, webp
+from mediarepo.images import formats, isobmff
 from mediarepo.images.apng import ApngFile, read_apng
+from mediarepo.images.color_profiles import Colours, colours_of_code_points
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import HEAD_BYTES, PictureFormat, sniff
 from mediarepo.images.gif import GifFile, read_gif
-from mediarepo.images.icc import Colours, colours_of_code_points
 from mediarepo.images.jpeg import JpegFile, read_jpeg, with_end
-from mediarepo.images.orientation import lies_on_its_side, orientation_of
 from mediarepo.images.png import PngFile, read_png
+
+_TAG, _SHORT, _ENTRY_BYTES = 0x0112, 3, 12
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FIRST_ON_ITS_SIDE = 5
+
+
+def orientation_of(exif: object) -> int:
+    """Read the orientation of an EXIF block, 1 to 8; whatever is broken, or no EXIF at all, counts as upright (1).
+
+    Only one SHORT in the first directory counts, as in browsers.
+    """
+    if not isinstance(exif, bytes):
+        return 1
+    block = exif.removeprefix(b"Exif\x00\x00")
+    orders = {b"II*\x00": "little", b"MM\x00*": "big"}
+    order = orders.get(block[:4])
+    if order is None:
+        return 1
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(block[at : at + size], "little" if order == "little" else "big")
+
+    start = number(4, 4)
+    for at in range(start + 2, start + 2 + number(start, 2) * _ENTRY_BYTES, _ENTRY_BYTES):
+        if at + _ENTRY_BYTES > len(block):
+            return 1
+        if number(at, 2) == _TAG:
+            value = number(at + 8, 2)
+            one_short = (number(at + 2, 2), number(at + 4, 4)) == (_SHORT, 1)
+            return value if one_short and value in _TRANSPOSITIONS else 1
+    return 1
+
+
+def lies_on_its_side(orientation: int) -> bool:
+    """Say whether width and height change places when the picture is put upright."""
+    return orientation >= _FIRST_ON_ITS_SIDE
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turn and mirror a picture as its orientation says."""
+    transposition = _TRANSPOSITIONS.get(orientation)
+    return picture if transposition is None else picture.transpose(transposition)
+
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # what there is of a file is shown, as browsers do
@@ -105,7 +155,7 @@ def _declared_size(data: bytes, picture_format: PictureFormat) -> tuple[int, int
     """Read the size of a picture whose decoder takes memory for all of it, or refuses it, when it is opened."""
     match picture_format:
         case PictureFormat.WEBP:
-            return webp.declared_size(data)
+            return formats.declared_size(data)
         case PictureFormat.AVIF | PictureFormat.HEIC:
             return isobmff.declared_size(data)
         case _:
@@ -163,3 +213,22 @@ def frame_count(opened: Opened, limits: Limits) -> int:
     if isinstance(opened.moving, GifFile):
         pixels = opened.moving.pixels
     return 1 if frames > limits.max_frames or pixels > limits.max_animated_pixels else frames
+
+
+_SIZE = (1600, 1200)
+
+
+def sample_picture() -> bytes:
+    """Draw a landscape and encode it as JPEG."""
+    sky = Image.linear_gradient("L").resize(_SIZE)
+    picture = Image.merge(
+        "RGB", (sky.point(lambda v: 90 + v // 2), sky.point(lambda v: 150 + v // 3), sky.point(lambda _: 235))
+    )
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((1150, 140, 1370, 360), fill=(255, 214, 92))
+    draw.polygon([(0, 900), (420, 380), (820, 900)], fill=(88, 104, 138))
+    draw.polygon([(500, 900), (980, 300), (1500, 900)], fill=(66, 80, 112))
+    draw.rectangle((0, 890, 1600, 1200), fill=(62, 122, 74))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=88)
+    return out.getvalue()
