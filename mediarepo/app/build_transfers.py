@@ -28,13 +28,13 @@ from mediarepo.exporters.matrix_media_repo import MatrixMediaRepoRecording
 from mediarepo.exporters.synapse.database import open_for_writing
 from mediarepo.exporters.synapse.rows import DatabaseRecording, FileRecording
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.matrix_media_repo.config import (
+from mediarepo.importers.matrix_media_repo.source import (
     BucketDatastore,
     FolderDatastore,
     MatrixMediaRepoConfig,
     load_matrix_media_repo_config,
 )
-from mediarepo.importers.opening import open_source
+from mediarepo.importers.open_source import open_source
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, load_synapse_config
 from mediarepo.model.import_items import ImportSource

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.exporters.destination import ExportError, FoundBytes
-from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 

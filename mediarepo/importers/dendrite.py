@@ -11,19 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
-from mediarepo.importers.reading.addresses import (
-    DatabaseAddress,
-    SqliteAddress,
-    open_database,
-    postgres_address,
-)
-from mediarepo.importers.reading.databases import Selection, select
-from mediarepo.importers.reading.folders import FolderShelf
-from mediarepo.importers.reading.joining import Joining, Placed
-from mediarepo.importers.reading.shelved import ShelvedSource, check_shelves, try_some, wall_clock_ms
-from mediarepo.importers.reading.texts import Row, Values, key_text
-from mediarepo.importers.reading.walking import mapped
-from mediarepo.importers.reading.yamls import entries, load_files, section, text
+from mediarepo.importers.reading.base_source import ShelvedSource, check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.coercion import Row, Values, entries, key_text, load_files, section, text
+from mediarepo.importers.reading.database import Selection, mapped, select
+from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
+from mediarepo.importers.reading.folder import FolderShelf
+from mediarepo.importers.reading.merge_join import Joining, Placed
 from mediarepo.model.imports import (
     SAMPLES,
     Findings,

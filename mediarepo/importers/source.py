@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol, Self
 
-from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.model.imports import (
     SAMPLES,
     Findings,

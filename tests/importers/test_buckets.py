@@ -8,9 +8,8 @@ import pytest
 from aiohttp import web
 
 from mediarepo.importers.errors import BytesVanishedError, SourceConfigError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.buckets import Bucket
-from mediarepo.importers.reading.objects import BucketAddress, BucketShelf
-from mediarepo.importers.reading.shelves import Trouble
+from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketShelf
+from mediarepo.importers.reading.byte_source import Trouble
 from mediarepo.model.imports import ObjectBytes, ResolutionState
 from mediarepo.storage import objects
 

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.key_value import conduit
-from mediarepo.importers.key_value.conduit import ConduitSource
-from mediarepo.importers.key_value.conduit_config import load_conduit_config
-from mediarepo.importers.key_value.flat import FlatConduitSource
-from mediarepo.importers.key_value.keys import file_name_of, parse_encoded_key, parse_media_key
+from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_config
+from mediarepo.importers.key_value.conduit_flat import FlatConduitSource
+from mediarepo.importers.key_value.indexed import file_name_of, parse_encoded_key, parse_media_key
 from mediarepo.importers.source import Source
 from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState, SourceMedia
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.joining import Joining, Placed
-from mediarepo.importers.reading.shelves import Listed, Trouble, path_order
+from mediarepo.importers.reading.byte_source import Listed, Trouble, path_order
+from mediarepo.importers.reading.merge_join import Joining, Placed
 from mediarepo.importers.synapse.paths import media_of, place
 from mediarepo.model.imports import Located, MediaKind, ObjectBytes, Orphan, ResolutionState, SourceBytes, SourceMedia
 

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.matrix_media_repo.config import FolderDatastore, load_matrix_media_repo_config
-from mediarepo.importers.matrix_media_repo.source import MatrixMediaRepoSource
+from mediarepo.importers.matrix_media_repo.source import (
+    FolderDatastore,
+    MatrixMediaRepoSource,
+    load_matrix_media_repo_config,
+)
 from mediarepo.importers.source import Source
 from mediarepo.model.imports import (
     FileBytes,

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
 from mediarepo.importers.source import Source
-from mediarepo.importers.synapse.asking import HomeserverGetter
-from mediarepo.importers.synapse.hosted import HostedSynapseSource
+from mediarepo.importers.synapse.http_client import HomeserverGetter
+from mediarepo.importers.synapse.http_source import HostedSynapseSource
 from mediarepo.model.imports import DownloadBytes, Located, MediaKind, ResolutionState
 from tests.importers.test_synapse_sqlite import source_of
 
@@ -174,7 +174,7 @@ async def test_a_token_that_is_no_admins_is_a_problem_in_words(synapse: FakeSyna
 
 
 async def test_an_outage_is_never_an_empty_list(synapse: FakeSynapse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediarepo.importers.synapse.asking._PAUSE_S", 0.01)
+    monkeypatch.setattr("mediarepo.importers.synapse.http_client._PAUSE_S", 0.01)
     synapse.down = True
     async with running(synapse) as source:
         with pytest.raises(SourceUnavailableError):

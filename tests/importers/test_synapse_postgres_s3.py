@@ -9,11 +9,10 @@ import asyncpg
 import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.addresses import postgres_address
-from mediarepo.importers.reading.buckets import Bucket
-from mediarepo.importers.reading.databases import Selection, render
-from mediarepo.importers.reading.folders import FolderShelf
-from mediarepo.importers.reading.objects import BucketShelf
+from mediarepo.importers.reading.bucket import Bucket, BucketShelf
+from mediarepo.importers.reading.database import Selection, render
+from mediarepo.importers.reading.database_address import postgres_address
+from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.postgres import PostgresDialect
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource

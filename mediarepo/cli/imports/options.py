@@ -16,7 +16,7 @@ from mediarepo.cli.runner import ConfigFile, read_settings
 from mediarepo.config.imports import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.opening import OpenSource, open_source
+from mediarepo.importers.open_source import OpenSource, open_source
 from mediarepo.model.import_items import ImportSource, ObjectMode, RemoteChoice
 from mediarepo.services.imports.runs import Importing, Options
 

@@ -12,12 +12,11 @@ from urllib.parse import quote
 import asyncpg
 
 from mediarepo.exporters.destination import ExportError, RowAppearedError, RowRefusedError
-from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress
-from mediarepo.importers.reading.databases import Database
+from mediarepo.importers.reading.coercion import as_text
+from mediarepo.importers.reading.database import Database
+from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress
 from mediarepo.importers.reading.postgres import PostgresDatabase
-from mediarepo.importers.reading.sqlite import SqliteDatabase
-from mediarepo.importers.reading.sqlite_files import SqliteFile
-from mediarepo.importers.reading.texts import as_text
+from mediarepo.importers.reading.sqlite import SqliteDatabase, SqliteFile
 
 Value = str | int | bool | None
 Refer = Callable[[Value], str]

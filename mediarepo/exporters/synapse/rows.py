@@ -10,7 +10,7 @@ from typing import IO, Protocol, Self
 from mediarepo.exporters.destination import ExportError
 from mediarepo.exporters.synapse.database import Change, Fill, Insert, Value, WritableDatabase, literal, render
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.synapse.rows import (
+from mediarepo.importers.synapse.tables import (
     ALL_COLUMNS,
     LOCAL,
     LOCAL_THUMBNAILS,

@@ -12,13 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
-from mediarepo.importers.key_value.indexed import IndexedSource
-from mediarepo.importers.key_value.keys import SEPARATOR, MediaKey, decode, encode, parse_media_key, storable
-from mediarepo.importers.key_value.rocks import Families, ask_families, read_families
-from mediarepo.importers.reading.folders import FolderShelf
-from mediarepo.importers.reading.joining import Placed
-from mediarepo.importers.reading.shelved import check_shelves, try_some, wall_clock_ms
-from mediarepo.importers.reading.yamls import section, text
+from mediarepo.importers.key_value.indexed import (
+    SEPARATOR,
+    IndexedSource,
+    MediaKey,
+    decode,
+    encode,
+    parse_media_key,
+    storable,
+)
+from mediarepo.importers.key_value.rocksdb import Families, ask_families, read_families
+from mediarepo.importers.reading.base_source import check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.coercion import section, text
+from mediarepo.importers.reading.folder import FolderShelf
+from mediarepo.importers.reading.merge_join import Placed
 from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"

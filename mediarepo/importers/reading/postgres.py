@@ -10,8 +10,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
-from mediarepo.importers.reading.databases import Dialect, Selection, key_name, render
-from mediarepo.importers.reading.texts import Row, key_text
+from mediarepo.importers.reading.coercion import Row, key_text
+from mediarepo.importers.reading.database import Dialect, Selection, key_name, render
 
 if TYPE_CHECKING:  # only the stubs know these classes as generic
     Connection = PoolConnectionProxy[asyncpg.Record]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress, postgres_address
-from mediarepo.importers.reading.objects import BucketAddress
-from mediarepo.importers.reading.yamls import duration_ms, entries, load_files, section, size_bytes, text
+from mediarepo.importers.reading.bucket import BucketAddress
+from mediarepo.importers.reading.coercion import duration_ms, entries, load_files, section, size_bytes, text
+from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, postgres_address
 
 _DAY_MS = 86_400_000
 _UPLOAD_BYTES = 50 * 1024 * 1024

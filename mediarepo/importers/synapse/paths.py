@@ -2,7 +2,7 @@
 
 import re
 
-from mediarepo.importers.reading.joining import Placed
+from mediarepo.importers.reading.merge_join import Placed
 from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
 
 _SERVABLE = re.compile(r"[A-Za-z0-9_\-.\[\]:]+", re.ASCII)

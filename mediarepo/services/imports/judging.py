@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.model.import_items import (
     Entry,
     ItemMode,

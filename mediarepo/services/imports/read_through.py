@@ -11,7 +11,7 @@ import structlog
 
 from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.opening import OpenSource
+from mediarepo.importers.open_source import OpenSource
 from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.import_items import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
 from mediarepo.model.imports import Located, MediaKind, Resolution, ResolutionState, SourceMedia

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from mediarepo.config.settings import StoreFor
 from mediarepo.config.storage import StoreConfig
-from mediarepo.importers.reading.objects import BucketAddress
+from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.model.import_items import ItemMode, ObjectMode
 from mediarepo.model.keys import MARKER_NAME, parse_key_ts
 from mediarepo.model.media import StoreClass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
-from mediarepo.importers.reading.shelves import Listed, Trouble
+from mediarepo.importers.reading.byte_source import Listed, Trouble
 from mediarepo.model.imports import FileBytes, ResolutionState, SourceBytes
 
 PIECE_BYTES = 256 * 1024

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from typing import Self
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.databases import Database
-from mediarepo.importers.reading.joining import Placed, locate
-from mediarepo.importers.reading.objects import BucketAddress, BucketShelf
-from mediarepo.importers.reading.shelves import NearShelf, Shelf
+from mediarepo.importers.reading.bucket import BucketAddress, BucketShelf
+from mediarepo.importers.reading.byte_source import NearShelf, Shelf
+from mediarepo.importers.reading.database import Database
+from mediarepo.importers.reading.merge_join import Placed, locate
 from mediarepo.model.imports import (
     Findings,
     Resolution,

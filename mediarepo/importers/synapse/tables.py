@@ -4,9 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from mediarepo.importers.reading.databases import Database, Selection, key_name, present, select
-from mediarepo.importers.reading.texts import Row, Values, key_text
-from mediarepo.importers.reading.walking import mapped
+from mediarepo.importers.reading.coercion import Row, Values, key_text
+from mediarepo.importers.reading.database import Database, Selection, key_name, mapped, present, select
 from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
 
 LOCAL, REMOTE = "local_media_repository", "remote_media_cache"

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.databases import Database
+from mediarepo.importers.reading.database import Database
 from mediarepo.importers.reading.postgres import PostgresDatabase
 from mediarepo.importers.reading.sqlite import SqliteDatabase
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from mediarepo.config.imports import ImportConfig, SourceKind
 from mediarepo.importers.dendrite import DendriteSource, load_dendrite_config
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.key_value.conduit import ConduitSource
-from mediarepo.importers.key_value.conduit_config import load_conduit_config
-from mediarepo.importers.key_value.flat import FlatConduitSource
+from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_config
+from mediarepo.importers.key_value.conduit_flat import FlatConduitSource
 from mediarepo.importers.key_value.tuwunel import TuwunelSource, load_tuwunel_config
-from mediarepo.importers.matrix_media_repo.config import load_matrix_media_repo_config
-from mediarepo.importers.matrix_media_repo.source import MatrixMediaRepoSource
-from mediarepo.importers.reading.addresses import DatabaseAddress, SqliteAddress, postgres_address
+from mediarepo.importers.matrix_media_repo.source import MatrixMediaRepoSource, load_matrix_media_repo_config
+from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, postgres_address
 from mediarepo.importers.source import Source
-from mediarepo.importers.synapse.asking import HomeserverGetter
 from mediarepo.importers.synapse.config import load_synapse_config
-from mediarepo.importers.synapse.hosted import HostedSynapseSource
+from mediarepo.importers.synapse.http_client import HomeserverGetter
+from mediarepo.importers.synapse.http_source import HostedSynapseSource
 from mediarepo.importers.synapse.source import SynapseSource
 
 _SQLITE = "sqlite:"

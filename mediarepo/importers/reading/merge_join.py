@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from mediarepo.importers.reading.shelves import Finder, Listed, Shelf, Trouble, path_order
+from mediarepo.importers.reading.byte_source import Finder, Listed, Shelf, Trouble, path_order
 from mediarepo.model.imports import Located, Orphan, Resolution, ResolutionState, SourceBytes, SourceMedia
 
 _PAGE = 1000

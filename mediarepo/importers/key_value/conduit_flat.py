@@ -8,11 +8,10 @@ from pathlib import Path
 from threading import Lock
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.key_value.indexed import IndexedSource
-from mediarepo.importers.key_value.keys import MediaKey, parse_encoded_key
-from mediarepo.importers.reading.folders import FolderShelf
-from mediarepo.importers.reading.joining import Placed
-from mediarepo.importers.reading.shelved import check_shelves, wall_clock_ms
+from mediarepo.importers.key_value.indexed import IndexedSource, MediaKey, parse_encoded_key
+from mediarepo.importers.reading.base_source import check_shelves, wall_clock_ms
+from mediarepo.importers.reading.folder import FolderShelf
+from mediarepo.importers.reading.merge_join import Placed
 from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _CLOCK_TICK_MS = 2_000

@@ -1,10 +1,29 @@
 """Somebody else's database, of which we read tables in the order of keys."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from mediarepo.importers.reading.texts import Row
+from mediarepo.importers.reading.coercion import Row
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+async def mapped(walk: AsyncGenerator[_A, None], change: Callable[[_A], _B]) -> AsyncGenerator[_B, None]:
+    """Change everything that a walk meets."""
+    async with aclosing(walk):
+        async for one in walk:
+            yield change(one)
+
+
+async def chained(*walks: AsyncGenerator[_A, None]) -> AsyncGenerator[_A, None]:
+    """Walk one after the other."""
+    for walk in walks:
+        async with aclosing(walk):
+            async for one in walk:
+                yield one
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import Protocol, Self
 from urllib.parse import quote
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.objects import BucketAddress
-from mediarepo.importers.synapse.rows import ALL_COLUMNS, local_media, remote_media
+from mediarepo.importers.reading.bucket import BucketAddress
+from mediarepo.importers.synapse.tables import ALL_COLUMNS, local_media, remote_media
 from mediarepo.model.imports import (
     SAMPLES,
     DownloadBytes,
