@@ -21,9 +21,9 @@ from mediarepo.federation.signing import SigningKey
 from mediarepo.federation.srv import SrvLookup, lookup_srv
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.media import StoreClass
-from mediarepo.model.server_keys import KeysOfServer
-from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.remote_media import KeysOfServer
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.web_client import WebClient
 from mediarepo.previews.providers import OEmbedProviders

@@ -18,8 +18,8 @@ from mediarepo.homeserver.tenants import Tenants
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.admission import Admission
+from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.media import StoreClass
-from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.downloads import Downloads, LookBack

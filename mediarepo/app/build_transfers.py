@@ -37,8 +37,8 @@ from mediarepo.importers.matrix_media_repo.source import (
 from mediarepo.importers.open_source import open_source
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, load_synapse_config
-from mediarepo.model.import_items import ImportSource
-from mediarepo.model.leases import Lease
+from mediarepo.model.import_ledger import ImportSource
+from mediarepo.model.tasks import Lease
 from mediarepo.services.downloads import LookBack
 from mediarepo.services.exports.contents import Contents
 from mediarepo.services.exports.files import FilesExport

@@ -12,8 +12,8 @@ from mediarepo.cli.output import AsJson, human_time, show_json, show_table
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.media import MediaState
+from mediarepo.model.media_admin import Search, SearchOrder
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.searching import Search, SearchOrder
 
 media_cli = typer.Typer(help="Look at media, delete, restore and hold them.", no_args_is_help=True)
 

@@ -11,7 +11,7 @@ from mediarepo.cli.authority import administering, left_out, operator, parse_add
 from mediarepo.cli.media import Reason
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES, without_short_content
+from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, without_short_content
 
 quarantine_cli = typer.Typer(help="Hide content and show it again.", no_args_is_help=True)
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from mediarepo.config.base import Secret, Section
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.mxc import parse_server_name
-from mediarepo.model.user_id import parse_user_id
+from mediarepo.model.requester import parse_user_id
 
 
 def _server_name(value: str) -> str:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from mediarepo.config.base import Secret, Section
-from mediarepo.model.import_items import ObjectMode, RemoteChoice
+from mediarepo.model.import_ledger import ObjectMode, RemoteChoice
 
 
 class SourceKind(StrEnum):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from mediarepo.db.database import NOW_MS, Connection
-from mediarepo.model.import_items import Content
+from mediarepo.model.import_ledger import Content
 
 Place = tuple[str, str]
 """A store and an object key."""

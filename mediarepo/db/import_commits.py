@@ -20,11 +20,11 @@ from mediarepo.db.import_media import (
     refresh_media,
 )
 from mediarepo.db.publishing import NOTIFY
-from mediarepo.model.import_items import Entry, TakenThumbnail, ThumbnailEnd
-from mediarepo.model.imports import SourceKey
-from mediarepo.model.leases import Lease
-from mediarepo.model.short_content import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
-from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.model.import_ledger import Entry, TakenThumbnail, ThumbnailEnd
+from mediarepo.model.import_source import SourceKey
+from mediarepo.model.marks import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
+from mediarepo.model.media import ThumbnailSpec
+from mediarepo.model.tasks import Lease
 
 _HIDER = "coalesce(k.owner, CASE WHEN i.kind = 'local' THEN i.server_name ELSE '' END)"
 """Whose an imported quarantine is: as its mark says, or where no media could be made of the row, the homeserver's."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from mediarepo.db.database import NOW_MS, Connection, Database, Row
-from mediarepo.model.import_items import (
+from mediarepo.model.import_ledger import (
     Content,
     Entry,
     ImportRun,
@@ -17,7 +17,7 @@ from mediarepo.model.import_items import (
     LedgerOrphan,
     LedgerSum,
 )
-from mediarepo.model.imports import SourceKey
+from mediarepo.model.import_source import SourceKey
 
 _RUN = "run_id, source_id, command, started_ts, heartbeat_ts, finished_ts, complete, figures, error"
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection
-from mediarepo.model.import_items import Entry, ItemMode, ItemState, Reason
-from mediarepo.model.imports import MediaKind, SourceKey, SourceMedia
+from mediarepo.model.import_ledger import Entry, ItemMode, ItemState, Reason
+from mediarepo.model.import_source import MediaKind, SourceKey, SourceMedia
 from mediarepo.model.marks import OPERATOR, MarkKind
 
 _ANY_TYPE = "application/octet-stream"

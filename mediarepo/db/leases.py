@@ -5,7 +5,7 @@ whatever it still writes then carries a fence that no longer stands in the row.
 """
 
 from mediarepo.db.database import NOW_MS, Connection, Database
-from mediarepo.model.leases import Lease
+from mediarepo.model.tasks import Lease
 
 
 class Leases:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.errors import LimitExceededError, QuotaExceededError
-from mediarepo.model.quotas import QuotaLimits, Reservation
+from mediarepo.model.usage import QuotaLimits, Reservation
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 11))"
 _HOME = "substr($1, strpos($1, ':') + 1)"

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from mediarepo.db.audit import write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.errors import ForbiddenError
-from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 SET_ABOVE = "the operator, or a homeserver that shares this, has set it: only they, or the operator, lift it"
 

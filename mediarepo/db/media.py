@@ -8,9 +8,8 @@ from mediarepo.db.deletion import lock_media_of, queue_deletion
 from mediarepo.db.marks import hidden, suspect
 from mediarepo.db.publishing import claim_key, insert_blob
 from mediarepo.model.declared import content_type_or_default
-from mediarepo.model.media import Blob, Media, MediaState, NewObject, Thumbnail
+from mediarepo.model.media import Blob, Media, MediaState, NewObject, RenderedThumbnail, Thumbnail, ThumbnailSpec
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailSpec
 
 _VIEWER = "$3::text"
 _MEDIA = f"""

@@ -4,9 +4,8 @@ from mediarepo.db.database import Database, Row
 from mediarepo.db.marks import hidden, marked_by, quarantined_by
 from mediarepo.model.marks import MarkKind
 from mediarepo.model.media import MediaState
+from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, Search, SearchOrder, SearchPlace
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.records import MediaRecord, Page, RecordOrder
-from mediarepo.model.searching import Search, SearchOrder, SearchPlace
 
 MXC = "'mxc://' || m.server_name || '/' || m.media_id"
 """The address of media, as text."""

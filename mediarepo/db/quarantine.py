@@ -12,10 +12,9 @@ from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.marks import SET_ABOVE, columns, hidden, set_mark
 from mediarepo.errors import ForbiddenError
-from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, AdminAction, LeftOut, MarkKind, Outcome
+from mediarepo.model.media_admin import Change, HiddenHash, HiddenServer
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.records import Change, HiddenHash, HiddenServer
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 _CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS remote, {hidden("$7::text", media="k")} AS hidden
     FROM (SELECT s AS server_name, i AS media_id FROM unnest($1::text[], $2::text[]) AS n (s, i)

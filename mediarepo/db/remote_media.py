@@ -8,10 +8,9 @@ from mediarepo.db.database import NOW_MS, Database
 from mediarepo.db.marks import of_server
 from mediarepo.db.publishing import NOTIFY
 from mediarepo.model.failed_items import storable_text
-from mediarepo.model.fetching import FetchReason
+from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.server_keys import KeysOfServer
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
+from mediarepo.model.remote_media import FetchReason, KeysOfServer
 
 
 @dataclass(frozen=True, slots=True)

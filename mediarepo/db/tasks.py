@@ -7,9 +7,8 @@ from mediarepo.db.audit import write_entry
 from mediarepo.db.database import NOW_MS, Database, LeaseLostError, Row
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue, storable_json, storable_text
-from mediarepo.model.leases import Lease
 from mediarepo.model.marks import AdminAction
-from mediarepo.model.tasks import JobRun, Task, TaskState
+from mediarepo.model.tasks import JobRun, Lease, Task, TaskState
 
 _COLUMNS = """task_id, kind, arguments, state, created_by, homeserver, created_ts, started_ts, finished_ts, attempts,
     cancelling, progress, result, error"""

@@ -8,9 +8,9 @@ from mediarepo.db.database import Database, Row
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import hide_as_hash
 from mediarepo.model.failed_items import Queue
+from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.short_content import SMALLEST_HIDDEN_BYTES
 
 _BLOB = "b.blob_id, b.store, b.object_key, b.size_bytes"
 _UNSURE = """b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.parent_blob_id IS NULL

@@ -12,7 +12,7 @@ from mediarepo.importers.matrix_media_repo.tables import MatrixMediaRepoTables
 from mediarepo.importers.reading.coercion import Row, key_text
 from mediarepo.importers.reading.database import select
 from mediarepo.model.exports import ExportMedia
-from mediarepo.model.imports import SourceMedia
+from mediarepo.model.import_source import SourceMedia
 from mediarepo.model.media import MediaState
 
 MEDIA, ANNOUNCED = "media", "expiring_media"

@@ -11,8 +11,8 @@ from email.utils import parsedate_to_datetime
 
 from mediarepo.errors import InvalidParamError
 from mediarepo.federation.srv import SrvLookup, SrvRecord, good_s, in_order, lookup_srv
+from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.mxc import parse_server_name
-from mediarepo.model.single_flight import SingleFlight
 from mediarepo.outbound.answers import Answer
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason

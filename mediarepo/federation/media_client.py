@@ -23,8 +23,8 @@ from mediarepo.federation.multipart import (
 from mediarepo.federation.request_auth import sign_request
 from mediarepo.federation.signing import SigningKey
 from mediarepo.model.declared import content_type_or_default, upload_name_or_none
-from mediarepo.model.fetching import FetchError, FetchReason
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.outbound.client import Answer, Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.targets import Patience

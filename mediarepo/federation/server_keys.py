@@ -14,9 +14,9 @@ from mediarepo.errors import LimitExceededError, MatrixError
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.signing import COMPROMISED, KEY_BYTES, canonical_json, decode_base64, verify
 from mediarepo.model.admission import Admission
-from mediarepo.model.client import current_client
-from mediarepo.model.server_keys import KeysOfServer
-from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.remote_media import KeysOfServer
+from mediarepo.model.requester import current_client
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.targets import Patience
 

@@ -22,10 +22,8 @@ from mediarepo.errors import (
 )
 from mediarepo.homeserver.client import RETRY_AFTER_S, HomeserverCalls, no_verdict
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
-from mediarepo.model.client import current_client
-from mediarepo.model.requester import Requester
-from mediarepo.model.single_flight import SingleFlight
-from mediarepo.model.user_id import parse_user_id
+from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.requester import Requester, current_client, parse_user_id
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from mediarepo.images.formats import CONTENT_TYPES, PictureFormat
 from mediarepo.images.gif import GifFile, composed_gif
 from mediarepo.images.isobmff import play_count
 from mediarepo.images.metadata import is_bare
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from mediarepo.images.color_profiles import PQ, HighRange, matrix_profile
 from mediarepo.images.decode import Limits, open_picture
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.rendering import Made, render, squeezed
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run
 
 _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")

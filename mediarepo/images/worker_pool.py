@@ -12,7 +12,7 @@ from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import PictureFormat
 from mediarepo.images.source_memory import Source
-from mediarepo.model.thumbnails import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.pool import ProcessPool
 from mediarepo.sandbox.process import (
     BadAnswerError,

@@ -17,7 +17,7 @@ from mediarepo.importers.reading.database import Selection, mapped, select
 from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
 from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.merge_join import Joining, Placed
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     SAMPLES,
     Findings,
     Located,

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol, Self
 
 from mediarepo.importers.reading.bucket import BucketAddress
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     SAMPLES,
     Findings,
     Located,

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from mediarepo.errors import LimitExceededError
-from mediarepo.model.client import current_client
+from mediarepo.model.requester import current_client
 
 _RETRY_AFTER_S = 5
 

@@ -4,9 +4,21 @@ What an upload would be refused for cannot be passed on either: `content_type_or
 """
 
 import re
+from collections.abc import Iterable
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.model.user_id import parse_user_id
+from mediarepo.model.requester import parse_user_id
+
+UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and halves of others."""
+
+
+def check_texts(texts: Iterable[tuple[str, str]]) -> None:
+    """Refuse control characters in texts, given with the names of where they stand; InvalidParamError names it."""
+    for name, text in texts:
+        if UNSPEAKABLE.search(text) or UNSPEAKABLE.search(name):
+            raise InvalidParamError(f"{UNSPEAKABLE.sub('?', name)} may not contain control characters")
+
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 MAX_CONTENT_TYPE_CHARS = 255

@@ -1,9 +1,12 @@
 """Marks on media: who wants them hidden, spared, held or pinned, and for whom."""
 
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mediarepo.model.texts import check_texts
+from mediarepo.model.declared import check_texts
 
 OPERATOR = ""
 """The owner of what the operator set, and the scope of what counts for all homeservers."""
@@ -65,3 +68,23 @@ class LeftOut(StrEnum):
     UNKNOWN = "unknown"
     STILL_IN_FORCE = "still_in_force"
     """Somebody else set the same, which stays."""
+
+
+SMALLEST_HIDDEN_BYTES = 3
+"""Content of at least so many bytes is hidden by its hash."""
+
+EMPTY_SHA256 = hashlib.sha256(b"").digest()
+
+
+def without_short_content(hashes: Iterable[bytes]) -> list[bytes]:
+    """Leave out the hashes of content that is too short, and what comes twice."""
+    wanted = dict.fromkeys(hashes)
+    for content in _short_contents():
+        wanted.pop(hashlib.sha256(content).digest(), None)
+    return list(wanted)
+
+
+def _short_contents() -> Iterator[bytes]:
+    for size_bytes in range(SMALLEST_HIDDEN_BYTES):
+        for content in itertools.product(range(256), repeat=size_bytes):
+            yield bytes(content)

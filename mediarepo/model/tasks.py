@@ -6,6 +6,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Held by one process of the fleet; each holder's `fence` is larger than the one's before."""
+
+    name: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobRun:
     """The last time that regular work was done by any process; `finished_ts` None: it runs, or its process died."""
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from mediarepo.model.admission import Admission
-from mediarepo.model.client import current_client
+from mediarepo.model.requester import current_client
 from mediarepo.outbound.addresses import AddressRules
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.urls import address_of, check_host

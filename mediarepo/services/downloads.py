@@ -11,10 +11,10 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.db.media import MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, NotYetUploadedError, UnavailableError
 from mediarepo.homeserver.tenants import Tenants
+from mediarepo.model.byte_stream import Span
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.spans import Span
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.arrivals import Arrivals
 from mediarepo.services.hashing import Hashing

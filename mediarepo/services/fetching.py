@@ -11,10 +11,10 @@ from mediarepo.db.remote_media import RemoteTable
 from mediarepo.errors import BadRequestError, NotFoundError, TooLargeError, TooSlowError
 from mediarepo.federation.multipart import Fetcher, RemoteContent
 from mediarepo.homeserver.tenants import Tenants
-from mediarepo.model.fetching import FetchError, FetchReason
-from mediarepo.model.leases import Lease
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState, NewMedia
+from mediarepo.model.remote_media import FetchError, FetchReason
+from mediarepo.model.tasks import Lease
 from mediarepo.services.downloads import Asking
 from mediarepo.services.flights import Flight
 from mediarepo.services.tee import Tee, TeeBudget

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from mediarepo.errors import NotFoundError
+from mediarepo.model.byte_stream import Sink
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.sinks import Sink
 from mediarepo.services.tee import Tee
 
 LINGER_S = 5.0

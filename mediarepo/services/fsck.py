@@ -12,7 +12,7 @@ from mediarepo.db.object_inventory import Inventory
 from mediarepo.db.sweep import Sweeping
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
-from mediarepo.model.keys import parse_key_ts
+from mediarepo.model.ids import parse_key_ts
 from mediarepo.services.hashing import HashingSink
 from mediarepo.services.markers import marker_key
 from mediarepo.storage.errors import ObjectMissingError

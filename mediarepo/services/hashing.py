@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.errors import UnavailableError
+from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError

@@ -9,7 +9,7 @@ import structlog
 
 from mediarepo.db.leases import Leases
 from mediarepo.errors import MatrixError
-from mediarepo.model.leases import Lease
+from mediarepo.model.tasks import Lease
 
 log = structlog.get_logger(__name__)
 

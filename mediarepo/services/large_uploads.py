@@ -15,10 +15,10 @@ from mediarepo.db.database import StaleKeyError
 from mediarepo.db.publishing import Publishing
 from mediarepo.db.sweep import Intents
 from mediarepo.errors import MatrixError
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.concurrency import task_group
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.task_group import task_group
 from mediarepo.services.parts import Part, PartReader
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import UploadGoneError

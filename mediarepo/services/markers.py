@@ -14,7 +14,7 @@ from mediarepo.db.object_inventory import Healing
 from mediarepo.db.sweep import Sweeping
 from mediarepo.errors import MatrixError
 from mediarepo.model.drift import KnownObject
-from mediarepo.model.keys import MARKER_NAME
+from mediarepo.model.ids import MARKER_NAME
 from mediarepo.model.media import Ownership
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store

@@ -9,10 +9,10 @@ from mediarepo.config.media import UploadsConfig
 from mediarepo.db.publishing import PendingTable
 from mediarepo.errors import CannotOverwriteMediaError, ForbiddenError, NotFoundError
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.leases import Lease
 from mediarepo.model.media import MediaState, PendingMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
+from mediarepo.model.tasks import Lease
 from mediarepo.services.batch_isolation import BatchIsolation, each_of
 from mediarepo.services.downloads import LookBack
 from mediarepo.services.holding import Holding

@@ -10,7 +10,7 @@ from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.model.keys import new_media_id
+from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import Picture, PreviewImage

@@ -14,11 +14,11 @@ from mediarepo.config.previews import PreviewsConfig
 from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.errors import ForbiddenError, PreviewError
 from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.client import current_client
+from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import PreviewUrl
-from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.requester import current_client
 from mediarepo.outbound.resolving import domain_of
 from mediarepo.previews.urls import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation

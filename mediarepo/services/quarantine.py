@@ -12,10 +12,9 @@ from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
-from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome, without_short_content
+from mediarepo.model.media_admin import Change, HiddenHash
 from mediarepo.model.mxc import Mxc, parse_mxc, spellings
-from mediarepo.model.records import Change, HiddenHash
-from mediarepo.model.short_content import without_short_content
 from mediarepo.services.admins import Admin
 from mediarepo.services.authorization import Authorization
 from mediarepo.services.hashing import Hashing

@@ -9,9 +9,8 @@ from mediarepo.config.limits import QuotaRule, QuotasConfig
 from mediarepo.config.media import UploadsConfig
 from mediarepo.db.limits import QuotaTable
 from mediarepo.errors import MatrixError, QuotaExceededError
-from mediarepo.model.quotas import QuotaLimits, Reservation
-from mediarepo.model.requester import Requester
-from mediarepo.model.user_sets import UserMatcher
+from mediarepo.model.requester import Requester, UserMatcher
+from mediarepo.model.usage import QuotaLimits, Reservation
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,7 @@ from mediarepo.config.limits import Rate, RateLimitsConfig, ServerRates, UserRat
 from mediarepo.db.limits import Poured, RateTable
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.failed_items import item_key
-from mediarepo.model.requester import Requester
-from mediarepo.model.user_sets import UserMatcher, compile_globs
+from mediarepo.model.requester import Requester, UserMatcher, compile_globs
 
 _MAX_BUCKETS = 100_000
 _SHARED_FROM = 0.05

@@ -7,8 +7,8 @@ from mediarepo.db.usage import StatisticsTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.media import MediaState
+from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.records import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
 from mediarepo.services.admins import Admin
 
 _MOST_NAMES = 500

@@ -18,12 +18,11 @@ from mediarepo.db.database import LeaseLostError
 from mediarepo.db.remote_media import PastFailure, RemoteTable
 from mediarepo.errors import MatrixError, NotFoundError, RemoteUnavailableError
 from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.fetching import FetchError, FetchReason
+from mediarepo.model.byte_stream import Sink, Span
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc, spellings
-from mediarepo.model.sinks import Sink
-from mediarepo.model.spans import Span
+from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.services.downloads import Asking, Downloads
 from mediarepo.services.fetching import Fetching
 from mediarepo.services.flights import Flight

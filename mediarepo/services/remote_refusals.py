@@ -7,7 +7,7 @@ from mediarepo.errors import (
     RemoteTooLargeError,
     RemoteUnavailableError,
 )
-from mediarepo.model.fetching import FetchError, FetchReason
+from mediarepo.model.remote_media import FetchError, FetchReason
 
 _WORDS = {
     FetchReason.NO_SIGNING_KEY: "this server has no key to ask other servers with",

@@ -12,10 +12,9 @@ from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import Rendered, WorkerPool
 from mediarepo.model.admission import Admission
-from mediarepo.model.keys import new_object_key
-from mediarepo.model.media import Blob, NewObject, StoreClass
-from mediarepo.model.single_flight import SingleFlight
-from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.ids import new_object_key
+from mediarepo.model.media import Blob, NewObject, StoreClass, ThumbnailSpec
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.stores import Stores
 

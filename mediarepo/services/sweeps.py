@@ -11,7 +11,7 @@ from mediarepo.db.sweep import Intents, Sweeping
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.keys import hour_of, parse_key_ts
+from mediarepo.model.ids import hour_of, parse_key_ts
 from mediarepo.model.media import StoreClass
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.markers import NOT_OURS, Markers, is_there

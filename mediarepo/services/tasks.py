@@ -12,9 +12,8 @@ from mediarepo.db.database import LeaseLostError
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.leases import Lease
 from mediarepo.model.marks import OPERATOR, AdminAction
-from mediarepo.model.tasks import Task, TaskState
+from mediarepo.model.tasks import Lease, Task, TaskState
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
 

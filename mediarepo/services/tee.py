@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mediarepo.errors import MatrixError, NotFoundError
+from mediarepo.model.byte_stream import Sink
 from mediarepo.model.media import Media
-from mediarepo.model.sinks import Sink
 
 Rest = Callable[[int, Sink, str], Awaitable[None]]
 """Sends what is left from an offset on, from S3, once everything is stored, if this homeserver's users may see it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 
 
 def configured_spec(sizes: Sequence[ThumbnailSpec], asked: ThumbnailSpec) -> ThumbnailSpec:

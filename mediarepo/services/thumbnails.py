@@ -8,10 +8,9 @@ from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.deletion import Deleting
 from mediarepo.db.media import MediaAndThumbnail, MediaTable, ThumbnailTable
 from mediarepo.errors import ContentLostError, NotFoundError
-from mediarepo.model.media import Blob, Media, MediaState, Thumbnail
+from mediarepo.model.byte_stream import Span
+from mediarepo.model.media import Blob, Media, MediaState, Thumbnail, ThumbnailSpec
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.spans import Span
-from mediarepo.model.thumbnails import ThumbnailSpec
 from mediarepo.services.downloads import Asking, Downloads, OpeningBlob
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.rendering import Rendering, refusal_of_failure

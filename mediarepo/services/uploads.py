@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mediarepo.config.media import UploadsConfig
 from mediarepo.db.publishing import Publishing
 from mediarepo.errors import TooLargeError
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.services.bodies import Body
 from mediarepo.services.large_uploads import LargeUploads, OnHashed, hashed_silently

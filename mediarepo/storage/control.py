@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 from mediarepo.storage.copying import CopySource
 from mediarepo.storage.credentials import CredentialSource
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UnsupportedRequestError

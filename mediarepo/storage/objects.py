@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import structlog
 
-from mediarepo.model.sinks import PacedSink, Sink
+from mediarepo.model.byte_stream import PacedSink, Sink
 from mediarepo.storage.errors import StorageUnavailableError
 from mediarepo.storage.explain import Place, error_of_failure
 from mediarepo.storage.read_connections import ReadConnections

@@ -9,8 +9,8 @@ from typing import Self
 import structlog
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.spans import Span
-from mediarepo.model.task_group import task_group
+from mediarepo.model.byte_stream import Span
+from mediarepo.model.concurrency import task_group
 from mediarepo.storage.bodies import encode_metadata, metadata_headers
 from mediarepo.storage.control import Answer, Control
 from mediarepo.storage.copying import CopySource

@@ -10,7 +10,7 @@ import aiohttp
 from yarl import URL
 
 from mediarepo.config.storage import Checksum, StoreConfig
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 from mediarepo.outbound.trust import tls_context
 from mediarepo.storage.bodies import Chunks, checksum_header, md5_header
 from mediarepo.storage.credentials import CredentialSource

@@ -11,9 +11,8 @@ from mediarepo.errors import (
     UnknownTokenError,
 )
 from mediarepo.model.authority import Grant, Role, grant_of
-from mediarepo.model.client import prove_client
-from mediarepo.model.requester import Requester
-from mediarepo.model.texts import UNSPEAKABLE
+from mediarepo.model.declared import UNSPEAKABLE
+from mediarepo.model.requester import Requester, prove_client
 from mediarepo.web.authority import permission_of
 from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
 from mediarepo.web.params import Query

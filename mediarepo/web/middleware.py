@@ -13,7 +13,7 @@ from mediarepo.errors import (
     UnrecognizedPathError,
     UnsupportedEncodingError,
 )
-from mediarepo.model.client import begin_request
+from mediarepo.model.requester import begin_request
 from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
 from mediarepo.web.limits import count_bytes
 from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers

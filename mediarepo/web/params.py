@@ -14,8 +14,8 @@ from mediarepo.model.declared import (
     MAX_UPLOAD_NAME_BYTES,
     is_content_type,
 )
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.mxc import Mxc, parse_mxc
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 
 _MAX_QUERY_FIELDS = 100
 _MAX_DIMENSION = 65_535

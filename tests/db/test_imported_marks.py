@@ -1,8 +1,8 @@
 import pytest
 
 from mediarepo.db.import_media import marks_of, owner_of
-from mediarepo.model.import_items import Entry, ItemState
-from mediarepo.model.imports import MediaKind, SourceMedia
+from mediarepo.model.import_ledger import Entry, ItemState
+from mediarepo.model.import_source import MediaKind, SourceMedia
 
 BOTH = frozenset({"a.test", "b.test"})
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mediarepo.importers.matrix_media_repo.source import MatrixMediaRepoSource, load_matrix_media_repo_config
-from mediarepo.model.imports import ResolutionState, SourceMedia
+from mediarepo.model.import_source import ResolutionState, SourceMedia
 from tests.exporters.conftest import OTHER_USER, USER, Leaving, hash_of
 from tests.exporters.test_to_synapse import announce, lose, make_remote
 from tests.importers.conftest import SourceBucket, whole_bucket

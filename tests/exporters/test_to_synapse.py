@@ -7,7 +7,7 @@ from typing import Any
 
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.synapse.source import SynapseSource
-from mediarepo.model.imports import ResolutionState, SourceMedia
+from mediarepo.model.import_source import ResolutionState, SourceMedia
 from mediarepo.services.markers import marker_key
 from tests.exporters.conftest import OTHER_USER, USER, Leaving, Target, hash_of
 from tests.importers.conftest import SourceBucket

@@ -21,7 +21,7 @@ from mediarepo.app.build_services import join_pending, join_quotas, join_repairs
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.authority import administering, operator
 from mediarepo.config.settings import Settings
-from mediarepo.model.keys import new_media_id
+from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester

@@ -13,7 +13,7 @@ from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.batch_isolation import each_of

@@ -13,7 +13,7 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.drift import Drift, DriftKind
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.services.fsck import Progress, Thoroughness
 from mediarepo.services.repairs import RepairRefusedError, Repairs

@@ -14,7 +14,7 @@ import pytest
 from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.usage import ObjectUsage
 from tests.support.installation import Installation, document_for, installed, settings_for

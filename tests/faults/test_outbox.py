@@ -4,7 +4,7 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.db.deletion import Deleting
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from tests.support.installation import Installation, fresh_name, installed, settings_for

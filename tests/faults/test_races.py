@@ -6,7 +6,7 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.db.database import Connection
 from mediarepo.db.deletion import Deleting, let_go
 from mediarepo.db.publishing import Publishing
-from mediarepo.model.keys import new_media_id, new_object_key
+from mediarepo.model.ids import new_media_id, new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import Mxc
 from tests.support.installation import Installation

@@ -9,9 +9,9 @@ from mediarepo.db.database import LeaseLostError
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
 from mediarepo.db.publishing import Publishing
-from mediarepo.model.leases import Lease
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Lease
 from tests.faults.test_races import GRACE_MS, stored, until_blocked
 from tests.support.installation import Installation
 

@@ -20,9 +20,9 @@ from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
 from mediarepo.federation.server_keys import KeyProblem, ServerKeyError, ServerKeys
 from mediarepo.federation.signing import SigningKey, canonical_json, encode_base64, new_signing_key
-from mediarepo.model.client import begin_request
-from mediarepo.model.server_keys import KeysOfServer
-from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.remote_media import KeysOfServer
+from mediarepo.model.requester import begin_request
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.resolving import Lookup
 from tests.support.installation import settings_for

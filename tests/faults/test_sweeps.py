@@ -6,7 +6,7 @@ from mediarepo.db.deletion import Deleting
 from mediarepo.db.sweep import Intents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.markers import marker_key

@@ -8,7 +8,7 @@ import pytest
 
 from mediarepo.app.foundation import now_ms
 from mediarepo.cli.authority import operator
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from tests.pictures.drawn import corners, encoded

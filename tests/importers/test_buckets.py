@@ -10,7 +10,7 @@ from aiohttp import web
 from mediarepo.importers.errors import BytesVanishedError, SourceConfigError, SourceError, SourceUnavailableError
 from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketShelf
 from mediarepo.importers.reading.byte_source import Trouble
-from mediarepo.model.imports import ObjectBytes, ResolutionState
+from mediarepo.model.import_source import ObjectBytes, ResolutionState
 from mediarepo.storage import objects
 
 

@@ -18,7 +18,7 @@ from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_co
 from mediarepo.importers.key_value.conduit_flat import FlatConduitSource
 from mediarepo.importers.key_value.indexed import file_name_of, parse_encoded_key, parse_media_key
 from mediarepo.importers.source import Source
-from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState, SourceMedia
+from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState, SourceMedia
 
 TREES = (
     "servernamemediaid_metadata",

@@ -13,7 +13,7 @@ import pytest
 from mediarepo.importers.dendrite import DendriteSource, load_dendrite_config
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.source import Source
-from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState, SourceMedia
+from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState, SourceMedia
 
 SCHEMA = """
 CREATE TABLE mediaapi_media_repository (

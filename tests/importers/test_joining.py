@@ -8,7 +8,15 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.byte_source import Listed, Trouble, path_order
 from mediarepo.importers.reading.merge_join import Joining, Placed
 from mediarepo.importers.synapse.paths import media_of, place
-from mediarepo.model.imports import Located, MediaKind, ObjectBytes, Orphan, ResolutionState, SourceBytes, SourceMedia
+from mediarepo.model.import_source import (
+    Located,
+    MediaKind,
+    ObjectBytes,
+    Orphan,
+    ResolutionState,
+    SourceBytes,
+    SourceMedia,
+)
 
 IDS = st.text("abAB01-_.:", min_size=5, max_size=8).filter(lambda name: place(local(name, 1)).complaint is None)
 SERVERS = st.sampled_from(["a", "a.b", "a-b", "a:1", "a:18", "A", "[::1]:8448", "a.b.c"])

@@ -16,7 +16,7 @@ from mediarepo.importers.matrix_media_repo.source import (
     load_matrix_media_repo_config,
 )
 from mediarepo.importers.source import Source
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     FileBytes,
     Located,
     MediaKind,

@@ -13,7 +13,7 @@ from mediarepo.importers.reading.database_address import SqliteAddress
 from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     FileBytes,
     Located,
     MediaKind,

@@ -14,7 +14,7 @@ from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUn
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.http_client import HomeserverGetter
 from mediarepo.importers.synapse.http_source import HostedSynapseSource
-from mediarepo.model.imports import DownloadBytes, Located, MediaKind, ResolutionState
+from mediarepo.model.import_source import DownloadBytes, Located, MediaKind, ResolutionState
 from tests.importers.test_synapse_sqlite import source_of
 
 PAGE = 2

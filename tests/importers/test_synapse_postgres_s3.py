@@ -16,7 +16,7 @@ from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.postgres import PostgresDialect
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     FileBytes,
     Located,
     MediaKind,

@@ -10,7 +10,7 @@ from mediarepo.importers.reading.database_address import SqliteAddress
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import SynapseConfig, load_synapse_config
 from mediarepo.importers.synapse.source import SynapseSource
-from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState, SourceKey, SourceMedia
+from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState, SourceKey, SourceMedia
 
 NOW_MS = 1_795_410_000_000
 

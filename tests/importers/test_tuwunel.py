@@ -11,7 +11,7 @@ import pytest
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.tuwunel import TuwunelSource, load_tuwunel_config
 from mediarepo.importers.source import Source
-from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState
+from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState
 
 
 def key_of(address: str, size: tuple[int, int], disposition: str, content_type: str) -> bytes:

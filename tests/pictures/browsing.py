@@ -15,7 +15,7 @@ from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES, HEAD_BYTES, sniff
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.support.chromium import Chromium
 
 COLUMNS, ROWS = 4, 4

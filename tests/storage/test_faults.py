@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 from mediarepo.storage import objects
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store

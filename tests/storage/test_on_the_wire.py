@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3, reply
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 from mediarepo.storage.errors import ObjectMissingError, StorageError
 from mediarepo.storage.store import ListedMultipart, Store
 

@@ -18,7 +18,7 @@ from mediarepo.cli.imports.reports import account_of, source_of
 from mediarepo.cli.imports.runner import status_of
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.import_items import LedgerOrphan
+from mediarepo.model.import_ledger import LedgerOrphan
 from mediarepo.services.imports.progress import Progress
 from tests.support.installation import (
     OTHER_SERVER_NAME,

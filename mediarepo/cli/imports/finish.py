@@ -9,7 +9,7 @@ from mediarepo.cli.imports.reports import account_of, source_of
 from mediarepo.cli.output import human_bytes, moving_line, show_json
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
-from mediarepo.model.import_items import ItemState
+from mediarepo.model.import_ledger import ItemState
 from mediarepo.services.imports.runs import ImportBusyError
 from mediarepo.services.imports.verifying import Closeness, Findings, Level, WrongBucketError
 

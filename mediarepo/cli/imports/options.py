@@ -17,7 +17,7 @@ from mediarepo.config.imports import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource, open_source
-from mediarepo.model.import_items import ImportSource, ObjectMode, RemoteChoice
+from mediarepo.model.import_ledger import ImportSource, ObjectMode, RemoteChoice
 from mediarepo.services.imports.runs import Importing, Options
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)

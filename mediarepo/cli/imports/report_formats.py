@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 
 from mediarepo.cli.output import human_bytes
-from mediarepo.model.import_items import ItemState, LedgerItem, LedgerOrphan, LedgerSum
+from mediarepo.model.import_ledger import ItemState, LedgerItem, LedgerOrphan, LedgerSum
 
 _COLUMNS = ("server_name", "media_id", "kind", "state", "mode", "reason", "size_bytes", "place", "gone", "verified")
 

@@ -14,7 +14,7 @@ from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED
 from mediarepo.cli.imports.report_formats import Account, CsvForm, HtmlForm, JsonLinesForm, TextForm, Writer, summary
 from mediarepo.cli.output import human_time, show_json, show_table
 from mediarepo.config.settings import Settings
-from mediarepo.model.import_items import ImportSource, ItemState
+from mediarepo.model.import_ledger import ImportSource, ItemState
 from mediarepo.services.imports.runs import Importing
 
 

@@ -13,8 +13,8 @@ from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, UN
 from mediarepo.cli.output import human_bytes, moving_line, show_json, show_table
 from mediarepo.db.database import LeaseLostError
 from mediarepo.importers.errors import SourceError
-from mediarepo.model.import_items import ItemState
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind
+from mediarepo.model.import_ledger import ItemState
+from mediarepo.model.import_source import SAMPLES, Findings, MediaKind
 from mediarepo.services.imports.planning import make_plan
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.pruning import PruneRefusedError

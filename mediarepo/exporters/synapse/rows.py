@@ -20,7 +20,7 @@ from mediarepo.importers.synapse.tables import (
     Tables,
 )
 from mediarepo.model.exports import ExportMedia
-from mediarepo.model.imports import MediaKind, SourceMedia
+from mediarepo.model.import_source import MediaKind, SourceMedia
 from mediarepo.model.media import MediaState
 
 TOO_LONG = 2**31

@@ -19,7 +19,7 @@ from mediarepo.importers.reading.coercion import section, text
 from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.merge_join import Placed
 from mediarepo.importers.reading.sqlite import SqliteFile
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _DEPTH = _LENGTH = 2
 

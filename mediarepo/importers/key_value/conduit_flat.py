@@ -12,7 +12,7 @@ from mediarepo.importers.key_value.indexed import IndexedSource, MediaKey, parse
 from mediarepo.importers.reading.base_source import check_shelves, wall_clock_ms
 from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.merge_join import Placed
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _CLOCK_TICK_MS = 2_000
 """A folder that changed so lately may change again without its time telling so."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from mediarepo.importers.reading.base_source import ShelvedSource
 from mediarepo.importers.reading.byte_source import path_order
 from mediarepo.importers.reading.merge_join import Joining, Placed
-from mediarepo.model.imports import Located, Orphan, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import Located, Orphan, SourceKey, SourceMedia, SourceThumbnail
 
 SEPARATOR = b"\xff"
 _SCHEME = b"mxc://"

@@ -26,7 +26,7 @@ from mediarepo.importers.reading.base_source import check_shelves, try_some, wal
 from mediarepo.importers.reading.coercion import section, text
 from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.merge_join import Placed
-from mediarepo.model.imports import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"
 _EXPIRY_BYTES = 8

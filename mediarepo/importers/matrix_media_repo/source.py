@@ -16,15 +16,7 @@ from mediarepo.importers.reading.database import mapped
 from mediarepo.importers.reading.database_address import DatabaseAddress, open_database, postgres_address
 from mediarepo.importers.reading.folder import FolderShelf
 from mediarepo.importers.reading.merge_join import Joining, Placed
-from mediarepo.model.imports import (
-    SAMPLES,
-    Findings,
-    Located,
-    Orphan,
-    SourceKey,
-    SourceMedia,
-    SourceThumbnail,
-)
+from mediarepo.model.import_source import SAMPLES, Findings, Located, Orphan, SourceKey, SourceMedia, SourceThumbnail
 
 _TRUE = frozenset({"1", "t", "true", "none"})
 

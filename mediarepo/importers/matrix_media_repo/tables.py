@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mediarepo.importers.reading.coercion import Row, Values, key_text
 from mediarepo.importers.reading.database import Database, Selection, key_name, mapped, present, select
-from mediarepo.model.imports import Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
 
 _QUARANTINED_BY = "matrix-media-repo"
 _COLUMNS = (

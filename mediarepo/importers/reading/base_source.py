@@ -11,7 +11,7 @@ from mediarepo.importers.reading.bucket import BucketAddress, BucketShelf
 from mediarepo.importers.reading.byte_source import NearShelf, Shelf
 from mediarepo.importers.reading.database import Database
 from mediarepo.importers.reading.merge_join import Placed, locate
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     Findings,
     Resolution,
     ResolutionState,

@@ -20,7 +20,7 @@ from mediarepo.importers.errors import (
     SourceUnavailableError,
 )
 from mediarepo.importers.reading.byte_source import Listed, Trouble, path_order
-from mediarepo.model.imports import ObjectBytes, ResolutionState, SourceBytes
+from mediarepo.model.import_source import ObjectBytes, ResolutionState, SourceBytes
 from mediarepo.storage.control import Answer, Control, refusal_of
 from mediarepo.storage.credentials import CredentialSource, find_credentials
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError

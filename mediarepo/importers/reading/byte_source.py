@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from mediarepo.model.imports import ResolutionState, SourceBytes
+from mediarepo.model.import_source import ResolutionState, SourceBytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.reading.byte_source import Listed, Trouble
-from mediarepo.model.imports import FileBytes, ResolutionState, SourceBytes
+from mediarepo.model.import_source import FileBytes, ResolutionState, SourceBytes
 
 PIECE_BYTES = 256 * 1024
 _BATCH = 1000

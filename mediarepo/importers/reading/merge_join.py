@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from mediarepo.importers.reading.byte_source import Finder, Listed, Shelf, Trouble, path_order
-from mediarepo.model.imports import Located, Orphan, Resolution, ResolutionState, SourceBytes, SourceMedia
+from mediarepo.model.import_source import Located, Orphan, Resolution, ResolutionState, SourceBytes, SourceMedia
 
 _PAGE = 1000
 _MAX_LATE = 100_000

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
 from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.importers.synapse.tables import ALL_COLUMNS, local_media, remote_media
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     SAMPLES,
     DownloadBytes,
     Findings,

@@ -3,7 +3,7 @@
 import re
 
 from mediarepo.importers.reading.merge_join import Placed
-from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
 _SERVABLE = re.compile(r"[A-Za-z0-9_\-.\[\]:]+", re.ASCII)
 _ORDERLY = re.compile(r"[\x21-\x2e\x30-\x7e]+", re.ASCII)

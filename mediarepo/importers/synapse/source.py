@@ -16,7 +16,7 @@ from mediarepo.importers.reading.sqlite import SqliteDatabase
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbnail_paths
 from mediarepo.importers.synapse.tables import LOCAL, REMOTE, TABLES, Tables
-from mediarepo.model.imports import (
+from mediarepo.model.import_source import (
     SAMPLES,
     Findings,
     Located,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mediarepo.importers.reading.coercion import Row, Values, key_text
 from mediarepo.importers.reading.database import Database, Selection, key_name, mapped, present, select
-from mediarepo.model.imports import MediaKind, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
 LOCAL, REMOTE = "local_media_repository", "remote_media_cache"
 LOCAL_THUMBNAILS, REMOTE_THUMBNAILS = "local_media_repository_thumbnails", "remote_media_cache_thumbnails"

@@ -5,9 +5,8 @@ import hashlib
 from dataclasses import dataclass
 
 from mediarepo.errors import UnavailableError
+from mediarepo.model.byte_stream import Sink, Span
 from mediarepo.model.media import Blob
-from mediarepo.model.sinks import Sink
-from mediarepo.model.spans import Span
 from mediarepo.services.markers import NOT_OURS, Markers
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError

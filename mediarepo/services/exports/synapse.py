@@ -12,7 +12,7 @@ from mediarepo.exporters.destination import BytesPlace, FoundBytes, RowAppearedE
 from mediarepo.exporters.synapse.rows import TOO_LONG, Recording, changes_for, source_media
 from mediarepo.importers.synapse.paths import place
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
-from mediarepo.model.imports import SourceMedia
+from mediarepo.model.import_source import SourceMedia
 from mediarepo.model.media import Blob, MediaState
 from mediarepo.services.exports.contents import Contents
 from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result

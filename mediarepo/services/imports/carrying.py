@@ -11,8 +11,8 @@ from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.errors import BadRequestError, TooLargeError
 from mediarepo.importers.errors import BytesVanishedError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import Content, Entry, ItemMode, ItemState, Reason
-from mediarepo.model.imports import ObjectBytes
+from mediarepo.model.import_ledger import Content, Entry, ItemMode, ItemState, Reason
+from mediarepo.model.import_source import ObjectBytes
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.imports.checking import repairs_of
 from mediarepo.services.imports.copying import Copying

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from mediarepo.model.declared import LAST_TS, is_content_type, time_or_none, upload_name_or_none, user_id_or_none
-from mediarepo.model.import_items import Reason
-from mediarepo.model.imports import SourceMedia
+from mediarepo.model.import_ledger import Reason
+from mediarepo.model.import_source import SourceMedia
 
 
 def check_media(media: SourceMedia) -> SourceMedia:

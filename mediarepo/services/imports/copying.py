@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from mediarepo.db.sweep import Intents
-from mediarepo.model.import_items import Content
-from mediarepo.model.imports import ObjectBytes
-from mediarepo.model.keys import new_object_key
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
+from mediarepo.model.ids import new_object_key
+from mediarepo.model.import_ledger import Content
+from mediarepo.model.import_source import ObjectBytes
 from mediarepo.services.imports.judging import Carry
 from mediarepo.services.imports.keys import KeyPool
 from mediarepo.services.stores import Stores

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 
 from mediarepo.errors import InvalidParamError
 from mediarepo.importers.reading.bucket import BucketAddress
-from mediarepo.model.import_items import (
-    Entry,
-    ItemMode,
-    ItemState,
-    Known,
-    ObjectMode,
-    Reason,
-    RemoteChoice,
-)
-from mediarepo.model.imports import (
+from mediarepo.model.import_ledger import Entry, ItemMode, ItemState, Known, ObjectMode, Reason, RemoteChoice
+from mediarepo.model.import_source import (
     FileBytes,
     Located,
     MediaKind,

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from mediarepo.db.sweep import Intents
-from mediarepo.model.keys import new_object_key
+from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.storage.store import Store
 

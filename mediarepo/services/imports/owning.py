@@ -10,8 +10,8 @@ import structlog
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.import_verification import ImportedContent, ImportedContents
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import Content, ImportSource, ItemMode
-from mediarepo.model.imports import MediaKind, ObjectBytes, SourceMedia
+from mediarepo.model.import_ledger import Content, ImportSource, ItemMode
+from mediarepo.model.import_source import MediaKind, ObjectBytes, SourceMedia
 from mediarepo.model.media import Ownership, Sha256State, StoreClass
 from mediarepo.services.imports.carrying import Carrier
 from mediarepo.services.imports.judging import Carry

@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import Entry, ImportSource, Known
-from mediarepo.model.imports import Located, Orphan
+from mediarepo.model.import_ledger import Entry, ImportSource, Known
+from mediarepo.model.import_source import Located, Orphan
 from mediarepo.services.imports.judging import Carry, Judge, Verdict
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.working import BATCH

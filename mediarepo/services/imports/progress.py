@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mediarepo.model.import_items import ItemState, ThumbnailEnd
+from mediarepo.model.import_ledger import ItemState, ThumbnailEnd
 
 
 @dataclass(slots=True)

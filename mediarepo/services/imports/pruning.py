@@ -6,7 +6,7 @@ from mediarepo.db.deletion import Deleting
 from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.errors import UnavailableError
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.import_items import ImportSource, ItemState
+from mediarepo.model.import_ledger import ImportSource, ItemState
 from mediarepo.model.mxc import Mxc
 
 log = structlog.get_logger(__name__)

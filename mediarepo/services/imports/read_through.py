@@ -13,10 +13,10 @@ from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource
 from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.import_items import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
-from mediarepo.model.imports import Located, MediaKind, Resolution, ResolutionState, SourceMedia
+from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.import_ledger import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
+from mediarepo.model.import_source import Located, MediaKind, Resolution, ResolutionState, SourceMedia
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.single_flight import SingleFlight
 from mediarepo.services.imports.judging import Carry, Policy
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.runs import Importing, Options

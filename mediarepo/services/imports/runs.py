@@ -15,10 +15,10 @@ from mediarepo.db.sweep import Intents
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import ImportSource, LedgerOrphan
-from mediarepo.model.imports import Located, MediaKind, Orphan, ResolutionState
-from mediarepo.model.leases import Lease
-from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.model.import_ledger import ImportSource, LedgerOrphan
+from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState
+from mediarepo.model.media import ThumbnailSpec
+from mediarepo.model.tasks import Lease
 from mediarepo.services.holding import Holding
 from mediarepo.services.imports.carrying import Carrier
 from mediarepo.services.imports.copying import Copying

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from mediarepo.config.settings import StoreFor
 from mediarepo.config.storage import StoreConfig
 from mediarepo.importers.reading.bucket import BucketAddress
-from mediarepo.model.import_items import ItemMode, ObjectMode
-from mediarepo.model.keys import MARKER_NAME, parse_key_ts
+from mediarepo.model.ids import MARKER_NAME, parse_key_ts
+from mediarepo.model.import_ledger import ItemMode, ObjectMode
 from mediarepo.model.media import StoreClass
 
 _PORTS = {"http": 80, "https": 443}

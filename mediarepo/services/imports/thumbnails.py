@@ -11,8 +11,8 @@ from mediarepo.db.import_commits import ImportThumbnails
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import Content, ItemMode, ObjectMode, TakenThumbnail, ThumbnailEnd
-from mediarepo.model.imports import (
+from mediarepo.model.import_ledger import Content, ItemMode, ObjectMode, TakenThumbnail, ThumbnailEnd
+from mediarepo.model.import_source import (
     ObjectBytes,
     Resolution,
     ResolutionState,
@@ -20,9 +20,8 @@ from mediarepo.model.imports import (
     SourceKey,
     SourceThumbnail,
 )
-from mediarepo.model.leases import Lease
-from mediarepo.model.media import StoreClass
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import StoreClass, ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.tasks import Lease
 from mediarepo.services.imports.keys import KeyPool
 from mediarepo.services.imports.pacing import Pace
 from mediarepo.services.imports.progress import Progress

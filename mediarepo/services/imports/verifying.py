@@ -13,8 +13,8 @@ from enum import StrEnum
 from mediarepo.db.import_verification import ImportedContent, ImportedContents
 from mediarepo.db.unverified_hashes import HashingTable
 from mediarepo.importers.source import Source
-from mediarepo.model.import_items import ImportSource, ItemState, Reason
-from mediarepo.model.imports import FileBytes
+from mediarepo.model.import_ledger import ImportSource, ItemState, Reason
+from mediarepo.model.import_source import FileBytes
 from mediarepo.model.media import Ownership, Sha256State
 from mediarepo.services.hashing import HashingSink
 from mediarepo.services.stores import Stores

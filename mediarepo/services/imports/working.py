@@ -15,9 +15,9 @@ from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
 from mediarepo.model.failed_items import Queue, storable_text
-from mediarepo.model.import_items import Entry, ItemState, Known, Reason
-from mediarepo.model.imports import Located, SourceKey, SourceMedia
-from mediarepo.model.leases import Lease
+from mediarepo.model.import_ledger import Entry, ItemState, Known, Reason
+from mediarepo.model.import_source import Located, SourceKey, SourceMedia
+from mediarepo.model.tasks import Lease
 from mediarepo.services.imports.carrying import Carrier
 from mediarepo.services.imports.judging import Carry, Judge, Unchanged, Verdict
 from mediarepo.services.imports.pacing import Pace

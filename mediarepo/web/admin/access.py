@@ -3,8 +3,8 @@
 from aiohttp import web
 
 from mediarepo.model.authority import Thing
+from mediarepo.model.declared import check_texts
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.texts import check_texts
 from mediarepo.services.admins import Admin
 from mediarepo.web.auth import bearer_token, find_tenant, tenant_required
 from mediarepo.web.authority import RequiredPermission, permission_of

@@ -3,8 +3,8 @@
 from aiohttp import web
 
 from mediarepo.errors import BadRequestError, InvalidParamError
+from mediarepo.model.media_admin import MediaRecord
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.records import MediaRecord
 from mediarepo.web.admin.access import admin_required
 from mediarepo.web.keys import AUTHORIZATION, DELETION, RECORDS
 from mediarepo.web.params import Query, media_path

@@ -5,7 +5,7 @@ from enum import StrEnum
 from aiohttp import web
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.model.records import MediaRecord, Page, RecordOrder, UserOrder
+from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder
 from mediarepo.services.records import Stretch
 from mediarepo.web.admin.access import admin_required
 from mediarepo.web.admin.synapse_media import deleted

@@ -3,10 +3,10 @@
 from aiohttp import web
 
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.model.leases import Lease
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
+from mediarepo.model.tasks import Lease
 from mediarepo.web.keys import QUOTAS, UPLOADS
 from mediarepo.web.limits import limit_upload
 from mediarepo.web.params import Query, parse_content_type, parse_file_name

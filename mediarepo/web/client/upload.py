@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from mediarepo.model.keys import new_media_id
+from mediarepo.model.ids import new_media_id
 from mediarepo.model.mxc import Mxc
 from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.client.storing import store_body

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from mediarepo.errors import ContentLostError, UnauthorizedError
 from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tail, new_boundary
-from mediarepo.model.client import prove_client
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
+from mediarepo.model.requester import prove_client
 from mediarepo.services.downloads import Asking
 from mediarepo.web.auth import find_tenant
 from mediarepo.web.client.download import cache_headers

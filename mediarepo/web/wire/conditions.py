@@ -8,8 +8,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 
 from mediarepo.model.declared import LAST_TS
-from mediarepo.model.media import Media
-from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.model.media import Media, ThumbnailSpec
 
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _MAX_HEADER_CHARS = 8192

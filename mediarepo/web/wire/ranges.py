@@ -3,7 +3,7 @@
 import re
 
 from mediarepo.errors import RangeNotSatisfiableError
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 
 _SINGLE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
 _MAX_HEADER_CHARS = 64

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from mediarepo.errors import MatrixError, UnavailableError
-from mediarepo.model.sinks import Sink
+from mediarepo.model.byte_stream import Sink
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class ResponseSink:
 
 
 class PacedResponseSink(ResponseSink):
-    """Writes to the client's socket itself, only what it takes at once (`mediarepo.model.sinks.PacedSink`).
+    """Writes to the client's socket itself, only what it takes at once (`mediarepo.model.byte_stream.PacedSink`).
 
     aiohttp would hold what the client does not take. Use it for bodies of a known length, after the headers were sent,
     on plain connections; `is_possible` says whether this is one.

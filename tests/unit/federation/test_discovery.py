@@ -11,7 +11,7 @@ from mediarepo.config.federation import OutboundConfig
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
 from mediarepo.federation.srv import SrvRecord, in_order
-from mediarepo.model.single_flight import SingleFlight
+from mediarepo.model.concurrency import SingleFlight
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from tests.support.origin import PATIENCE, Authority, Handler, Origin, answering, origin, redirecting

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mediarepo.images.decode import Limits
 from mediarepo.images.rendering import render
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.browsing import Cells, cells_of
 from tests.pictures.varied import gifs, moving_pngs, photographs, png_colours, pngs
 

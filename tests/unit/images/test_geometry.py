@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.images.rendering import frame, region
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 
 CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE
 SIDES = st.integers(min_value=1, max_value=5000)

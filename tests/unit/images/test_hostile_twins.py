@@ -14,7 +14,7 @@ from mediarepo.images.isobmff import colour_code_points, declared_size, play_cou
 from mediarepo.images.jpeg import read_jpeg, with_end
 from mediarepo.images.png import read_png
 from mediarepo.images.rendering import Made, render
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded
 from tests.pictures.varied import gifs, moving_pngs, pngs
 

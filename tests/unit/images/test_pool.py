@@ -11,7 +11,7 @@ from mediarepo.errors import LimitExceededError
 from mediarepo.images.errors import PictureError
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import Rendered, WorkerPool
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, hostile, jpeg
 
 SPECS = ThumbnailsConfig().specs

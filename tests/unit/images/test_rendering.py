@@ -8,7 +8,7 @@ from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.decode import Limits
 from mediarepo.images.errors import PictureError
 from mediarepo.images.rendering import Made, render
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import BLUE, GREEN, RED, WHITE, animated, corners, encoded, hostile, jpeg, oriented
 
 CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE

@@ -14,7 +14,7 @@ from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.jpeg import read_jpeg
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, jpeg
 
 PICTURES = Path(__file__).parents[2] / "fixtures" / "pictures"

@@ -8,7 +8,7 @@ import pytest
 
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.client import begin_request
+from mediarepo.model.requester import begin_request
 
 
 async def settle() -> None:

@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.model.keys import hour_of, new_media_id, new_object_key, parse_key_ts
+from mediarepo.model.ids import hour_of, new_media_id, new_object_key, parse_key_ts
 from mediarepo.model.media import StoreClass
 
 FAR_MS = 4_000_000_000_000

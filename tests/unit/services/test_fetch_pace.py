@@ -1,6 +1,6 @@
 import pytest
 
-from mediarepo.model.fetching import FetchError, FetchReason
+from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.services import fetching
 
 

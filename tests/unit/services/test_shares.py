@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import pytest
 
 from mediarepo.errors import LimitExceededError
-from mediarepo.model.client import begin_request, prove_client
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.requester import begin_request, prove_client
 from mediarepo.services.arrivals import Arrivals
 
 MXC = Mxc("media.example", "announced")

@@ -3,9 +3,9 @@ import asyncio
 import pytest
 
 from mediarepo.errors import NotFoundError
+from mediarepo.model.byte_stream import Sink
 from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.sinks import Sink
 from mediarepo.services.tee import Tee, TeeBudget
 
 WHOLE = bytes(range(256)) * 40

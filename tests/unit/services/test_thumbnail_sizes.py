@@ -1,6 +1,6 @@
 import pytest
 
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.services.thumbnail_sizes import configured_spec
 
 CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE

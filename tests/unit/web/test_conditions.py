@@ -1,9 +1,8 @@
 import pytest
 from multidict import CIMultiDict
 
-from mediarepo.model.media import Media, MediaState
+from mediarepo.model.media import Media, MediaState, ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.thumbnails import ThumbnailMethod, ThumbnailSpec
 from mediarepo.web.wire.conditions import http_date, is_not_modified, media_etag, range_applies, thumbnail_etag
 
 TAG = '"abc"'

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.errors import RangeNotSatisfiableError
-from mediarepo.model.spans import Span
+from mediarepo.model.byte_stream import Span
 from mediarepo.web.wire.ranges import parse_range
 
 SIZE = 1000

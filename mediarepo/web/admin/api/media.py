@@ -6,9 +6,8 @@ from dataclasses import asdict
 
 from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.model.marks import Outcome
+from mediarepo.model.media_admin import MediaRecord, Search, SearchPlace
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
-from mediarepo.model.records import MediaRecord
-from mediarepo.model.searching import Search, SearchPlace
 from mediarepo.web.admin.api.endpoints import Call
 from mediarepo.web.admin.api.shapes import (
     BIGINT,

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mediarepo.model.media import MediaState
-from mediarepo.model.searching import SearchOrder
+from mediarepo.model.media_admin import SearchOrder
 
 BIGINT = 2**63 - 1
 """The largest number that the database takes."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mediarepo.model.imports import SourceKey, SourceMedia
-from mediarepo.model.thumbnails import ThumbnailSpec
+from mediarepo.model.import_source import SourceKey, SourceMedia
+from mediarepo.model.media import ThumbnailSpec
 
 
 class ObjectMode(StrEnum):

@@ -1,6 +1,17 @@
 """Why media of another server could not be fetched."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class KeysOfServer:
+    """Keys by id, 32 bytes each; times in ms since 1970."""
+
+    verify_keys: Mapping[str, bytes]
+    valid_until_ts: int
+    fetched_ts: int
 
 
 class FetchReason(StrEnum):

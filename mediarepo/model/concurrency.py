@@ -1,7 +1,8 @@
-"""Equal work that is asked for at the same time is done once."""
+"""Tasks that fail together, with one error instead of a group of them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Self, TypeVar
 
 Value = TypeVar("Value")
@@ -38,3 +39,21 @@ class SingleFlight(Generic[Value]):
         del self._running[key]
         if not task.cancelled():
             task.exception()  # marks it as seen when nobody waits any longer
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Run tasks as asyncio.TaskGroup does; the first error of body or tasks is raised as it is.
+
+    When one fails, the others are cancelled and waited for, the body included, whatever it waits for.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as exc:
+        raise _first(exc) from exc
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,6 +1,20 @@
 """Where bytes are pushed to."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`size_bytes` bytes from `offset` on; never empty, never negative."""
+
+    offset: int
+    size_bytes: int
+
+    @property
+    def last(self) -> int:
+        """The offset of the last byte, as HTTP counts (inclusive)."""
+        return self.offset + self.size_bytes - 1
 
 
 class Sink(Protocol):
