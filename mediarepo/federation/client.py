@@ -7,9 +7,8 @@ from time import monotonic
 
 from mediarepo.federation.discovery import DEFAULT_PORT, Discovery, split_server_name
 from mediarepo.outbound.client import Answer, Outbound
-from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.resolving import domain_of
-from mediarepo.outbound.targets import Patience
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
+from mediarepo.outbound.ssrf_guard import domain_of
 
 _HTTPS_PORT = 443
 _NEXT_MAY_DO = {

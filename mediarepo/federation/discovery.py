@@ -13,10 +13,8 @@ from mediarepo.errors import InvalidParamError
 from mediarepo.federation.srv import SrvLookup, SrvRecord, good_s, in_order, lookup_srv
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.mxc import parse_server_name
-from mediarepo.outbound.answers import Answer
-from mediarepo.outbound.client import Outbound
-from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.targets import Patience, Target
+from mediarepo.outbound.client import Answer, Outbound
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience, Target
 from mediarepo.outbound.urls import address_of
 
 DEFAULT_PORT = 8448

@@ -8,10 +8,8 @@ from mediarepo.federation.discovery import Discovery
 from mediarepo.federation.request_auth import sign_request
 from mediarepo.federation.server_keys import parse_published_keys
 from mediarepo.federation.signing import SigningKey, encode_base64
-from mediarepo.outbound.answers import Answer
-from mediarepo.outbound.client import Outbound
-from mediarepo.outbound.errors import OutboundError
-from mediarepo.outbound.targets import Patience, Target
+from mediarepo.outbound.client import Answer, Outbound
+from mediarepo.outbound.errors import OutboundError, Patience, Target
 
 _PATIENCE = Patience(connect_ms=5_000, headers_ms=10_000, idle_ms=5_000, total_ms=20_000)
 _KEYS = "/_matrix/key/v2/server"

@@ -26,8 +26,7 @@ from mediarepo.model.declared import content_type_or_default, upload_name_or_non
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.outbound.client import Answer, Outbound
-from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.targets import Patience
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
 from mediarepo.outbound.urls import joined
 
 _REASONS = {

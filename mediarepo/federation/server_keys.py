@@ -17,8 +17,7 @@ from mediarepo.model.admission import Admission
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.remote_media import KeysOfServer
 from mediarepo.model.requester import current_client
-from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.targets import Patience
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
 
 _KEY_ID = re.compile(r"ed25519:[\x21-\x7e]{1,255}", re.ASCII)
 _MAX_KEYS = 50

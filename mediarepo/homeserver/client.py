@@ -11,7 +11,7 @@ import structlog
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.model.admission import Admission
-from mediarepo.outbound.trust import tls_context
+from mediarepo.outbound.client import tls_context
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,12 @@
 """Why something outside could not be had."""
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
+
+import aiohttp
 
 
 class OutboundReason(StrEnum):
@@ -26,3 +32,59 @@ class OutboundError(Exception):
     def __init__(self, reason: OutboundReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+_MAX_WORDS_CHARS = 100
+
+
+@contextmanager
+def explained(host: str) -> Iterator[None]:
+    """Turn what can go wrong up to an answer's head into OutboundError."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as exc:
+        raise OutboundError(OutboundReason.UNREACHABLE, f"{host} cannot be connected to in time") from exc
+    except TimeoutError as exc:
+        raise OutboundError(OutboundReason.TOO_SLOW, f"{host} did not answer in time") from exc
+    except aiohttp.ClientConnectorCertificateError as exc:
+        raise OutboundError(
+            OutboundReason.TLS_FAILED, f"{host} is not who it should be: {exc.certificate_error}"
+        ) from exc
+    except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
+        raise OutboundError(OutboundReason.TLS_FAILED, f"no TLS connection to {host}: {exc}") from exc
+    except aiohttp.ClientConnectorError as exc:
+        raise OutboundError(OutboundReason.UNREACHABLE, f"{host} cannot be reached: {exc.os_error}") from exc
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as exc:
+        raise OutboundError(OutboundReason.UNREACHABLE, f"{host} closed the connection") from exc
+    except (aiohttp.ClientError, ValueError) as exc:
+        raise OutboundError(OutboundReason.NOT_HTTP, f"{host} does not answer as HTTP should: {_what(exc)}") from exc
+
+
+def _what(exc: Exception) -> str:
+    """Tell what went wrong; aiohttp's own words would tell our headers, signature included."""
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return exc.message.partition("\n")[0][:_MAX_WORDS_CHARS]
+    return type(exc).__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to connect over TLS, and who must be there.
+
+    `host` is a DNS name or an IP address without brackets; `tls_name` is what the certificate must be for.
+    """
+
+    host: str
+    port: int
+    tls_name: str
+    host_header: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Deadlines in ms: for the connection, for the answer's head, between two pieces of its body, for everything."""
+
+    connect_ms: int
+    headers_ms: int
+    idle_ms: int
+    total_ms: int

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 from mediarepo.outbound.errors import OutboundError
-from mediarepo.outbound.web_urls import web_host
+from mediarepo.outbound.urls import web_host
 
 MAX_MATCHED_CHARS = 4096
 

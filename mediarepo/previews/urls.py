@@ -5,7 +5,7 @@ import re
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.outbound.errors import OutboundError
-from mediarepo.outbound.web_urls import WebUrl, join_url, parse_web_url
+from mediarepo.outbound.urls import WebUrl, join_url, parse_web_url
 
 MAX_URL_CHARS = 4096
 _ABSOLUTE = re.compile(r"https?://[^/?#\\]", re.IGNORECASE)

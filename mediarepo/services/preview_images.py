@@ -14,7 +14,7 @@ from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import Picture, PreviewImage
-from mediarepo.outbound.cookies import CookieJar
+from mediarepo.outbound.web_client import CookieJar
 from mediarepo.services.preview_pages import Fetched, PageError, PreviewPages
 from mediarepo.services.uploads import Uploads
 

@@ -6,7 +6,7 @@ from email.message import Message
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewUrl
-from mediarepo.outbound.cookies import CookieJar
+from mediarepo.outbound.web_client import CookieJar
 from mediarepo.previews.kinds import may_be_page
 from mediarepo.previews.providers import OEmbedProviders
 from mediarepo.services.preview_images import PreviewImages

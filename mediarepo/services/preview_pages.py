@@ -5,12 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from mediarepo.config.previews import PreviewsConfig
-from mediarepo.outbound.cookies import CookieJar
-from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.targets import Patience
-from mediarepo.outbound.web_client import WebAnswer, WebClient
-from mediarepo.outbound.web_head import refresh
-from mediarepo.outbound.web_urls import WebUrl
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
+from mediarepo.outbound.urls import WebUrl
+from mediarepo.outbound.web_client import CookieJar, WebAnswer, WebClient
+from mediarepo.outbound.web_response import refresh
 from mediarepo.previews.content_types import extract_content_type
 from mediarepo.previews.encodings import ACCEPTED, Decoder, UnreadableEncodingError
 from mediarepo.previews.refreshes import parse_refresh

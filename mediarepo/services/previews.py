@@ -19,7 +19,7 @@ from mediarepo.model.failed_items import Queue
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.model.requester import current_client
-from mediarepo.outbound.resolving import domain_of
+from mediarepo.outbound.ssrf_guard import domain_of
 from mediarepo.previews.urls import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding

@@ -11,7 +11,7 @@ from yarl import URL
 
 from mediarepo.config.storage import Checksum, StoreConfig
 from mediarepo.model.byte_stream import Span
-from mediarepo.outbound.trust import tls_context
+from mediarepo.outbound.client import tls_context
 from mediarepo.storage.bodies import Chunks, checksum_header, md5_header
 from mediarepo.storage.credentials import CredentialSource
 from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UnknownLengthError

@@ -14,7 +14,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.federation.request_auth import sign_request
 from mediarepo.federation.signing import new_signing_key
-from mediarepo.outbound import resolving
+from mediarepo.outbound import ssrf_guard
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import SERVER_NAME, TOKEN, Answer, Installation, homeserver, installed, settings_for
 from tests.support.peer import Peer
@@ -70,7 +70,7 @@ async def test_made_up_origins_of_one_client_leave_key_fetches_to_another(
         assert host.endswith(".example")
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(resolving, "_getaddrinfo", lead_here)
+    monkeypatch.setattr(ssrf_guard, "_getaddrinfo", lead_here)
     media_id, key, peer = await ours.upload(b"data"), new_signing_key(), Peer(origin)
     path = f"/_matrix/federation/v1/media/download/{media_id}"
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.outbound.client import Answer, Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.resolving import SystemLookup
+from mediarepo.outbound.ssrf_guard import SystemLookup
 from tests.support.origin import (
     PATIENCE,
     Authority,
@@ -462,7 +462,7 @@ async def test_a_name_that_many_ask_for_takes_one_thread(monkeypatch: pytest.Mon
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
         return ["192.0.2.1"]
 
-    monkeypatch.setattr("mediarepo.outbound.resolving._getaddrinfo", found)
+    monkeypatch.setattr("mediarepo.outbound.ssrf_guard._getaddrinfo", found)
     lookup = SystemLookup()
 
     assert await asyncio.gather(*[lookup("a.example") for _ in range(100)]) == [["192.0.2.1"]] * 100
@@ -550,7 +550,7 @@ async def test_names_that_nobody_answers_for_leave_threads_for_other_domains(mon
             ended.wait()
         return ["127.0.0.1"]
 
-    monkeypatch.setattr("mediarepo.outbound.resolving._getaddrinfo", look_up)
+    monkeypatch.setattr("mediarepo.outbound.ssrf_guard._getaddrinfo", look_up)
     lookup = SystemLookup()
     hanging = [asyncio.create_task(lookup(f"n{number}.silent.example")) for number in range(300)]
     try:

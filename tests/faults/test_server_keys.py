@@ -24,7 +24,7 @@ from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.remote_media import KeysOfServer
 from mediarepo.model.requester import begin_request
 from mediarepo.outbound.client import Outbound
-from mediarepo.outbound.resolving import Lookup
+from mediarepo.outbound.ssrf_guard import Lookup
 from tests.support.installation import settings_for
 from tests.support.origin import Authority, Origin, answering, origin, redirecting, saying, speaking
 

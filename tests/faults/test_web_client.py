@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from mediarepo.config.federation import OutboundConfig
-from mediarepo.outbound.cookies import CookieJar
 from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.web_client import WebClient
-from mediarepo.outbound.web_urls import WebUrl
+from mediarepo.outbound.urls import WebUrl
+from mediarepo.outbound.web_client import CookieJar, WebClient
 from tests.support.origin import PATIENCE, Authority
 from tests.support.raw_site import RawSite, answer, raw_site
 

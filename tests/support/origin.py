@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mediarepo.outbound.targets import Patience, Target
+from mediarepo.outbound.errors import Patience, Target
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Speech = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

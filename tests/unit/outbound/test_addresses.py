@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.outbound.addresses import AddressRules
+from mediarepo.outbound.ssrf_guard import AddressRules
 
 FORBIDDEN_IPV4 = [
     "0.0.0.0",

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mediarepo.outbound.cookies import CookieJar
+from mediarepo.outbound.web_client import CookieJar
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.outbound.trust import tls_context
+from mediarepo.outbound.client import tls_context
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -2,8 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.outbound.web_body import body_reader
-from mediarepo.outbound.web_head import Framing, HeadError, find_end, framing, location, parse_head, refresh
+from mediarepo.outbound.web_response import (
+    Framing,
+    HeadError,
+    body_reader,
+    find_end,
+    framing,
+    location,
+    parse_head,
+    refresh,
+)
 
 
 @pytest.mark.parametrize(
