@@ -26,9 +26,9 @@ from mediarepo.model.media import StoreClass
 from mediarepo.model.remote_media import KeysOfServer
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.web_client import WebClient
-from mediarepo.previews.providers import OEmbedProviders
-from mediarepo.previews.request_headers import RequestHeaders
-from mediarepo.previews.url_rules import UrlRules
+from mediarepo.previews.oembed import OEmbedProviders
+from mediarepo.previews.page import RequestHeaders
+from mediarepo.previews.url_policy import UrlRules
 from mediarepo.services.holding import Holding
 from mediarepo.services.memory import MemoryBudget
 from mediarepo.services.preview_images import PreviewImages

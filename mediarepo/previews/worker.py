@@ -12,11 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
-from mediarepo.previews.charsets import KNOWN_CODECS
-from mediarepo.previews.composing import compose
-from mediarepo.previews.files import compose_file
+from mediarepo.previews.build import compose, compose_file
+from mediarepo.previews.encoding import KNOWN_CODECS
 from mediarepo.previews.oembed import read_oembed
-from mediarepo.previews.reading import read_page
+from mediarepo.previews.page import read_page
 from mediarepo.sandbox.child import Answer, read_all, run
 
 MAX_RESULT_BYTES = 16 * 1024 * 1024

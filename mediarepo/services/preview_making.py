@@ -7,8 +7,8 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewUrl
 from mediarepo.outbound.web_client import CookieJar
-from mediarepo.previews.kinds import may_be_page
-from mediarepo.previews.providers import OEmbedProviders
+from mediarepo.previews.oembed import OEmbedProviders
+from mediarepo.previews.page import may_be_page
 from mediarepo.services.preview_images import PreviewImages
 from mediarepo.services.preview_pages import Fetched, PageError, PreviewPages
 from mediarepo.services.preview_reading import PreviewReading

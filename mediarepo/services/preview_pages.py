@@ -9,12 +9,10 @@ from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
 from mediarepo.outbound.urls import WebUrl
 from mediarepo.outbound.web_client import CookieJar, WebAnswer, WebClient
 from mediarepo.outbound.web_response import refresh
-from mediarepo.previews.content_types import extract_content_type
-from mediarepo.previews.encodings import ACCEPTED, Decoder, UnreadableEncodingError
-from mediarepo.previews.refreshes import parse_refresh
-from mediarepo.previews.request_headers import RequestHeaders
-from mediarepo.previews.url_rules import UrlRules
-from mediarepo.previews.urls import preview_url, resolved
+from mediarepo.previews.encoding import ACCEPTED, Decoder, UnreadableEncodingError, extract_content_type
+from mediarepo.previews.html import parse_refresh
+from mediarepo.previews.page import RequestHeaders
+from mediarepo.previews.url_policy import UrlRules, preview_url, resolved
 
 _OK = range(200, 300)
 _PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,text/plain;q=0.5,image/*;q=0.5,*/*;q=0.1"

@@ -20,7 +20,7 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.model.requester import current_client
 from mediarepo.outbound.ssrf_guard import domain_of
-from mediarepo.previews.urls import parse_preview_url
+from mediarepo.previews.url_policy import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.holding import Holding
 from mediarepo.services.preview_making import PreviewMaking, Steps

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mediarepo.model.previews import OEmbed, Page, Preview
-from mediarepo.previews.composing import compose
-from mediarepo.previews.files import compose_file
+from mediarepo.previews.build import compose, compose_file
 from mediarepo.previews.oembed import read_oembed
-from mediarepo.previews.reading import read_page
-from mediarepo.previews.urls import parse_preview_url
+from mediarepo.previews.page import read_page
+from mediarepo.previews.url_policy import parse_preview_url
 
 HERE = Path(__file__).parent
 PAGES = sorted((HERE / "pages").glob("*.page"))

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from mediarepo.model.previews import Page
-from mediarepo.previews.composing import compose
+from mediarepo.previews.build import compose
 from mediarepo.previews.oembed import read_oembed
-from mediarepo.previews.reading import read_page
+from mediarepo.previews.page import read_page
 from tests.previews.hostile_bodies import BODIES
 
 URL = "https://hostile.example/page"

@@ -12,8 +12,8 @@ import pytest
 
 from mediarepo.model.previews import Page, PreviewLimits
 from mediarepo.previews import worker
-from mediarepo.previews.charsets import KNOWN_CODECS
-from mediarepo.previews.reading import read_page
+from mediarepo.previews.encoding import KNOWN_CODECS
+from mediarepo.previews.page import read_page
 from mediarepo.sandbox.process import SandboxedProcess
 from mediarepo.services.preview_pages import PageError
 from mediarepo.services.preview_reading import PreviewReading

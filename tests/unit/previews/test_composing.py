@@ -1,10 +1,9 @@
 import pytest
 
 from mediarepo.model.previews import LinkedData, OEmbed, Page, PreviewImage, PreviewLimits
-from mediarepo.previews.composing import compose
-from mediarepo.previews.files import compose_file
-from mediarepo.previews.reading import read_page
-from mediarepo.previews.titles import url_title
+from mediarepo.previews.build import compose, compose_file
+from mediarepo.previews.page import read_page
+from mediarepo.previews.text import url_title
 
 URL = "https://a.example/b/c"
 

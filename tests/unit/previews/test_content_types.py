@@ -1,6 +1,6 @@
 import pytest
 
-from mediarepo.previews.content_types import extract_content_type
+from mediarepo.previews.encoding import extract_content_type
 
 
 @pytest.mark.parametrize(

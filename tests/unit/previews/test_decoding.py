@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.previews.charsets import codec_of
-from mediarepo.previews.decoding import decode
+from mediarepo.previews.encoding import codec_of, decode
 
 RUSSIAN = "Сегодня в порту прошла выставка лодок, которую посетили тысячи жителей города."
 JAPANESE = "本日、港で開催された船の展覧会には、数千人の市民と観光客が訪れました。"

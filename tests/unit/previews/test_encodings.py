@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.previews.encodings import Decoder, UnreadableEncodingError
+from mediarepo.previews.encoding import Decoder, UnreadableEncodingError
 
 
 def raw_deflate(data: bytes) -> bytes:

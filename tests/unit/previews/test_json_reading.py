@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.previews.json_reading import read_json
+from mediarepo.previews.structured_data import read_json
 
 
 @pytest.mark.parametrize(

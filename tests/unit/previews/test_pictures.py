@@ -1,8 +1,7 @@
 import pytest
 
 from mediarepo.model.previews import OEmbed, Page, Picture
-from mediarepo.previews.illustrations import illustrations
-from mediarepo.previews.pictures import is_too_small, number, picture_of, widest
+from mediarepo.previews.image_candidates import illustrations, is_too_small, number, picture_of, widest
 
 URL = "https://a.example/b/"
 

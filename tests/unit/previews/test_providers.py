@@ -1,7 +1,7 @@
 import pytest
 
-from mediarepo.previews.providers import OEmbedProviders
-from mediarepo.previews.urls import parse_preview_url
+from mediarepo.previews.oembed import OEmbedProviders
+from mediarepo.previews.url_policy import parse_preview_url
 
 SHIPPED = OEmbedProviders.shipped()
 

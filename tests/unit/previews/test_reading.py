@@ -3,10 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.model.previews import Page
-from mediarepo.previews.composing import compose
-from mediarepo.previews.kinds import may_be_page
-from mediarepo.previews.linked_data import read_linked_data
-from mediarepo.previews.reading import read_page
+from mediarepo.previews.build import compose
+from mediarepo.previews.page import may_be_page, read_page
+from mediarepo.previews.structured_data import read_linked_data
 
 URL = "https://a.example/b/c"
 PIECES = [

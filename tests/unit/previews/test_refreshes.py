@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.previews.refreshes import parse_refresh
+from mediarepo.previews.html import parse_refresh
 
 
 @pytest.mark.parametrize(

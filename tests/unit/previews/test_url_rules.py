@@ -3,9 +3,8 @@ from pydantic import ValidationError
 
 from mediarepo.config.base import Section
 from mediarepo.config.previews import DomainConfig, PreviewsConfig, UrlRule, UrlRulesConfig
-from mediarepo.previews.request_headers import RequestHeaders
-from mediarepo.previews.url_rules import UrlRules
-from mediarepo.previews.urls import parse_preview_url
+from mediarepo.previews.page import RequestHeaders
+from mediarepo.previews.url_policy import UrlRules, parse_preview_url
 
 
 def denied(rule: UrlRule, url: str) -> bool:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.previews.urls import parse_preview_url, resolved
+from mediarepo.previews.url_policy import parse_preview_url, resolved
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,204 @@
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
-from mediarepo.model.previews import Picture
-from mediarepo.previews.blocks import Blocks
-from mediarepo.previews.pictures import picture_of
-from mediarepo.previews.refreshes import parse_refresh
-from mediarepo.previews.regions import Region, region_of
-from mediarepo.previews.urls import resolved
+from lxml import etree
+
+from mediarepo.model.previews import Block, Picture
+from mediarepo.previews.image_candidates import picture_of
+from mediarepo.previews.text import Region, region_of
+from mediarepo.previews.url_policy import resolved
+
+_MAX_REFRESH_CHARS = 8192
+_MAX_REFRESH_S = 10
+_TIME = re.compile(r"\s*(?:([0-9]{1,9})|(?=\.))[0-9.]*(?:\s+|\s*(?=[;,])|\Z)")
+_URL = re.compile(r"[;,]?\s*(?:url\s*=\s*)?", re.IGNORECASE)
+
+
+def parse_refresh(text: str) -> str | None:
+    """Give the reference that readers are soon sent to, as it is written; None when they stay, or stay for long."""
+    text = text[:_MAX_REFRESH_CHARS]
+    time = _TIME.match(text)
+    if time is None or int(time[1] or 0) > _MAX_REFRESH_S:
+        return None
+    begin = _URL.match(text, time.end())
+    reference = text[begin.end() if begin else time.end() :]
+    if reference[:1] in {'"', "'"}:
+        reference = reference[1:].partition(reference[0])[0]
+    return reference.strip() or None
+
+
+_CHUNK_CHARS = 16_384
+_MAX_DEPTH = 300
+_MAX_EVENTS = 150_000
+_MAX_XML_CHARS = 1_000_000
+
+
+class Listener(Protocol):
+    """Hears a page from its beginning to its end, or as far as it is read."""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Hear a start tag, names in lower case; every one is followed by its `end` sooner or later."""
+
+    def end(self, tag: str) -> None:
+        """Hear an end tag."""
+
+    def data(self, text: str) -> None:
+        """Hear text, in pieces of any size."""
+
+
+class _Counting:
+    """Passes events on until there are too many of them, or too many tags inside one another; then never again."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.enough = False
+        self._listener = listener
+        self._depth = 0
+        self._events = 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._count()
+        if not self.enough:
+            self._listener.start(tag, attributes)
+
+    def end(self, tag: str) -> None:
+        self._count()
+        if self._depth > 0 and not self.enough:
+            self._depth -= 1
+            self._listener.end(tag)
+
+    def data(self, text: str) -> None:
+        self._count()
+        if not self.enough:
+            self._listener.data(text)
+
+    def close(self) -> None:
+        """End, as lxml wants its targets to have it."""
+
+    def _count(self) -> None:
+        self._events += 1
+        self.enough = self.enough or self._events > _MAX_EVENTS or self._depth > _MAX_DEPTH
+
+
+def hear_html(text: str, listener: Listener) -> None:
+    """Read a page aloud, as far as it is worth it; whatever is wrong with it, this ends quietly."""
+    counting = _Counting(listener)
+    parser = etree.HTMLParser(target=counting, encoding="utf-8")
+    try:
+        for begin in range(0, len(text), _CHUNK_CHARS):
+            parser.feed(text[begin : begin + _CHUNK_CHARS].encode("utf-8", "replace"))
+            if counting.enough:
+                break
+        parser.close()
+    except etree.LxmlError:
+        return
+
+
+def parse_xml(text: str) -> etree._Element | None:
+    """Read a small XML document; None for one that is none, is too large, or declares entities."""
+    if len(text) > _MAX_XML_CHARS or "<!ENTITY" in text:
+        return None
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        recover=True,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        return etree.fromstring(text.encode("utf-8", "replace"), parser)
+    except (etree.LxmlError, ValueError):
+        return None
+
+
+_BLOCK_TAGS = frozenset(
+    {"p", "div", "section", "article", "main", "body", "li", "ul", "ol", "dl", "dt", "dd", "table", "tr", "td", "th",
+     "tbody", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "hr", "figure", "center", "fieldset", "details",
+     "summary", "form", "header", "footer", "nav", "aside", "html", "head", "caption", "frameset"}
+)  # fmt: skip
+_HEADING_TAGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_MAX_BLOCKS = 200
+_MAX_CHARS = 40_000
+_MAX_BLOCK_CHARS = 4_000
+_MOST_LINKS = 0.5
+
+
+class Blocks:
+    """Gathers text but headings; runs that are links for the most part are menus, and left out."""
+
+    def __init__(self) -> None:
+        self.gathered: list[Block] = []
+        self._pieces: list[str] = []
+        self._chars = 0
+        self._link_chars = 0
+        self._total_chars = 0
+        self._in_paragraph = False
+        self._links = 0
+        self._articles = 0
+        self._tables = 0
+        self._headings = 0
+
+    @property
+    def in_article(self) -> bool:
+        """Whether the page's main part is being read."""
+        return self._articles > 0
+
+    def start(self, tag: str) -> None:
+        """Hear a start tag that readers can see."""
+        self._border(tag)
+        self._in_paragraph = self._in_paragraph or (tag == "p" and self._tables == 0)
+        self._count(tag, 1)
+
+    def end(self, tag: str) -> None:
+        """Hear the end tag of one that `start` was told of."""
+        self._border(tag)
+        self._in_paragraph = self._in_paragraph and tag != "p"
+        self._count(tag, -1)
+
+    def text(self, text: str) -> None:
+        """Hear visible text."""
+        if self._headings or self._chars > _MAX_BLOCK_CHARS:
+            return
+        self._pieces.append(text[:_MAX_BLOCK_CHARS])
+        self._chars += min(len(text), _MAX_BLOCK_CHARS)
+        if self._links:
+            self._link_chars += len(text)
+
+    def finish(self) -> tuple[Block, ...]:
+        """Say what was gathered, in the order of the page."""
+        self._flush()
+        return tuple(self.gathered)
+
+    def _count(self, tag: str, step: int) -> None:
+        if tag == "a":
+            self._links += step
+        elif tag in {"article", "main"}:
+            self._articles += step
+        elif tag == "table":
+            self._tables += step
+        elif tag in _HEADING_TAGS:
+            self._headings += step
+
+    def _border(self, tag: str) -> None:
+        if tag in _BLOCK_TAGS:
+            self._flush()
+        elif tag == "br":
+            self._pieces.append(" ")
+
+    def _flush(self) -> None:
+        text = " ".join("".join(self._pieces).split())
+        is_menu = self._link_chars > _MOST_LINKS * self._chars
+        if text and not is_menu and len(self.gathered) < _MAX_BLOCKS and self._total_chars < _MAX_CHARS:
+            self.gathered.append(Block(text, is_paragraph=self._in_paragraph, in_article=self.in_article))
+            self._total_chars += len(text)
+        self._pieces.clear()
+        self._chars = self._link_chars = 0
+
 
 _META_NAME = re.compile(
     r"(?:og|article|profile|product|book|music|video|twitter|dc|dcterms|itemprop)[:.][a-z0-9_:.-]{1,60}"

@@ -1,10 +1,79 @@
-"""JSON-LD: what pages say about the thing they show, in the words of schema.org."""
+"""RSS and Atom, for links that lead to a feed instead of a page."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 
-from mediarepo.model.previews import LinkedData
-from mediarepo.previews.json_reading import read_json
+from mediarepo.model.previews import LinkedData, Page, Picture
+from mediarepo.previews.html import parse_xml
+from mediarepo.previews.url_policy import resolved
+
+_MAX_DEPTH = 40
+_MAX_CHARS = 1_000_000
+_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_WRAPPING = re.compile(
+    r"^(?:\s|<!--|-->|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[|\ufeff|//\s*$)+", re.MULTILINE
+)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_STRING = r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
+_COMMENT = re.compile(rf"({_STRING})|/\*.*?(?:\*/|\Z)|//[^\n]*", re.DOTALL)
+_COMMAS = re.compile(rf"({_STRING})|,[\s,]*+([\]}}])?", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
+
+
+def read_json(text: str) -> object:
+    """Read the first JSON value of a text, comments around it aside; None for what is no JSON, or nests too deeply."""
+    text = _beginning(text[:_MAX_CHARS])
+    try:
+        return _strictly(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _strictly(_plain(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _strictly(text: str) -> object:
+    if _is_deep(text):
+        return None
+    return _without_surrogates(_DECODER.raw_decode(text)[0])
+
+
+def _plain(text: str) -> str:
+    """Take comments away, and commas that nothing follows; in time proportional to the text."""
+    text = _COMMENT.sub(lambda found: found[1] or " ", text)
+    return _COMMAS.sub(lambda found: found[1] or found[2] or ",", text).strip()
+
+
+def _without_surrogates(value: object) -> object:
+    """Leave out halves of surrogate pairs, which JSON can escape and no text may hold."""
+    if isinstance(value, str):
+        return _SURROGATES.sub("", value)
+    if isinstance(value, list):
+        return [_without_surrogates(one) for one in value]
+    if isinstance(value, dict):
+        return {str(_without_surrogates(name)): _without_surrogates(one) for name, one in value.items()}
+    return value
+
+
+def _beginning(text: str) -> str:
+    wrapping = _WRAPPING.match(text)
+    return text[wrapping.end() :] if wrapping else text
+
+
+def _is_deep(text: str) -> bool:
+    depth = 0
+    for token in _TOKENS.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            return True
+    return False
+
 
 _MAX_THINGS, _MAX_VISITED = 30, 2_000
 _MAX_IMAGES, _MAX_VALUE_CHARS = 5, 8192
@@ -103,3 +172,36 @@ def _listed(value: object) -> list[object]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+_CHANNELS = frozenset({"channel", "feed"})
+_IMAGES = frozenset({"logo", "url", "image"})
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_MAX_FEED_CHARS = 8192
+
+
+def read_feed(text: str, url: str) -> Page:
+    """Read what a feed says of itself; a page without anything for what is no feed."""
+    root = parse_xml(text)
+    if root is None:
+        return Page(url=url, base_url=url)
+    channel = next((child for child in [root, *root] if _local_name(child.tag) in _CHANNELS), root)
+    said: dict[str, str] = {}
+    for child in list(channel)[:50]:
+        name, inner = _local_name(child.tag), next((one.text for one in child if _local_name(one.tag) == "url"), None)
+        said.setdefault(name, (inner or child.text or "")[:_MAX_FEED_CHARS])
+    image = resolved(url, said.get("image") or said.get("logo"))
+    description = said.get("description") or said.get("subtitle") or said.get("tagline")
+    return Page(
+        url=url,
+        base_url=url,
+        language=said.get("language") or root.get(_XML_LANG),
+        title=said.get("title") or None,
+        meta=(("description", description),) if description else (),
+        pictures=(Picture(url=image, rule="the feed's image"),) if image else (),
+    )
+
+
+def _local_name(tag: object) -> str:
+    """Cut the namespace off; comments and the like have none."""
+    return tag.rsplit("}", 1)[-1].lower() if isinstance(tag, str) else ""

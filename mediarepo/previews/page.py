@@ -1,0 +1,153 @@
+"""From an answer's bytes to what the page says."""
+
+import re
+from dataclasses import replace
+from enum import StrEnum
+
+from mediarepo.config.previews import PreviewsConfig
+from mediarepo.model.previews import Block, Page
+from mediarepo.previews.encoding import decode
+from mediarepo.previews.html import Collector, hear_html
+from mediarepo.previews.image_candidates import likeliest_first
+from mediarepo.previews.structured_data import read_feed, read_linked_data
+from mediarepo.previews.url_policy import compiled_host
+
+_HTML = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
+_XML = frozenset({"application/xml", "text/xml"})
+_FEEDS = frozenset({"application/rss+xml", "application/atom+xml", "application/rdf+xml", "application/feed+xml"})
+_TEXT = frozenset({"text/plain", "text/markdown", "text/x-markdown", "text/gemini"})
+_PROLOGUE = re.compile(r"\s*(?:<!--.*?-->|<\?xml\b[^>]*>)", re.IGNORECASE | re.DOTALL)
+_HTML_TAG = re.compile(
+    r"\s*<(?:!doctype\s+html|html|head|body|title|meta|h1|div|p|a|script|table|frameset)\b", re.IGNORECASE
+)
+_LOOKS_LIKE_FEED = re.compile(r"<(?:rss|feed|rdf:RDF)\b")
+_FIRST_CHARS = 2048
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
+_MOST_CONTROLS = 0.05
+
+
+class Kind(StrEnum):
+    """What an answer is read as."""
+
+    HTML = "html"
+    FEED = "feed"
+    TEXT = "text"
+    FILE = "file"
+
+
+def essence(content_type: str | None) -> str:
+    """Cut the parameters off a content type; "" when there is none."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def may_be_page(content_type: str | None) -> bool:
+    """Tell from the headers whether the body is worth reading for a preview; else `compose_file` is all there is."""
+    kind = essence(content_type)
+    return kind in _HTML | _XML | _FEEDS | _TEXT | {""} or (kind.endswith("+xml") and kind != "image/svg+xml")
+
+
+def kind_of(content_type: str | None, body: bytes, text: str) -> Kind:
+    """Judge a body and the text that was read of it: by the declared type, and by how it begins where that says little.
+
+    What is declared to be text, but consists of controls, is a file.
+    """
+    kind, first = essence(content_type), text[:_FIRST_CHARS]
+    if _is_binary(body) and not _looks_like_html(first):
+        return Kind.FILE
+    if kind in _HTML:
+        return Kind.HTML
+    if kind in _TEXT:
+        return Kind.TEXT
+    if kind and not may_be_page(content_type):
+        return Kind.FILE
+    if kind in _FEEDS or _LOOKS_LIKE_FEED.search(first):
+        return Kind.FEED
+    return Kind.HTML if _looks_like_html(first) else Kind.FILE
+
+
+def _looks_like_html(first: str) -> bool:
+    """Tell whether a text begins with a tag of HTML; comments before it are passed over one by one."""
+    at = 0
+    while passed := _PROLOGUE.match(first, at):
+        at = passed.end()
+    return _HTML_TAG.match(first, at) is not None
+
+
+def _is_binary(body: bytes) -> bool:
+    first = body[:_FIRST_CHARS]
+    controls = len(first) - len(first.translate(None, _CONTROLS))
+    return not first.startswith(_WIDE) and controls > len(first) * _MOST_CONTROLS
+
+
+class RequestHeaders:
+    """The headers of requests, by host; to be asked anew after each redirect to another host."""
+
+    def __init__(self, config: PreviewsConfig) -> None:
+        self._usual = {"User-Agent": config.user_agent, "Accept-Language": config.accept_language}
+        self._domains = [(compiled_host(domain.host), domain) for domain in config.domains]
+
+    def of(self, host: str) -> dict[str, str]:
+        """Choose the headers for a host."""
+        for fits, domain in self._domains:
+            if fits(host):
+                ours = {"User-Agent": domain.user_agent, "Accept-Language": domain.accept_language}
+                chosen = {name: value for name, value in ours.items() if value is not None}
+                return _merged(_merged(self._usual, chosen), domain.headers)
+        return dict(self._usual)
+
+
+def _merged(headers: dict[str, str], others: dict[str, str]) -> dict[str, str]:
+    replaced = {name.lower() for name in others}
+    return {name: value for name, value in headers.items() if name.lower() not in replaced} | others
+
+
+_MAX_PAGE_BYTES = 2 * 1024 * 1024
+_MAX_TEXT_CHARS = 4_000
+_MAX_OEMBED_URLS = 4
+
+
+def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int = _MAX_PAGE_BYTES) -> Page | None:
+    """Read a page whose Content-Encoding is undone already; None for what is no page, for `compose_file`.
+
+    `url` is where the answer came from, after redirects. Bytes beyond `max_bytes` are left out. Never fails.
+    """
+    body = body[:max_bytes]
+    text, encoding = decode(body, content_type)
+    match kind_of(content_type, body, text):
+        case Kind.HTML:
+            page = read_html(text, url)
+        case Kind.FEED:
+            page = read_feed(text, url)
+        case Kind.TEXT:
+            page = _plain_text(text, url)
+        case Kind.FILE:
+            return None
+    return replace(page, encoding=encoding)
+
+
+def read_html(text: str, url: str) -> Page:
+    """Read a page's text."""
+    heard = Collector(url)
+    hear_html(text, heard)
+    return Page(
+        url=url,
+        base_url=heard.base_url,
+        language=heard.language,
+        title=heard.title,
+        canonical_url=heard.canonical_url,
+        refresh_url=heard.refresh_url,
+        headings=tuple(heard.headings),
+        meta=tuple(heard.meta),
+        pictures=tuple(likeliest_first(heard.pictures, heard.article_pictures)),
+        icon_urls=frozenset(heard.icon_urls),
+        blocks=heard.blocks.finish(),
+        linked_data=read_linked_data(heard.scripts),
+        oembed_urls=tuple(dict.fromkeys(heard.oembed_urls))[:_MAX_OEMBED_URLS],
+    )
+
+
+def _plain_text(text: str, url: str) -> Page:
+    paragraphs = text[:_MAX_TEXT_CHARS].strip()
+    block = Block(" ".join(paragraphs.split()), is_paragraph=True, in_article=True)
+    return Page(url=url, base_url=url, blocks=(block,) if paragraphs else ())

@@ -1,0 +1,135 @@
+"""Which URLs may be asked for, by the operator's rules; to be applied to pages, redirects, oEmbed and images alike."""
+
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from mediarepo.config.previews import UrlRule, UrlRulesConfig
+from mediarepo.errors import InvalidParamError
+from mediarepo.model.previews import PreviewUrl
+from mediarepo.outbound.errors import OutboundError
+from mediarepo.outbound.urls import WebUrl, join_url, parse_web_url, web_host
+
+MAX_MATCHED_CHARS = 4096
+
+
+def compiled(pattern: str) -> Callable[[str], bool]:
+    """Turn a pattern into a judge over texts, whole and in any case of letters; re.error for one that is none.
+
+    Nothing beyond the first `MAX_MATCHED_CHARS` characters is looked at.
+    """
+    expression = re.compile(pattern if pattern.startswith("^") else _as_regex(pattern), re.IGNORECASE)
+    by_regex = pattern.startswith("^")
+
+    def judge(text: str) -> bool:
+        text = text[:MAX_MATCHED_CHARS]
+        found = expression.search(text) if by_regex else expression.fullmatch(text)
+        return found is not None
+
+    return judge
+
+
+def _as_regex(pattern: str) -> str:
+    """Spell a glob as a regular expression; brackets stand for themselves, since IPv6 addresses have them."""
+    return fnmatch.translate(pattern.replace("[", "[[]"))
+
+
+def compiled_host(pattern: str) -> Callable[[str], bool]:
+    """Turn a pattern of host names into a judge; names and addresses may be written in any way that URLs may."""
+    if pattern.startswith("^"):
+        return compiled(pattern)
+    if "*" not in pattern and "?" not in pattern:
+        return compiled(_spelt(pattern))
+    if pattern.isascii():
+        return compiled(pattern.strip("[]") if ":" in pattern else pattern)
+    return compiled(".".join(label if label.isascii() else _spelt(label) for label in pattern.lower().split(".")))
+
+
+def _spelt(host: str) -> str:
+    try:
+        return web_host(host)
+    except OutboundError:
+        return host
+
+
+MAX_URL_CHARS = 4096
+_ABSOLUTE = re.compile(r"https?://[^/?#\\]", re.IGNORECASE)
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def parse_preview_url(text: str) -> PreviewUrl:
+    """Read a URL that somebody wants to see a preview of, or refuse it (InvalidParamError).
+
+    It is read as browsers read it, see `outbound.web_urls`; but user names, controls and backslashes are refused.
+    """
+    text = text.strip(" \t\r\n")
+    begins = _ABSOLUTE.match(text) if len(text) <= MAX_URL_CHARS else None
+    if begins is None or "\\" in text or _UNSEEN.search(text):
+        raise InvalidParamError("url is no http or https address that can be previewed")
+    try:
+        return preview_url(parse_web_url(text))
+    except OutboundError as exc:
+        raise InvalidParamError("url is no address that can be previewed") from exc
+
+
+def preview_url(url: WebUrl) -> PreviewUrl:
+    """Give a URL as rules see it."""
+    return PreviewUrl(url.scheme, url.host, url.port, url.path, url.query, url.text)
+
+
+def resolved(base_url: str, reference: str | None) -> str | None:
+    """Say where a reference on a page leads; None when that is nothing to be fetched over http."""
+    if not reference or not reference.strip() or len(reference) > MAX_URL_CHARS:
+        return None
+    try:
+        return join_url(parse_web_url(base_url), reference).text
+    except OutboundError:
+        return None
+
+
+_Judge = Callable[[PreviewUrl], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class UrlRules:
+    """Rules made ready; what fits one of `deny` is refused, and what fits none of `allow` if there are some."""
+
+    deny: tuple[_Judge, ...]
+    allow: tuple[_Judge, ...]
+
+    @classmethod
+    def of(cls, config: UrlRulesConfig) -> Self:
+        """Make the operator's rules ready."""
+        return cls(tuple(map(_judge, config.deny)), tuple(map(_judge, config.allow)))
+
+    def allows(self, url: PreviewUrl) -> bool:
+        """Tell whether a URL may be asked for."""
+        return self.refusal(url) is None
+
+    def refusal(self, url: PreviewUrl) -> str | None:
+        """Say which rule stands against a URL, for the operator; None when it may be asked for."""
+        for place, fits in enumerate(self.deny):
+            if fits(url):
+                return f"url_rules.deny[{place}]"
+        if self.allow and not any(fits(url) for fits in self.allow):
+            return "url_rules.allow"
+        return None
+
+
+def _judge(rule: UrlRule) -> _Judge:
+    host = compiled_host(rule.host) if rule.host is not None else None
+    path = compiled(rule.path) if rule.path is not None else None
+    whole = compiled(rule.url) if rule.url is not None else None
+
+    def fits(url: PreviewUrl) -> bool:
+        return (
+            rule.scheme in {None, url.scheme}
+            and rule.port in {None, url.port}
+            and (host is None or host(url.host))
+            and (path is None or path(url.path))
+            and (whole is None or whole(url.text))
+        )
+
+    return fits
