@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import too_busy
-from mediarepo.sandbox.memfd import create_memfd, seal
+from mediarepo.sandbox.confinement import create_memfd, seal
 
 _Waiter = tuple[int, asyncio.Future[None]]
 

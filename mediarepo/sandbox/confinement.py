@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import platform
 import resource
@@ -10,6 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.sandbox.seccomp import kernel_has_seccomp, restrict_system_calls
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+
+
+def create_memfd(name: str) -> int:
+    """Create an empty file that can be sealed; the caller closes it."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(descriptor: int) -> None:
+    """Make sure that nobody changes the bytes from now on."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4

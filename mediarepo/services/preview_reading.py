@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
 from mediarepo.previews import worker
-from mediarepo.sandbox.memfd import create_memfd, seal
+from mediarepo.sandbox.confinement import create_memfd, seal
 from mediarepo.sandbox.pool import ProcessPool
 from mediarepo.sandbox.process import BadAnswerError, ProcessDiedError, SandboxedProcess, SandboxLimits, SandboxPolicy
 from mediarepo.services.preview_pages import PageError
