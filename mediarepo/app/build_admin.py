@@ -18,18 +18,15 @@ from mediarepo.homeserver.admin_api import Avatars, HomeserverAdmins
 from mediarepo.homeserver.client import HomeserverCalls
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
-from mediarepo.services.admins import Admins
-from mediarepo.services.authorization import Authorization
+from mediarepo.services.authorization import Admins, Authorization
+from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
-from mediarepo.services.failed_items import FailedItemReports
-from mediarepo.services.hashing import Hashing
-from mediarepo.services.holding import Holding
+from mediarepo.services.hash_learning import Hashing
+from mediarepo.services.leases import Holding
+from mediarepo.services.media_admin import Records, UsageReports
 from mediarepo.services.quarantine import Quarantine
-from mediarepo.services.records import Records
 from mediarepo.services.retention import Retention
-from mediarepo.services.tasks import Tasks
-from mediarepo.services.usage import UsageReports
-from mediarepo.services.works import Works
+from mediarepo.services.tasks import Tasks, Works
 
 _TASK_LEASE_MS = 60_000
 

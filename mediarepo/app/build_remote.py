@@ -29,13 +29,11 @@ from mediarepo.outbound.web_client import WebClient
 from mediarepo.previews.oembed import OEmbedProviders
 from mediarepo.previews.page import RequestHeaders
 from mediarepo.previews.url_policy import UrlRules
-from mediarepo.services.holding import Holding
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.preview_images import PreviewImages
-from mediarepo.services.preview_making import PreviewMaking
-from mediarepo.services.preview_pages import PreviewPages
-from mediarepo.services.preview_reading import PreviewReading
+from mediarepo.services.leases import Holding
+from mediarepo.services.preview_builder import PreviewImages, PreviewMaking
+from mediarepo.services.preview_pages import PreviewPages, PreviewReading
 from mediarepo.services.previews import Previews
+from mediarepo.services.upload_parts import MemoryBudget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

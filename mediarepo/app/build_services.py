@@ -20,27 +20,22 @@ from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.admission import Admission
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.media import StoreClass
-from mediarepo.services.access_times import AccessTimes
-from mediarepo.services.arrivals import Arrivals
-from mediarepo.services.downloads import Downloads, LookBack
-from mediarepo.services.fetching import Fetching
-from mediarepo.services.fsck import Fsck
-from mediarepo.services.hashing import Hashing
-from mediarepo.services.holding import Holding
-from mediarepo.services.large_uploads import LargeUploads
-from mediarepo.services.markers import Markers
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.outbox import OutboxWorker
-from mediarepo.services.pending import PendingUploads
+from mediarepo.services.deletion import OutboxWorker
+from mediarepo.services.downloads import AccessTimes, Arrivals, Downloads, LookBack
+from mediarepo.services.fsck import Fsck, Repairs
+from mediarepo.services.hash_learning import Hashing
+from mediarepo.services.leases import Holding
+from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.quotas import Quotas
 from mediarepo.services.readiness import Readiness
+from mediarepo.services.remote_fetch import Fetching
 from mediarepo.services.remote_media import RemoteMedia
-from mediarepo.services.rendering import Rendering
-from mediarepo.services.repairs import Repairs
+from mediarepo.services.stores import Markers
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.tee import TeeBudget
-from mediarepo.services.thumbnails import Thumbnails
-from mediarepo.services.uploads import Uploads
+from mediarepo.services.thumbnails import Rendering, Thumbnails
+from mediarepo.services.upload_parts import MemoryBudget
+from mediarepo.services.uploads import LargeUploads, Uploads
 
 _HEARTBEATS_PER_GRACE = 20
 

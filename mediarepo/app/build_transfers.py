@@ -40,20 +40,20 @@ from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, lo
 from mediarepo.model.import_ledger import ImportSource
 from mediarepo.model.tasks import Lease
 from mediarepo.services.downloads import LookBack
-from mediarepo.services.exports.contents import Contents
+from mediarepo.services.exports.content_transfer import Contents
 from mediarepo.services.exports.files import FilesExport
 from mediarepo.services.exports.matrix_media_repo import Datastore, MatrixMediaRepoExport
 from mediarepo.services.exports.synapse import SynapseExport
-from mediarepo.services.holding import Holding
-from mediarepo.services.imports.judging import Policy
-from mediarepo.services.imports.owning import Owning
+from mediarepo.services.imports.decision import Policy
+from mediarepo.services.imports.destination_stores import Targets
+from mediarepo.services.imports.ownership import Owning
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.read_through import ReadThrough
-from mediarepo.services.imports.runs import Importing, Options
-from mediarepo.services.imports.targets import Targets
-from mediarepo.services.imports.verifying import Verifying
-from mediarepo.services.large_uploads import LargeUploads
-from mediarepo.services.markers import Markers
+from mediarepo.services.imports.run import Importing, Options
+from mediarepo.services.imports.verification import Verifying
+from mediarepo.services.leases import Holding
+from mediarepo.services.stores import Markers
+from mediarepo.services.uploads import LargeUploads
 
 _LEASE_MS = 15_000
 _HEARTBEATS_PER_GRACE = 20

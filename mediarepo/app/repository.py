@@ -30,17 +30,15 @@ from mediarepo.homeserver.identity import Identity, Whoami
 from mediarepo.homeserver.tenants import Tenants
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.jobs import Job, Jobs
-from mediarepo.services.access_times import AccessTimes
-from mediarepo.services.arrivals import Arrivals
-from mediarepo.services.downloads import Downloads
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.pending import PendingUploads
+from mediarepo.services.downloads import AccessTimes, Arrivals, Downloads
+from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.previews import Previews
 from mediarepo.services.quotas import Quotas
-from mediarepo.services.rates import Rates
+from mediarepo.services.rate_limiter import Rates
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
+from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.uploads import Uploads
 
 _CLAIM_INTERVAL_MS = 30_000

@@ -12,11 +12,10 @@ from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.tasks import BacklogTable, JobRuns
 from mediarepo.jobs import Job
 from mediarepo.model.failed_items import Queue
-from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.batch_isolation import each_of
-from mediarepo.services.fleet import Fleet
-from mediarepo.services.holding import Holding
-from mediarepo.services.pending import PendingUploads
+from mediarepo.services.downloads import AccessTimes
+from mediarepo.services.leases import Fleet, Holding
+from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.sweeps import Sweeps
 
 _EXPIRY_INTERVAL_MS = 600_000

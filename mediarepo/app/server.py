@@ -11,8 +11,8 @@ from mediarepo.app.build_services import join_readiness
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
-from mediarepo.services.audit import AuditTrail
-from mediarepo.services.fleet import FleetReports
+from mediarepo.services.authorization import AuditTrail
+from mediarepo.services.leases import FleetReports
 from mediarepo.web import keys
 from mediarepo.web.admin.api.table import add_api_routes
 from mediarepo.web.draining import InFlight

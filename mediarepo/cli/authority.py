@@ -24,7 +24,7 @@ from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.marks import Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc
-from mediarepo.services.admins import Admin
+from mediarepo.services.authorization import Admin
 
 _READ_STORE, _CHANGE_STORE = (Action.READ, Thing.STORE), (Action.CHANGE, Thing.STORE)
 _READ_INSTALLATION, _CHANGE_INSTALLATION = (Action.READ, Thing.INSTALLATION), (Action.CHANGE, Thing.INSTALLATION)

@@ -12,8 +12,7 @@ from mediarepo.app.build_services import join_repairs
 from mediarepo.app.foundation import open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.model.drift import Drift, DriftKind
-from mediarepo.services.fsck import Progress, Thoroughness
-from mediarepo.services.repairs import RepairRefusedError, Repairs
+from mediarepo.services.fsck import Progress, RepairRefusedError, Repairs, Thoroughness
 from mediarepo.storage.store import Store
 
 _EVERY = 500

@@ -15,10 +15,10 @@ from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.preview_making import Steps
+from mediarepo.services.preview_builder import Steps
 from mediarepo.services.preview_pages import PageError
 from mediarepo.services.previews import Previews
+from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.telemetry.logs import set_up_logs
 
 

@@ -10,7 +10,7 @@ from mediarepo.cli.output import AsJson, human_bytes, human_time, moving_line, s
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.retention import RetentionPlan
-from mediarepo.services.retention_tally import Tally
+from mediarepo.services.retention import Tally
 from mediarepo.telemetry.logs import set_up_logs
 
 retention_cli = typer.Typer(help="See what retention policies would remove, then let them.", no_args_is_help=True)

@@ -10,7 +10,8 @@ import structlog
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError, UnavailableError
-from mediarepo.model.failed_items import Queue
+from mediarepo.model.failed_items import FailedItem, Queue
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.stores import Stores
 
 log = structlog.get_logger(__name__)
@@ -115,3 +116,19 @@ class BatchIsolation:
     async def forget_gone(self) -> None:
         """Forget items that are in no queue any more."""
         await self.failed.forget_gone(_GONE_MS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedItemReports:
+    """Lists items that could not be processed, and has them retried."""
+
+    failed: FailedItems
+
+    async def read(self, *, queue: str | None, limit: int) -> list[FailedItem]:
+        """Read items, of one queue or of all, those that failed last first."""
+        return await self.failed.read(queue=queue, limit=limit)
+
+    async def retry(self, by: str, *, queue: str | None, key: str | None, client_address: str | None = None) -> int:
+        """Have items tried again at their queue's next turn; gives how many."""
+        act = AdminAction(by=by, owner=OPERATOR, action="retry_failed_items", client_address=client_address)
+        return await self.failed.retry(queue=queue, key=key, act=act)

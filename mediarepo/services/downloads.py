@@ -1,27 +1,121 @@
 """From an mxc address to bytes, or to the refusal."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from mediarepo.config.cleanup import AccessConfig
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.db.media import MediaTable
+from mediarepo.db.media import AccessTable, MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, NotYetUploadedError, UnavailableError
 from mediarepo.homeserver.tenants import Tenants
+from mediarepo.model.admission import Waiters
 from mediarepo.model.byte_stream import Span
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.access_times import AccessTimes
-from mediarepo.services.arrivals import Arrivals
-from mediarepo.services.hashing import Hashing
-from mediarepo.services.markers import NOT_OURS, Markers
-from mediarepo.services.stores import Stores
+from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.hash_learning import Hashing
+from mediarepo.services.stores import NOT_OURS, Markers, Stores
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.objects import Opening, StoredObject
+
+
+class AccessTimes:
+    """Remembers last accesses until the next flush; a crash loses one interval's worth, which retention can bear."""
+
+    def __init__(
+        self, config: AccessConfig, table: AccessTable, isolation: BatchIsolation, now_ms: Callable[[], int]
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._isolation = isolation
+        self._now_ms = now_ms
+        self._seen: dict[Mxc, int] = {}
+
+    def note(self, mxc: Mxc) -> None:
+        """Remember that media was asked for; beyond the bound, further media wait for the next interval."""
+        if len(self._seen) < self._config.max_buffered or mxc in self._seen:
+            self._seen[mxc] = self._now_ms()
+
+    async def flush(self) -> int:
+        """Write what was gathered and return how many; in an outage it is kept for the next time."""
+        seen, self._seen = self._seen, {}
+        if not seen:
+            return 0
+
+        async def store(mxcs: Sequence[Mxc]) -> int:
+            await self._table.store({mxc: seen[mxc] for mxc in mxcs})
+            return len(mxcs)
+
+        try:
+            await self._isolation.run(Queue.ACCESS_TIMES, list(seen), store)
+        except BaseException:
+            self._seen = seen | self._seen
+            raise
+        return len(seen)
+
+
+_POLL_S = 5.0
+"""After so long the database is read anyway: news can be lost, or not pass a connection pooler."""
+
+
+class Watch:
+    """A watch kept on one mxc; news that come between two waits are not lost."""
+
+    def __init__(self) -> None:
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """End the present wait, or the next one at once."""
+        self._news.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait for news, for the time given or until it is time to look anyway."""
+        try:
+            async with asyncio.timeout(min(timeout_s, _POLL_S)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._news.clear()
+
+
+class Arrivals:
+    """Wakes whoever watches an mxc; begin to watch first, then read the database, then wait."""
+
+    def __init__(self, limit: int) -> None:
+        self.waiters = Waiters("wait for media", limit=limit)
+        self._watches: dict[str, set[Watch]] = {}
+
+    @contextmanager
+    def watching(self, mxc: Mxc) -> Iterator[Watch]:
+        """Keep a watch; LimitExceededError when too many are kept already, in all or by the same client."""
+        with self.waiters.enter():
+            watch, name = Watch(), str(mxc)
+            self._watches.setdefault(name, set()).add(watch)
+            try:
+                yield watch
+            finally:
+                self._watches[name].discard(watch)
+                if not self._watches[name]:
+                    del self._watches[name]
+
+    def news(self, mxc: str) -> None:
+        """Wake all who watch an mxc."""
+        for watch in self._watches.get(mxc, ()):
+            watch.wake()
+
+    def reset(self) -> None:
+        """Wake everybody: news may have been lost."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()
+
 
 log = structlog.get_logger(__name__)
 

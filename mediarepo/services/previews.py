@@ -22,8 +22,8 @@ from mediarepo.model.requester import current_client
 from mediarepo.outbound.ssrf_guard import domain_of
 from mediarepo.previews.url_policy import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.holding import Holding
-from mediarepo.services.preview_making import PreviewMaking, Steps
+from mediarepo.services.leases import Holding
+from mediarepo.services.preview_builder import PreviewMaking, Steps
 from mediarepo.services.preview_pages import PageError
 
 log = structlog.get_logger(__name__)

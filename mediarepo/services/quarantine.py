@@ -15,9 +15,8 @@ from mediarepo.model.authority import Action, Thing
 from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome, without_short_content
 from mediarepo.model.media_admin import Change, HiddenHash
 from mediarepo.model.mxc import Mxc, parse_mxc, spellings
-from mediarepo.services.admins import Admin
-from mediarepo.services.authorization import Authorization
-from mediarepo.services.hashing import Hashing
+from mediarepo.services.authorization import Admin, Authorization
+from mediarepo.services.hash_learning import Hashing
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from mediarepo.db.database import Database, DatabaseUnavailableError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError
-from mediarepo.services.markers import NOT_OURS
-from mediarepo.services.stores import Stores
+from mediarepo.services.stores import NOT_OURS, Stores
 from mediarepo.storage.store import Store
 
 _TIMEOUT_S = 5

@@ -16,7 +16,13 @@ import structlog
 from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.remote_media import PastFailure, RemoteTable
-from mediarepo.errors import MatrixError, NotFoundError, RemoteUnavailableError
+from mediarepo.errors import (
+    MatrixError,
+    NotFoundError,
+    NotYetUploadedError,
+    RemoteTooLargeError,
+    RemoteUnavailableError,
+)
 from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.byte_stream import Sink, Span
 from mediarepo.model.marks import OPERATOR
@@ -24,11 +30,34 @@ from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc, spellings
 from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.services.downloads import Asking, Downloads
-from mediarepo.services.fetching import Fetching
-from mediarepo.services.flights import Flight
-from mediarepo.services.holding import Holding
-from mediarepo.services.remote_refusals import refusal_of
+from mediarepo.services.leases import Holding
+from mediarepo.services.remote_fetch import Fetching, Flight
 from mediarepo.services.tee import Tee, TeeView
+
+_WORDS = {
+    FetchReason.NO_SIGNING_KEY: "this server has no key to ask other servers with",
+    FetchReason.TOO_SLOW: "the other server is too slow",
+    FetchReason.BROKEN_OFF: "the other server broke off",
+    FetchReason.NOT_UNDERSTOOD: "the other server's answer cannot be understood",
+    FetchReason.SIGNATURE_REFUSED: "the other server does not accept this server's signature",
+    FetchReason.FORBIDDEN: "the other server refuses",
+    FetchReason.RATE_LIMITED: "the other server asks for patience",
+    FetchReason.SERVER_ERROR: "the other server failed",
+}
+
+
+def refusal_of(error: FetchError) -> MatrixError:
+    """Say it in Matrix words, without what only the operator should know."""
+    match error.reason:
+        case FetchReason.NOT_FOUND | FetchReason.DENIED:
+            return NotFoundError("media not found")
+        case FetchReason.NOT_YET_UPLOADED:
+            return NotYetUploadedError("the media has not been uploaded yet")
+        case FetchReason.TOO_LARGE:
+            return RemoteTooLargeError("the other server's media is too large")
+        case reason:
+            return RemoteUnavailableError(_WORDS.get(reason, "the other server cannot be reached"), retry_after_s=10)
+
 
 log = structlog.get_logger(__name__)
 

@@ -1,12 +1,20 @@
 """Which store takes what, and what its objects say of themselves."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import structlog
+
 from mediarepo.config.settings import StoreFor
-from mediarepo.errors import UnavailableError
-from mediarepo.model.media import StoreClass
+from mediarepo.db.object_inventory import Healing
+from mediarepo.db.sweep import Sweeping
+from mediarepo.errors import MatrixError, UnavailableError
+from mediarepo.model.drift import KnownObject
+from mediarepo.model.ids import MARKER_NAME
+from mediarepo.model.media import Ownership, StoreClass
 from mediarepo.model.mxc import Mxc
+from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 
 
@@ -40,3 +48,95 @@ class Stores:
     def metadata(self, mxc: Mxc) -> dict[str, str]:
         """Say who an object is, so that a lost database could be rebuilt from the bucket."""
         return {"mxc": str(mxc)}
+
+
+log = structlog.get_logger(__name__)
+
+_CLAIM_TIMEOUT_S = 5
+_MAX_MARKER_BYTES = 4096
+_SAMPLE = 20
+
+NOT_OURS = (
+    "this bucket and prefix are another installation's, or not those that the database was used with; correct the "
+    "configuration, or run `mediarepo claim STORE` if everything was moved here on purpose"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Markers:
+    """Writes and checks the installation's marker in each store."""
+
+    sweeping: Sweeping
+    healing: Healing
+    claimed: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
+
+    async def claim_all(self, stores: Iterable[Store]) -> set[str]:
+        """Claim the stores that were not claimed yet, and name those that are not ours.
+
+        What cannot be reached is left for the next time, and for what it was.
+        """
+        for store in stores:
+            if store.name in self.claimed:
+                continue
+            try:
+                async with asyncio.timeout(_CLAIM_TIMEOUT_S):
+                    ours = await self.claim(store)
+            except (MatrixError, TimeoutError) as exc:
+                log.warning("prefix_not_claimed", store=store.name, reason=str(exc))
+                continue
+            if ours:
+                self.claimed.add(store.name)
+                self.foreign.discard(store.name)
+            else:
+                self.foreign.add(store.name)
+                log.error("bucket_is_not_ours", store=store.name, marker=marker_key(store), help=NOT_OURS)
+        return set(self.foreign)
+
+    async def is_ours(self, store: Store) -> bool:
+        """Say whether the store's prefix carries our own marker; a read-only one has none, but must look right."""
+        if store.read_only:
+            return await self._looks_right(store, Ownership.BORROWED)
+        return await self.owner(store) == str(await self.sweeping.installation_id())
+
+    async def owner(self, store: Store) -> str | None:
+        """Read the installation id that a store's prefix carries; None when it carries none."""
+        try:
+            text = await store.read(marker_key(store), max_bytes=_MAX_MARKER_BYTES)
+        except ObjectMissingError:
+            return None
+        return text.decode("utf-8", "replace").strip()
+
+    async def claim(self, store: Store) -> bool:
+        """Put our marker where there is none; False when the prefix is another installation's, or the wrong one."""
+        if store.read_only:
+            return True
+        owner = await self.owner(store)
+        if owner is None:
+            return await self._looks_right(store) and await self.mark(store)
+        return owner == str(await self.sweeping.installation_id())
+
+    async def mark(self, store: Store) -> bool:
+        """Put our marker, whatever is there; False when somebody else did so at the same time."""
+        text = f"{await self.sweeping.installation_id()}\n".encode()
+        await store.put(marker_key(store), [text], size_bytes=len(text), metadata={})
+        return await self.is_ours(store)
+
+    async def _looks_right(self, store: Store, ownership: Ownership = Ownership.OWNED) -> bool:
+        """Say whether most of the oldest objects are there; a store that should hold none looks right."""
+        oldest = await self.healing.oldest(store.name, _SAMPLE, ownership)
+        there = [one for one in oldest if await is_there(store, one)]
+        return not oldest or 2 * len(there) > len(oldest)
+
+
+async def is_there(store: Store, known: KnownObject) -> bool:
+    """Say whether a store holds an object, in its right size."""
+    async for found in store.list(known.object_key):
+        if found.key == known.object_key:
+            return found.size_bytes == known.size_bytes
+    return False
+
+
+def marker_key(store: Store) -> str:
+    """Name the object that says whose a prefix is."""
+    return f"{store.prefix}/{MARKER_NAME}"

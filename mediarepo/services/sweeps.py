@@ -14,9 +14,8 @@ from mediarepo.model.failed_items import Queue
 from mediarepo.model.ids import hour_of, parse_key_ts
 from mediarepo.model.media import StoreClass
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.markers import NOT_OURS, Markers, is_there
-from mediarepo.services.outbox import OutboxWorker
-from mediarepo.services.stores import Stores
+from mediarepo.services.deletion import OutboxWorker
+from mediarepo.services.stores import NOT_OURS, Markers, Stores, is_there
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import ListedMultipart, Store
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,11 @@ from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.tasks import Lease, Task, TaskState
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.holding import Holding
+from mediarepo.services.fsck import Progress, Repairs, Thoroughness
+from mediarepo.services.leases import Holding
+from mediarepo.services.retention import Retention, Tally
+from mediarepo.services.stores import Stores
+from mediarepo.storage.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -146,3 +150,57 @@ class Tasks:
     async def forget_old(self) -> None:
         """Remove tasks that ended long ago."""
         await self.table.forget_ended(_KEPT_MS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Works:
+    """Does tasks, each of which can be begun again where it was interrupted."""
+
+    retention: Retention
+    repairs: Repairs
+    stores: Stores
+
+    def by_kind(self) -> Mapping[str, Work]:
+        """Name the kinds."""
+        return {"retention_plan": self._plan, "retention": self._retain, "fsck": self._check}
+
+    async def _plan(self, steps: Steps) -> dict[str, Any]:
+        policy, tally = self.retention.policy(_text(steps, "policy")), Tally()
+        plan = await steps.watch(self.retention.plan(policy, tally), lambda: _figures(tally))
+        return asdict(plan)
+
+    async def _retain(self, steps: Steps) -> dict[str, Any]:
+        policy, tally = self.retention.policy(_text(steps, "policy")), Tally()
+        work = self.retention.run(policy, steps.task.created_by, tally)
+        return asdict(await steps.watch(work, lambda: _figures(tally)))
+
+    async def _check(self, steps: Steps) -> dict[str, Any]:
+        """Check one store, or all; stores that were done before a crash are not checked again."""
+        wanted = steps.task.arguments.get("store")
+        stores = list(self.stores.by_name.values()) if wanted is None else [self.stores.named(str(wanted))]
+        results = dict[str, Any](steps.task.progress.get("done", {}))
+        for store in stores:
+            if store.name not in results:
+                results[store.name] = await self._check_one(store, steps, results)
+        return {"stores": results}
+
+    async def _check_one(self, store: Store, steps: Steps, done: dict[str, Any]) -> dict[str, Any]:
+        progress = Progress()
+
+        async def check() -> None:
+            async for drift in self.repairs.fsck.check(store, Thoroughness(), progress, lambda: None):
+                progress.found[drift.kind] += 1
+
+        await steps.watch(check(), lambda: {"done": done, "store": store.name, "objects": progress.objects})
+        return {"objects": progress.objects, "rows": progress.rows, "found": progress.found}
+
+
+def _text(steps: Steps, name: str) -> str:
+    value = steps.task.arguments.get(name)
+    if not isinstance(value, str):
+        raise InvalidParamError(f"the task needs {name}")
+    return value
+
+
+def _figures(tally: Tally) -> dict[str, Any]:
+    return {"count": tally.count, "size_bytes": tally.size_bytes}

@@ -1,18 +1,170 @@
 """From a stream of bytes to media."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from mediarepo.config.media import UploadsConfig
+from mediarepo.db.database import StaleKeyError
 from mediarepo.db.publishing import Publishing
-from mediarepo.errors import TooLargeError
+from mediarepo.db.sweep import Intents
+from mediarepo.errors import MatrixError, TooLargeError
+from mediarepo.model.concurrency import task_group
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
-from mediarepo.services.bodies import Body
-from mediarepo.services.large_uploads import LargeUploads, OnHashed, hashed_silently
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.parts import Part, PartReader
+from mediarepo.model.mxc import Mxc
 from mediarepo.services.stores import Stores
+from mediarepo.services.upload_parts import Body, MemoryBudget, Part, PartReader
+from mediarepo.storage.errors import UploadGoneError
+from mediarepo.storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+_CLEANUP_TIMEOUT_S = 20
+
+
+OnHashed = Callable[[bytes], Awaitable[None]]
+"""Told the SHA-256 of a body whose last byte has come."""
+
+
+IsKnown = Callable[[bytes], Awaitable[bool]]
+"""Told the SHA-256 of a body before its object is made; says whether it need not be."""
+
+
+async def hashed_silently(_sha256: bytes) -> None:
+    """Tell nobody."""
+
+
+@dataclass(slots=True)
+class _Multipart:
+    """One multipart upload under way; `etags` by part number, from 1 on."""
+
+    store: Store
+    object_key: str
+    upload_id: str
+    etags: dict[int, str]
+    beaten_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeUploads:
+    """Stores bodies of any length with a bounded number of parts in memory; intents name `holder`, if there is one."""
+
+    publishing: Publishing
+    intents: Intents
+    stores: Stores
+    now_ms: Callable[[], int]
+    heartbeat_ms: int
+    store_class: StoreClass = StoreClass.LOCAL
+    holder: str | None = None
+
+    async def store(
+        self, media: NewMedia, first: Part, reader: PartReader, on_hashed: OnHashed = hashed_silently
+    ) -> None:
+        """Store a body whose first part has been read already, and make media of it."""
+        store_name = self.stores.taking(self.store_class).name
+
+        async def is_known(sha256: bytes) -> bool:
+            await on_hashed(sha256)
+            return await self.publishing.link(media, store=store_name, sha256=sha256)
+
+        stored = await self.put(media.mxc, first, reader, is_known)
+        if stored is not None:
+            await self.publishing.publish(media, stored)
+
+    async def put(self, mxc: Mxc, first: Part, reader: PartReader, is_known: IsKnown) -> NewObject | None:
+        """Store a body as an object that no row mentions yet, but for its intent; None when it is known already."""
+        store = self.stores.taking(self.store_class)
+        key_ts = self.now_ms()
+        object_key = new_object_key(store.prefix, self.store_class, key_ts)
+        async with self._multipart(store, object_key, mxc) as multipart:
+            await self._send_parts(multipart, first, reader)
+            sha256 = reader.sha256.digest()
+            if await is_known(sha256):
+                await self._clean_up(multipart)
+                return None
+            etags = [multipart.etags[number] for number in sorted(multipart.etags)]
+            await store.complete_multipart(object_key, multipart.upload_id, etags, size_bytes=reader.size_bytes)
+        return NewObject(
+            store=store.name,
+            object_key=object_key,
+            key_ts=key_ts,
+            size_bytes=reader.size_bytes,
+            sha256=sha256,
+            multipart=True,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _multipart(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
+        """Begin a multipart upload, and abort it when anything goes wrong, be it a cancellation."""
+        await self.intents.begin(store.name, object_key, self.holder)
+        upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(mxc))
+        multipart = _Multipart(store, object_key, upload_id, {}, self.now_ms())
+        try:
+            await self._beat(multipart)
+            yield multipart
+        except UploadGoneError as exc:
+            await self._clean_up(multipart)
+            raise _given_up() from exc
+        except BaseException:
+            await self._clean_up(multipart)
+            raise
+
+    async def _send_parts(self, multipart: _Multipart, first: Part, reader: PartReader) -> None:
+        """Send parts while the next one is read: one in flight, one arriving.
+
+        A part that cannot be sent ends the reading at once: what it holds is given back, and nothing waits for it.
+        """
+        sending: asyncio.Task[None] | None = None
+        part, number = first, 0
+        async with task_group() as group:
+            while part.size_bytes:
+                number += 1
+                if sending is not None:
+                    await sending
+                sending = group.create_task(self._send_part(multipart, number, part, reader))
+                await self._beat_if_due(multipart)
+                if await reader.at_end():
+                    break
+                part = await reader.read_part()
+
+    async def _send_part(self, multipart: _Multipart, number: int, part: Part, reader: PartReader) -> None:
+        multipart.etags[number] = await multipart.store.put_part(
+            multipart.object_key, multipart.upload_id, number, part.pieces, size_bytes=part.size_bytes
+        )
+        reader.release(part)
+
+    async def _beat_if_due(self, multipart: _Multipart) -> None:
+        if self.now_ms() - multipart.beaten_ms >= self.heartbeat_ms:
+            await self._beat(multipart)
+
+    async def _beat(self, multipart: _Multipart) -> None:
+        if not await self.intents.beat(multipart.store.name, multipart.object_key, multipart.upload_id):
+            raise _given_up()
+        multipart.beaten_ms = self.now_ms()
+
+    async def _clean_up(self, multipart: _Multipart) -> None:
+        """Abort as well as can be done now; what fails is left to the sweep, which finds the intent."""
+        aborting = asyncio.ensure_future(self._abort(multipart))
+        try:
+            async with asyncio.timeout(_CLEANUP_TIMEOUT_S):
+                await asyncio.shield(aborting)
+        except (MatrixError, TimeoutError) as exc:
+            log.warning("multipart_left_to_sweep", object_key=multipart.object_key, reason=str(exc))
+        finally:
+            aborting.cancel()
+
+    async def _abort(self, multipart: _Multipart) -> None:
+        await multipart.store.abort_multipart(multipart.object_key, multipart.upload_id)
+        await self.intents.end(multipart.store.name, multipart.object_key)
+
+
+def _given_up() -> StaleKeyError:
+    """Refuse what the sweep has claimed meanwhile."""
+    return StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,26 +6,23 @@ from mediarepo.config.settings import Settings
 from mediarepo.federation.request_auth import Verification
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Tenants
-from mediarepo.services.admins import Admins
-from mediarepo.services.audit import AuditTrail
-from mediarepo.services.authorization import Authorization
+from mediarepo.services.authorization import Admins, AuditTrail, Authorization
+from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
-from mediarepo.services.failed_items import FailedItemReports
-from mediarepo.services.fleet import FleetReports
-from mediarepo.services.pending import PendingUploads
+from mediarepo.services.leases import FleetReports
+from mediarepo.services.media_admin import Records, UsageReports
+from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.quotas import Quotas
-from mediarepo.services.rates import Rates
+from mediarepo.services.rate_limiter import Rates
 from mediarepo.services.readiness import Readiness
-from mediarepo.services.records import Records
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.retention import Retention
 from mediarepo.services.tasks import Tasks
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import Uploads
-from mediarepo.services.usage import UsageReports
 from mediarepo.telemetry.metrics import Metrics
 from mediarepo.web.draining import InFlight
 from mediarepo.web.proxies import TrustedProxies

@@ -15,8 +15,8 @@ from mediarepo.db.usage import UsageTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
 from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.media_admin import UsageReports
 from mediarepo.services.stores import Stores
-from mediarepo.services.usage import UsageReports
 from tests.support.installation import fresh_name
 
 ALL = UsageFilter()

@@ -8,7 +8,7 @@ from typing import Any
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import ResolutionState, SourceMedia
-from mediarepo.services.markers import marker_key
+from mediarepo.services.stores import marker_key
 from tests.exporters.conftest import OTHER_USER, USER, Leaving, Target, hash_of
 from tests.importers.conftest import SourceBucket
 from tests.pictures.drawn import jpeg

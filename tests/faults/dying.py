@@ -26,8 +26,8 @@ from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
 from mediarepo.services.fsck import Thoroughness
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.retention_tally import Tally
+from mediarepo.services.retention import Tally
+from mediarepo.services.upload_parts import MemoryBudget
 from tests.support.installation import SERVER_NAME
 
 USER = f"@bridge:{SERVER_NAME}"

@@ -17,7 +17,7 @@ from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.batch_isolation import each_of
-from mediarepo.services.retention_tally import Tally
+from mediarepo.services.retention import Tally
 from mediarepo.storage.errors import StoreMisconfiguredError
 from mediarepo.web.admin.api.endpoints import PREFIX
 from tests.support.installation import SERVER_NAME, Installation, installed, settings_for

@@ -11,7 +11,7 @@ from mediarepo.db.media import ThumbnailTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.media import Blob
-from mediarepo.services.markers import marker_key
+from mediarepo.services.stores import marker_key
 from tests.pictures.drawn import jpeg
 from tests.support.installation import Answer, Installation, installed, settings_for
 

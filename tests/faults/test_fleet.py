@@ -12,8 +12,7 @@ from mediarepo.db.leases import Leases
 from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.tasks import TaskState
-from mediarepo.services.fleet import Fleet
-from mediarepo.services.holding import Holding
+from mediarepo.services.leases import Fleet, Holding
 from mediarepo.services.tasks import Steps, Tasks
 from tests.support.installation import Installation, installed
 

@@ -15,8 +15,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.drift import Drift, DriftKind
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
-from mediarepo.services.fsck import Progress, Thoroughness
-from mediarepo.services.repairs import RepairRefusedError, Repairs
+from mediarepo.services.fsck import Progress, RepairRefusedError, Repairs, Thoroughness
 from tests.support.installation import Installation, document_for, installed, settings_for
 
 OLD_MS = 48 * 3_600_000

@@ -13,8 +13,7 @@ from mediarepo.errors import HomeserverUnavailableError, InvalidParamError
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionPlan
-from mediarepo.services.retention import Retention
-from mediarepo.services.retention_tally import Tally
+from mediarepo.services.retention import Retention, Tally
 from tests.pictures.drawn import corners, encoded
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.installation import SERVER_NAME, Installation, installed, settings_for

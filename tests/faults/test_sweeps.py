@@ -9,7 +9,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.markers import marker_key
+from mediarepo.services.stores import marker_key
 from tests.support.installation import Installation, installed, settings_for
 
 HOUR_MS = 3_600_000

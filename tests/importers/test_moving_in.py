@@ -10,7 +10,7 @@ import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.services.imports.pruning import PruneRefusedError
+from mediarepo.services.imports.ownership import PruneRefusedError
 from tests.support.moving_in import MovingIn, moving_in, synapse_yaml
 
 NAME = "fix.test"

@@ -14,7 +14,7 @@ from mediarepo.app.build_transfers import join_owning, join_verifying
 from mediarepo.db.import_verification import ImportedContents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.services.imports.verifying import Closeness, Findings
+from mediarepo.services.imports.verification import Closeness, Findings
 from tests.importers.test_synapse_postgres_s3 import FIXTURE, OTHER, OWN, PREFIX
 from tests.support.installation import OTHER_SERVER_NAME, OTHER_TOKEN
 from tests.support.moving_in import MovingIn, moving_in, synapse_yaml

@@ -223,7 +223,7 @@ async def test_media_removed_while_they_are_carried_are_no_failure(
     moving: MovingIn, synapse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(synapse, "passingAAAAA", b"passing")
-    from mediarepo.services.imports.carrying import Carrier  # noqa: PLC0415 - to be held up
+    from mediarepo.services.imports.transfer import Carrier  # noqa: PLC0415 - to be held up
 
     carry = Carrier.carry
 

@@ -15,8 +15,7 @@ from mediarepo.previews import worker
 from mediarepo.previews.encoding import KNOWN_CODECS
 from mediarepo.previews.page import read_page
 from mediarepo.sandbox.process import SandboxedProcess
-from mediarepo.services.preview_pages import PageError
-from mediarepo.services.preview_reading import PreviewReading
+from mediarepo.services.preview_pages import PageError, PreviewReading
 from tests.previews.corpus import PAGES, load, preview_of
 from tests.previews.hostile_bodies import BODIES
 

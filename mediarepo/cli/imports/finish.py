@@ -10,8 +10,8 @@ from mediarepo.cli.output import human_bytes, moving_line, show_json
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_ledger import ItemState
-from mediarepo.services.imports.runs import ImportBusyError
-from mediarepo.services.imports.verifying import Closeness, Findings, Level, WrongBucketError
+from mediarepo.services.imports.run import ImportBusyError
+from mediarepo.services.imports.verification import Closeness, Findings, Level, WrongBucketError
 
 
 async def verify(imports: Imports, *, level: str, as_json: bool) -> int:

@@ -18,7 +18,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource, open_source
 from mediarepo.model.import_ledger import ImportSource, ObjectMode, RemoteChoice
-from mediarepo.services.imports.runs import Importing, Options
+from mediarepo.services.imports.run import Importing, Options
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}

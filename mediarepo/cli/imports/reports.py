@@ -15,7 +15,7 @@ from mediarepo.cli.imports.report_formats import Account, CsvForm, HtmlForm, Jso
 from mediarepo.cli.output import human_time, show_json, show_table
 from mediarepo.config.settings import Settings
 from mediarepo.model.import_ledger import ImportSource, ItemState
-from mediarepo.services.imports.runs import Importing
+from mediarepo.services.imports.run import Importing
 
 
 class Form(StrEnum):

@@ -15,11 +15,10 @@ from mediarepo.db.database import LeaseLostError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_ledger import ItemState
 from mediarepo.model.import_source import SAMPLES, Findings, MediaKind
-from mediarepo.services.imports.planning import make_plan
+from mediarepo.services.imports.ownership import PruneRefusedError
+from mediarepo.services.imports.pipeline import StorageOutageError
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.pruning import PruneRefusedError
-from mediarepo.services.imports.runs import ImportBusyError
-from mediarepo.services.imports.working import StorageOutageError
+from mediarepo.services.imports.run import ImportBusyError, make_plan
 from mediarepo.storage.errors import StorageError
 
 _EVERY_S = 30

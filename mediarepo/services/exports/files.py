@@ -8,9 +8,7 @@ from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.files.archive import Archive, Lists, path_of
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.contents import Contents
-from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result
-from mediarepo.services.exports.working import in_order
+from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, in_order
 
 _WITHOUT_CONTENT = {MediaState.PENDING: "it has not been uploaded yet", MediaState.TRASHED: "it is in the trash"}
 

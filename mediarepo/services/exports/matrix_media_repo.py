@@ -13,10 +13,8 @@ from mediarepo.exporters.destination import BytesPlace, RowAppearedError
 from mediarepo.exporters.matrix_media_repo import ContentPlace, MatrixMediaRepoRecording, changes_for, object_name
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.contents import Contents
-from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result
+from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, in_order
 from mediarepo.services.exports.synapse import compared
-from mediarepo.services.exports.working import in_order
 from mediarepo.storage.errors import ObjectMissingError
 
 

@@ -14,9 +14,7 @@ from mediarepo.importers.synapse.paths import place
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.import_source import SourceMedia
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.contents import Contents
-from mediarepo.services.exports.failures import ITEM_ERRORS, failed_result
-from mediarepo.services.exports.working import in_order
+from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, in_order
 from mediarepo.storage.errors import ObjectMissingError
 
 

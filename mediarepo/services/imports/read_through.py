@@ -17,10 +17,10 @@ from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.import_ledger import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
 from mediarepo.model.import_source import Located, MediaKind, Resolution, ResolutionState, SourceMedia
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.imports.judging import Carry, Policy
+from mediarepo.services.imports.decision import Carry, Policy
+from mediarepo.services.imports.pipeline import Working
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.runs import Importing, Options
-from mediarepo.services.imports.working import Working
+from mediarepo.services.imports.run import Importing, Options
 
 log = structlog.get_logger(__name__)
 

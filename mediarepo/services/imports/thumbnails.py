@@ -22,10 +22,9 @@ from mediarepo.model.import_source import (
 )
 from mediarepo.model.media import StoreClass, ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.tasks import Lease
-from mediarepo.services.imports.keys import KeyPool
-from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.imports.destination_stores import Targets
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.targets import Targets
+from mediarepo.services.imports.throttle import KeyPool, Pace
 from mediarepo.services.stores import Stores
 
 log = structlog.get_logger(__name__)

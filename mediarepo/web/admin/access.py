@@ -5,7 +5,7 @@ from aiohttp import web
 from mediarepo.model.authority import Thing
 from mediarepo.model.declared import check_texts
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.admins import Admin
+from mediarepo.services.authorization import Admin
 from mediarepo.web.auth import bearer_token, find_tenant, tenant_required
 from mediarepo.web.authority import RequiredPermission, permission_of
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder
-from mediarepo.services.records import Stretch
+from mediarepo.services.media_admin import Stretch
 from mediarepo.web.admin.access import admin_required
 from mediarepo.web.admin.synapse_media import deleted
 from mediarepo.web.keys import DELETION, RECORDS

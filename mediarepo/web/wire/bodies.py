@@ -13,7 +13,7 @@ async def expect_later(_request: web.Request) -> None:
 
 
 class RequestBody:
-    """The body of one request; see `mediarepo.services.bodies.Body`."""
+    """The body of one request; see `mediarepo.services.upload_parts.Body`."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request

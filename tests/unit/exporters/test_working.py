@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from mediarepo.services.exports.working import in_order
+from mediarepo.services.exports.content_transfer import in_order
 
 
 async def numbers(count: int, seen: list[int]) -> AsyncGenerator[int, None]:

@@ -1,7 +1,7 @@
 import pytest
 
 from mediarepo.model.remote_media import FetchError, FetchReason
-from mediarepo.services import fetching
+from mediarepo.services import remote_fetch
 
 
 class Trickle:
@@ -15,10 +15,10 @@ class Trickle:
 
 
 async def test_content_that_trickles_is_given_up_after_its_first_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = fetching._TeedBody(Trickle(), None, 10**12)
+    body = remote_fetch._TeedBody(Trickle(), None, 10**12)
     assert await body.read() == b"x"
 
-    monkeypatch.setattr(fetching, "_FIRST_S", 0)
+    monkeypatch.setattr(remote_fetch, "_FIRST_S", 0)
     with pytest.raises(FetchError) as caught:
         await body.read()
 

@@ -6,7 +6,7 @@ import pytest
 
 from mediarepo.config.media import MIB, UploadsConfig
 from mediarepo.errors import LimitExceededError, TooSlowError
-from mediarepo.services.memory import Account, MemoryBudget
+from mediarepo.services.upload_parts import Account, MemoryBudget
 
 PART = 8 * MIB
 SMALL = PART // 2

@@ -7,7 +7,7 @@ import pytest
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import begin_request, prove_client
-from mediarepo.services.arrivals import Arrivals
+from mediarepo.services.downloads import Arrivals
 
 MXC = Mxc("media.example", "announced")
 

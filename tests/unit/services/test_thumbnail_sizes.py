@@ -1,7 +1,7 @@
 import pytest
 
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
-from mediarepo.services.thumbnail_sizes import configured_spec
+from mediarepo.services.thumbnails import configured_spec
 
 CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE
 SIZES = [

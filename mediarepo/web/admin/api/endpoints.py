@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from mediarepo.errors import BadJsonError, InvalidParamError, NotJsonError, TooLargeError
 from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.declared import check_texts
-from mediarepo.services.admins import Admin
+from mediarepo.services.authorization import Admin
 from mediarepo.web.admin.access import api_admin_required, check_permission
 from mediarepo.web.admin.api.shapes import Nothing, Shape
 from mediarepo.web.authority import RequiredPermission

@@ -15,7 +15,7 @@ from mediarepo.model.requester import Requester
 from mediarepo.model.tasks import Lease
 from mediarepo.services.batch_isolation import BatchIsolation, each_of
 from mediarepo.services.downloads import LookBack
-from mediarepo.services.holding import Holding
+from mediarepo.services.leases import Holding
 from mediarepo.services.quotas import Quotas
 
 _BATCH = 500

@@ -1,14 +1,19 @@
-"""Content on its way out: whole, in order, and what its hash says."""
+"""Work on many things at once, with results in the order of the things."""
 
 import asyncio
 import hashlib
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mediarepo.errors import UnavailableError
+from mediarepo.exporters.destination import RowRefusedError
 from mediarepo.model.byte_stream import Sink, Span
+from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult
 from mediarepo.model.media import Blob
-from mediarepo.services.markers import NOT_OURS, Markers
-from mediarepo.services.stores import Stores
+from mediarepo.services.stores import NOT_OURS, Markers, Stores
 from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
 
 _ATTEMPTS = 4
@@ -79,3 +84,61 @@ class Contents:
                 words = f"the object {blob.object_key} has {stored.size_bytes} bytes, its row says {blob.size_bytes}"
                 raise DamagedContentError(words)
             await stored.send_to(measuring)
+
+
+ITEM_ERRORS = (RowRefusedError, DamagedContentError, UnavailableError)
+"""Errors that concern one media; any other ends the export."""
+
+
+def failed_result(media: ExportMedia, error: Exception) -> ExportResult:
+    """Return the result for one of `ITEM_ERRORS`; raises any other error again."""
+    match error:
+        case RowRefusedError():
+            return ExportResult(media, ExportOutcome.REFUSED, str(error))
+        case ObjectMissingError():
+            return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
+        case DamagedContentError():
+            return ExportResult(media, ExportOutcome.DAMAGED, str(error))
+        case UnavailableError():
+            return ExportResult(media, ExportOutcome.FAILED, str(error) or error.message)
+    raise error
+
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_AHEAD = 4
+
+
+async def in_order(
+    things: AsyncGenerator[_T, None], work: Callable[[_T], Awaitable[_R]], *, jobs: int
+) -> AsyncGenerator[_R, None]:
+    """Do work on `jobs` things at once, a few further ones being known; the first failure ends it all."""
+    slots = asyncio.Semaphore(jobs)
+
+    async def do(thing: _T) -> _R:
+        async with slots:
+            return await work(thing)
+
+    begun: deque[asyncio.Task[_R]] = deque()
+    try:
+        async with aclosing(things):
+            async for thing in things:
+                begun.append(asyncio.create_task(do(thing)))
+                if len(begun) >= jobs * _AHEAD:
+                    yield await _first(begun)
+        while begun:
+            yield await _first(begun)
+    finally:
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def _first(begun: deque[asyncio.Task[_R]]) -> _R:
+    """Wait for the first one, or for any to fail."""
+    while not begun[0].done():
+        done, _ = await asyncio.wait([one for one in begun if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    return begun.popleft().result()

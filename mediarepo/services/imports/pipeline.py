@@ -18,10 +18,10 @@ from mediarepo.model.failed_items import Queue, storable_text
 from mediarepo.model.import_ledger import Entry, ItemState, Known, Reason
 from mediarepo.model.import_source import Located, SourceKey, SourceMedia
 from mediarepo.model.tasks import Lease
-from mediarepo.services.imports.carrying import Carrier
-from mediarepo.services.imports.judging import Carry, Judge, Unchanged, Verdict
-from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.imports.decision import Carry, Judge, Unchanged, Verdict
 from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.throttle import Pace
+from mediarepo.services.imports.transfer import Carrier
 
 log = structlog.get_logger(__name__)
 

@@ -1,15 +1,17 @@
-"""Holding a lease for as long as the work takes."""
+"""Regular work that all processes over one database do once, together."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from mediarepo.db.leases import Leases
+from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import MatrixError
-from mediarepo.model.tasks import Lease
+from mediarepo.model.tasks import JobRun, Lease
 
 log = structlog.get_logger(__name__)
 
@@ -54,3 +56,41 @@ class Holding:
                 await self.leases.release(lease)
         except (MatrixError, TimeoutError) as exc:
             log.warning("lease_left_to_run_out", lease=lease.name, reason=str(exc))
+
+
+Figures = dict[str, Any]
+
+_SLACK = 0.5
+"""A run counts as this interval's when it began within so much of it; clocks of processes are never in step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Runs a job when it is due and nobody else is at it; one whose process dies is taken over when its lease ends."""
+
+    holding: Holding
+    runs: JobRuns
+
+    async def once(self, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]) -> bool:
+        """Do work unless it was done within the interval, or is being done; says whether it was done here."""
+        async with self.holding.trying(f"job {name}") as lease:
+            if lease is None or not await self.runs.begin(name, int(interval_ms * _SLACK)):
+                return False
+            try:
+                result = await work()
+            except Exception as exc:
+                await self.runs.finish(name, error=str(exc) or type(exc).__name__, result=None)
+                raise
+            await self.runs.finish(name, error=None, result=result)
+            return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetReports:
+    """Tells when regular work was last done."""
+
+    runs: JobRuns
+
+    async def read(self) -> list[JobRun]:
+        """Read all of it."""
+        return await self.runs.read()

@@ -1,15 +1,20 @@
-"""What admins may know of media and users."""
+"""Who takes up how much, answered from counters."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mediarepo.db.media_admin import RecordTable, SearchTable
-from mediarepo.db.usage import StatisticsTable
+from mediarepo.db.usage import Counter, StatisticsTable, UsageTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
+from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import MediaState
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.admins import Admin
+from mediarepo.model.retention import RetentionClass
+from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
+from mediarepo.services.authorization import Admin
+from mediarepo.services.batch_isolation import BatchIsolation
 
 _MOST_NAMES = 500
 """For longer pages the homeserver is not asked for each user's display name."""
@@ -98,3 +103,56 @@ class Records:
             )
             users = [replace(user, displayname=names.get(user.user_id)) for user in users]
         return users, total
+
+
+_BATCH = 5_000
+_COUNTERS: tuple[Counter, ...] = ("media", "object")
+_THUMBNAILS = "thumbnails"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReports:
+    """Reads the counters."""
+
+    table: UsageTable
+    isolation: BatchIsolation
+
+    async def fold(self) -> int:
+        """Fold what has changed into the counters; gives how many changes they were."""
+        total = 0
+        async with self.isolation.whole_queue(Queue.USAGE):
+            for counter in _COUNTERS:
+                total += await self._fold(counter)
+        await self.table.forget_empty()
+        return total
+
+    async def _fold(self, counter: Counter) -> int:
+        total = 0
+        while delta_ids := await self.table.deltas(counter, _BATCH):
+            outcome = await self.isolation.run(
+                Queue.USAGE, delta_ids, partial(self.table.fold, counter), key=lambda one: f"{counter} {one}"
+            )
+            total += outcome.done
+            if not outcome.done and not outcome.failed:
+                break  # others are at them
+        return total
+
+    async def of_media(self, by: list[UsageBy], only: UsageFilter, limit: int) -> list[Usage]:
+        """Add up media, split as asked for, the largest first."""
+        return await self.table.of_media(by, only, limit)
+
+    async def of_objects(self) -> list[ObjectUsage]:
+        """Add up what each store holds."""
+        return await self.table.of_objects()
+
+    async def of_user(self, user_id: str) -> Usage:
+        """Add up a user's uploads."""
+        found = await self.table.of_media([], UsageFilter(UsageClass.LOCAL, user_id.partition(":")[2], user_id), 1)
+        return found[0] if found else Usage({}, 0, 0)
+
+    async def of_class(self, retention_class: RetentionClass) -> int:
+        """Add up the bytes that a retention policy's budget is about."""
+        if retention_class is RetentionClass.THUMBNAILS:
+            return sum(one.size_bytes for one in await self.of_objects() if one.object_class == _THUMBNAILS)
+        found = await self.table.of_media([], UsageFilter(UsageClass(retention_class.value)), 1)
+        return found[0].size_bytes if found else 0

@@ -15,25 +15,78 @@ from mediarepo.db.sweep import Intents
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_ledger import ImportSource, LedgerOrphan
+from mediarepo.model.import_ledger import Entry, ImportSource, Known, LedgerOrphan
 from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState
 from mediarepo.model.media import ThumbnailSpec
 from mediarepo.model.tasks import Lease
-from mediarepo.services.holding import Holding
-from mediarepo.services.imports.carrying import Carrier
-from mediarepo.services.imports.copying import Copying
-from mediarepo.services.imports.judging import Judge, Policy, place_of
-from mediarepo.services.imports.keys import KeyPool
-from mediarepo.services.imports.pacing import Pace
+from mediarepo.services.deletion import OutboxWorker
+from mediarepo.services.imports.decision import Carry, Judge, Policy, Verdict, place_of
+from mediarepo.services.imports.destination_stores import Targets
+from mediarepo.services.imports.ownership import prune
+from mediarepo.services.imports.pipeline import BATCH, Working
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.pruning import prune
-from mediarepo.services.imports.targets import Targets
+from mediarepo.services.imports.throttle import KeyPool, Pace
 from mediarepo.services.imports.thumbnails import ThumbnailTaking
-from mediarepo.services.imports.working import BATCH, Working
-from mediarepo.services.large_uploads import LargeUploads
-from mediarepo.services.memory import MemoryBudget
-from mediarepo.services.outbox import OutboxWorker
+from mediarepo.services.imports.transfer import Carrier, Copying
+from mediarepo.services.leases import Holding
 from mediarepo.services.stores import Stores
+from mediarepo.services.upload_parts import MemoryBudget
+from mediarepo.services.uploads import LargeUploads
+
+
+class Plan:
+    """Rows and bytes, by what would become of them."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.bytes: dict[str, int] = {}
+
+    def note(self, what: str, size_bytes: int) -> None:
+        """Count one."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+        self.bytes[what] = self.bytes.get(what, 0) + size_bytes
+
+
+async def make_plan(
+    source: Source, known: ImportSource, judge: Judge, ledger: ImportLedger, progress: Progress
+) -> Plan:
+    """Walk through the source and judge every row as a run would; nothing is changed anywhere."""
+    plan = Plan()
+    batch: list[Located] = []
+    async with aclosing(source.located()) as walk:
+        async for met in walk:
+            progress.lists = source.lists
+            if isinstance(met, Orphan) and judge.is_own_copy(met):
+                continue
+            if isinstance(met, Orphan):
+                plan.note("orphan", met.found.size_bytes)
+                continue
+            batch.append(met)
+            progress.rows += 1
+            if len(batch) == BATCH:
+                await _plan_batch(known, batch, judge, ledger, plan)
+                batch = []
+    await _plan_batch(known, batch, judge, ledger, plan)
+    return plan
+
+
+async def _plan_batch(
+    known: ImportSource, batch: Sequence[Located], judge: Judge, ledger: ImportLedger, plan: Plan
+) -> None:
+    found = await ledger.known(known.source_id, [one.media.key for one in batch])
+    for one in batch:
+        verdict = judge.judge(one, found.get(one.media.key, Known()))
+        size_bytes = verdict.found.size_bytes if isinstance(verdict, Carry) else one.media.size_bytes
+        plan.note(_what(verdict), size_bytes or 0)
+
+
+def _what(verdict: Verdict) -> str:
+    if isinstance(verdict, Carry):
+        return str(verdict.route.mode)
+    if isinstance(verdict, Entry):
+        return str(verdict.reason or verdict.mode or "changed")
+    return "unchanged"
+
 
 log = structlog.get_logger(__name__)
 
