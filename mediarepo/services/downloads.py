@@ -23,7 +23,7 @@ from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.hash_learning import Hashing
 from mediarepo.services.stores import NOT_OURS, Markers, Stores
 from mediarepo.storage.errors import ObjectMissingError
-from mediarepo.storage.objects import Opening, StoredObject
+from mediarepo.storage.stored_object import Opening, StoredObject
 
 
 class AccessTimes:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, Self
 
 import aioboto3
@@ -16,18 +17,35 @@ from botocore.parsers import ResponseParserError
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import Span
-from mediarepo.storage.copying import CopySource
-from mediarepo.storage.credentials import CredentialSource
-from mediarepo.storage.errors import StorageError, StoreMisconfiguredError, UnsupportedRequestError
-from mediarepo.storage.explain import (
+from mediarepo.storage.errors import (
     OnRequest,
     Place,
+    Refusal,
+    StorageError,
+    StoreMisconfiguredError,
+    UnsupportedRequestError,
     error_of_failure,
     error_of_refusal,
     explain_refusal,
     outcome_of,
 )
-from mediarepo.storage.refusals import Refusal
+from mediarepo.storage.signing import CredentialSource
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """An object that another is made of; `etag` without quotes, or None when it does not matter."""
+
+    bucket: str
+    object_key: str
+    size_bytes: int
+    etag: str | None = None
+
+    def parameters(self) -> dict[str, object]:
+        """Name it in botocore's words."""
+        named: dict[str, object] = {"CopySource": {"Bucket": self.bucket, "Key": self.object_key}}
+        return named if self.etag is None else {**named, "CopySourceIfMatch": self.etag}
+
 
 _NOT_FOUND = 404
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})

@@ -1,5 +1,14 @@
 """What can go wrong between this process and an S3 server."""
 
+import html
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import aiohttp
+
 from mediarepo.errors import UnavailableError
 
 
@@ -51,3 +60,254 @@ class StorageUnavailableError(StorageError):
         super().__init__(hint, retry_after_s=retry_after_s)
         self.transient = transient
         self.timed_out = timed_out
+
+
+_TAG = re.compile(rb"<(Code|Message|Region|Endpoint)>\s*([^<]*?)\s*</\1>")
+_TRANSIENT_CODES = frozenset(
+    {
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "TooManyRequests",
+    }
+)
+_TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+_UNAVAILABLE_STATUSES = frozenset({401, 403, 507})
+_UNAVAILABLE_CODES = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "InsufficientStorage",
+        "InvalidRegionName",
+        "NoSuchBucket",
+        "PermanentRedirect",
+        "QuotaExceeded",
+        "TemporaryRedirect",
+        "XMinioStorageFull",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer that is no success; `code` is empty when it was not S3 that answered.
+
+    `region` and `endpoint` are what the server says should have been used.
+    """
+
+    status: int
+    code: str = ""
+    message: str = ""
+    region: str = ""
+    endpoint: str = ""
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed in a moment."""
+        return self.code in _TRANSIENT_CODES or self.status in _TRANSIENT_STATUSES
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the store as a whole cannot serve, whatever is asked of it."""
+        if self.is_transient or not self.code or self.code in _UNAVAILABLE_CODES:
+            return True
+        return self.status in _UNAVAILABLE_STATUSES or 300 <= self.status < 400  # noqa: PLR2004 - redirections
+
+
+def parse_refusal(status: int, body: bytes) -> Refusal:
+    """Read an S3 error document (API reference: Error responses); anything else leaves the code empty."""
+    found = {name.decode(): html.unescape(text.decode("utf-8", "replace")) for name, text in _TAG.findall(body)}
+    if "Code" not in found:
+        return Refusal(status=status, message=_first_words(body))
+    return Refusal(
+        status=status,
+        code=found["Code"],
+        message=found.get("Message", ""),
+        region=found.get("Region", ""),
+        endpoint=found.get("Endpoint", ""),
+    )
+
+
+def _first_words(body: bytes) -> str:
+    return " ".join(body[:200].decode("utf-8", "replace").split())
+
+
+OnRequest = Callable[[str, str], None]
+"""Hears of every request to S3: its name, and its outcome as `outcome_of` says it, or "ok"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a request went: what an operator can recognise in the configuration."""
+
+    endpoint_url: str
+    region: str
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Hint:
+    """Words for a refusal with one of these codes, whose message matches."""
+
+    codes: frozenset[str]
+    words: str
+    message: re.Pattern[str] = re.compile("")
+
+
+def _hint(codes: str, words: str, message: str = "") -> _Hint:
+    return _Hint(frozenset(codes.split()), words, re.compile(message, re.IGNORECASE))
+
+
+_BAD_SIGNATURE = (
+    "the signature is wrong: secret_access_key does not belong to access_key_id, "
+    "or a proxy in between changes the Host header or the path"
+)
+_CLOCKS = "the clocks of this machine and of {endpoint_url} differ too much: set the time (NTP) on both"
+_HINTS = (
+    _hint("NoSuchBucket", "there is no bucket {bucket} at {endpoint_url}: create it, or correct its name"),
+    _hint("InvalidBucketName", "{endpoint_url} does not take {bucket} as a bucket's name"),
+    _hint("AccessDenied Forbidden", "{endpoint_url} does not know access_key_id ({message})", r"no such key"),
+    _hint("AccessDenied Forbidden", _BAD_SIGNATURE, r"invalid signature"),
+    _hint(
+        "AccessDenied AllAccessDisabled Forbidden", "the access key may not do this in the bucket {bucket}: {message}"
+    ),
+    _hint(
+        "InvalidAccessKeyId InvalidAccessKey",
+        "{endpoint_url} does not know access_key_id: it was deleted, or belongs to another server",
+    ),
+    _hint("SignatureDoesNotMatch", _BAD_SIGNATURE),
+    _hint("XAmzContentSHA256Mismatch BadDigest InvalidDigest", "the body was damaged on its way: {message}"),
+    _hint("InvalidRequest", _CLOCKS, r"date is too old"),
+    _hint("RequestTimeTooSkewed RequestExpired", _CLOCKS),
+    _hint("ExpiredToken InvalidToken TokenRefreshRequired", "session_token is not valid, or no longer"),
+    _hint(
+        "PermanentRedirect TemporaryRedirect",
+        "the bucket {bucket} is reached at another address: correct endpoint_url and region ({endpoint}{message})",
+    ),
+    _hint("InvalidRegionName", "{endpoint_url} does not know the region {region}: {message}"),
+    _hint("SlowDown TooManyRequests", "{endpoint_url} asks for fewer requests a second"),
+    _hint("QuotaExceeded XMinioStorageFull InsufficientStorage", "{endpoint_url} is full: {message}"),
+    _hint("InvalidObjectState", "the object was archived and must be restored first: {message}"),
+    _hint("EntityTooLarge", "{endpoint_url} takes no object of this size: {message}"),
+    _hint(
+        "NotImplemented",
+        "{endpoint_url} does not implement what was asked of it: {message}",
+    ),
+    _hint("Unauthorized", "{endpoint_url} does not accept the access key, or not for the bucket {bucket}"),
+)
+_WRONG_REGION_CODES = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+    }
+)
+_EXPECTING = re.compile(r"expecting '([^']+)'|the region \S+ is wrong; expecting (\S+)")
+
+
+def explain_refusal(refusal: Refusal, place: Place) -> str:
+    """Say what the operator can do about an answer."""
+    if not refusal.code:
+        return _explain_foreign_answer(refusal, place)
+    region = _expected_region(refusal, place)
+    if region:
+        return f"this server expects region {region}, you sent {place.region}"
+    for hint in _HINTS:
+        if refusal.code in hint.codes and hint.message.search(refusal.message):
+            return hint.words.format(
+                endpoint_url=place.endpoint_url,
+                region=place.region,
+                bucket=place.bucket,
+                message=refusal.message or refusal.code,
+                endpoint=f"{refusal.endpoint}: " if refusal.endpoint else "",
+            )
+    return f"{place.endpoint_url} answered {refusal.status} {refusal.code}: {refusal.message}"
+
+
+def _expected_region(refusal: Refusal, place: Place) -> str:
+    if refusal.code not in _WRONG_REGION_CODES:
+        return ""
+    said = _EXPECTING.search(refusal.message)
+    region = refusal.region or (said and (said[1] or said[2])) or ""
+    if not region and "scope" in refusal.message:
+        return f"another than yours ({refusal.message}; Garage's is usually garage)"
+    return "" if region == place.region else region
+
+
+def _explain_foreign_answer(refusal: Refusal, place: Place) -> str:
+    if refusal.status >= 500:  # noqa: PLR2004 - server errors
+        return f"{place.endpoint_url} is no S3 server, or it or its proxy is in trouble ({refusal.status})"
+    if 300 <= refusal.status < 400:  # noqa: PLR2004 - redirections
+        return (
+            f"{place.endpoint_url} redirects elsewhere ({refusal.status}): correct endpoint_url, region or path_style"
+        )
+    if refusal.message.startswith("<"):
+        return f"{place.endpoint_url} is not an S3 server: it answered {refusal.status} with a web page"
+    said = f"{refusal.status} {refusal.message[:80]}".strip()
+    return f"{place.endpoint_url} does not answer like an S3 server ({said})"
+
+
+_FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[BaseException], str]], ...] = (
+    (socket.gaierror, lambda _: "its host name does not resolve"),
+    (ssl.SSLCertVerificationError, lambda exc: f"its certificate is not trusted ({_verify_message(exc)}): set ca_file"),
+    (ssl.SSLError, lambda exc: f"it does not speak TLS there ({exc.args[-1]}): is it http:// or another port?"),
+    (ConnectionRefusedError, lambda _: "nothing listens there"),
+    (aiohttp.ConnectionTimeoutError, lambda _: "no connection came about in time, or none of max_connections was free"),
+    (TimeoutError, lambda _: "it did not answer in time"),
+    (aiohttp.ClientPayloadError, lambda _: "it stopped in the middle of an answer"),
+    (
+        (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError),
+        lambda _: "it closed the connection without an answer",
+    ),
+    (aiohttp.ClientResponseError, lambda _: "it does not answer in HTTP: is it https:// or another port?"),
+)
+
+
+def explain_failure(exc: BaseException, place: Place) -> str:
+    """Say why no answer came."""
+    reasons = tuple(_reasons(exc))
+    for kind, words in _FAILURES:
+        for reason in reasons:
+            if isinstance(reason, kind):
+                return f"{place.endpoint_url} cannot be reached: {words(reason)}"
+    return f"{place.endpoint_url} cannot be reached: {type(exc).__name__}"
+
+
+def _reasons(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        wrapped = getattr(exc, "kwargs", {}).get("error") or getattr(exc, "certificate_error", None)
+        exc = wrapped or getattr(exc, "os_error", None) or exc.__cause__ or exc.__context__
+
+
+def _verify_message(exc: BaseException) -> str:
+    return str(getattr(exc, "verify_message", "") or exc)
+
+
+_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
+
+
+def error_of_refusal(refusal: Refusal, place: Place, *, object_key: str | None = None) -> StorageError:
+    """Choose the error for an answer; only NoSuchKey about an object that was asked for means missing."""
+    if object_key is not None and refusal.code in _MISSING_CODES:
+        return ObjectMissingError(object_key)
+    words = explain_refusal(refusal, place)
+    if refusal.is_outage:
+        return StorageUnavailableError(words, transient=refusal.is_transient)
+    return UploadGoneError(words) if refusal.code == "NoSuchUpload" else StorageError(words)
+
+
+def error_of_failure(exc: BaseException, place: Place) -> StorageUnavailableError:
+    """Choose the error for an answer that never came; silence is not asked again, everything else is."""
+    timed_out = isinstance(exc, TimeoutError)
+    return StorageUnavailableError(explain_failure(exc, place), transient=not timed_out, timed_out=timed_out)
+
+
+def outcome_of(error: StorageError) -> str:
+    """Sum an error up in one word, for counting."""
+    if isinstance(error, ObjectMissingError):
+        return "missing"
+    return "unavailable" if isinstance(error, StorageUnavailableError) else "refused"

@@ -11,11 +11,10 @@ import structlog
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import Span
 from mediarepo.model.concurrency import task_group
-from mediarepo.storage.bodies import encode_metadata, metadata_headers
-from mediarepo.storage.control import Answer, Control
-from mediarepo.storage.copying import CopySource
-from mediarepo.storage.credentials import find_credentials
+from mediarepo.storage.control import Answer, Control, CopySource
 from mediarepo.storage.errors import (
+    OnRequest,
+    Place,
     StorageError,
     StorageUnavailableError,
     StoreMisconfiguredError,
@@ -23,11 +22,10 @@ from mediarepo.storage.errors import (
     UnsupportedRequestError,
     UploadGoneError,
 )
-from mediarepo.storage.explain import OnRequest, Place
-from mediarepo.storage.objects import Opening, StoredObject
-from mediarepo.storage.read_connections import ReadConnections
-from mediarepo.storage.retrying import Retrying, is_lost_answer
-from mediarepo.storage.wire import Wire
+from mediarepo.storage.retry import Retrying, is_lost_answer
+from mediarepo.storage.s3_client import Wire, encode_metadata, metadata_headers
+from mediarepo.storage.signing import find_credentials
+from mediarepo.storage.stored_object import Opening, ReadConnections, StoredObject
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.storage import objects
+from mediarepo.storage import stored_object
 from tests.support.faulty_s3 import FaultyS3, Step, hang_up, lose_answer, reply, stall, truncate
 from tests.support.installation import SERVER_NAME, TOKEN, Installation, installed, settings_for
 from tests.support.ports import free_port
@@ -183,7 +183,7 @@ async def test_a_download_that_s3_breaks_off_goes_on_when_it_is_back(
 async def test_a_download_that_s3_breaks_off_for_good_ends_the_connection(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "_RESUME_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0, 0.0))
     async with behind_wire(postgres, s3) as (own, wire):
         media_id = await own.upload(secrets.token_bytes(1_000_000))
         wire.plan(truncate(500_000), *[reply(503)] * 20)

@@ -11,7 +11,7 @@ from mediarepo.importers.errors import BytesVanishedError, SourceConfigError, So
 from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketShelf
 from mediarepo.importers.reading.byte_source import Trouble
 from mediarepo.model.import_source import ObjectBytes, ResolutionState
-from mediarepo.storage import objects
+from mediarepo.storage import stored_object
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_outages_are_told_from_absence(wired: Bucket, source_bucket: Any, 
 async def test_a_body_that_is_cut_off_goes_on_or_is_an_outage(
     wired: Bucket, source_bucket: Any, s3_wire: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "_RESUME_PAUSES_S", (0.0,))
+    monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0,))
     await source_bucket.put("there", bytes(100_000))
     shelf = BucketShelf("bucket", wired, prefix=source_bucket.prefix)
     found = await shelf.find("there")

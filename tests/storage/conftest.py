@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.storage.retrying import Retrying
+from mediarepo.storage.retry import Retrying
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3
 

@@ -6,8 +6,8 @@ import pytest
 from botocore.exceptions import MetadataRetrievalError
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.storage.credentials import EnvironmentCredentials
 from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
+from mediarepo.storage.signing import EnvironmentCredentials
 from mediarepo.storage.store import Store
 
 

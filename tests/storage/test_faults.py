@@ -7,7 +7,7 @@ import pytest
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import Span
-from mediarepo.storage import objects
+from mediarepo.storage import stored_object
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import (
@@ -115,7 +115,7 @@ async def test_a_body_that_ends_early_goes_on_by_range(
 async def test_a_body_that_does_not_go_on_is_an_error(
     faulty_store: Store, faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "_RESUME_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0, 0.0))
     key = await put(faulty_store, b"x" * 10_000)
     sink = Recording()
     faulty.plan(truncate(2_000), *[SLOW_DOWN] * 9)

@@ -22,11 +22,10 @@ from mediarepo.importers.errors import (
 from mediarepo.importers.reading.byte_source import Listed, Trouble, path_order
 from mediarepo.model.import_source import ObjectBytes, ResolutionState, SourceBytes
 from mediarepo.storage.control import Answer, Control, refusal_of
-from mediarepo.storage.credentials import CredentialSource, find_credentials
-from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
-from mediarepo.storage.explain import Place
-from mediarepo.storage.retrying import Retrying
-from mediarepo.storage.wire import Wire
+from mediarepo.storage.errors import ObjectMissingError, Place, StorageError, StorageUnavailableError
+from mediarepo.storage.retry import Retrying
+from mediarepo.storage.s3_client import Wire
+from mediarepo.storage.signing import CredentialSource, find_credentials
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 

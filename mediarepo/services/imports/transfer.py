@@ -25,7 +25,7 @@ from mediarepo.services.imports.throttle import KeyPool, Pace
 from mediarepo.services.stores import Stores
 from mediarepo.services.upload_parts import MemoryBudget, Part, PartReader
 from mediarepo.services.uploads import LargeUploads
-from mediarepo.storage.copying import CopySource
+from mediarepo.storage.control import CopySource
 from mediarepo.storage.errors import StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.config.storage import Checksum
-from mediarepo.storage.bodies import Chunks, checksum_header, encode_metadata, md5_header, metadata_headers
+from mediarepo.storage.s3_client import Chunks, checksum_header, encode_metadata, md5_header, metadata_headers
 
 
 class Writer:

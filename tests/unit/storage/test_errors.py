@@ -1,9 +1,17 @@
 import pytest
 
 from mediarepo.errors import UnavailableError
-from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError, UploadGoneError
-from mediarepo.storage.explain import Place, error_of_failure, error_of_refusal, outcome_of
-from mediarepo.storage.refusals import Refusal
+from mediarepo.storage.errors import (
+    ObjectMissingError,
+    Place,
+    Refusal,
+    StorageError,
+    StorageUnavailableError,
+    UploadGoneError,
+    error_of_failure,
+    error_of_refusal,
+    outcome_of,
+)
 
 PLACE = Place(endpoint_url="https://s3.example.org", region="garage", bucket="media")
 

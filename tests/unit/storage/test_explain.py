@@ -5,8 +5,7 @@ import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from mediarepo.storage.explain import Place, explain_failure, explain_refusal
-from mediarepo.storage.refusals import parse_refusal
+from mediarepo.storage.errors import Place, explain_failure, explain_refusal, parse_refusal
 from tests.unit.storage.provider_errors import PROVIDER_ERRORS
 
 PLACE = Place(endpoint_url="https://s3.example.org", region="us-east-1", bucket="media")

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
-from mediarepo.storage.retrying import Retrying, is_lost_answer
+from mediarepo.storage.retry import Retrying, is_lost_answer
 
 
 class Attempts:
