@@ -14,7 +14,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import FleetReports
 from mediarepo.web import keys
-from mediarepo.web.admin.api.table import add_api_routes
+from mediarepo.web.admin.api.endpoint_table import add_api_routes
 from mediarepo.web.draining import InFlight
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies

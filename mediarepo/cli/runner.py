@@ -16,7 +16,7 @@ from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
-from mediarepo.web.errors import ListenError
+from mediarepo.web.server import ListenError
 
 ConfigFile = Annotated[
     Path, typer.Option("--config", "-c", envvar="MEDIAREPO_CONFIG", help="The configuration file.", show_default=True)

@@ -14,9 +14,9 @@ from mediarepo.errors import (
     UnsupportedEncodingError,
 )
 from mediarepo.model.requester import begin_request
+from mediarepo.web.error_responses import refusal_body, refusal_for, refusal_headers
 from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
-from mediarepo.web.limits import count_bytes
-from mediarepo.web.refusals import refusal_body, refusal_for, refusal_headers
+from mediarepo.web.rate_limits import count_bytes
 from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
 from mediarepo.web.wire.responses import json_response
 

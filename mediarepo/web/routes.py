@@ -2,17 +2,15 @@
 
 from aiohttp import web
 
-from mediarepo.web.admin import synapse_media, synapse_quarantine, synapse_users
-from mediarepo.web.client.config import media_config
-from mediarepo.web.client.create import create, upload_to
+from mediarepo.web.admin import synapse
 from mediarepo.web.client.download import download, legacy_download
+from mediarepo.web.client.limits import media_config, media_usage
 from mediarepo.web.client.preview import preview_url
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
-from mediarepo.web.client.upload import upload
-from mediarepo.web.client.usage import media_usage
+from mediarepo.web.client.uploads import create, upload, upload_to
 from mediarepo.web.federation import media as federation
 from mediarepo.web.ops.health import live, metrics, ready
-from mediarepo.web.wire.bodies import expect_later
+from mediarepo.web.wire.headers import expect_later
 
 _FEDERATION = ("/_matrix/federation/v1/media", "/_matrix/federation/unstable/org.matrix.msc3916.v2/media")
 _ADMIN = "/_synapse/admin/v1"
@@ -51,22 +49,22 @@ def add_federation_routes(app: web.Application) -> None:
 def add_synapse_admin_routes(app: web.Application) -> None:
     """Answer what tools for Synapse's admins ask for."""
     router = app.router
-    router.add_get(f"{_ADMIN}/media/quarantine_changes", synapse_quarantine.quarantine_changes)
-    router.add_get(f"{_ADMIN}/media/{_MEDIA}", synapse_media.media_info)
-    router.add_delete(f"{_ADMIN}/media/{_MEDIA}", synapse_media.delete_media)
-    router.add_post(f"{_ADMIN}/media/delete", synapse_media.delete_by_date_and_size)
-    router.add_post(f"{_ADMIN}/media/protect/{{media_id:[^/]*}}", synapse_quarantine.protect)
-    router.add_post(f"{_ADMIN}/media/unprotect/{{media_id:[^/]*}}", synapse_quarantine.unprotect)
-    router.add_post(f"{_ADMIN}/media/{{server_name:[^/]*}}/delete", synapse_media.delete_by_date_and_size)
-    router.add_post(f"{_ADMIN}/purge_media_cache", synapse_media.purge_remote)
-    router.add_post(f"{_ADMIN}/media/quarantine/{_MEDIA}", synapse_quarantine.quarantine)
-    router.add_post(f"{_ADMIN}/media/unquarantine/{_MEDIA}", synapse_quarantine.unquarantine)
-    router.add_post(f"{_ADMIN}/user/{{user_id:[^/]*}}/media/quarantine", synapse_quarantine.quarantine_user)
-    router.add_post(f"{_ADMIN}/room/{{room_id:[^/]*}}/media/quarantine", synapse_quarantine.quarantine_room)
-    router.add_post(f"{_ADMIN}/quarantine_media/{{room_id:[^/]*}}", synapse_quarantine.quarantine_room)
-    router.add_get(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse_users.list_user_media)
-    router.add_delete(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse_users.delete_user_media)
-    router.add_get(f"{_ADMIN}/statistics/users/media", synapse_users.user_statistics)
+    router.add_get(f"{_ADMIN}/media/quarantine_changes", synapse.quarantine_changes)
+    router.add_get(f"{_ADMIN}/media/{_MEDIA}", synapse.media_info)
+    router.add_delete(f"{_ADMIN}/media/{_MEDIA}", synapse.delete_media)
+    router.add_post(f"{_ADMIN}/media/delete", synapse.delete_by_date_and_size)
+    router.add_post(f"{_ADMIN}/media/protect/{{media_id:[^/]*}}", synapse.protect)
+    router.add_post(f"{_ADMIN}/media/unprotect/{{media_id:[^/]*}}", synapse.unprotect)
+    router.add_post(f"{_ADMIN}/media/{{server_name:[^/]*}}/delete", synapse.delete_by_date_and_size)
+    router.add_post(f"{_ADMIN}/purge_media_cache", synapse.purge_remote)
+    router.add_post(f"{_ADMIN}/media/quarantine/{_MEDIA}", synapse.quarantine)
+    router.add_post(f"{_ADMIN}/media/unquarantine/{_MEDIA}", synapse.unquarantine)
+    router.add_post(f"{_ADMIN}/user/{{user_id:[^/]*}}/media/quarantine", synapse.quarantine_user)
+    router.add_post(f"{_ADMIN}/room/{{room_id:[^/]*}}/media/quarantine", synapse.quarantine_room)
+    router.add_post(f"{_ADMIN}/quarantine_media/{{room_id:[^/]*}}", synapse.quarantine_room)
+    router.add_get(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse.list_user_media)
+    router.add_delete(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse.delete_user_media)
+    router.add_get(f"{_ADMIN}/statistics/users/media", synapse.user_statistics)
 
 
 def add_operator_routes(app: web.Application) -> None:

@@ -13,11 +13,15 @@ from aiohttp.web_protocol import RequestHandler
 
 from mediarepo.config.server import Address, ListenConfig, parse_address
 from mediarepo.errors import BadRequestError
-from mediarepo.web.errors import ListenError
+from mediarepo.web.error_responses import refusal_body
 from mediarepo.web.keys import IN_FLIGHT
-from mediarepo.web.refusals import refusal_body
 from mediarepo.web.wire.headers import EVERY_RESPONSE
 from mediarepo.web.wire.responses import json_response
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which and why."""
+
 
 log = structlog.get_logger(__name__)
 

@@ -8,9 +8,9 @@ import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
+from mediarepo.web.admin.api.endpoint_table import ENDPOINTS
 from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.openapi import openapi_document
-from mediarepo.web.admin.api.table import ENDPOINTS
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.installation import OTHER_SERVER_NAME, SERVER_NAME, Answer, Installation, installed, settings_for
 

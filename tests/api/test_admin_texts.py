@@ -8,9 +8,9 @@ import pytest
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.web.admin.api.shapes import Nothing
-from mediarepo.web.admin.api.table import ENDPOINTS
-from mediarepo.web.authority import ROUTES
+from mediarepo.web.admin.api.endpoint_table import ENDPOINTS
+from mediarepo.web.admin.api.media_shapes import Nothing
+from mediarepo.web.auth import ROUTES
 from tests.support.tenants import REMOTE, SYNAPSE, A, Tenants, two_tenants
 
 CHARACTERS = ["\x00", "\n", "\x1b", "\x7f", "\x9f"]

@@ -9,9 +9,9 @@ import pytest
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
+from mediarepo.web.admin.api.endpoint_table import ENDPOINTS
 from mediarepo.web.admin.api.endpoints import PREFIX
-from mediarepo.web.admin.api.table import ENDPOINTS
-from mediarepo.web.authority import ROUTES, RequiredPermission
+from mediarepo.web.auth import ROUTES, RequiredPermission
 from tests.pictures.drawn import corners, encoded
 from tests.support.installation import Answer
 from tests.support.peer import Peer

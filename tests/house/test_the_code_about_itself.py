@@ -19,10 +19,10 @@ from mediarepo.cli.main import cli
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
 from mediarepo.model.authority import TABLE, Grant, Role, Thing, grant_of
+from mediarepo.web.admin.api.endpoint_table import ENDPOINTS, add_api_routes
 from mediarepo.web.admin.api.endpoints import PREFIX
-from mediarepo.web.admin.api.table import ENDPOINTS, add_api_routes
-from mediarepo.web.authority import ROUTES
-from mediarepo.web.refusals import REFUSALS
+from mediarepo.web.auth import ROUTES
+from mediarepo.web.error_responses import REFUSALS
 from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,7 @@ from mediarepo.model.authority import Thing
 from mediarepo.model.declared import check_texts
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.authorization import Admin
-from mediarepo.web.auth import bearer_token, find_tenant, tenant_required
-from mediarepo.web.authority import RequiredPermission, permission_of
+from mediarepo.web.auth import RequiredPermission, bearer_token, find_tenant, permission_of, tenant_required
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS
 from mediarepo.web.params import Query, media_path, path_segments
 

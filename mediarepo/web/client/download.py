@@ -12,11 +12,10 @@ from mediarepo.services.downloads import Asking
 from mediarepo.services.tee import TeeView
 from mediarepo.web.auth import bearer_token, find_tenant, requester_required, tenant_required
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
-from mediarepo.web.limits import limit_download, limit_stranger
 from mediarepo.web.params import Query, media_path
-from mediarepo.web.wire.conditions import http_date, is_not_modified, media_etag, range_applies
+from mediarepo.web.rate_limits import limit_download, limit_stranger
 from mediarepo.web.wire.disposition import content_disposition
-from mediarepo.web.wire.ranges import parse_range
+from mediarepo.web.wire.request_headers import http_date, is_not_modified, media_etag, parse_range, range_applies
 from mediarepo.web.wire.responses import send_arriving, send_bytes
 
 _ABOUT_STORED = frozenset({"Range", "If-None-Match", "If-Modified-Since"})

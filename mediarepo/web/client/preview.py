@@ -5,8 +5,8 @@ from aiohttp import web
 from mediarepo.errors import ForbiddenError, MissingParamError
 from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.keys import PREVIEWS
-from mediarepo.web.limits import limit_preview
 from mediarepo.web.params import Query
+from mediarepo.web.rate_limits import limit_preview
 from mediarepo.web.wire.responses import json_response
 
 

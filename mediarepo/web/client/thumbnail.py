@@ -7,9 +7,9 @@ from mediarepo.services.downloads import Asking
 from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.client.download import asking_of, cache_headers, legacy_tenant
 from mediarepo.web.keys import SETTINGS, THUMBNAILS
-from mediarepo.web.limits import limit_download, limit_stranger
 from mediarepo.web.params import Query, media_path, thumbnail_spec
-from mediarepo.web.wire.conditions import is_not_modified, thumbnail_etag
+from mediarepo.web.rate_limits import limit_download, limit_stranger
+from mediarepo.web.wire.request_headers import is_not_modified, thumbnail_etag
 from mediarepo.web.wire.responses import send_bytes
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}

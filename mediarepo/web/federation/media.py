@@ -1,12 +1,21 @@
 """GET of our media by other servers (server-server API, "Content Repository")."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
+import structlog
 from aiohttp import web
 
-from mediarepo.errors import ContentLostError, UnauthorizedError
+from mediarepo.errors import (
+    ContentLostError,
+    LimitExceededError,
+    MatrixError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tail, new_boundary
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
@@ -15,14 +24,47 @@ from mediarepo.services.downloads import Asking
 from mediarepo.web.auth import find_tenant
 from mediarepo.web.client.download import cache_headers
 from mediarepo.web.client.thumbnail import thumbnail_disposition
-from mediarepo.web.federation.outages import never_shunned
-from mediarepo.web.keys import DOWNLOADS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
-from mediarepo.web.limits import limit_server
+from mediarepo.web.keys import DOWNLOADS, METRICS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
 from mediarepo.web.params import Query, path_segments, thumbnail_spec
 from mediarepo.web.proxies import origin_form
-from mediarepo.web.wire.conditions import is_not_modified, media_etag, thumbnail_etag
+from mediarepo.web.rate_limits import limit_server
 from mediarepo.web.wire.disposition import content_disposition
+from mediarepo.web.wire.request_headers import is_not_modified, media_etag, thumbnail_etag
 from mediarepo.web.wire.responses import Bytes, Frame, send_bytes
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_PAUSE_S = 0.5
+
+
+def never_shunned(handler: Handler) -> Handler:
+    """Wrap a handler so that other servers never see a 5xx or 429 from it, M_NOT_YET_UPLOADED aside."""
+
+    async def patient(request: web.Request) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + request.app[SETTINGS].federation.outage_wait_ms / 1000
+        while True:
+            try:
+                return await handler(request)
+            except (UnavailableError, LimitExceededError) as exc:
+                if loop.time() + _PAUSE_S > until:
+                    raise _disguised(request, exc) from exc
+                await asyncio.sleep(_PAUSE_S)
+            except (MatrixError, web.HTTPException, ConnectionError):
+                raise
+            except Exception as exc:
+                log.exception("unexpected_error", endpoint=handler.__name__)
+                raise _disguised(request, exc) from exc
+
+    return patient
+
+
+def _disguised(request: web.Request, cause: Exception) -> NotFoundError:
+    log.error("outage_told_as_not_found", reason=str(cause)[:300])
+    request.app[METRICS].outages_told_as_not_found.inc()
+    return NotFoundError("media not found")
+
 
 _MAX_DISPOSITION_CHARS = 900
 """The head should arrive in one piece, of at most about 1400 bytes: Synapse loses what it has to put together."""

@@ -13,8 +13,8 @@ from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.declared import check_texts
 from mediarepo.services.authorization import Admin
 from mediarepo.web.admin.access import api_admin_required, check_permission
-from mediarepo.web.admin.api.shapes import Nothing, Shape
-from mediarepo.web.authority import RequiredPermission
+from mediarepo.web.admin.api.media_shapes import Nothing, Shape
+from mediarepo.web.auth import RequiredPermission
 from mediarepo.web.params import Query, path_segments
 from mediarepo.web.wire.responses import json_response
 

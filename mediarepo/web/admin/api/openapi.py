@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from mediarepo.web.admin.api.endpoints import PREFIX, Endpoint
-from mediarepo.web.admin.api.shapes import Nothing, Shape
+from mediarepo.web.admin.api.media_shapes import Nothing, Shape
 
 _REFERENCE = "#/components/schemas/{model}"
 _ERROR = {

@@ -7,10 +7,21 @@ from typing import Any
 from aiohttp import web
 
 from mediarepo.model.authority import Action, Thing
-from mediarepo.web.admin.api import media, operating
+from mediarepo.web.admin.api import media, operations
 from mediarepo.web.admin.api.endpoints import PREFIX, Call, Endpoint
+from mediarepo.web.admin.api.media_shapes import (
+    Done,
+    HiddenServers,
+    MediaPage,
+    MediaQuery,
+    MediaShape,
+    Nothing,
+    Reason,
+    Shape,
+)
 from mediarepo.web.admin.api.openapi import openapi_document
-from mediarepo.web.admin.api.operating_shapes import (
+from mediarepo.web.admin.api.openapi_page import api_page
+from mediarepo.web.admin.api.operations_shapes import (
     AuditAnswer,
     AuditQuery,
     FailedItemsAnswer,
@@ -26,18 +37,7 @@ from mediarepo.web.admin.api.operating_shapes import (
     UsageAnswer,
     UsageQuery,
 )
-from mediarepo.web.admin.api.page import api_page
-from mediarepo.web.admin.api.shapes import (
-    Done,
-    HiddenServers,
-    MediaPage,
-    MediaQuery,
-    MediaShape,
-    Nothing,
-    Reason,
-    Shape,
-)
-from mediarepo.web.authority import RequiredPermission
+from mediarepo.web.auth import RequiredPermission
 from mediarepo.web.wire.responses import json_response
 
 _MEDIA = "/media/{server_name}/{media_id}"
@@ -101,28 +101,28 @@ ENDPOINTS = (
     _of("GET", _SERVERS, media.hidden_servers, HiddenServers, (Action.READ, Thing.SERVER)),
     _of("POST", _SERVER, media.quarantine_server, Done, (Action.HIDE, Thing.SERVER), body=Reason),
     _of("DELETE", _SERVER, media.unquarantine_server, Done, (Action.UNHIDE, Thing.SERVER), body=Reason),
-    _of("GET", "/usage", operating.usage, UsageAnswer, (Action.READ, Thing.USAGE), query=UsageQuery),
-    _of("GET", "/stores", operating.stores, StoresAnswer, (Action.READ, Thing.STORE)),
-    _of("GET", "/retention", operating.policies, PoliciesAnswer, _READ_RETENTION),
-    _of("POST", "/retention/{policy}/plan", operating.plan_retention, TaskShape, _CHANGE_RETENTION),
-    _of("POST", "/retention/{policy}/run", operating.run_retention, TaskShape, _CHANGE_RETENTION),
-    _of("POST", "/retention/{policy}/arm", operating.arm_retention, Done, _CHANGE_RETENTION),
-    _of("POST", "/retention/{policy}/disarm", operating.disarm_retention, Done, _CHANGE_RETENTION),
-    _of("GET", "/tasks", operating.list_tasks, TasksAnswer, _READ_TASKS, query=PageQuery),
-    _of("POST", "/tasks", operating.add_task, TaskShape, _CHANGE_TASKS, body=NewTask),
-    _of("GET", "/tasks/{task_id}", operating.get_task, TaskShape, _READ_TASKS),
-    _of("POST", "/tasks/{task_id}/cancel", operating.cancel_task, TaskShape, _CHANGE_TASKS),
-    _of("GET", "/audit", operating.audit, AuditAnswer, (Action.READ, Thing.AUDIT), query=AuditQuery),
-    _of("GET", "/failed_items", operating.failed_items, FailedItemsAnswer, _READ_TASKS, query=FailedItemsQuery),
+    _of("GET", "/usage", operations.usage, UsageAnswer, (Action.READ, Thing.USAGE), query=UsageQuery),
+    _of("GET", "/stores", operations.stores, StoresAnswer, (Action.READ, Thing.STORE)),
+    _of("GET", "/retention", operations.policies, PoliciesAnswer, _READ_RETENTION),
+    _of("POST", "/retention/{policy}/plan", operations.plan_retention, TaskShape, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/run", operations.run_retention, TaskShape, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/arm", operations.arm_retention, Done, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/disarm", operations.disarm_retention, Done, _CHANGE_RETENTION),
+    _of("GET", "/tasks", operations.list_tasks, TasksAnswer, _READ_TASKS, query=PageQuery),
+    _of("POST", "/tasks", operations.add_task, TaskShape, _CHANGE_TASKS, body=NewTask),
+    _of("GET", "/tasks/{task_id}", operations.get_task, TaskShape, _READ_TASKS),
+    _of("POST", "/tasks/{task_id}/cancel", operations.cancel_task, TaskShape, _CHANGE_TASKS),
+    _of("GET", "/audit", operations.audit, AuditAnswer, (Action.READ, Thing.AUDIT), query=AuditQuery),
+    _of("GET", "/failed_items", operations.failed_items, FailedItemsAnswer, _READ_TASKS, query=FailedItemsQuery),
     _of(
         "POST",
         "/failed_items/retry",
-        operating.retry_failed_items,
+        operations.retry_failed_items,
         Done,
         _CHANGE_TASKS,
         body=RetryFailedItems,
     ),
-    _of("GET", "/jobs", operating.jobs, JobsAnswer, _READ_TASKS),
+    _of("GET", "/jobs", operations.jobs, JobsAnswer, _READ_TASKS),
 )
 """All of them."""
 

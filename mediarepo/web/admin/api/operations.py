@@ -10,7 +10,8 @@ from mediarepo.model.retention import StoredPlan
 from mediarepo.model.tasks import Task
 from mediarepo.model.usage import UsageFilter
 from mediarepo.web.admin.api.endpoints import Call
-from mediarepo.web.admin.api.operating_shapes import (
+from mediarepo.web.admin.api.media_shapes import Done
+from mediarepo.web.admin.api.operations_shapes import (
     AuditAnswer,
     AuditQuery,
     AuditShape,
@@ -34,7 +35,6 @@ from mediarepo.web.admin.api.operating_shapes import (
     UsageQuery,
     UsageShape,
 )
-from mediarepo.web.admin.api.shapes import Done
 from mediarepo.web.keys import AUDIT, AUTHORIZATION, FAILED_ITEMS, JOBS, RETENTION, SETTINGS, TASKS, USAGE
 
 

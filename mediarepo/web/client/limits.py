@@ -1,9 +1,9 @@
-"""GET of the limits that clients should know."""
+"""GET of what a user has stored so far (MSC4034)."""
 
 from aiohttp import web
 
 from mediarepo.web.auth import requester_required, tenant_required
-from mediarepo.web.keys import QUOTAS
+from mediarepo.web.keys import QUOTAS, USAGE
 from mediarepo.web.params import Query
 from mediarepo.web.wire.responses import json_response
 
@@ -21,3 +21,10 @@ async def media_config(request: web.Request) -> web.Response:
     if rule is not None and rule.max_media is not None:
         body[f"{_PREFIX}.max_files"] = rule.max_media
     return json_response(body)
+
+
+async def media_usage(request: web.Request) -> web.Response:
+    """Tell a user how many bytes and files they have uploaded."""
+    requester = await requester_required(request, tenant_required(request), Query(request))
+    usage = await request.app[USAGE].of_user(requester.user_id)
+    return json_response({f"{_PREFIX}.used": usage.size_bytes, f"{_PREFIX}.files": usage.media_count})

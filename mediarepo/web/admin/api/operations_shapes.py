@@ -7,7 +7,7 @@ from pydantic import Field
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.tasks import TaskState
 from mediarepo.model.usage import UsageBy, UsageClass
-from mediarepo.web.admin.api.shapes import BIGINT, Shape
+from mediarepo.web.admin.api.media_shapes import BIGINT, Shape
 
 
 class UsageQuery(Shape):
