@@ -4,7 +4,7 @@
 class MatrixError(Exception):
     """Something a client is told about: `message` is the JSON body's `error`.
 
-    Subclasses are the whole list of refusals; each stands in the status and errcode table of the web room.
+    Subclasses are the whole list of refusals; each stands in the status and errcode table of web/.
     """
 
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:

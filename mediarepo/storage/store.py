@@ -1,4 +1,4 @@
-"""One bucket and prefix, as the rest of the house sees it."""
+"""One bucket and prefix, as other packages see it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A bucket of somebody else, read with the storage room's own client."""
+"""A bucket of somebody else, read with storage/'s own client."""
 
 import asyncio
 import base64
@@ -205,7 +205,7 @@ class _EncryptedWire(Wire):
 
 
 class Bucket:
-    """An ObjectLister over the storage room; it connects when first asked."""
+    """An ObjectLister over our own S3 client; it connects when first asked."""
 
     def __init__(self, address: BucketAddress) -> None:
         self.lists = 0
