@@ -53,16 +53,16 @@ async def generate(
 ) -> tuple[int, int, float, int]:
     """Ask on all connections at once; gives requests answered, bytes received, seconds and errors."""
     tally = _Tally()
-    asking = _Asking(address, method, paths, headers, os.urandom(body_bytes - 16) if body_bytes else b"")
+    options = _Asking(address, method, paths, headers, os.urandom(body_bytes - 16) if body_bytes else b"")
     began = time.perf_counter()
     until = began + seconds
-    await asyncio.gather(*(_connection(asking, tally, until) for _ in range(connections)))
+    await asyncio.gather(*(_connection(options, tally, until) for _ in range(connections)))
     return tally.requests, tally.received_bytes, time.perf_counter() - began, tally.errors
 
 
-async def _connection(asking: _Asking, tally: _Tally, until: float) -> None:
+async def _connection(options: _Asking, tally: _Tally, until: float) -> None:
     """Ask until the time is over; a connection that breaks is an error, and is made anew."""
-    host, _, port = asking.address.rpartition(":")
+    host, _, port = options.address.rpartition(":")
     loop, buffer = asyncio.get_running_loop(), bytearray(_BUFFER_BYTES)
     while time.perf_counter() < until:
         with socket.socket() as connection:
@@ -71,7 +71,7 @@ async def _connection(asking: _Asking, tally: _Tally, until: float) -> None:
             try:
                 await loop.sock_connect(connection, (host, int(port)))
                 while time.perf_counter() < until:
-                    for piece in asking.next():
+                    for piece in options.next():
                         await loop.sock_sendall(connection, piece)
                     await _answer(connection, buffer, tally, until)
             except (OSError, ValueError):

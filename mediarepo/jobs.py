@@ -16,7 +16,7 @@ _JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ScheduledJob:
     """Work that is done every so often; `last_time` asks for one more run when the process stops."""
 
     name: str
@@ -25,10 +25,10 @@ class Job:
     last_time: bool = False
 
 
-class Jobs:
+class Scheduler:
     """Runs jobs until left; one that fails is tried again at its next time."""
 
-    def __init__(self, jobs: list[Job]) -> None:
+    def __init__(self, jobs: list[ScheduledJob]) -> None:
         self._jobs = jobs
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -45,13 +45,13 @@ class Jobs:
                 await _once(job)
 
 
-async def _repeat(job: Job) -> None:
+async def _repeat(job: ScheduledJob) -> None:
     while True:
         await asyncio.sleep(job.interval_ms / 1000 * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
         await _once(job)
 
 
-async def _once(job: Job) -> None:
+async def _once(job: ScheduledJob) -> None:
     try:
         await job.run()
     except MatrixError as exc:

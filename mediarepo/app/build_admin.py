@@ -2,31 +2,31 @@
 
 from dataclasses import dataclass
 
-from mediarepo.app.build_services import join_repairs
+from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.leases import Leases
 from mediarepo.db.marks import MarkTable
-from mediarepo.db.media_admin import RecordTable, SearchTable
+from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.tasks import JobRuns, TaskTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.db.usage import StatisticsTable, UsageTable
 from mediarepo.homeserver.admin_api import Avatars, HomeserverAdmins
-from mediarepo.homeserver.client import HomeserverCalls
+from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.identity import Identity
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.services.authorization import Admins, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
-from mediarepo.services.hash_learning import Hashing
-from mediarepo.services.leases import Holding
-from mediarepo.services.media_admin import Records, UsageReports
+from mediarepo.services.hash_learning import HashLearner
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.media_admin import MediaAdmin, UsageReports
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.retention import Retention
-from mediarepo.services.tasks import Tasks, Works
+from mediarepo.services.tasks import Tasks, TaskTypes
 
 _TASK_LEASE_MS = 60_000
 
@@ -37,33 +37,33 @@ class Administration:
 
     admins: Admins
     authorization: Authorization
-    records: Records
+    records: MediaAdmin
     quarantine: Quarantine
     deletion: Deletion
     retention: Retention
     usage: UsageReports
     tasks: Tasks
-    hashing: Hashing
+    hashing: HashLearner
     audit: AuditLog
     jobs: JobRuns
     failed_items: FailedItemReports
 
 
-def join_administration(
-    foundation: Foundation, tenants: Tenants, identity: Identity, calls: HomeserverCalls, hashing: Hashing
+def build_administration(
+    foundation: Foundation, tenants: Homeservers, identity: Identity, calls: HomeserverClient, hashing: HashLearner
 ) -> Administration:
     """Join what admins use."""
     config, database, homeserver_admins = foundation.settings.admin, foundation.database, HomeserverAdmins(calls)
     authorization, marks = Authorization(tenants=tenants), MarkTable(database)
-    audit, table, usage = AuditLog(database), RecordTable(database), _join_usage(foundation)
+    audit, table, usage = AuditLog(database), MediaAdminTable(database), _join_usage(foundation)
     retention = _join_retention(foundation, tenants, calls, usage)
     return Administration(
         admins=Admins(config=config, identity=identity, homeserver_admins=homeserver_admins),
         authorization=authorization,
-        records=Records(
+        records=MediaAdmin(
             table=table,
             statistics=StatisticsTable(database),
-            searches=SearchTable(database),
+            searches=MediaSearchTable(database),
             homeserver_admins=homeserver_admins,
         ),
         quarantine=Quarantine(
@@ -108,8 +108,8 @@ def _join_tasks(foundation: Foundation, retention: Retention) -> Tasks:
     database = foundation.database
     return Tasks(
         table=TaskTable(database),
-        holding=Holding(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
-        works=Works(retention=retention, repairs=join_repairs(foundation), stores=foundation.stores).by_kind(),
+        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
+        works=TaskTypes(retention=retention, repairs=build_repairs(foundation), stores=foundation.stores).by_kind(),
         isolation=foundation.isolation,
     )
 
@@ -118,7 +118,9 @@ def _join_usage(foundation: Foundation) -> UsageReports:
     return UsageReports(table=UsageTable(foundation.database), isolation=foundation.isolation)
 
 
-def _join_retention(foundation: Foundation, tenants: Tenants, calls: HomeserverCalls, usage: UsageReports) -> Retention:
+def _join_retention(
+    foundation: Foundation, tenants: Homeservers, calls: HomeserverClient, usage: UsageReports
+) -> Retention:
     database = foundation.database
 
     def avatars_of(server_name: str) -> Avatars | None:
@@ -132,7 +134,7 @@ def _join_retention(foundation: Foundation, tenants: Tenants, calls: HomeserverC
         table=RetentionTable(database),
         plans=RetentionPlans(database),
         trash=TrashTable(database),
-        deleting=Deleting(database),
+        deletion_table=DeletionTable(database),
         avatars_of=avatars_of,
         bytes_of=usage.of_class,
         isolation=foundation.isolation,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mediarepo.app.build_services import join_uploads
+from mediarepo.app.build_services import build_uploads
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms
 from mediarepo.config.settings import Settings
 from mediarepo.db.leases import Leases
@@ -29,15 +29,15 @@ from mediarepo.outbound.web_client import WebClient
 from mediarepo.previews.oembed import OEmbedProviders
 from mediarepo.previews.page import RequestHeaders
 from mediarepo.previews.url_policy import UrlRules
-from mediarepo.services.leases import Holding
-from mediarepo.services.preview_builder import PreviewImages, PreviewMaking
-from mediarepo.services.preview_pages import PreviewPages, PreviewReading
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.preview_builder import PreviewBuilder, PreviewImages
+from mediarepo.services.preview_pages import PreviewFetcher, PreviewParser
 from mediarepo.services.previews import Previews
 from mediarepo.services.upload_parts import MemoryBudget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Federating:
+class FederationParts:
     """All that speaks with other servers."""
 
     client: FederationClient
@@ -47,15 +47,15 @@ class Federating:
 
 
 @asynccontextmanager
-async def open_federating(foundation: Foundation, *, lookup: SrvLookup = lookup_srv) -> AsyncIterator[Federating]:
+async def open_federation(foundation: Foundation, *, lookup: SrvLookup = lookup_srv) -> AsyncIterator[FederationParts]:
     """Read our keys, and open the door to other servers."""
     settings = foundation.settings
     async with AsyncExitStack() as stack:
         own_keys = read_signing_keys(settings)
         keys = {server_name: of_server[0] for server_name, of_server in own_keys.items()}
         outbound = await stack.enter_async_context(Outbound(settings.outbound))
-        flights = await stack.enter_async_context(SingleFlight[Delegation]())
-        well_known = WellKnown(outbound, flights, clock_s=_clock_s)
+        remote_fetches = await stack.enter_async_context(SingleFlight[Delegation]())
+        well_known = WellKnown(outbound, remote_fetches, clock_s=_clock_s)
         discovery = Discovery(well_known, clock_s=_clock_s, lookup=lookup)
         client = FederationClient(discovery=discovery, outbound=outbound)
         media = MediaClient(config=settings.remote_media, client=client, outbound=outbound, keys=keys)
@@ -66,7 +66,7 @@ async def open_federating(foundation: Foundation, *, lookup: SrvLookup = lookup_
             known={name: {key.key_id: key.public_key for key in of_server} for name, of_server in own_keys.items()},
             now_ms=now_ms,
         )
-        yield Federating(client=client, media=media, keys=keys, server_keys=server_keys)
+        yield FederationParts(client=client, media=media, keys=keys, server_keys=server_keys)
 
 
 def read_signing_keys(settings: Settings) -> dict[str, list[SigningKey]]:
@@ -106,7 +106,7 @@ async def open_previews(
     settings = foundation.settings
     config = settings.previews
     client = await stack.enter_async_context(WebClient(settings.outbound))
-    pages = PreviewPages(
+    pages = PreviewFetcher(
         config=config,
         client=client,
         rules=UrlRules.of(config.url_rules),
@@ -118,22 +118,22 @@ async def open_previews(
         pages=pages,
         pool=workers.pool,
         sources=workers.sources,
-        uploads=join_uploads(foundation, memory, limits, StoreClass.REMOTE),
+        uploads=build_uploads(foundation, memory, limits, StoreClass.REMOTE),
         now_ms=now_ms,
     )
-    making = PreviewMaking(
+    making = PreviewBuilder(
         config=config,
         pages=pages,
-        reading=await stack.enter_async_context(PreviewReading(foundation.sandbox_policy())),
+        reading=await stack.enter_async_context(PreviewParser(foundation.sandbox_policy())),
         images=images,
         providers=OEmbedProviders.shipped(),
     )
-    holding = Holding(leases=Leases(foundation.database), duration_ms=_LEASE_MS)
+    lease_holder = LeaseHolder(leases=Leases(foundation.database), duration_ms=_LEASE_MS)
     previews = Previews(
         config,
         table=PreviewTable(foundation.database),
         making=making,
-        holding=holding,
+        lease_holder=lease_holder,
         isolation=foundation.isolation,
     )
     return await stack.enter_async_context(previews)

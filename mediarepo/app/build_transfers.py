@@ -6,19 +6,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mediarepo.app.build_services import join_sweeps
+from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.imports import ImportConfig
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.exports import ExportTable
 from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
 from mediarepo.db.import_ledger import ImportLedger, ImportRuns
-from mediarepo.db.import_verification import ImportedContents
+from mediarepo.db.import_verification import ImportedContentTable
 from mediarepo.db.leases import Leases
-from mediarepo.db.object_inventory import Healing
-from mediarepo.db.publishing import Publishing
-from mediarepo.db.sweep import Intents, Sweeping
-from mediarepo.db.unverified_hashes import HashingTable
+from mediarepo.db.object_inventory import MissingObjects
+from mediarepo.db.publishing import PublishTable
+from mediarepo.db.sweep import SweepTable, UploadIntents
+from mediarepo.db.unverified_hashes import UnverifiedHashTable
 from mediarepo.exporters.bucket import BucketPlace
 from mediarepo.exporters.destination import BytesPlace, ExportError
 from mediarepo.exporters.files.archive import Archive, FolderArchive
@@ -39,70 +39,70 @@ from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, load_synapse_config
 from mediarepo.model.import_ledger import ImportSource
 from mediarepo.model.tasks import Lease
-from mediarepo.services.downloads import LookBack
+from mediarepo.services.downloads import ReadThroughSource
 from mediarepo.services.exports.content_transfer import Contents
 from mediarepo.services.exports.files import FilesExport
 from mediarepo.services.exports.matrix_media_repo import Datastore, MatrixMediaRepoExport
 from mediarepo.services.exports.synapse import SynapseExport
-from mediarepo.services.imports.decision import Policy
-from mediarepo.services.imports.destination_stores import Targets
-from mediarepo.services.imports.ownership import Owning
+from mediarepo.services.imports.decision import ImportPolicy
+from mediarepo.services.imports.destination_stores import DestinationStores
+from mediarepo.services.imports.ownership import OwnershipTransfer
 from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.read_through import ReadThrough
-from mediarepo.services.imports.run import Importing, Options
-from mediarepo.services.imports.verification import Verifying
-from mediarepo.services.leases import Holding
-from mediarepo.services.stores import Markers
+from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
+from mediarepo.services.imports.verification import Verifier
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.stores import BucketMarkers
 from mediarepo.services.uploads import LargeUploads
 
 _LEASE_MS = 15_000
 _HEARTBEATS_PER_GRACE = 20
 
 
-def join_importing(foundation: Foundation) -> Importing:
+def build_importer(foundation: Foundation) -> ImportRunner:
     """Join what imports."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
-    intents = Intents(database)
+    upload_intents = UploadIntents(database)
     own_server_names = frozenset(homeserver.server_name for homeserver in settings.homeservers)
-    return Importing(
+    return ImportRunner(
         config=settings.uploads,
         stores=stores,
-        targets=Targets(stores=settings.stores, store_for=settings.store_for),
+        targets=DestinationStores(stores=settings.stores, store_for=settings.store_for),
         runs=ImportRuns(database),
         ledger=ImportLedger(database),
         commits=ImportCommits(database, own_server_names),
         thumbnails=ImportThumbnails(database),
-        intents=intents,
-        holding=Holding(leases=Leases(database), duration_ms=_LEASE_MS),
+        upload_intents=upload_intents,
+        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=_LEASE_MS),
         large=LargeUploads(
-            publishing=Publishing(database, settings.sweep.grace_ms),
-            intents=intents,
+            publishing=PublishTable(database, settings.sweep.grace_ms),
+            upload_intents=upload_intents,
             stores=stores,
             now_ms=now_ms,
             heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
         ),
-        outbox=join_sweeps(foundation).outbox,
-        deleting=Deleting(database),
+        outbox=build_sweeps(foundation).outbox,
+        deletion_table=DeletionTable(database),
         sizes=settings.thumbnails.specs,
         own_server_names=own_server_names,
         now_ms=now_ms,
     )
 
 
-def policy_of(config: ImportConfig) -> Policy:
+def policy_of(config: ImportConfig) -> ImportPolicy:
     """Say what is wanted of a source, as it is configured."""
-    return Policy(
+    return ImportPolicy(
         mode=config.mode, remote=config.remote, thumbnails=config.thumbnails, url_previews=config.url_previews
     )
 
 
-async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> LookBack | None:
+async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> ReadThroughSource | None:
     """Open the sources that are looked through for media which have not moved in yet; None: there are none."""
     configured = {name: one for name, one in foundation.settings.imports.items() if one.read_through}
     if not configured:
         return None
     looked_back = foundation.metrics.looked_back
-    reading = ReadThrough(join_importing(foundation), on_outcome=lambda outcome: looked_back.labels(outcome).inc())
+    reading = ReadThrough(build_importer(foundation), on_outcome=lambda outcome: looked_back.labels(outcome).inc())
     for name, config in configured.items():
         opened = open_source(name, config)
         await stack.enter_async_context(opened.source)
@@ -111,12 +111,12 @@ async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> Lo
     return reading
 
 
-def join_verifying(foundation: Foundation, source: Source, *, jobs: int) -> Verifying:
+def build_verifier(foundation: Foundation, source: Source, *, jobs: int) -> Verifier:
     """Join what verifies."""
     database = foundation.database
-    return Verifying(
-        contents=ImportedContents(database),
-        hashing=HashingTable(database),
+    return Verifier(
+        contents=ImportedContentTable(database),
+        hashing=UnverifiedHashTable(database),
         stores=foundation.stores,
         source=source,
         part_bytes=foundation.settings.uploads.part_bytes,
@@ -124,27 +124,27 @@ def join_verifying(foundation: Foundation, source: Source, *, jobs: int) -> Veri
     )
 
 
-def join_undoing(foundation: Foundation) -> ImportedContents:
+def build_undo(foundation: Foundation) -> ImportedContentTable:
     """Join what takes imports back."""
-    return ImportedContents(foundation.database)
+    return ImportedContentTable(foundation.database)
 
 
-def join_owning(
+def build_ownership_transfer(
     foundation: Foundation,
-    importing: Importing,
+    import_runner: ImportRunner,
     source: Source,
     known: ImportSource,
     lease: Lease,
-    options: Options,
+    options: ImportRunOptions,
     on_owned: Callable[[int], None],
-) -> Owning:
+) -> OwnershipTransfer:
     """Join what makes adopted objects our own."""
-    working = importing.working(source, known, 0, lease, options, Progress())
-    return Owning(
-        contents=ImportedContents(foundation.database),
-        targets=importing.targets,
+    working = import_runner.working(source, known, 0, lease, options, Progress())
+    return OwnershipTransfer(
+        contents=ImportedContentTable(foundation.database),
+        targets=import_runner.targets,
         source=source,
-        carrier=replace(working.carrier, joins_claimed=False),
+        item_transfer=replace(working.item_transfer, joins_claimed=False),
         jobs=options.jobs,
         on_owned=on_owned,
     )
@@ -278,5 +278,5 @@ async def open_files_export(foundation: Foundation, output: Path) -> AsyncIterat
 
 def _contents_of(foundation: Foundation) -> Contents:
     database = foundation.database
-    markers = Markers(sweeping=Sweeping(database), healing=Healing(database))
+    markers = BucketMarkers(sweep_table=SweepTable(database), missing_objects=MissingObjects(database))
     return Contents(stores=foundation.stores, markers=markers)

@@ -5,36 +5,36 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from mediarepo.app.build_admin import Administration, join_administration
-from mediarepo.app.build_remote import Federating, open_federating, open_previews
+from mediarepo.app.build_admin import Administration, build_administration
+from mediarepo.app.build_remote import FederationParts, open_federation, open_previews
 from mediarepo.app.build_services import (
-    join_access_times,
-    join_downloads,
-    join_hashing,
-    join_pending,
-    join_quotas,
-    join_remote_media,
-    join_sweeps,
-    join_thumbnails,
-    join_uploads,
+    build_access_times,
+    build_downloads,
+    build_hash_learner,
+    build_pending_uploads,
+    build_quotas,
+    build_remote_media,
+    build_sweeps,
+    build_thumbnails,
+    build_uploads,
 )
 from mediarepo.app.build_transfers import open_read_through
 from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
 from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
 from mediarepo.db.limits import RateTable
-from mediarepo.db.notifications import Listening
-from mediarepo.federation.request_auth import Verification
-from mediarepo.homeserver.client import HomeserverCalls
+from mediarepo.db.notifications import NotificationListener
+from mediarepo.federation.request_auth import RequestVerifier
+from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.identity import Identity, Whoami
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
-from mediarepo.jobs import Job, Jobs
-from mediarepo.services.downloads import AccessTimes, Arrivals, Downloads
+from mediarepo.jobs import ScheduledJob, Scheduler
+from mediarepo.services.downloads import AccessTimes, Downloads, UploadWaiters
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.previews import Previews
 from mediarepo.services.quotas import Quotas
-from mediarepo.services.rate_limiter import Rates
+from mediarepo.services.rate_limiter import RateLimiter
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
@@ -49,16 +49,16 @@ class Repository:
     """All that a running mediarepo does, apart from listening."""
 
     foundation: Foundation
-    tenants: Tenants
+    tenants: Homeservers
     identity: Identity
     memory: MemoryBudget
     uploads: Uploads
     quotas: Quotas
-    rates: Rates
+    rates: RateLimiter
     pending: PendingUploads
     downloads: Downloads
     remote_media: RemoteMedia
-    verification: Verification
+    verification: RequestVerifier
     administration: Administration
     thumbnails: Thumbnails
     previews: Previews
@@ -71,45 +71,45 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
     """Join everything, and run the jobs, until left."""
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
-        tenants, memory = Tenants(settings.homeservers), MemoryBudget(settings.uploads)
-        access_times = join_access_times(foundation)
+        tenants, memory = Homeservers(settings.homeservers), MemoryBudget(settings.uploads)
+        access_times = build_access_times(foundation)
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
-        arrivals = await _open_arrivals(stack, settings)
-        hashing = await stack.enter_async_context(join_hashing(foundation))
-        look_back = await open_read_through(stack, foundation)
-        downloads = join_downloads(foundation, tenants, access_times, arrivals, hashing, look_back)
-        federating = await stack.enter_async_context(open_federating(foundation))
-        remote_media = join_remote_media(foundation, downloads, memory, federating.media)
+        upload_waiters = await _open_arrivals(stack, settings)
+        hashing = await stack.enter_async_context(build_hash_learner(foundation))
+        read_through = await open_read_through(stack, foundation)
+        downloads = build_downloads(foundation, tenants, access_times, upload_waiters, hashing, read_through)
+        federating = await stack.enter_async_context(open_federation(foundation))
+        remote_media = build_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
-        calls = await stack.enter_async_context(HomeserverCalls(settings.identity))
+        calls = await stack.enter_async_context(HomeserverClient(settings.identity))
         identity = await stack.enter_async_context(_build_identity(foundation, calls))
-        quotas, rates = join_quotas(foundation), Rates(settings.rate_limits, RateTable(foundation.database), elapsed_ms)
-        thumbnails = await join_thumbnails(foundation, downloads, remote_media, stack)
+        quotas = build_quotas(foundation)
+        thumbnails = await build_thumbnails(foundation, downloads, remote_media, stack)
         repository = Repository(
             foundation=foundation,
             tenants=tenants,
             identity=identity,
-            administration=join_administration(foundation, tenants, identity, calls, hashing),
+            administration=build_administration(foundation, tenants, identity, calls, hashing),
             memory=memory,
-            uploads=join_uploads(foundation, memory, settings.uploads),
+            uploads=build_uploads(foundation, memory, settings.uploads),
             quotas=quotas,
-            rates=rates,
-            pending=join_pending(foundation, quotas, look_back),
+            rates=RateLimiter(settings.rate_limits, RateTable(foundation.database), elapsed_ms),
+            pending=build_pending_uploads(foundation, quotas, read_through),
             downloads=downloads,
             remote_media=remote_media,
             verification=_verification(settings, federating, tenants),
             thumbnails=thumbnails,
             previews=await open_previews(stack, foundation, memory, thumbnails.rendering),
-            sweeps=join_sweeps(foundation),
+            sweeps=build_sweeps(foundation),
             access_times=access_times,
         )
         _show_places(repository, federating, calls)
         await _claim_prefixes(repository)
-        await stack.enter_async_context(Jobs(jobs_of(repository)))
+        await stack.enter_async_context(Scheduler(jobs_of(repository)))
         yield repository
 
 
-def _show_places(repository: Repository, federating: Federating, calls: HomeserverCalls) -> None:
+def _show_places(repository: Repository, federating: FederationParts, calls: HomeserverClient) -> None:
     """Let the metrics show how busy everything is that clients have shares of."""
     for work, places in {
         "key_fetches": federating.server_keys.fetches,
@@ -121,17 +121,19 @@ def _show_places(repository: Repository, federating: Federating, calls: Homeserv
         repository.foundation.metrics.show_places(work, places)
 
 
-def _verification(settings: Settings, federating: Federating, tenants: Tenants) -> Verification:
-    return Verification(
+def _verification(settings: Settings, federating: FederationParts, tenants: Homeservers) -> RequestVerifier:
+    return RequestVerifier(
         settings.federation, federating.server_keys, lambda name: tenants.by_server_name(name) is not None
     )
 
 
-async def _open_arrivals(stack: AsyncExitStack, settings: Settings) -> Arrivals:
+async def _open_arrivals(stack: AsyncExitStack, settings: Settings) -> UploadWaiters:
     """Let what is stored by any process wake who waits for it here."""
-    arrivals = Arrivals(settings.downloads.max_waiting)
-    await stack.enter_async_context(Listening(settings.database, on_news=arrivals.news, on_reset=arrivals.reset))
-    return arrivals
+    upload_waiters = UploadWaiters(settings.downloads.max_waiting)
+    await stack.enter_async_context(
+        NotificationListener(settings.database, on_news=upload_waiters.news, on_reset=upload_waiters.reset)
+    )
+    return upload_waiters
 
 
 async def _claim_prefixes(repository: Repository) -> None:
@@ -140,9 +142,9 @@ async def _claim_prefixes(repository: Repository) -> None:
     stores.close(await repository.sweeps.markers.claim_all(stores.by_name.values()))
 
 
-def jobs_of(repository: Repository) -> list[Job]:
+def jobs_of(repository: Repository) -> list[ScheduledJob]:
     """List what this process does by the clock."""
-    claiming = Job(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository))
+    claiming = ScheduledJob(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository))
     foundation, administration = repository.foundation, repository.administration
     regular = regular_jobs(
         foundation,
@@ -153,11 +155,11 @@ def jobs_of(repository: Repository) -> list[Job]:
         repository.previews.tidy,
     )
     share_ms = foundation.settings.rate_limits.share_interval_ms
-    sharing = Job(name="rates", interval_ms=share_ms, run=repository.rates.share)
+    sharing = ScheduledJob(name="rates", interval_ms=share_ms, run=repository.rates.share)
     return [claiming, sharing, *regular]
 
 
-def _build_identity(foundation: Foundation, calls: HomeserverCalls) -> Identity:
+def _build_identity(foundation: Foundation, calls: HomeserverClient) -> Identity:
     foreign_users = foundation.metrics.foreign_users
     whoami = Whoami(calls, on_foreign_user=lambda server_name: foreign_users.labels(server_name).inc())
     failures = TokenFailureLimiter(foundation.settings.rate_limits.failing_tokens, elapsed_ms)

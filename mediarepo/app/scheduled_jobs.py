@@ -10,11 +10,11 @@ from mediarepo.db.leases import Leases
 from mediarepo.db.limits import RateTable
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.tasks import BacklogTable, JobRuns
-from mediarepo.jobs import Job
+from mediarepo.jobs import ScheduledJob
 from mediarepo.model.failed_items import Queue
 from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.downloads import AccessTimes
-from mediarepo.services.leases import Fleet, Holding
+from mediarepo.services.leases import ClusterJobs, LeaseHolder
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.sweeps import Sweeps
 
@@ -36,23 +36,27 @@ def regular_jobs(
     pending: PendingUploads,
     access_times: AccessTimes,
     tidy_previews: Callable[[], Awaitable[None]],
-) -> list[Job]:
+) -> list[ScheduledJob]:
     """List what is done by the clock."""
     database = foundation.database
-    fleet = Fleet(holding=Holding(leases=Leases(database), duration_ms=_LEASE_MS), runs=JobRuns(database))
-    backlog = partial(_show_backlog, foundation, fleet)
+    cluster_jobs = ClusterJobs(
+        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=_LEASE_MS), runs=JobRuns(database)
+    )
+    backlog = partial(_show_backlog, foundation, cluster_jobs)
     access = foundation.settings.access_times.flush_interval_ms
     return [
-        *(_once(fleet, *job) for job in _fleet_jobs(foundation, administration, sweeps, pending)),
-        _once(fleet, "previews", _EXPIRY_INTERVAL_MS, tidy_previews),
-        Job(name="tasks", interval_ms=_TASK_INTERVAL_MS, run=administration.tasks.run_waiting),
-        Job(name="backlog", interval_ms=_BACKLOG_INTERVAL_MS, run=backlog),
-        Job(name="access_times", interval_ms=access, run=access_times.flush, last_time=True),
+        *(_once(cluster_jobs, *job) for job in _fleet_jobs(foundation, administration, sweeps, pending)),
+        _once(cluster_jobs, "previews", _EXPIRY_INTERVAL_MS, tidy_previews),
+        ScheduledJob(name="tasks", interval_ms=_TASK_INTERVAL_MS, run=administration.tasks.run_waiting),
+        ScheduledJob(name="backlog", interval_ms=_BACKLOG_INTERVAL_MS, run=backlog),
+        ScheduledJob(name="access_times", interval_ms=access, run=access_times.flush, last_time=True),
     ]
 
 
-def _once(fleet: Fleet, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]) -> Job:
-    return Job(name=name, interval_ms=interval_ms, run=partial(fleet.once, name, interval_ms, work))
+def _once(
+    cluster_jobs: ClusterJobs, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]
+) -> ScheduledJob:
+    return ScheduledJob(name=name, interval_ms=interval_ms, run=partial(cluster_jobs.once, name, interval_ms, work))
 
 
 def _fleet_jobs(
@@ -91,7 +95,7 @@ def _fleet_jobs(
     return jobs
 
 
-async def _show_backlog(foundation: Foundation, fleet: Fleet) -> None:
+async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs) -> None:
     """Turn what waits, and what the fleet's last sweep found, into figures."""
     metrics = foundation.metrics
     for queue, count in (await BacklogTable(foundation.database).count()).items():
@@ -99,7 +103,7 @@ async def _show_backlog(foundation: Foundation, fleet: Fleet) -> None:
     set_aside = await foundation.isolation.failed.count()
     for queue in Queue:
         metrics.items_set_aside.labels(queue).set(set_aside.get(queue, 0))
-    for job in await fleet.runs.read():
+    for job in await cluster_jobs.runs.read():
         if job.finished_ts is not None:
             metrics.job_finished.labels(job.name).set(job.finished_ts / 1000)
         metrics.job_failed.labels(job.name).set(job.error is not None)

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from mediarepo.app.build_services import join_readiness
+from mediarepo.app.build_services import build_readiness
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.services.authorization import AuditTrail
-from mediarepo.services.leases import FleetReports
+from mediarepo.services.leases import JobReports
 from mediarepo.web import keys
 from mediarepo.web.admin.api.endpoint_table import add_api_routes
 from mediarepo.web.draining import InFlight
@@ -30,7 +30,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.SETTINGS] = foundation.settings
     app[keys.IN_FLIGHT] = InFlight()
     app[keys.METRICS] = foundation.metrics
-    app[keys.READINESS] = join_readiness(foundation)
+    app[keys.READINESS] = build_readiness(foundation)
     app[keys.TENANTS] = repository.tenants
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen)
     app[keys.IDENTITY] = repository.identity
@@ -43,7 +43,7 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
     app[keys.RETENTION] = repository.administration.retention
     app[keys.TASKS] = repository.administration.tasks
     app[keys.AUDIT] = AuditTrail(log=repository.administration.audit)
-    app[keys.JOBS] = FleetReports(runs=repository.administration.jobs)
+    app[keys.JOBS] = JobReports(runs=repository.administration.jobs)
     app[keys.FAILED_ITEMS] = repository.administration.failed_items
     app[keys.DOWNLOADS] = repository.downloads
     app[keys.REMOTE_MEDIA] = repository.remote_media
@@ -86,7 +86,7 @@ async def serving_repository(settings: Settings) -> AsyncIterator[list[Address]]
 async def _report(repository: Repository, addresses: list[Address]) -> None:
     """Log where we listen, what goes where, and what does not answer yet."""
     foundation = repository.foundation
-    readiness = join_readiness(foundation)
+    readiness = build_readiness(foundation)
     log.info("listening", addresses=[str(address) for address in addresses])
     for name, store in foundation.settings.stores.items():
         log.info("store", store=name, endpoint=store.endpoint_url, bucket=store.bucket, prefix=store.prefix)

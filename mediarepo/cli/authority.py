@@ -12,14 +12,14 @@ from typing import Any
 
 import typer
 
-from mediarepo.app.build_admin import Administration, join_administration
-from mediarepo.app.build_services import join_hashing
+from mediarepo.app.build_admin import Administration, build_administration
+from mediarepo.app.build_services import build_hash_learner
 from mediarepo.app.foundation import elapsed_ms, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError
-from mediarepo.homeserver.client import HomeserverCalls
+from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.identity import Identity, Whoami
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.marks import Outcome
@@ -122,12 +122,12 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
     """Open what admins use."""
     async with (
         open_foundation(settings) as foundation,
-        HomeserverCalls(settings.identity) as calls,
+        HomeserverClient(settings.identity) as calls,
         Identity(settings.identity, Whoami(calls), elapsed_ms, TokenFailureLimiter(None, elapsed_ms)) as identity,
-        join_hashing(foundation) as hashing,
+        build_hash_learner(foundation) as hashing,
     ):
-        tenants = Tenants(settings.homeservers)
-        yield join_administration(foundation, tenants, identity, calls, hashing)
+        tenants = Homeservers(settings.homeservers)
+        yield build_administration(foundation, tenants, identity, calls, hashing)
 
 
 def operator(settings: Settings, mxc: Mxc | None = None) -> Admin:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.build_remote import open_federating
+from mediarepo.app.build_remote import open_federation
 from mediarepo.app.foundation import now_ms, open_foundation
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError, UnavailableError
-from mediarepo.federation.doctor import Doctor
+from mediarepo.federation.doctor import FederationDoctor
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
@@ -54,9 +54,9 @@ def _address(text: str) -> Mxc:
 
 async def _federation(settings: Settings, mxc: Mxc, origin: str, *, as_json: bool) -> None:
     good = True
-    async with open_foundation(settings) as foundation, open_federating(foundation) as federating:
+    async with open_foundation(settings) as foundation, open_federation(foundation) as federating:
         client = federating.client
-        doctor = Doctor(discovery=client.discovery, outbound=client.outbound, client=client, now_ms=now_ms())
+        doctor = FederationDoctor(discovery=client.discovery, outbound=client.outbound, client=client, now_ms=now_ms())
         key = federating.keys.get(origin)
         async for hop in doctor.examine(mxc.server_name, mxc.media_id, origin=origin, key=key):
             good = good and (hop.good or hop.name.startswith("connection"))

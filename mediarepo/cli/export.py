@@ -24,7 +24,7 @@ from mediarepo.app.build_transfers import (
     read_synapse_config,
 )
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.output import AsJson, human_bytes, moving_line
+from mediarepo.cli.output import AsJson, human_bytes, progress_line
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError
@@ -99,7 +99,7 @@ class ExportReport:
         """Show how far it has come: a line that moves on terminals, now and then a line of JSON elsewhere."""
         beating = None if sys.stderr.isatty() else asyncio.create_task(self._beat())
         try:
-            async with moving_line(self._line):
+            async with progress_line(self._line):
                 yield
         finally:
             if beating is not None:
@@ -119,7 +119,7 @@ class ExportReport:
 _JOBS = 8
 
 
-class _To(StrEnum):
+class _Target(StrEnum):
     SYNAPSE = "synapse"
     MATRIX_MEDIA_REPO = "matrix-media-repo"
     FILES = "files"
@@ -147,7 +147,7 @@ Jobs = Annotated[int, typer.Option(min=1, max=64, help="How many objects to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Theirs:
+class _PeerOptions:
     """What was said of a matrix-media-repo."""
 
     config: Path | None
@@ -156,11 +156,11 @@ class _Theirs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wishes:
+class _Options:
     """What was asked for, apart from which media."""
 
     synapse_configs: list[Path]
-    mmr: _Theirs
+    mmr: _PeerOptions
     output: Path | None
     sql: Path | None
     into_bucket: bool
@@ -169,7 +169,7 @@ class _Wishes:
 
 
 def export(
-    to: Annotated[_To, typer.Option(help="Where to: a Synapse or matrix-media-repo, or an archive of files.")],
+    to: Annotated[_Target, typer.Option(help="Where to: a Synapse or matrix-media-repo, or an archive of files.")],
     synapse_config: SynapseConfigs = None,
     server_name: ServerName = None,
     user: User = None,
@@ -199,12 +199,12 @@ def export(
         since_ts=None if since is None else _parse_ts(since),
         native_only=since_cutover,
     )
-    theirs = _Theirs(config=matrix_media_repo_config, base=base, datastore=datastore)
+    theirs = _PeerOptions(config=matrix_media_repo_config, base=base, datastore=datastore)
     configs, bucket = synapse_config or [], into_bucket
-    wishes = _Wishes(
+    options = _Options(
         synapse_configs=configs, mmr=theirs, output=output, sql=sql, into_bucket=bucket, jobs=jobs, as_json=as_json
     )
-    run(_export(_read_settings(config), to, selection, wishes))
+    run(_export(_read_settings(config), to, selection, options))
 
 
 def _read_settings(config: Path) -> Settings:
@@ -216,18 +216,18 @@ def _read_settings(config: Path) -> Settings:
     return settings
 
 
-async def _export(settings: Settings, to: _To, selection: ExportSelection, wishes: _Wishes) -> None:
-    _check(to, wishes)
+async def _export(settings: Settings, to: _Target, selection: ExportSelection, options: _Options) -> None:
+    _check(to, options)
     try:
-        if wishes.output is not None:
-            report = await _to_files(settings, selection, wishes.output, wishes)
-        elif wishes.mmr.config is not None:
-            report = await _to_matrix_media_repo(settings, selection, wishes.mmr.config, wishes)
+        if options.output is not None:
+            report = await _to_files(settings, selection, options.output, options)
+        elif options.mmr.config is not None:
+            report = await _to_matrix_media_repo(settings, selection, options.mmr.config, options)
         else:
-            report = await _to_synapse(settings, selection, wishes)
+            report = await _to_synapse(settings, selection, options)
     except (ExportError, MatrixError, OSError) as exc:
         cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
-        if wishes.output == Path("-"):
+        if options.output == Path("-"):
             _let_go_of_output()
         raise _ended(f"{exc}{cause}") from exc
     report.summarise()
@@ -241,58 +241,58 @@ def _let_go_of_output() -> None:
     os.close(nowhere)
 
 
-def _check(to: _To, wishes: _Wishes) -> None:
-    if to is not _To.SYNAPSE:
-        other = wishes.synapse_configs or wishes.sql or wishes.into_bucket
+def _check(to: _Target, options: _Options) -> None:
+    if to is not _Target.SYNAPSE:
+        other = options.synapse_configs or options.sql or options.into_bucket
         _refuse(other, "--synapse-config, --sql and --into-bucket need --to synapse")
-    if to is not _To.MATRIX_MEDIA_REPO:
-        others = wishes.mmr.config or wishes.mmr.base or wishes.mmr.datastore
+    if to is not _Target.MATRIX_MEDIA_REPO:
+        others = options.mmr.config or options.mmr.base or options.mmr.datastore
         _refuse(others, "--matrix-media-repo-config, --base and --datastore need --to matrix-media-repo")
-    _refuse(to is not _To.FILES and wishes.output is not None, "--output needs --to files")
+    _refuse(to is not _Target.FILES and options.output is not None, "--output needs --to files")
     needed = {
-        _To.FILES: (wishes.output, "--output"),
-        _To.SYNAPSE: (wishes.synapse_configs, "--synapse-config"),
-        _To.MATRIX_MEDIA_REPO: (wishes.mmr.config, "--matrix-media-repo-config"),
+        _Target.FILES: (options.output, "--output"),
+        _Target.SYNAPSE: (options.synapse_configs, "--synapse-config"),
+        _Target.MATRIX_MEDIA_REPO: (options.mmr.config, "--matrix-media-repo-config"),
     }
     value, option = needed[to]
     _refuse(not value, f"--to {to} needs {option}")
 
 
-async def _to_synapse(settings: Settings, selection: ExportSelection, wishes: _Wishes) -> ExportReport:
-    synapse = read_synapse_config(wishes.synapse_configs)
+async def _to_synapse(settings: Settings, selection: ExportSelection, options: _Options) -> ExportReport:
+    synapse = read_synapse_config(options.synapse_configs)
     theirs = synapse.server_name
     _refuse(selection.server_name not in {None, theirs}, f"that Synapse is {theirs}, not {selection.server_name}")
     known = any(one.server_name == theirs for one in settings.homeservers)
     _refuse(not known, f"that Synapse is {theirs}, which is none of the homeservers here")
-    target = SynapseTarget(config=synapse, into_bucket=wishes.into_bucket, sql=wishes.sql)
+    target = SynapseTarget(config=synapse, into_bucket=options.into_bucket, sql=options.sql)
     wanted = replace(selection, server_name=theirs)
     async with open_foundation(settings) as foundation, open_synapse_export(foundation, target) as exporting:
         tally = ExportTally(*await exporting.table.count(wanted))
-        report = ExportReport(tally, as_json=wishes.as_json, errors_only=False)
-        await report.follow(exporting.run(wanted, jobs=wishes.jobs))
+        report = ExportReport(tally, as_json=options.as_json, errors_only=False)
+        await report.follow(exporting.run(wanted, jobs=options.jobs))
     return report
 
 
 async def _to_matrix_media_repo(
-    settings: Settings, selection: ExportSelection, path: Path, wishes: _Wishes
+    settings: Settings, selection: ExportSelection, path: Path, options: _Options
 ) -> ExportReport:
-    config = read_matrix_media_repo_config(path, wishes.mmr.base)
+    config = read_matrix_media_repo_config(path, options.mmr.base)
     theirs, name = config.server_names, selection.server_name
     refused = name is not None and name not in theirs and not selection.with_remote
     _refuse(refused, f"{name} is none of the homeservers of that matrix-media-repo: {', '.join(sorted(theirs))}")
-    target = MatrixMediaRepoTarget(config=config, datastore=wishes.mmr.datastore)
+    target = MatrixMediaRepoTarget(config=config, datastore=options.mmr.datastore)
     async with open_foundation(settings) as foundation, open_matrix_media_repo_export(foundation, target) as exporting:
         tally = ExportTally(*await exporting.table.count(selection))
-        report = ExportReport(tally, as_json=wishes.as_json, errors_only=False)
-        await report.follow(exporting.run(selection, jobs=wishes.jobs))
+        report = ExportReport(tally, as_json=options.as_json, errors_only=False)
+        await report.follow(exporting.run(selection, jobs=options.jobs))
     return report
 
 
-async def _to_files(settings: Settings, selection: ExportSelection, output: Path, wishes: _Wishes) -> ExportReport:
+async def _to_files(settings: Settings, selection: ExportSelection, output: Path, options: _Options) -> ExportReport:
     async with open_foundation(settings) as foundation, open_files_export(foundation, output) as exporting:
         tally = ExportTally(*await exporting.table.count(selection))
-        report = ExportReport(tally, as_json=wishes.as_json, errors_only=output == Path("-"))
-        await report.follow(exporting.run(selection, asdict(selection), jobs=wishes.jobs))
+        report = ExportReport(tally, as_json=options.as_json, errors_only=output == Path("-"))
+        await report.follow(exporting.run(selection, asdict(selection), jobs=options.jobs))
     return report
 
 

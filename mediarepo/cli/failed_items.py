@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mediarepo.cli.authority import administering, operator
-from mediarepo.cli.output import AsJson, human_time, show_json, show_table
+from mediarepo.cli.output import AsJson, human_time, print_json, print_table
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.failed_items import Queue
@@ -31,10 +31,10 @@ async def _list(settings: Settings, queue: Queue | None, limit: int, *, as_json:
     async with administering(settings) as administration:
         found = await administration.failed_items.read(queue=queue, limit=limit)
     if as_json:
-        show_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in found])
     else:
         rows = [[one.queue, one.item_key, one.attempts, human_time(one.retry_ts), one.error] for one in found]
-        show_table(["queue", "item", "attempts", "next attempt (UTC)", "error"], rows)
+        print_table(["queue", "item", "attempts", "next attempt (UTC)", "error"], rows)
     if found:
         raise typer.Exit(1)
 

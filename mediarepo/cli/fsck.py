@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass, field
 
 import typer
 
-from mediarepo.app.build_services import join_repairs
+from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.model.drift import Drift, DriftKind
-from mediarepo.services.fsck import Progress, RepairRefusedError, Repairs, Thoroughness
+from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError, Repairs
 from mediarepo.storage.store import Store
 
 _EVERY = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class FsckOptions:
     """What the operator asks for; `stores` None: all."""
 
     stores: list[str] | None
     repair: bool
     force: bool
     as_json: bool
-    how: Thoroughness
+    how: FsckLevel
 
 
 @dataclass(slots=True)
@@ -38,55 +38,55 @@ class Totals:
     refused: bool = False
 
 
-async def run_fsck(settings: Settings, wishes: Wishes) -> int:
+async def run_fsck(settings: Settings, options: FsckOptions) -> int:
     """Check, and repair if asked; gives the exit status: 0 all agrees, 1 something does or did not, 2 not repaired."""
     totals = Totals()
     async with open_foundation(settings) as foundation:
-        repairs = join_repairs(foundation)
-        for name in wishes.stores or list(settings.stores):
-            await _one(repairs, foundation.stores.by_name[name], wishes, totals)
+        repairs = build_repairs(foundation)
+        for name in options.stores or list(settings.stores):
+            await _one(repairs, foundation.stores.by_name[name], options, totals)
     if totals.refused:
         return 2
     return 1 if any(totals.found.values()) else 0
 
 
-async def _one(repairs: Repairs, store: Store, wishes: Wishes, totals: Totals) -> None:
+async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Totals) -> None:
     progress = Progress()
     expected = await repairs.fsck.inventory.count(store.name)
     with _shown(store.name, expected, progress) as on_progress:
-        async for drift in repairs.fsck.check(store, wishes.how, progress, on_progress):
+        async for drift in repairs.fsck.check(store, options.how, progress, on_progress):
             progress.found[drift.kind] += 1
             totals.found[drift.kind] += 1
-            _tell(drift, wishes, action="found")
-    if wishes.repair and any(progress.found.values()):
-        await _repair(repairs, store, wishes, progress, totals)
-    _summarise(store.name, progress, wishes, totals)
+            _tell(drift, options, action="found")
+    if options.repair and any(progress.found.values()):
+        await _repair(repairs, store, options, progress, totals)
+    _summarise(store.name, progress, options, totals)
 
 
-async def _repair(repairs: Repairs, store: Store, wishes: Wishes, progress: Progress, totals: Totals) -> None:
+async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress: Progress, totals: Totals) -> None:
     def on_repaired(drift: Drift) -> None:
         totals.repaired += 1
-        _tell(drift, wishes, action="repaired")
+        _tell(drift, options, action="repaired")
 
     try:
-        await repairs.check_safe(store, progress, force=wishes.force)
+        await repairs.check_safe(store, progress, force=options.force)
     except RepairRefusedError as exc:
         totals.refused = True
         typer.echo(f"store {store.name}: not repaired: {exc}", err=True)
         return
-    await repairs.repair(store, wishes.how, on_repaired)
+    await repairs.repair(store, options.how, on_repaired)
 
 
-def _tell(drift: Drift, wishes: Wishes, *, action: str) -> None:
-    if wishes.as_json:
+def _tell(drift: Drift, options: FsckOptions, *, action: str) -> None:
+    if options.as_json:
         typer.echo(json.dumps({"action": action, **asdict(drift)}))
     else:
         sizes = f" ({drift.size_in_bucket} bytes, should be {drift.size_in_database})" if drift.kind == "size" else ""
         typer.echo(f"{action} {drift.kind}: {drift.store} {drift.object_key}{sizes}")
 
 
-def _summarise(name: str, progress: Progress, wishes: Wishes, totals: Totals) -> None:
-    if wishes.as_json:
+def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Totals) -> None:
+    if options.as_json:
         figures = {"store": name, "objects": progress.objects, "rows": progress.rows, "last_key": progress.last_key}
         typer.echo(json.dumps({"action": "checked", **figures, "found": progress.found, "repaired": totals.repaired}))
         return

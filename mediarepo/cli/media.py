@@ -8,7 +8,7 @@ import typer
 
 from mediarepo.app.build_admin import Administration
 from mediarepo.cli.authority import administering, left_out, operator, parse_address
-from mediarepo.cli.output import AsJson, human_time, show_json, show_table
+from mediarepo.cli.output import AsJson, human_time, print_json, print_table
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.media import MediaState
@@ -142,13 +142,13 @@ async def _search(settings: Settings, wanted: Search, order: SearchOrder, limit:
     async with administering(settings) as administration:
         found, _ = await administration.records.searches.find(wanted, order, after=None, limit=limit)
     if as_json:
-        show_json([{**asdict(one), "mxc": str(one.mxc)} for one in found])
+        print_json([{**asdict(one), "mxc": str(one.mxc)} for one in found])
         return
     rows = [
         [str(one.mxc), one.state.value, one.size_bytes or 0, one.content_type, human_time(one.created_ts)]
         for one in found
     ]
-    show_table(["media", "state", "bytes", "type", "made (UTC)"], rows)
+    print_table(["media", "state", "bytes", "type", "made (UTC)"], rows)
 
 
 async def _is_known(administration: Administration, mxc: Mxc) -> bool:

@@ -7,15 +7,15 @@ import structlog
 import typer
 
 from mediarepo.app.build_remote import read_signing_keys
-from mediarepo.app.build_services import join_sweeps
+from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
-from mediarepo.cli.fsck import Wishes, run_fsck
+from mediarepo.cli.fsck import FsckOptions, run_fsck
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run, stop_signal
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.federation.key_files import KeyFileError
-from mediarepo.services.fsck import Thoroughness
+from mediarepo.services.fsck import FsckLevel
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 async def _sweep(settings: Settings) -> None:
     async with open_foundation(settings) as foundation:
-        reports = await join_sweeps(foundation).sweep()
+        reports = await build_sweeps(foundation).sweep()
     for report in reports:
         outcome = report.stopped or f"{report.unknown} unknown objects, {report.multiparts} open multipart uploads"
         typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
@@ -105,12 +105,12 @@ def fsck(
     if unknown := set(store or ()) - set(settings.stores):
         typer.echo(f"there is no store {min(unknown)!r} under stores", err=True)
         raise typer.Exit(2)
-    how = Thoroughness(hashes=hashes, after_key=after, objects_per_s=objects_per_s)
-    run(_fsck(settings, Wishes(stores=store, repair=repair, force=force, as_json=as_json, how=how)))
+    how = FsckLevel(hashes=hashes, after_key=after, objects_per_s=objects_per_s)
+    run(_fsck(settings, FsckOptions(stores=store, repair=repair, force=force, as_json=as_json, how=how)))
 
 
-async def _fsck(settings: Settings, wishes: Wishes) -> None:
-    raise typer.Exit(await run_fsck(settings, wishes))
+async def _fsck(settings: Settings, options: FsckOptions) -> None:
+    raise typer.Exit(await run_fsck(settings, options))
 
 
 def claim(
@@ -128,7 +128,7 @@ def claim(
 
 async def _claim(settings: Settings, name: str) -> None:
     async with open_foundation(settings) as foundation:
-        report = await join_sweeps(foundation).take_over(foundation.stores.by_name[name])
+        report = await build_sweeps(foundation).take_over(foundation.stores.by_name[name])
     typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
 
 

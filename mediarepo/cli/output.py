@@ -33,7 +33,7 @@ def human_time(ts: int | None) -> str:
     return datetime.fromtimestamp(min(max(ts // 1000, 0), LAST_TS // 1000), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a table; numbers stand at the right."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(heads), *texts]) for column in range(len(heads))]
@@ -46,13 +46,13 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         typer.echo("  ".join(cells).rstrip())
 
 
-def show_json(value: object) -> None:
+def print_json(value: object) -> None:
     """Write a JSON document."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.asynccontextmanager
-async def moving_line(text: Callable[[], str]) -> AsyncIterator[None]:
+async def progress_line(text: Callable[[], str]) -> AsyncIterator[None]:
     """Write a line over and over while something goes on, on terminals only."""
     if not sys.stderr.isatty():
         yield

@@ -8,14 +8,14 @@ import typer
 
 from mediarepo.app.build_remote import open_previews
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.output import show_json
+from mediarepo.cli.output import print_json
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.services.preview_builder import Steps
+from mediarepo.services.preview_builder import BuildLog
 from mediarepo.services.preview_pages import PageError
 from mediarepo.services.previews import Previews
 from mediarepo.services.upload_parts import MemoryBudget
@@ -56,9 +56,9 @@ async def _preview(
         workers = _Workers(pool, SourceBudget(settings.thumbnails))
         previews = await open_previews(stack, foundation, MemoryBudget(settings.uploads), workers)
         if not fresh:
-            show_json(await previews.get(url, homeserver, accept_language=language))
+            print_json(await previews.get(url, homeserver, accept_language=language))
             return
-        steps = Steps()
+        steps = BuildLog()
         try:
             answer = await _made(previews, homeserver, url, language, steps, explain=explain)
         except (PageError, MatrixError) as exc:
@@ -66,11 +66,11 @@ async def _preview(
             typer.echo(f"not previewed: {exc}", err=True)
             raise typer.Exit(1) from exc
         _tell(steps, explain=explain)
-        show_json(answer)
+        print_json(answer)
 
 
 async def _made(
-    previews: Previews, homeserver: HomeserverConfig, url: str, language: str | None, steps: Steps, *, explain: bool
+    previews: Previews, homeserver: HomeserverConfig, url: str, language: str | None, steps: BuildLog, *, explain: bool
 ) -> dict[str, Any]:
     made = await previews.making.make(previews.parse(url), homeserver, language=language, steps=steps)
     if not explain:
@@ -78,6 +78,6 @@ async def _made(
     return {name: {"value": value, "from": made.rules.get(name)} for name, value in made.values.items()}
 
 
-def _tell(steps: Steps, *, explain: bool) -> None:
+def _tell(steps: BuildLog, *, explain: bool) -> None:
     for words in steps.told if explain else ():
         typer.echo(words, err=True)

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from mediarepo.cli.authority import administering, operator
-from mediarepo.cli.output import AsJson, human_bytes, human_time, moving_line, show_json, show_table
+from mediarepo.cli.output import AsJson, human_bytes, human_time, print_json, print_table, progress_line
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.retention import RetentionPlan
-from mediarepo.services.retention import Tally
+from mediarepo.services.retention import RetentionTally
 from mediarepo.telemetry.logs import set_up_logs
 
 retention_cli = typer.Typer(help="See what retention policies would remove, then let them.", no_args_is_help=True)
@@ -33,7 +33,7 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
         current = kept if kept is not None and kept.fingerprint == policy.fingerprint() else None
         found.append((policy, current))
     if as_json:
-        show_json([{**one.model_dump(mode="json"), "stored": kept and asdict(kept)} for one, kept in found])
+        print_json([{**one.model_dump(mode="json"), "stored": kept and asdict(kept)} for one, kept in found])
         return
     rows = [
         [
@@ -46,7 +46,7 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
         ]
         for one, kept in found
     ]
-    show_table(["policy", "of", "planned", "would go", "frees", "armed"], rows)
+    print_table(["policy", "of", "planned", "would go", "frees", "armed"], rows)
 
 
 @retention_cli.command()
@@ -64,17 +64,17 @@ def run_(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = 
 
 
 async def _carry(settings: Settings, name: str, *, planning: bool, as_json: bool) -> None:
-    tally = Tally()
+    tally = RetentionTally()
     async with administering(settings) as administration:
         retention = administration.retention
         policy = retention.policy(name)
-        async with moving_line(lambda: f"{tally.count} found, {human_bytes(tally.size_bytes)}"):
+        async with progress_line(lambda: f"{tally.count} found, {human_bytes(tally.size_bytes)}"):
             if planning:
                 found = await retention.plan(policy, tally)
             else:
                 found = await retention.run(policy, operator(settings).name, tally)
     if as_json:
-        show_json({"policy": name, "removed": not planning, **asdict(found)})
+        print_json({"policy": name, "removed": not planning, **asdict(found)})
         return
     _tell(name, found, "would go" if planning else "removed")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mediarepo.cli.authority import administering, operator
-from mediarepo.cli.output import AsJson, human_time, moving_line, show_json, show_table
+from mediarepo.cli.output import AsJson, human_time, print_json, print_table, progress_line
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.tasks import Task, TaskState
@@ -32,13 +32,13 @@ async def _list(settings: Settings, limit: int, *, as_json: bool) -> None:
     async with administering(settings) as administration:
         found = await administration.tasks.table.read(homeserver=None, before_id=_NEWEST, limit=limit)
     if as_json:
-        show_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in found])
         return
     rows = [
         [one.task_id, one.kind, one.state.value, one.created_by, human_time(one.created_ts), _progress(one)]
         for one in found
     ]
-    show_table(["task", "kind", "state", "by", "begun", "progress"], rows)
+    print_table(["task", "kind", "state", "by", "begun", "progress"], rows)
 
 
 @tasks_cli.command()
@@ -73,11 +73,11 @@ def watch(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
 async def _watch(settings: Settings, number: int) -> None:
     async with administering(settings) as administration:
         task = await administration.tasks.get(number)
-        async with moving_line(lambda: f"task {number}: {task.state}, {_progress(task)}"):
+        async with progress_line(lambda: f"task {number}: {task.state}, {_progress(task)}"):
             while task.finished_ts is None:
                 await asyncio.sleep(_POLL_S)
                 task = await administration.tasks.get(number)
-    show_json(asdict(task))
+    print_json(asdict(task))
     if task.state is not TaskState.DONE:
         raise typer.Exit(1)
 
@@ -109,12 +109,12 @@ async def _audit(settings: Settings, limit: int, target: str | None, by: str | N
     async with administering(settings) as administration:
         found = await administration.audit.read(_NEWEST, limit, target=target, admin=by)
     if as_json:
-        show_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in found])
         return
     rows = [
         [human_time(one.created_ts), one.admin, one.action, one.target, one.affected, one.reason or ""] for one in found
     ]
-    show_table(["when (UTC)", "who", "what", "to what", "media", "why"], rows)
+    print_table(["when (UTC)", "who", "what", "to what", "media", "why"], rows)
 
 
 def _progress(task: Task) -> str:

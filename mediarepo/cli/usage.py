@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mediarepo.cli.authority import administering
-from mediarepo.cli.output import AsJson, human_bytes, show_json, show_table
+from mediarepo.cli.output import AsJson, human_bytes, print_json, print_table
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.usage import UsageBy, UsageClass, UsageFilter
@@ -33,12 +33,12 @@ async def _usage(settings: Settings, by: list[UsageBy], only: UsageFilter, limit
         media = await administration.usage.of_media(by, only, limit)
         objects = await administration.usage.of_objects()
     if as_json:
-        show_json({"usage": [asdict(one) for one in media], "stores": [asdict(one) for one in objects]})
+        print_json({"usage": [asdict(one) for one in media], "stores": [asdict(one) for one in objects]})
         return
     rows = [[*one.group.values(), one.media_count, one.size_bytes, human_bytes(one.size_bytes)] for one in media]
-    show_table([*by, "media", "bytes", ""], rows)
+    print_table([*by, "media", "bytes", ""], rows)
     typer.echo()
     stored = [
         [one.store, one.object_class, one.object_count, one.size_bytes, human_bytes(one.size_bytes)] for one in objects
     ]
-    show_table(["store", "objects of", "objects", "bytes", ""], stored)
+    print_table(["store", "objects of", "objects", "bytes", ""], stored)

@@ -68,7 +68,7 @@ else:
     BareConnection = asyncpg.Connection
 
 
-class Readers:
+class ReadPool:
     """Up to `limit` connections, each good for one statement at a time; broken ones are replaced when needed.
 
     A read through asyncpg's pool costs three times what the statement itself does; every download is one read.
@@ -217,7 +217,7 @@ class Database:
         self._compatible = False
         reading = config.pool_size // 2
         self._writing = config.pool_size - reading
-        self._readers = Readers(self._connect, limit=reading, timeout_s=config.acquire_timeout_ms / 1000)
+        self._readers = ReadPool(self._connect, limit=reading, timeout_s=config.acquire_timeout_ms / 1000)
 
     async def __aenter__(self) -> Self:
         self._pool = asyncpg.create_pool(

@@ -98,7 +98,7 @@ _NEEDED = """SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)
     OR EXISTS (SELECT FROM thumbnail WHERE blob_id = $1 AND source_blob_id <> $1)"""
 
 
-class Deleting:
+class DeletionTable:
     """Removes rows and queues their objects, in one transaction."""
 
     def __init__(self, database: Database) -> None:
@@ -122,7 +122,7 @@ class Deleting:
                 mxc.media_id,
             )
             if row["blob_id"] is not None:
-                await let_go(connection, row["blob_id"])
+                await delete_if_unreferenced(connection, row["blob_id"])
             return True
 
     async def delete_packs(self, blob_ids: Sequence[int], act: AdminAction | None = None, target: str = "") -> int:
@@ -137,7 +137,7 @@ class Deleting:
                         "DELETE FROM thumbnail WHERE blob_id = $1 AND source_blob_id <> $1", blob_id
                     )
                     await _detach(connection, blob_id)
-                    await let_go(connection, blob_id)
+                    await delete_if_unreferenced(connection, blob_id)
             if act is not None and blob_ids:
                 await write_entry(connection, act, target, len(blob_ids))
         return len(blob_ids)
@@ -148,7 +148,7 @@ async def lock_media_of(connection: Connection, blob_id: int) -> None:
     await connection.execute("SELECT FROM media WHERE blob_id = $1 ORDER BY server_name, media_id FOR UPDATE", blob_id)
 
 
-async def let_go(connection: Connection, blob_id: int) -> None:
+async def delete_if_unreferenced(connection: Connection, blob_id: int) -> None:
     """Delete a blob and its thumbnails, unless media or another blob's thumbnails need it; borrowed objects stay."""
     if not await _lock(connection, blob_id) or await connection.fetchval(_NEEDED, blob_id):
         return
@@ -167,7 +167,7 @@ async def delete_thumbnails(connection: Connection, source_blob_id: int) -> None
     for row in rows:
         if await _lock(connection, row["blob_id"]):
             await _detach(connection, row["blob_id"])
-            await let_go(connection, row["blob_id"])
+            await delete_if_unreferenced(connection, row["blob_id"])
 
 
 async def _lock(connection: Connection, blob_id: int) -> bool:
@@ -193,10 +193,10 @@ async def _detach(connection: Connection, blob_id: int) -> None:
     )
 
 
-async def let_all_go(connection: Connection, blob_ids: Sequence[int | None]) -> None:
+async def delete_all_if_unreferenced(connection: Connection, blob_ids: Sequence[int | None]) -> None:
     """Let go of blobs in the order of their ids, so that two who do so never wait for each other."""
     for blob_id in sorted({blob_id for blob_id in blob_ids if blob_id is not None}):
-        await let_go(connection, blob_id)
+        await delete_if_unreferenced(connection, blob_id)
 
 
 async def _delete_blob(connection: Connection, blob_id: int) -> None:

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from mediarepo.db.database import NOW_MS, Connection
-from mediarepo.model.import_ledger import Content
+from mediarepo.model.import_ledger import ImportedBytes
 
 Place = tuple[str, str]
 """A store and an object key."""
 
 
-async def make_blobs(connection: Connection, contents: Iterable[Content], source_id: int) -> dict[Content, int]:
+async def make_blobs(
+    connection: Connection, contents: Iterable[ImportedBytes], source_id: int
+) -> dict[ImportedBytes, int]:
     """Record a source's contents, or find their blobs; what has become impossible meanwhile is left out.
 
     That is an object which the sweep has claimed, or content that was known and is so no longer. Objects that turn out
@@ -30,7 +32,7 @@ async def make_blobs(connection: Connection, contents: Iterable[Content], source
     return {**found, **await _join_claimed(connection, rest, source_id, list(found.values()))}
 
 
-def _place(content: Content) -> Place | None:
+def _place(content: ImportedBytes) -> Place | None:
     return None if content.object_key is None else (content.store, content.object_key)
 
 
@@ -47,7 +49,7 @@ async def _claim(connection: Connection, places: set[Place]) -> set[Place]:
     return {(row["store"], row["object_key"]) for row in rows}
 
 
-async def _borrow(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:
+async def _borrow(connection: Connection, contents: Sequence[ImportedBytes]) -> dict[ImportedBytes, int]:
     """Record objects where they lie; several media may share one."""
     first = {_place(content): content for content in contents}
     ids: dict[Place | None, int] = {}
@@ -79,7 +81,7 @@ async def _forget_thumbnails_at(connection: Connection, blob_ids: Sequence[int])
     )
 
 
-async def _own(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:
+async def _own(connection: Connection, contents: Sequence[ImportedBytes]) -> dict[ImportedBytes, int]:
     """Record objects of ours whose content nobody here has hashed."""
     made = [content for content in contents if content.object_key is not None]
     if not made:
@@ -98,8 +100,8 @@ async def _own(connection: Connection, contents: Sequence[Content]) -> dict[Cont
 
 
 async def _join_claimed(
-    connection: Connection, contents: Sequence[Content], source_id: int, made: Sequence[int]
-) -> dict[Content, int]:
+    connection: Connection, contents: Sequence[ImportedBytes], source_id: int, made: Sequence[int]
+) -> dict[ImportedBytes, int]:
     """Find the blobs of content by what the source says its hash is, among those that came from this very source.
 
     With others' content joined, who writes a source's rows would read any content that he knows the hash of.
@@ -125,16 +127,16 @@ async def _join_claimed(
     return {content: ids[place] for content, place in places.items() if place in ids}
 
 
-async def _own_or_join(connection: Connection, contents: Sequence[Content]) -> dict[Content, int]:
+async def _own_or_join(connection: Connection, contents: Sequence[ImportedBytes]) -> dict[ImportedBytes, int]:
     """Record content that we have hashed, once for each store; further objects of it go."""
-    made: dict[tuple[str, bytes], Content] = {}
+    made: dict[tuple[str, bytes], ImportedBytes] = {}
     for content in contents:
         if content.object_key is not None and content.sha256 is not None:
             made.setdefault((content.store, content.sha256), content)
     ids = await _insert_known(connection, list(made.values()))
     ids |= await _lock_known(connection, {key for one in contents if (key := _key(one)) and key not in ids})
     kept = {_place(made[key]) for key in ids if key in made}
-    found: dict[Content, int] = {}
+    found: dict[ImportedBytes, int] = {}
     for content in contents:
         key = _key(content)
         if key is not None and key in ids:
@@ -143,11 +145,11 @@ async def _own_or_join(connection: Connection, contents: Sequence[Content]) -> d
     return found
 
 
-def _key(content: Content) -> tuple[str, bytes] | None:
+def _key(content: ImportedBytes) -> tuple[str, bytes] | None:
     return None if content.sha256 is None else (content.store, content.sha256)
 
 
-async def _insert_known(connection: Connection, made: Sequence[Content]) -> dict[tuple[str, bytes], int]:
+async def _insert_known(connection: Connection, made: Sequence[ImportedBytes]) -> dict[tuple[str, bytes], int]:
     if not made:
         return {}
     rows = await connection.fetch(
@@ -185,7 +187,7 @@ async def _lock_known(connection: Connection, keys: set[tuple[str, bytes]]) -> d
 
 async def _remove_second_ones(
     connection: Connection,
-    found: Mapping[Content, int],
+    found: Mapping[ImportedBytes, int],
     ids: Mapping[tuple[str, bytes], int],
     kept: set[Place | None],
 ) -> None:
@@ -211,7 +213,7 @@ async def queue_deletions(connection: Connection, places: Iterable[Place]) -> No
         )
 
 
-def _columns(contents: Sequence[Content]) -> list[list[object]]:
+def _columns(contents: Sequence[ImportedBytes]) -> list[list[object]]:
     return [
         [content.store for content in contents],
         [content.object_key for content in contents],

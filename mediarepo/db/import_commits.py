@@ -7,7 +7,7 @@ quarantined; neither is what an admin changed here since, unless it has changed 
 from collections.abc import Mapping, Sequence
 
 from mediarepo.db.database import NOW_MS, Connection, Database, DatabaseUnavailableError, LeaseLostError, Row
-from mediarepo.db.deletion import let_all_go
+from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.import_blobs import make_blobs, queue_deletions
 from mediarepo.db.import_ledger import ledger_name, write_lines
 from mediarepo.db.import_media import (
@@ -20,7 +20,7 @@ from mediarepo.db.import_media import (
     refresh_media,
 )
 from mediarepo.db.publishing import NOTIFY
-from mediarepo.model.import_ledger import Entry, TakenThumbnail, ThumbnailEnd
+from mediarepo.model.import_ledger import ImportedThumbnail, LedgerEntry, ThumbnailEnd
 from mediarepo.model.import_source import SourceKey
 from mediarepo.model.marks import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
 from mediarepo.model.media import ThumbnailSpec
@@ -38,8 +38,8 @@ class ImportCommits:
         self._own = own_server_names
 
     async def commit(
-        self, source_id: int, run_id: int, entries: Sequence[Entry], lease: Lease | None = None
-    ) -> list[Entry]:
+        self, source_id: int, run_id: int, entries: Sequence[LedgerEntry], lease: Lease | None = None
+    ) -> list[LedgerEntry]:
         """Commit rows, each of which must be another; gives those that have to be looked at anew.
 
         Those are rows whose content has been lost to a sweep meanwhile, or that somebody else has just committed.
@@ -56,12 +56,12 @@ class ImportCommits:
             kept = [entry for entry in usable if entry.media.key in written]
             await write_lines(connection, source_id, run_id, kept, walked=lease is not None)
             await note_access(connection, source_id, kept)
-            await let_all_go(connection, await _unused(connection, set(blob_ids.values())))
+            await delete_all_if_unreferenced(connection, await _unused(connection, set(blob_ids.values())))
         again = {id(entry) for entry in entries} - {id(entry) for entry in kept}
         return [entry for entry in entries if id(entry) in again]
 
     async def _write(
-        self, connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
+        self, connection: Connection, source_id: int, entries: Sequence[LedgerEntry], blob_ids: Mapping[SourceKey, int]
     ) -> set[SourceKey]:
         """Write media; gives the rows whose line may be written, as nobody else was quicker."""
         inserted = await insert_media(connection, source_id, entries, blob_ids)
@@ -153,7 +153,7 @@ async def check_lease(connection: Connection, lease: Lease | None) -> None:
         raise LeaseLostError("another import of the same source has taken over", retry_after_s=60)
 
 
-async def _lock(connection: Connection, entries: Sequence[Entry]) -> None:
+async def _lock(connection: Connection, entries: Sequence[LedgerEntry]) -> None:
     """Lock media that are there already, in the order in which everybody locks them."""
     await connection.execute(
         """SELECT FROM media m WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
@@ -214,7 +214,7 @@ class ImportThumbnails:
             )
         return {wanted[row["position"] - 1]: _end(row) for row in rows}
 
-    async def take(self, source_id: int, taken: Sequence[TakenThumbnail], lease: Lease) -> list[TakenThumbnail]:
+    async def take(self, source_id: int, taken: Sequence[ImportedThumbnail], lease: Lease) -> list[ImportedThumbnail]:
         """Record thumbnails; gives those whose objects are something else here already, so that they must be copied.
 
         An object of ours that turns out not to be needed is queued for deletion.
@@ -224,7 +224,7 @@ class ImportThumbnails:
             ordered = sorted(taken, key=lambda one: (one.key, one.spec))
             return [one for one in ordered if not await self._take(connection, source_id, one)]
 
-    async def _take(self, connection: Connection, source_id: int, one: TakenThumbnail) -> bool:
+    async def _take(self, connection: Connection, source_id: int, one: ImportedThumbnail) -> bool:
         content, place = one.content, (one.content.store, one.content.object_key or "")
         if content.intent and not await _claimed(connection, *place):
             return True  # the sweep was quicker; the next run takes it

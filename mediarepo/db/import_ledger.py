@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from mediarepo.db.database import NOW_MS, Connection, Database, Row
 from mediarepo.model.import_ledger import (
-    Content,
-    Entry,
+    ImportedBytes,
     ImportRun,
     ImportSource,
     ItemMode,
     ItemState,
-    Known,
+    LedgerEntry,
     LedgerItem,
     LedgerOrphan,
+    LedgerState,
     LedgerSum,
 )
 from mediarepo.model.import_source import SourceKey
@@ -136,7 +136,7 @@ class ImportLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def known(self, source_id: int, keys: Sequence[SourceKey]) -> dict[SourceKey, Known]:
+    async def known(self, source_id: int, keys: Sequence[SourceKey]) -> dict[SourceKey, LedgerState]:
         """Read what is known of rows; those of which nothing is, are left out."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -163,7 +163,7 @@ class ImportLedger:
         )
         return row is not None
 
-    async def has_content(self, content: Content, source_id: int) -> bool:
+    async def has_content(self, content: ImportedBytes, source_id: int) -> bool:
         """Say whether a store has content as an object of ours, at least by the word of another row of this source.
 
         What a source claims says nothing of media that did not come from it: those may be somebody else's.
@@ -308,7 +308,7 @@ class ImportLedger:
 
 
 async def write_lines(
-    connection: Connection, source_id: int, run_id: int, entries: Sequence[Entry], *, walked: bool
+    connection: Connection, source_id: int, run_id: int, entries: Sequence[LedgerEntry], *, walked: bool
 ) -> None:
     """Write what became of rows, over what stood there before; `walked` says that a walk met them."""
     await connection.execute(
@@ -334,7 +334,7 @@ async def write_lines(
     )
 
 
-def _columns(entries: Sequence[Entry]) -> list[list[object]]:
+def _columns(entries: Sequence[LedgerEntry]) -> list[list[object]]:
     media = [entry.media for entry in entries]
     return [
         [ledger_name(one.server_name) for one in media],
@@ -352,8 +352,8 @@ def _columns(entries: Sequence[Entry]) -> list[list[object]]:
     ]
 
 
-def _known(row: Row) -> Known:
-    return Known(
+def _known(row: Row) -> LedgerState:
+    return LedgerState(
         state=None if row["state"] is None else ItemState(row["state"]),
         mode=None if row["mode"] is None else ItemMode(row["mode"]),
         why=row["reason"],

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection
-from mediarepo.model.import_ledger import Entry, ItemMode, ItemState, Reason
+from mediarepo.model.import_ledger import ImportReason, ItemMode, ItemState, LedgerEntry
 from mediarepo.model.import_source import MediaKind, SourceKey, SourceMedia
 from mediarepo.model.marks import OPERATOR, MarkKind
 
@@ -18,13 +18,13 @@ class Refreshed:
     filled: set[SourceKey]
 
 
-def media_state(entry: Entry) -> str | None:
+def media_state(entry: LedgerEntry) -> str | None:
     """Say in which state media are recorded; None when there is nothing to record."""
     if entry.mode is ItemMode.PENDING:
         return "pending"
     if entry.content is not None:
         return "ready"
-    if entry.reason is Reason.THUMBNAIL:
+    if entry.reason is ImportReason.THUMBNAIL:
         return None
     if entry.media.quarantined_by is not None and entry.state is not ItemState.COMMITTED:
         return "missing"  # without content, but never to be fetched, or served from elsewhere
@@ -35,7 +35,7 @@ def media_state(entry: Entry) -> str | None:
 
 
 async def insert_media(
-    connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
+    connection: Connection, source_id: int, entries: Sequence[LedgerEntry], blob_ids: Mapping[SourceKey, int]
 ) -> set[SourceKey]:
     """Make media of rows that were not here; gives those that were made."""
     made = [entry for entry in entries if entry.recordable and media_state(entry) is not None]
@@ -60,7 +60,7 @@ async def insert_media(
 
 
 async def refresh_media(
-    connection: Connection, source_id: int, entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]
+    connection: Connection, source_id: int, entries: Sequence[LedgerEntry], blob_ids: Mapping[SourceKey, int]
 ) -> Refreshed:
     """Bring media that came from this source up to its present state."""
     recordable = [entry for entry in entries if entry.recordable]
@@ -84,7 +84,7 @@ async def refresh_media(
     return Refreshed({SourceKey(row["server_name"], row["media_id"]) for row in filled})
 
 
-async def note_access(connection: Connection, source_id: int, entries: Sequence[Entry]) -> None:
+async def note_access(connection: Connection, source_id: int, entries: Sequence[LedgerEntry]) -> None:
     """Carry over when media were last asked for, unless they have been asked for here since."""
     read = [entry.media for entry in entries if entry.recordable and entry.media.last_access_ts is not None]
     if read:
@@ -103,7 +103,7 @@ async def note_access(connection: Connection, source_id: int, entries: Sequence[
         )
 
 
-def _columns(entries: Sequence[Entry], blob_ids: Mapping[SourceKey, int]) -> list[list[object]]:
+def _columns(entries: Sequence[LedgerEntry], blob_ids: Mapping[SourceKey, int]) -> list[list[object]]:
     media = [entry.media for entry in entries]
     return [
         [one.server_name for one in media],
@@ -142,7 +142,7 @@ def owner_of(media: SourceMedia, own_server_names: frozenset[str]) -> str:
     return next(iter(own_server_names)) if len(own_server_names) == 1 else OPERATOR
 
 
-def marks_of(entries: Sequence[Entry], own_server_names: frozenset[str]) -> list[Mark]:
+def marks_of(entries: Sequence[LedgerEntry], own_server_names: frozenset[str]) -> list[Mark]:
     """List the marks that rows of a source have."""
     found: list[Mark] = []
     for media in (entry.media for entry in entries):
@@ -160,7 +160,9 @@ async def insert_marks(connection: Connection, source_id: int, marks: Sequence[M
         await connection.execute(_INSERT, source_id, *(list(column) for column in zip(*marks, strict=True)))
 
 
-async def refresh_marks(connection: Connection, source_id: int, entries: Sequence[Entry], marks: list[Mark]) -> None:
+async def refresh_marks(
+    connection: Connection, source_id: int, entries: Sequence[LedgerEntry], marks: list[Mark]
+) -> None:
     """Carry over what has changed at the source since the ledger's line; quarantine wherever media came from."""
     media = [entry.media for entry in entries]
     rows = await connection.fetch(

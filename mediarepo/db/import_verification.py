@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database, Row
-from mediarepo.db.deletion import delete_thumbnails, let_all_go, let_go, lock_media_of
+from mediarepo.db.deletion import delete_all_if_unreferenced, delete_if_unreferenced, delete_thumbnails, lock_media_of
 from mediarepo.db.import_blobs import queue_deletions
 from mediarepo.db.import_media import forget_marks
 from mediarepo.db.marks import hide_as_hash
@@ -26,7 +26,7 @@ class ImportedContent:
     ownership: Ownership
 
 
-class ImportedContents:
+class ImportedContentTable:
     """Walks through what was imported, and changes whose it is."""
 
     def __init__(self, database: Database) -> None:
@@ -157,7 +157,7 @@ class ImportedContents:
             )
         if twin_id is not None:
             await connection.execute("UPDATE media SET blob_id = $2 WHERE blob_id = $1", blob_id, twin_id)
-            await let_go(connection, blob_id)
+            await delete_if_unreferenced(connection, blob_id)
         if object_key is None:
             return
         if twin_id is not None:
@@ -223,7 +223,7 @@ class ImportedContents:
             *keys,
         )
         await forget_marks(connection, source_id, *keys)
-        await let_all_go(connection, [row["blob_id"] for row in gone])
+        await delete_all_if_unreferenced(connection, [row["blob_id"] for row in gone])
         return len(rows), len(gone)
 
 

@@ -60,7 +60,7 @@ class QuotaTable:
             await connection.execute(f"DELETE FROM quota_reservation WHERE expires_ts < {NOW_MS}")  # noqa: S608 - static text
 
 
-async def settle(connection: Connection, reservation: Reservation, blob_id: int) -> None:
+async def commit_reservation(connection: Connection, reservation: Reservation, blob_id: int) -> None:
     """Replace a promise by the upload itself, whose media row stands; checks what the promise does not cover."""
     covered = await connection.fetchval(
         f"""DELETE FROM quota_reservation WHERE reservation_id = $1
@@ -95,7 +95,7 @@ async def _check(connection: Connection, user_id: str, limits: QuotaLimits) -> N
 
 
 @dataclass(frozen=True, slots=True)
-class Poured:
+class BucketDelta:
     """What a process has counted for one bucket since it last told; the bucket leaks `per_s` a second."""
 
     bucket: str
@@ -109,9 +109,9 @@ class RateTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def pour(self, poured: Sequence[Poured]) -> dict[str, float]:
+    async def add_deltas(self, deltas: Sequence[BucketDelta]) -> dict[str, float]:
         """Add to buckets; gives how full each of them is now, for all processes together."""
-        ordered = sorted(poured, key=lambda one: one.bucket)
+        ordered = sorted(deltas, key=lambda one: one.bucket)
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""INSERT INTO rate_level (bucket, level, per_s, updated_ts)

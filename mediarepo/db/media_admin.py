@@ -35,7 +35,7 @@ _ORDERS = {
 _OF_USER = "m.uploaded_by = $1 AND m.server_name = $2 AND NOT m.remote AND m.state IN ('ready', 'missing', 'pending')"
 
 
-class RecordTable:
+class MediaAdminTable:
     """Reads media with all that is known of them."""
 
     def __init__(self, database: Database) -> None:
@@ -112,7 +112,7 @@ _CONDITIONS = {
 }
 
 
-class SearchTable:
+class MediaSearchTable:
     """Finds media, page by page."""
 
     def __init__(self, database: Database) -> None:

@@ -20,7 +20,7 @@ _CHECK_S = 10
 _PAUSE_S = 1
 
 
-class Listening:
+class NotificationListener:
     """Keeps one connection that listens; `on_news` gets each payload, `on_reset` is called when some may be lost."""
 
     def __init__(self, config: DatabaseConfig, *, on_news: Callable[[str], None], on_reset: Callable[[], None]) -> None:

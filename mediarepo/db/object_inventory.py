@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 
 from mediarepo.db.database import Connection, Database
-from mediarepo.db.deletion import let_go, lock_media_of
+from mediarepo.db.deletion import delete_if_unreferenced, lock_media_of
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.media import Ownership
 
 _PAGE = 1000
 
 
-class Inventory:
+class ObjectInventory:
     """Walks through rows in pages, so that neither memory nor a transaction grows with their number."""
 
     def __init__(self, database: Database) -> None:
@@ -50,7 +50,7 @@ class Inventory:
         return None if row is None else KnownObject(row["blob_id"], row["object_key"], row["size_bytes"], row["sha256"])
 
 
-class Healing:
+class MissingObjects:
     """Reads which objects should be there, and takes back that some were not."""
 
     def __init__(self, database: Database) -> None:
@@ -99,7 +99,7 @@ class Healing:
                 blob_id if twin_id is None else twin_id,
             )
             if twin_id is not None:
-                await let_go(connection, blob_id)
+                await delete_if_unreferenced(connection, blob_id)
 
     @staticmethod
     async def _twin(connection: Connection, blob_id: int) -> int | None:

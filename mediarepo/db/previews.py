@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Database
-from mediarepo.db.deletion import let_all_go
+from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import marked
 from mediarepo.db.media_admin import MXC
@@ -111,5 +111,5 @@ class PreviewTable:
                 "DELETE FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
                 *names,
             )
-            await let_all_go(connection, [row["blob_id"] for row in rows])
+            await delete_all_if_unreferenced(connection, [row["blob_id"] for row in rows])
         return len(rows)

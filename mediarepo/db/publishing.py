@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database, LeaseLostError, StaleKeyError
-from mediarepo.db.deletion import let_go, queue_deletion
+from mediarepo.db.deletion import delete_if_unreferenced, queue_deletion
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.leases import end_lease
-from mediarepo.db.limits import settle
+from mediarepo.db.limits import commit_reservation
 from mediarepo.db.media_admin import MXC
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.failed_items import Queue
@@ -33,7 +33,7 @@ async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
     else:
         await _insert(connection, media, blob_id)
     if media.reservation is not None:
-        await settle(connection, media.reservation, blob_id)
+        await commit_reservation(connection, media.reservation, blob_id)
     if media.remote or media.lease is not None:
         await connection.execute(NOTIFY, str(media.mxc))
 
@@ -101,7 +101,7 @@ async def _record_remote(connection: Connection, media: NewMedia, blob_id: int) 
         await _give_back(connection, media, blob_id, before["sha256"])
     unused_id = before["blob_id"] if before["lost"] else blob_id
     if unused_id is not None and blob_id != before["blob_id"]:
-        await let_go(connection, unused_id)
+        await delete_if_unreferenced(connection, unused_id)
 
 
 async def _give_back(connection: Connection, media: NewMedia, blob_id: int, sha256_before: bytes | None) -> None:
@@ -125,7 +125,7 @@ async def _go_on() -> None:
     """Stand where a test may hold a publication between finding a blob and referring to it."""
 
 
-class Publishing:
+class PublishTable:
     """Writes blob and media rows; `grace_ms` is the sweep's, half of which is a key's life before its row."""
 
     def __init__(self, database: Database, grace_ms: int, *, on_lock: Callable[[], Awaitable[None]] = _go_on) -> None:
@@ -212,7 +212,7 @@ async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class PendingUploadRow:
     """What is known of a media id: who announced it, and whether content may still follow."""
 
     state: MediaState
@@ -252,7 +252,7 @@ class PendingTable:
             )
         return PendingMedia(mxc, expires_ts)
 
-    async def get(self, mxc: Mxc) -> Announced | None:
+    async def get(self, mxc: Mxc) -> PendingUploadRow | None:
         """Read what is known of a media id."""
         row = await self._database.get(
             f"""SELECT state, uploaded_by, coalesce(expires_ts < {NOW_MS}, false) AS expired FROM media
@@ -260,7 +260,7 @@ class PendingTable:
             mxc.server_name,
             mxc.media_id,
         )
-        return None if row is None else Announced(MediaState(row["state"]), row["uploaded_by"], row["expired"])
+        return None if row is None else PendingUploadRow(MediaState(row["state"]), row["uploaded_by"], row["expired"])
 
     async def expired(self, age_ms: int, limit: int) -> list[Mxc]:
         """Name ids that ran out at least so long ago without content, what was set aside left out."""

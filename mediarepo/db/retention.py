@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from mediarepo.db.audit import write_entry
 from mediarepo.db.database import NOW_MS, Database, Row
-from mediarepo.db.deletion import let_all_go
+from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.marks import hidden, marked
 from mediarepo.db.media_admin import FROM
 from mediarepo.model.marks import AdminAction, MarkKind
@@ -98,7 +98,7 @@ class RetentionTable:
                 [row["server_name"] for row in rows],
                 [row["media_id"] for row in rows],
             )
-            await let_all_go(connection, [row["blob_id"] for row in rows])
+            await delete_all_if_unreferenced(connection, [row["blob_id"] for row in rows])
             if rows:
                 await write_entry(connection, act, target, len(rows))
         return len(rows)

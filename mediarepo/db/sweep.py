@@ -8,7 +8,7 @@ from mediarepo.db.failed_items import is_due
 from mediarepo.model.failed_items import Queue
 
 
-class Intents:
+class UploadIntents:
     """Multipart uploads under way."""
 
     def __init__(self, database: Database) -> None:
@@ -116,7 +116,7 @@ class Intents:
         return len(rows)
 
 
-class Sweeping:
+class SweepTable:
     """Which of the bucket's keys no row knows."""
 
     def __init__(self, database: Database) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mediarepo.db.audit import mxc_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
-from mediarepo.db.deletion import let_all_go
+from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import columns, hidden, marked
 from mediarepo.db.media_admin import FROM, MXC
@@ -123,7 +123,7 @@ class TrashTable:
                    WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
                 *names,
             )
-            await let_all_go(connection, [row["blob_id"] for row in rows])
+            await delete_all_if_unreferenced(connection, [row["blob_id"] for row in rows])
         return len(rows)
 
     async def idle_local(self, server_name: str, before_ts: int, size_over: int, limit: int) -> list[Mxc]:
@@ -169,7 +169,7 @@ class TrashTable:
                 [row["server_name"] for row in rows],
                 [row["media_id"] for row in rows],
             )
-            await let_all_go(connection, [row["blob_id"] for row in rows])
+            await delete_all_if_unreferenced(connection, [row["blob_id"] for row in rows])
             if rows:
                 await write_entry(connection, act, f"before {before_ts}", len(rows))
         return len(rows)

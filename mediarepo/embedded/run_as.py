@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.embedded.child_process import run_tool
-from mediarepo.embedded.data_folder import EmbeddedError, explained, short_name
+from mediarepo.embedded.data_folder import EmbeddedError, short_name, start_error_text
 from mediarepo.embedded.exec_child import NO_NAMESPACE, PLAIN, UNMAP
 
 STATE = Path("/var/lib/mediarepo")
@@ -21,7 +21,7 @@ _SEARCHABLE_BY_ALL = 0o001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lodging:
+class RunAs:
     """Who runs Postgres (`identity` is the launcher's word for it), with which programs, and where its data lie."""
 
     identity: str
@@ -36,19 +36,19 @@ class Lodging:
         return self.folder / "data"
 
 
-def find_lodging(folder: Path, binaries: Path) -> Lodging:
+def find_run_as(folder: Path, binaries: Path) -> RunAs:
     """Decide by who we are, by whose the data are already, and by what the kernel allows."""
     uid, gid = os.geteuid(), os.getegid()
     if uid != 0 and _has_name(uid):
-        return _checked(Lodging(identity=PLAIN, binaries=binaries, folder=folder, uid=uid, gid=gid))
+        return _checked(RunAs(identity=PLAIN, binaries=binaries, folder=folder, uid=uid, gid=gid))
     given = _given_away(folder) if uid == 0 else None
     if given is not None:
         return _given_to(pwd.getpwuid((given / "data").stat().st_uid), folder=given, binaries=binaries)
     status, words = _version(binaries, UNMAP)
     if status == 0:
-        return Lodging(identity=UNMAP, binaries=binaries, folder=folder, uid=uid, gid=gid)
+        return RunAs(identity=UNMAP, binaries=binaries, folder=folder, uid=uid, gid=gid)
     if status != NO_NAMESPACE:
-        raise explained("Postgres cannot be run", words)
+        raise start_error_text("Postgres cannot be run", words)
     if uid != 0 or (folder / "data").exists():
         raise EmbeddedError("Postgres needs user namespaces here, which are refused: run this as an ordinary user")
     return _given_to(_account(), folder=folder if _is_reachable(folder) else _moved(folder), binaries=binaries)
@@ -62,16 +62,14 @@ def _given_away(folder: Path) -> Path | None:
     return None
 
 
-def _given_to(account: pwd.struct_passwd, *, folder: Path, binaries: Path) -> Lodging:
+def _given_to(account: pwd.struct_passwd, *, folder: Path, binaries: Path) -> RunAs:
     """Let an account run Postgres: it may pass through our folder, and gets copies of programs out of its reach."""
     identity = f"{account.pw_uid}:{account.pw_gid}"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)
     if _version(binaries, identity)[0] != 0:
         binaries = _copied(binaries, folder)
-    return _checked(
-        Lodging(identity=identity, binaries=binaries, folder=folder, uid=account.pw_uid, gid=account.pw_gid)
-    )
+    return _checked(RunAs(identity=identity, binaries=binaries, folder=folder, uid=account.pw_uid, gid=account.pw_gid))
 
 
 def _copied(binaries: Path, folder: Path) -> Path:
@@ -87,11 +85,11 @@ def _copied(binaries: Path, folder: Path) -> Path:
     return copy / binaries.name
 
 
-def _checked(lodging: Lodging) -> Lodging:
-    status, words = _version(lodging.binaries, lodging.identity)
+def _checked(run_as: RunAs) -> RunAs:
+    status, words = _version(run_as.binaries, run_as.identity)
     if status != 0:
-        raise explained("Postgres cannot be run", words)
-    return lodging
+        raise start_error_text("Postgres cannot be run", words)
+    return run_as
 
 
 def _version(binaries: Path, identity: str) -> tuple[int, str]:

@@ -20,8 +20,8 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-from mediarepo.embedded.child_process import Server, clean_environment
-from mediarepo.embedded.data_folder import EmbeddedError, claimed, explained, missing_extra
+from mediarepo.embedded.child_process import ChildProcess, clean_environment
+from mediarepo.embedded.data_folder import EmbeddedError, claim_folder, missing_extra, start_error_text
 
 ROLES = ("master", "volume", "filer", "s3", "admin")
 _GRPC_OFFSET = 10_000  # SeaweedFS' own: every port has a twin
@@ -102,7 +102,7 @@ class EmbeddedS3:
         self._durable = durable
         self._memory_limit = memory_limit
         self._bucket_url = ""
-        self._server = Server("seaweedfs", self._folder)
+        self._server = ChildProcess("seaweedfs", self._folder)
         self._stack = AsyncExitStack()
 
     @property
@@ -113,7 +113,7 @@ class EmbeddedS3:
     async def __aenter__(self) -> Self:
         binary = _binary()
         async with AsyncExitStack() as stack:
-            stack.enter_context(claimed(self._folder))
+            stack.enter_context(claim_folder(self._folder))
             try:
                 self.secret_access_key = _credentials(self._folder, self.access_key_id)
                 await self._start(binary, stack)
@@ -165,7 +165,7 @@ class EmbeddedS3:
                     self._server.check_running()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise explained("the S3 server did not answer in time", self._server.words()) from None
+            raise start_error_text("the S3 server did not answer in time", self._server.words()) from None
         self._server.check_running()
         return True
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
-from mediarepo.embedded.data_folder import claimed
+from mediarepo.embedded.data_folder import claim_folder
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 
@@ -22,7 +22,7 @@ class EmbeddedServices:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            stack.enter_context(claimed(self.folder))
+            stack.enter_context(claim_folder(self.folder))
             try:
                 async with asyncio.TaskGroup() as starting:
                     for one in (self.postgres, self.s3):

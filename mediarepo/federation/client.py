@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from mediarepo.federation.discovery import DEFAULT_PORT, Discovery, split_server_name
-from mediarepo.outbound.client import Answer, Outbound
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
+from mediarepo.outbound.client import Outbound, OutboundResponse
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
 from mediarepo.outbound.ssrf_guard import domain_of
 
 _HTTPS_PORT = 443
@@ -38,14 +38,14 @@ class FederationClient:
 
     @asynccontextmanager
     async def open(
-        self, server_name: str, request_target: str, *, headers: Mapping[str, str], patience: Patience
-    ) -> AsyncIterator[Answer]:
+        self, server_name: str, request_target: str, *, headers: Mapping[str, str], timeouts: Timeouts
+    ) -> AsyncIterator[OutboundResponse]:
         """GET a request target, at the first of the server's places that can be connected to.
 
         OutboundError when none can; then it is the last one's. All of them together have the time of one.
         """
         async with AsyncExitStack() as stack:
-            yield await self._first(stack, server_name, request_target, headers, patience)
+            yield await self._first(stack, server_name, request_target, headers, timeouts)
 
     async def _first(
         self,
@@ -53,16 +53,16 @@ class FederationClient:
         server_name: str,
         request_target: str,
         headers: Mapping[str, str],
-        patience: Patience,
-    ) -> Answer:
+        timeouts: Timeouts,
+    ) -> OutboundResponse:
         failure = OutboundError(OutboundReason.NAME_NOT_FOUND, f"{server_name} answers nowhere")
         targets = await self.discovery.targets(server_name)
-        until_s = monotonic() + patience.total_ms / 1000
+        until_s = monotonic() + timeouts.total_ms / 1000
         for target in targets:
-            left = replace(patience, total_ms=max(1, int((until_s - monotonic()) * 1000)))
+            left = replace(timeouts, total_ms=max(1, int((until_s - monotonic()) * 1000)))
             try:
                 return await stack.enter_async_context(
-                    self.outbound.ask(target, request_target, headers=headers, patience=left)
+                    self.outbound.ask(target, request_target, headers=headers, timeouts=left)
                 )
             except OutboundError as exc:
                 if exc.reason not in _NEXT_MAY_DO:

@@ -13,8 +13,8 @@ from mediarepo.errors import InvalidParamError
 from mediarepo.federation.srv import SrvLookup, SrvRecord, good_s, in_order, lookup_srv
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.mxc import parse_server_name
-from mediarepo.outbound.client import Answer, Outbound
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience, Target
+from mediarepo.outbound.client import Outbound, OutboundResponse
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Target, Timeouts
 from mediarepo.outbound.urls import address_of
 
 DEFAULT_PORT = 8448
@@ -76,7 +76,7 @@ _PASSING = {
     OutboundReason.BROKEN_OFF,
 }
 _MAX_ENTRIES = 10_000
-_PATIENCE = Patience(connect_ms=5_000, headers_ms=5_000, idle_ms=5_000, total_ms=15_000)
+_PATIENCE = Timeouts(connect_ms=5_000, headers_ms=5_000, idle_ms=5_000, total_ms=15_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class WellKnown:
     def __init__(
         self,
         outbound: Outbound,
-        flights: SingleFlight[Delegation],
+        remote_fetches: SingleFlight[Delegation],
         *,
         clock_s: Callable[[], float],
         url_of: Callable[[str], str] = well_known_url,
@@ -122,7 +122,7 @@ class WellKnown:
         self._clock_s = clock_s
         self._url_of = url_of
         self._known: OrderedDict[str, Delegation] = OrderedDict()
-        self._flights = flights
+        self._flights = remote_fetches
 
     async def delegation(self, host: str) -> Delegation:
         """Find what a host delegates to."""
@@ -144,7 +144,7 @@ class WellKnown:
 
     async def _ask(self, url: str) -> Delegation:
         try:
-            async with self._outbound.get(url, headers={}, patience=_PATIENCE) as answer:
+            async with self._outbound.get(url, headers={}, timeouts=_PATIENCE) as answer:
                 _check_status(answer.status, url)
                 server = (await answer.read_json(_MAX_BYTES)).get("m.server")
                 lifetime_s = _lifetime_s(answer)
@@ -177,7 +177,7 @@ def _check_status(status: int, url: str) -> None:
         raise UndelegatedError(f"{url} answers {status}", passing=passing)
 
 
-def _lifetime_s(answer: Answer) -> float:
+def _lifetime_s(answer: OutboundResponse) -> float:
     """Read how long an answer is good, from Cache-Control or Expires, within five minutes and two days.
 
     Without either it is about a day.
@@ -205,7 +205,7 @@ _SRV_FAILED_S = 60.0
 
 
 @dataclass(slots=True)
-class Found:
+class DiscoveryResult:
     """Where to connect, in the order to try; `steps` says in words how that was found."""
 
     targets: Sequence[Target] = ()
@@ -225,9 +225,9 @@ class Discovery:
         """Find where a server answers; OutboundError when it says that it does not."""
         return (await self.find(server_name)).targets
 
-    async def find(self, server_name: str) -> Found:
+    async def find(self, server_name: str) -> DiscoveryResult:
         """Find where a server answers, and tell how."""
-        found = Found()
+        found = DiscoveryResult()
         try:
             server = split_server_name(server_name)
         except InvalidParamError as exc:

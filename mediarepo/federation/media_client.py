@@ -25,8 +25,8 @@ from mediarepo.federation.signing import SigningKey
 from mediarepo.model.declared import content_type_or_default, upload_name_or_none
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
-from mediarepo.outbound.client import Answer, Outbound
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
+from mediarepo.outbound.client import Outbound, OutboundResponse
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
 from mediarepo.outbound.urls import joined
 
 _REASONS = {
@@ -77,7 +77,7 @@ def translated() -> Iterator[None]:
 class PlainContent:
     """A body that is the content itself (legacy endpoint, or where a redirect led to)."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: OutboundResponse) -> None:
         self._answer = answer
         self.content_type = content_type_or_default(answer.headers.get("Content-Type"))
         self.upload_name = upload_name_or_none(parse_upload_name(answer.headers.get("Content-Disposition")))
@@ -96,7 +96,7 @@ class MixedContent:
     What the part says is held to: the last bytes are given only once the end has come where it should.
     """
 
-    def __init__(self, answer: Answer, body: MixedBody, part: PartHeaders) -> None:
+    def __init__(self, answer: OutboundResponse, body: MixedBody, part: PartHeaders) -> None:
         self._body = body
         self.content_type = content_type_or_default(part.content_type)
         outer = answer.headers.get("Content-Disposition")  # where some servers say it
@@ -173,7 +173,7 @@ class MediaClient:
             await _refused(answer, may_be_unknown=base != _LEGACY[-1])
         raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server knows no endpoint for media")
 
-    async def _mixed(self, stack: AsyncExitStack, asked: "_Asked", answer: Answer) -> RemoteContent:
+    async def _mixed(self, stack: AsyncExitStack, asked: "_Asked", answer: OutboundResponse) -> RemoteContent:
         """Read up to the file's first byte, or go where the answer says that the file is."""
         boundary = parse_boundary(answer.headers.get("Content-Type", ""))
         body = MixedBody(answer, boundary, ends_by_length=answer.declared_bytes is not None)
@@ -192,13 +192,13 @@ class MediaClient:
         url = joined(f"https://{asked.mxc.server_name}/", location)
         await stack.aclose()
         answer = await stack.enter_async_context(
-            self.outbound.get(url, headers={}, patience=self._patience(0), schemes=_SCHEMES)
+            self.outbound.get(url, headers={}, timeouts=self._patience(0), schemes=_SCHEMES)
         )
         if answer.status != _OK:
             raise failure_of(answer.status, None, "where the other server points to")
         return PlainContent(answer)
 
-    async def _ask(self, stack: AsyncExitStack, asked: "_Asked", request_target: str) -> Answer:
+    async def _ask(self, stack: AsyncExitStack, asked: "_Asked", request_target: str) -> OutboundResponse:
         """Ask the server itself, when its answer to what was asked before is closed."""
         await stack.aclose()
         authorization = sign_request(
@@ -212,13 +212,13 @@ class MediaClient:
             asked.mxc.server_name,
             request_target,
             headers={"Authorization": authorization},
-            patience=self._patience(asked.wait_ms),
+            timeouts=self._patience(asked.wait_ms),
         )
         return await stack.enter_async_context(opening)
 
-    def _patience(self, wait_ms: int) -> Patience:
+    def _patience(self, wait_ms: int) -> Timeouts:
         config = self.config
-        return Patience(
+        return Timeouts(
             connect_ms=config.connect_timeout_ms,
             headers_ms=config.answer_timeout_ms + wait_ms,
             idle_ms=config.idle_timeout_ms,
@@ -236,7 +236,7 @@ class _Asked:
     wait_ms: int
 
 
-async def _refused(answer: Answer, *, may_be_unknown: bool) -> None:
+async def _refused(answer: OutboundResponse, *, may_be_unknown: bool) -> None:
     """Return when the other server does not know the endpoint, else raise why it refuses.
 
     Servers from before an endpoint say so with M_UNRECOGNIZED, or with an error page that is no JSON at all.
@@ -247,7 +247,7 @@ async def _refused(answer: Answer, *, may_be_unknown: bool) -> None:
     raise failure_of(answer.status, errcode, "the other server")
 
 
-async def _errcode(answer: Answer) -> str | None:
+async def _errcode(answer: OutboundResponse) -> str | None:
     """Read the errcode of a refusal; None when its body is no Matrix error."""
     text = bytearray()
     while len(text) <= _MAX_REFUSAL_BYTES and (piece := await answer.read()):

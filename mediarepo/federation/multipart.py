@@ -73,7 +73,7 @@ class RemoteContent(Protocol):
         ...
 
 
-class Fetcher(Protocol):
+class RemoteContentClient(Protocol):
     """Asks other servers for their media."""
 
     def open(

@@ -93,14 +93,14 @@ _MAX_HEADERS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedRequest:
     """A request whose origin is proven, and the homeserver of ours that it is for."""
 
     origin: str
     destination: str
 
 
-class Verification:
+class RequestVerifier:
     """Checks requests from other servers; `is_ours` tells the server names that we answer for."""
 
     def __init__(self, config: FederationConfig, keys: ServerKeys, is_ours: Callable[[str], bool]) -> None:
@@ -111,7 +111,7 @@ class Verification:
 
     async def check(
         self, headers: Sequence[str], *, method: str, request_target: str, host_server_name: str | None
-    ) -> Verified:
+    ) -> VerifiedRequest:
         """Find out who asks whom, or refuse with UnauthorizedError or ForbiddenError.
 
         `request_target` is the raw one; `host_server_name` counts where an old server names no destination.
@@ -129,7 +129,7 @@ class Verification:
         self._check_welcome(origin)
         for one in said:
             if await self._is_signed(one, method, request_target, destination):
-                return Verified(origin, destination)
+                return VerifiedRequest(origin, destination)
         raise UnauthorizedError(f"the request is not signed by {origin}")
 
     def _check_welcome(self, origin: str) -> None:

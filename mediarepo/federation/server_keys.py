@@ -17,7 +17,7 @@ from mediarepo.model.admission import Admission
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.remote_media import KeysOfServer
 from mediarepo.model.requester import current_client
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
 
 _KEY_ID = re.compile(r"ed25519:[\x21-\x7e]{1,255}", re.ASCII)
 _MAX_KEYS = 50
@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 _PATH = "/_matrix/key/v2/server"
 _MAX_BYTES = 64 * 1024
 _OK = 200
-_PATIENCE = Patience(connect_ms=5_000, headers_ms=8_000, idle_ms=5_000, total_ms=15_000)
+_PATIENCE = Timeouts(connect_ms=5_000, headers_ms=8_000, idle_ms=5_000, total_ms=15_000)
 _WEEK_MS = 7 * 24 * 3_600_000
 _AGAIN_MS = 60_000
 """A server is not asked again before, be it for a key it did not have or because it did not answer."""
@@ -130,14 +130,14 @@ class ServerKeys:
         self,
         client: FederationClient,
         kept: KeptKeys,
-        flights: SingleFlight[KeysOfServer],
+        remote_fetches: SingleFlight[KeysOfServer],
         *,
         known: Mapping[str, Mapping[str, bytes]],
         now_ms: Callable[[], int],
     ) -> None:
         self._client = client
         self._kept = kept
-        self._flights = flights
+        self._flights = remote_fetches
         self._known = known
         self._now_ms = now_ms
         self._keys: OrderedDict[str, KeysOfServer] = OrderedDict()
@@ -162,8 +162,8 @@ class ServerKeys:
         if not self._serve(keys, key_id):
             keys = await self._from_database(server_name) or keys
         if keys is None or (not self._serve(keys, key_id) and keys.fetched_ts + _AGAIN_MS <= self._now_ms()):
-            flight = server_name, current_client().network  # nobody waits in somebody else's queue
-            keys = await self._flights.run(flight, lambda: self._fetched(server_name))
+            remote_fetch = server_name, current_client().network  # nobody waits in somebody else's queue
+            keys = await self._flights.run(remote_fetch, lambda: self._fetched(server_name))
         if key_id not in keys.verify_keys:
             raise ServerKeyError(KeyProblem.UNKNOWN_KEY, f"{server_name} publishes no key {key_id}")
         if not self._is_good(keys):
@@ -231,7 +231,7 @@ class ServerKeys:
             raise ServerKeyError(KeyProblem.NOT_UNDERSTOOD, f"{server_name}: {exc}") from exc
 
     async def _published(self, server_name: str) -> Mapping[str, object]:
-        async with self._client.open(server_name, _PATH, headers={}, patience=_PATIENCE) as answer:
+        async with self._client.open(server_name, _PATH, headers={}, timeouts=_PATIENCE) as answer:
             if answer.status != _OK:
                 raise ServerKeyError(KeyProblem.UNREACHABLE, f"{server_name} answers {answer.status} for its keys")
             return await answer.read_json(_MAX_BYTES)

@@ -8,7 +8,7 @@ import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import HomeserverUnavailableError, NotFoundError
-from mediarepo.homeserver.client import HomeserverCalls, no_verdict
+from mediarepo.homeserver.client import HomeserverClient, no_verdict
 from mediarepo.model.mxc import Mxc
 
 _OK, _NOT_FOUND = 200, 404
@@ -21,7 +21,7 @@ _MAX_PAGES = 2_000
 class HomeserverAdmins:
     """Asks what only the homeserver knows."""
 
-    def __init__(self, calls: HomeserverCalls) -> None:
+    def __init__(self, calls: HomeserverClient) -> None:
         self._calls = calls
 
     async def is_admin(self, homeserver: HomeserverConfig, token: str, user_id: str) -> bool:
@@ -112,7 +112,7 @@ class Avatars:
     uploader is (client-server API, GET /profile/{userId}/avatar_url), which tells nothing of rooms.
     """
 
-    def __init__(self, homeserver: HomeserverConfig, calls: HomeserverCalls, admins: HomeserverAdmins) -> None:
+    def __init__(self, homeserver: HomeserverConfig, calls: HomeserverClient, admins: HomeserverAdmins) -> None:
         self._homeserver = homeserver
         self._calls = calls
         self._admins = admins

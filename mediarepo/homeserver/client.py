@@ -20,7 +20,7 @@ _CONNECTIONS = 100
 RETRY_AFTER_S = 5
 
 
-class HomeserverCalls:
+class HomeserverClient:
     """One client for all of them."""
 
     def __init__(self, config: IdentityConfig) -> None:

@@ -20,7 +20,7 @@ from mediarepo.errors import (
     UnknownTokenError,
     UserLockedError,
 )
-from mediarepo.homeserver.client import RETRY_AFTER_S, HomeserverCalls, no_verdict
+from mediarepo.homeserver.client import RETRY_AFTER_S, HomeserverClient, no_verdict
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.requester import Requester, current_client, parse_user_id
@@ -33,7 +33,7 @@ _PATH = "/_matrix/client/v3/account/whoami"
 class Whoami:
     """Client of the homeservers' whoami endpoint; a homeserver is believed for its own users only."""
 
-    def __init__(self, calls: HomeserverCalls, *, on_foreign_user: Callable[[str], object] = lambda _: None) -> None:
+    def __init__(self, calls: HomeserverClient, *, on_foreign_user: Callable[[str], object] = lambda _: None) -> None:
         """`on_foreign_user` is called with the homeserver's name when it names a user of another server."""
         self._calls = calls
         self._on_foreign_user = on_foreign_user

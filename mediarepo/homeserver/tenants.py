@@ -6,7 +6,7 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.model.mxc import spellings
 
 
-class Tenants:
+class Homeservers:
     """The configured homeservers, found by Host header or by server name."""
 
     def __init__(self, homeservers: Sequence[HomeserverConfig]) -> None:

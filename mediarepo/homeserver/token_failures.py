@@ -19,7 +19,7 @@ class _Network:
 
     seen_ms: int
     failures: float = 0.0
-    asking: int = 0
+    options: int = 0
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -43,11 +43,11 @@ class TokenFailureLimiter:
             return
         network = self._network(name)
         await self._wait(network, self._rate)
-        network.asking += 1
+        network.options += 1
         try:
             yield lambda: self._fail(network)
         finally:
-            network.asking -= 1
+            network.options -= 1
             network.answered.set()
 
     async def _wait(self, network: _Network, rate: Rate) -> None:
@@ -64,7 +64,7 @@ class TokenFailureLimiter:
         over = network.failures + 1 - rate.burst
         if over > 0:
             raise _refusal(max(1, -int(-over / rate.per_s // 1)))
-        return over + network.asking <= 0
+        return over + network.options <= 0
 
     def _fail(self, network: _Network) -> None:
         network.failures += 1

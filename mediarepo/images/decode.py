@@ -77,7 +77,7 @@ _MOVING = {PictureFormat.WEBP, PictureFormat.AVIF}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class DecodeLimits:
     """What may be decoded, and how it is encoded; the part of the configuration that workers need."""
 
     max_pixels: int
@@ -90,7 +90,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenedImage:
     """A picture whose header was read; `width` and `height` are those of the picture put upright.
 
     `colours` says how its colours are meant, None for sRGB; `png` and `moving` what a decoder does not: see there.
@@ -106,7 +106,7 @@ class Opened:
     moving: ApngFile | GifFile | None = None
 
 
-def open_picture(data: bytes, limits: Limits) -> Opened:
+def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
     """Open a picture by its magic bytes, from the allow-list of formats."""
     picture_format = sniff(data[:HEAD_BYTES])
     if picture_format is None or (picture_format is PictureFormat.HEIC and not limits.heic):
@@ -125,7 +125,7 @@ def open_picture(data: bytes, limits: Limits) -> Opened:
     orientation = _orientation(picture, picture_format, png)
     if lies_on_its_side(orientation):
         width, height = height, width
-    return Opened(
+    return OpenedImage(
         picture,
         picture_format,
         orientation,
@@ -142,7 +142,7 @@ def _check_size(size: tuple[int, int] | None, allowed_pixels: int) -> None:
         raise PictureError(Reason.TOO_MANY_PIXELS)
 
 
-def _allowed_pixels(picture_format: PictureFormat, limits: Limits, jpeg: JpegFile | None) -> int:
+def _allowed_pixels(picture_format: PictureFormat, limits: DecodeLimits, jpeg: JpegFile | None) -> int:
     """Say how many pixels the header may declare; of a sequential JPEG a fraction is decoded."""
     if picture_format is PictureFormat.WEBP:
         return limits.max_pixels_webp
@@ -163,14 +163,14 @@ def _declared_size(data: bytes, picture_format: PictureFormat) -> tuple[int, int
 
 
 def _moving(
-    data: bytes, picture_format: PictureFormat, png: PngFile | None, limits: Limits
+    data: bytes, picture_format: PictureFormat, png: PngFile | None, limits: DecodeLimits
 ) -> ApngFile | GifFile | None:
     if picture_format is PictureFormat.GIF:
         return read_gif(data, limits.max_frames + 1)
     return None if png is None else read_apng(png)
 
 
-def draft(opened: Opened, sizes: Sequence[tuple[int, int]], limits: Limits) -> None:
+def draft(opened: OpenedImage, sizes: Sequence[tuple[int, int]], limits: DecodeLimits) -> None:
     """Let a JPEG be decoded at the smallest scale that covers each size; PictureError when that is too much still."""
     width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
     opened.picture.draft(opened.picture.mode, (max(width, 1), max(height, 1)))
@@ -197,7 +197,7 @@ def _colours(data: bytes, picture: Image.Image, picture_format: PictureFormat, p
     return None
 
 
-def frame_count(opened: Opened, limits: Limits) -> int:
+def frame_count(opened: OpenedImage, limits: DecodeLimits) -> int:
     """Count the frames; 1 when there are too many, or too many pixels in all of them, to animate.
 
     The pages of a TIFF are no animation.

@@ -8,7 +8,15 @@ from PIL import Image
 
 from mediarepo.images.apng import ApngFile, composed_apng
 from mediarepo.images.color_conversion import has_alpha, to_scalable, to_srgb
-from mediarepo.images.decode import Limits, Opened, draft, frame_count, lies_on_its_side, open_picture, upright
+from mediarepo.images.decode import (
+    DecodeLimits,
+    OpenedImage,
+    draft,
+    frame_count,
+    lies_on_its_side,
+    open_picture,
+    upright,
+)
 from mediarepo.images.formats import CONTENT_TYPES, PictureFormat
 from mediarepo.images.gif import GifFile, composed_gif
 from mediarepo.images.isobmff import play_count
@@ -17,7 +25,7 @@ from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Framing:
+class CropGeometry:
     """A thumbnail of `width` x `height` pixels: the middle of the picture, scaled by `factor` (at most 1)."""
 
     width: int
@@ -25,24 +33,24 @@ class Framing:
     factor: float
 
 
-def frame(spec: ThumbnailSpec, width: int, height: int) -> Framing:
+def crop_geometry(spec: ThumbnailSpec, width: int, height: int) -> CropGeometry:
     """Frame a picture of `width` x `height` pixels; never larger than it is (client-server API, thumbnails).
 
     A picture within the box keeps its own size. `scale` fits into the box, as clients expect; `crop` fills it, and
     where the picture is too small for that, keeps the box's shape.
     """
     if width <= spec.width and height <= spec.height:
-        return Framing(width, height, 1.0)
+        return CropGeometry(width, height, 1.0)
     if spec.method is ThumbnailMethod.SCALE:
         factor = min(spec.width / width, spec.height / height)
-        return Framing(max(round(width * factor), 1), max(round(height * factor), 1), factor)
+        return CropGeometry(max(round(width * factor), 1), max(round(height * factor), 1), factor)
     factor = max(spec.width / width, spec.height / height)
     if factor <= 1:
-        return Framing(spec.width, spec.height, factor)
-    return Framing(max(round(spec.width / factor), 1), max(round(spec.height / factor), 1), 1.0)
+        return CropGeometry(spec.width, spec.height, factor)
+    return CropGeometry(max(round(spec.width / factor), 1), max(round(spec.height / factor), 1), 1.0)
 
 
-def region(framing: Framing, width: int, height: int) -> tuple[float, float, float, float]:
+def crop_region(framing: CropGeometry, width: int, height: int) -> tuple[float, float, float, float]:
     """Say which box (left, top, right, bottom) of a picture of `width` x `height` pixels a framing of it shows.
 
     The picture may be a smaller version of the one that was framed: then `framing.factor` is relative to this one.
@@ -69,7 +77,7 @@ _ANY_SPEC = ThumbnailSpec(1, 1, ThumbnailMethod.SCALE)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class RenderedImage:
     """One finished thumbnail; `data` is None when the source's own bytes are the answer."""
 
     spec: ThumbnailSpec
@@ -79,7 +87,7 @@ class Made:
     data: bytes | None
 
 
-def render(data: bytes, specs: Sequence[ThumbnailSpec], limits: Limits) -> list[Made]:
+def render(data: bytes, specs: Sequence[ThumbnailSpec], limits: DecodeLimits) -> list[RenderedImage]:
     """Make thumbnails of a file; those of `specs` that ask for animation get it where the file has it."""
     opened = open_picture(data, limits)
     moving = [spec for spec in specs if spec.animated] if frame_count(opened, limits) > 1 else []
@@ -88,10 +96,12 @@ def render(data: bytes, specs: Sequence[ThumbnailSpec], limits: Limits) -> list[
     return made + [_moving_or_still(data, opened, spec, limits) for spec in moving]
 
 
-def _stills(data: bytes, opened: Opened, specs: Sequence[ThumbnailSpec], limits: Limits) -> list[Made]:
-    framed = [(spec, frame(spec, opened.width, opened.height)) for spec in specs]
+def _stills(
+    data: bytes, opened: OpenedImage, specs: Sequence[ThumbnailSpec], limits: DecodeLimits
+) -> list[RenderedImage]:
+    framed = [(spec, crop_geometry(spec, opened.width, opened.height)) for spec in specs]
     whole = [spec for spec, framing in framed if (framing.width, framing.height) == (opened.width, opened.height)]
-    made = list[Made]()
+    made = list[RenderedImage]()
     own = _own_bytes(data, opened)
     if whole and own is not None and opened.width * opened.height <= limits.max_pixels:
         opened.picture.load()  # a file that cannot be decoded is no answer either
@@ -101,7 +111,7 @@ def _stills(data: bytes, opened: Opened, specs: Sequence[ThumbnailSpec], limits:
     return [_no_larger_than(data, own, one) if own is not None else one for one in made]
 
 
-def _no_larger_than(data: bytes, own: Made, made: Made) -> Made:
+def _no_larger_than(data: bytes, own: RenderedImage, made: RenderedImage) -> RenderedImage:
     """Answer with the source where it has fewer bytes than a thumbnail of the whole of it, and few enough pixels."""
     if made.data is None or len(made.data) <= len(data) or made.spec.method is not ThumbnailMethod.SCALE:
         return made
@@ -126,7 +136,7 @@ def squeezed(data: bytes, wanted_bytes: int) -> bytes:
     return data
 
 
-def _own_bytes(data: bytes, opened: Opened) -> Made | None:
+def _own_bytes(data: bytes, opened: OpenedImage) -> RenderedImage | None:
     """Describe the source as an answer; None when it may not be shown itself."""
     own_type = CONTENT_TYPES.get(opened.picture_format)
     animated = getattr(opened.picture, "is_animated", False) or (
@@ -134,14 +144,16 @@ def _own_bytes(data: bytes, opened: Opened) -> Made | None:
     )
     if own_type is None or animated or opened.orientation != 1 or not is_bare(data, opened.picture_format):
         return None
-    return Made(_ANY_SPEC, own_type, opened.width, opened.height, None)
+    return RenderedImage(_ANY_SPEC, own_type, opened.width, opened.height, None)
 
 
-def _cascade(opened: Opened, framed: list[tuple[ThumbnailSpec, Framing]], limits: Limits) -> list[Made]:
+def _cascade(
+    opened: OpenedImage, framed: list[tuple[ThumbnailSpec, CropGeometry]], limits: DecodeLimits
+) -> list[RenderedImage]:
     """Decode once, at the smallest scale that serves, and take each thumbnail from the next larger whole."""
     largest = max(framing.factor for _, framing in framed)
     whole = _decoded(opened, largest, limits)
-    made = list[Made]()
+    made = list[RenderedImage]()
     for spec, framing in sorted(framed, key=lambda one: one[1].factor, reverse=True):
         factor = framing.factor * _stored_width(opened) / whole.width
         small = _resized(whole, _as_stored(framing, opened.orientation, min(factor, 1.0)))
@@ -152,7 +164,7 @@ def _cascade(opened: Opened, framed: list[tuple[ThumbnailSpec, Framing]], limits
     return made
 
 
-def _decoded(opened: Opened, factor: float, limits: Limits) -> Image.Image:
+def _decoded(opened: OpenedImage, factor: float, limits: DecodeLimits) -> Image.Image:
     """Decode, letting the JPEG decoder skip detail that no thumbnail shows."""
     picture = opened.picture
     if isinstance(opened.moving, GifFile) and opened.moving.frames:
@@ -164,7 +176,7 @@ def _decoded(opened: Opened, factor: float, limits: Limits) -> Image.Image:
     return whole
 
 
-def _stored_width(opened: Opened) -> int:
+def _stored_width(opened: OpenedImage) -> int:
     return opened.height if lies_on_its_side(opened.orientation) else opened.width
 
 
@@ -172,22 +184,22 @@ def _scaled_size(whole: Image.Image, factor: float) -> tuple[int, int]:
     return max(round(whole.width * factor), 1), max(round(whole.height * factor), 1)
 
 
-def _as_stored(framing: Framing, orientation: int, factor: float) -> Framing:
+def _as_stored(framing: CropGeometry, orientation: int, factor: float) -> CropGeometry:
     """Turn a framing of the upright picture into one of the picture as it is stored."""
     if lies_on_its_side(orientation):
-        return Framing(framing.height, framing.width, factor)
-    return Framing(framing.width, framing.height, factor)
+        return CropGeometry(framing.height, framing.width, factor)
+    return CropGeometry(framing.width, framing.height, factor)
 
 
-def _resized(whole: Image.Image, framing: Framing) -> Image.Image:
+def _resized(whole: Image.Image, framing: CropGeometry) -> Image.Image:
     size = (framing.width, framing.height)
     if size == whole.size:
         return whole
-    box = region(framing, whole.width, whole.height)
+    box = crop_region(framing, whole.width, whole.height)
     return whole.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
 
 
-def _put_upright(small: Image.Image, opened: Opened) -> Image.Image:
+def _put_upright(small: Image.Image, opened: OpenedImage) -> Image.Image:
     finished = upright(to_srgb(small, opened.colours), opened.orientation)
     if finished is small:
         finished = small.copy()
@@ -195,7 +207,7 @@ def _put_upright(small: Image.Image, opened: Opened) -> Image.Image:
     return finished
 
 
-def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, limits: Limits) -> Made:
+def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, limits: DecodeLimits) -> RenderedImage:
     """Encode: PNG and GIF as PNG, JPEG as JPEG, others by whether anything can be seen through them."""
     out = io.BytesIO()
     as_png = source in {PictureFormat.PNG, PictureFormat.GIF}
@@ -203,13 +215,13 @@ def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, 
         finished = finished.convert("RGB")
     if as_png or (source is not PictureFormat.JPEG and has_alpha(finished)):
         finished.save(out, "PNG", compress_level=_PNG_LEVEL)
-        return Made(spec, "image/png", finished.width, finished.height, out.getvalue())
+        return RenderedImage(spec, "image/png", finished.width, finished.height, out.getvalue())
     opaque = finished if finished.mode in {"L", "RGB"} else finished.convert("RGB")
     opaque.save(out, "JPEG", quality=limits.jpeg_quality)
-    return Made(spec, "image/jpeg", finished.width, finished.height, out.getvalue())
+    return RenderedImage(spec, "image/jpeg", finished.width, finished.height, out.getvalue())
 
 
-def _moving_or_still(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
+def _moving_or_still(data: bytes, opened: OpenedImage, spec: ThumbnailSpec, limits: DecodeLimits) -> RenderedImage:
     """Animate; a file whose later frames are broken is shown by its first one."""
     try:
         return _animation(data, opened, spec, limits)
@@ -217,9 +229,9 @@ def _moving_or_still(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: L
         return _stills(data, open_picture(data, limits), [spec], limits)[0]
 
 
-def _animation(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits) -> Made:
+def _animation(data: bytes, opened: OpenedImage, spec: ThumbnailSpec, limits: DecodeLimits) -> RenderedImage:
     """Make an animated WebP that keeps the frames' durations and how often they are played."""
-    framing = frame(spec, opened.width, opened.height)
+    framing = crop_geometry(spec, opened.width, opened.height)
     stored = _as_stored(framing, opened.orientation, framing.factor)
     frames, durations = list[Image.Image](), list[int]()
     for one, duration_ms in _frames(opened):
@@ -237,10 +249,10 @@ def _animation(data: bytes, opened: Opened, spec: ThumbnailSpec, limits: Limits)
         quality=limits.webp_quality,
         method=_WEBP_METHOD,
     )
-    return Made(spec, "image/webp", frames[0].width, frames[0].height, out.getvalue())
+    return RenderedImage(spec, "image/webp", frames[0].width, frames[0].height, out.getvalue())
 
 
-def _frames(opened: Opened) -> Iterator[tuple[Image.Image, int]]:
+def _frames(opened: OpenedImage) -> Iterator[tuple[Image.Image, int]]:
     """Decode the frames, each as it is seen, with its duration in ms."""
     if isinstance(opened.moving, GifFile):
         yield from composed_gif(opened.moving)
@@ -255,7 +267,7 @@ def _frames(opened: Opened) -> Iterator[tuple[Image.Image, int]]:
         yield shown, round(picture.info.get("duration", 0))
 
 
-def _plays(data: bytes, opened: Opened) -> int:
+def _plays(data: bytes, opened: OpenedImage) -> int:
     """Say how often the animation is played; 0 is for ever."""
     if opened.moving is not None:
         return min(opened.moving.plays, _MOST_PLAYS)

@@ -13,7 +13,7 @@ from mediarepo.sandbox.confinement import create_memfd, seal
 _Waiter = tuple[int, asyncio.Future[None]]
 
 
-class Source:
+class SourceBuffer:
     """A picture's bytes in a memfd, `fd`; a Sink until it is sealed."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -46,11 +46,11 @@ class SourceBudget:
         self._waiters: deque[_Waiter] = deque()
 
     @asynccontextmanager
-    async def reserve(self, size_bytes: int) -> AsyncIterator[Source]:
+    async def reserve(self, size_bytes: int) -> AsyncIterator[SourceBuffer]:
         """Wait for room and give an empty source; LimitExceededError when too many wait already, or for too long."""
         await self._take(size_bytes)
         try:
-            source = Source(size_bytes)
+            source = SourceBuffer(size_bytes)
             try:
                 yield source
             finally:

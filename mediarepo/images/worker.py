@@ -9,9 +9,9 @@ from PIL import Image, ImageCms
 
 from mediarepo.images.color_conversion import to_srgb
 from mediarepo.images.color_profiles import PQ, HighRange, matrix_profile
-from mediarepo.images.decode import Limits, open_picture
+from mediarepo.images.decode import DecodeLimits, open_picture
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.rendering import Made, render, squeezed
+from mediarepo.images.rendering import RenderedImage, render, squeezed
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run
 
@@ -20,7 +20,7 @@ _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 
 def load(settings: dict[str, Any]) -> Answer:
     """Load every codec."""
-    limits = Limits(**settings["limits"])
+    limits = DecodeLimits(**settings["limits"])
     warm_up(heic=limits.heic)
 
     def answer(job: dict[str, Any], source: int, result: int) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def warm_up(*, heic: bool) -> None:
         render(moving.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP, animated=True)], _warm_limits())
 
 
-def _warm_limits() -> Limits:
-    return Limits(
+def _warm_limits() -> DecodeLimits:
+    return DecodeLimits(
         max_pixels=10_000,
         max_pixels_webp=10_000,
         max_frames=10,
@@ -67,7 +67,7 @@ def _warm_limits() -> Limits:
     )
 
 
-def _answer(job: dict[str, Any], source: int, result: int, limits: Limits) -> dict[str, Any]:
+def _answer(job: dict[str, Any], source: int, result: int, limits: DecodeLimits) -> dict[str, Any]:
     """Do one job; whatever goes wrong inside a decoder becomes a reason."""
     try:
         specs = [ThumbnailSpec(width, height, ThumbnailMethod(m), moving) for width, height, m, moving in job["specs"]]
@@ -83,7 +83,7 @@ def _answer(job: dict[str, Any], source: int, result: int, limits: Limits) -> di
         return {"refused": Reason.CORRUPT, "detail": repr(exc)[:200]}
 
 
-def _write(made: list[Made], result: int) -> list[dict[str, Any]]:
+def _write(made: list[RenderedImage], result: int) -> list[dict[str, Any]]:
     told, at = list[dict[str, Any]](), 0
     for one in made:
         data = one.data or b""

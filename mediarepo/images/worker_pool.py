@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import PictureFormat
-from mediarepo.images.source_memory import Source
+from mediarepo.images.source_memory import SourceBuffer
 from mediarepo.model.media import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.pool import ProcessPool
 from mediarepo.sandbox.process import (
@@ -30,7 +30,7 @@ _MAX_SIDE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ImageDimensions:
     """What a picture is, and its size in pixels, put upright."""
 
     picture_format: PictureFormat
@@ -105,12 +105,12 @@ class Worker:
         except (ValueError, BadAnswerError) as exc:  # pydantic's error is a ValueError
             raise await self._distrust(exc) from exc
 
-    async def measure(self, source: int, result: int) -> Measured:
+    async def measure(self, source: int, result: int) -> ImageDimensions:
         """Have a sealed memfd looked at, only as far as its header; PictureError when it is no picture."""
         answer = await self._ask({"specs": [], "measure": True}, source, result)
         try:
             told = _Measurement.model_validate(answer)
-            return Measured(PictureFormat(told.format), told.width, told.height)
+            return ImageDimensions(PictureFormat(told.format), told.width, told.height)
         except ValueError as exc:
             raise await self._distrust(exc) from exc
 
@@ -212,7 +212,7 @@ class WorkerPool:
         """How many jobs wait for a worker."""
         return self._pool.waiting
 
-    async def render(self, source: Source, specs: Sequence[ThumbnailSpec]) -> Rendered:
+    async def render(self, source: SourceBuffer, specs: Sequence[ThumbnailSpec]) -> Rendered:
         """Make thumbnails of a source; LimitExceededError when too many jobs wait already, or this one for too long."""
         async with self._pool.process() as worker:
             source.seal()
@@ -223,7 +223,7 @@ class WorkerPool:
             finally:
                 os.close(result)
 
-    async def measure(self, source: Source) -> Measured:
+    async def measure(self, source: SourceBuffer) -> ImageDimensions:
         """Look at a picture's header; PictureError when it is none, LimitExceededError as above."""
         async with self._pool.process() as worker:
             source.seal()

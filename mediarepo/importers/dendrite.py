@@ -11,18 +11,18 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
-from mediarepo.importers.reading.base_source import ShelvedSource, check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.base_source import BaseSource, check_byte_sources, try_some, wall_clock_ms
 from mediarepo.importers.reading.coercion import Row, Values, entries, key_text, load_files, section, text
 from mediarepo.importers.reading.database import Selection, mapped, select
 from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
-from mediarepo.importers.reading.folder import FolderShelf
-from mediarepo.importers.reading.merge_join import Joining, Placed
+from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
 from mediarepo.model.import_source import (
     SAMPLES,
-    Findings,
-    Located,
     MediaKind,
     Orphan,
+    PreflightReport,
+    SourceItem,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -83,7 +83,7 @@ def _database(shared: dict[str, object], media: dict[str, object], path: Path, b
     raise SourceConfigError(f"{path} has neither media_api.database nor global.database with a connection_string")
 
 
-class DendriteSource(ShelvedSource):
+class DendriteSource(BaseSource):
     """A Source. What a row says of the size is the client's word for a second upload of known content: not repeated."""
 
     def __init__(
@@ -96,13 +96,13 @@ class DendriteSource(ShelvedSource):
     ) -> None:
         self.config = config
         self.database = open_database(config.database)
-        shelf = FolderShelf("base_path", config.base_path, follow_links=follow_links)
-        super().__init__(name, self.database, [shelf], now_ms=now_ms)
+        byte_source = FolderByteSource("base_path", config.base_path, follow_links=follow_links)
+        super().__init__(name, self.database, [byte_source], now_ms=now_ms)
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at the table, the folder, and a few originals."""
-        findings = Findings(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
-        await check_shelves(self.shelves, findings)
+        findings = PreflightReport(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
+        await check_byte_sources(self.byte_sources, findings)
         try:
             await self._count(findings)
             if findings.usable:
@@ -111,7 +111,7 @@ class DendriteSource(ShelvedSource):
             findings.problems.append(str(exc))
         return findings
 
-    async def _count(self, findings: Findings) -> None:
+    async def _count(self, findings: PreflightReport) -> None:
         for table in (_MEDIA, _THUMBNAILS):
             if not await self.database.columns(table):
                 findings.problems.append(f"{self.database.words} has no table {table} that we may read (GRANT SELECT)")
@@ -155,10 +155,10 @@ class DendriteSource(ShelvedSource):
         )
         return replace(media, repaired=tuple(values.repaired))
 
-    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Walk through all media and files, in the order of contents."""
-        joining = Joining(
-            self.shelves,
+        joining = MergeJoin(
+            self.byte_sources,
             started_ts=self._now_ms() - _FRESH_MS,
             is_known=self._is_known,
             is_original=lambda path: path.endswith("/file"),
@@ -173,12 +173,12 @@ class DendriteSource(ShelvedSource):
         name = path.removesuffix("/file").replace("/", "")
         return bool(await self.database.rows(select(_MEDIA, {"one": "1"}, "base64hash = {0}"), name))
 
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say at which path a row's bytes lie."""
         folder = _folder(media.filesystem_id)
         if folder is None:
-            return Placed(media, None, f"{media.filesystem_id!r} is not the hash of any content")
-        return Placed(media, f"{folder}/file")
+            return BytePlaces(media, None, f"{media.filesystem_id!r} is not the hash of any content")
+        return BytePlaces(media, f"{folder}/file")
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the rows of its thumbnails."""

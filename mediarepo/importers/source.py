@@ -6,11 +6,11 @@ from typing import Protocol, Self
 from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.model.import_source import (
     SAMPLES,
-    Findings,
-    Located,
     Orphan,
+    PreflightReport,
     Resolution,
     SourceBytes,
+    SourceItem,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -49,7 +49,7 @@ class Source(Protocol):
         """Where the buckets of ObjectBytes are, by the names of their shelves."""
         ...
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at everything an import would need; never raises for what is wrong with the source.
 
         So many originals are looked for, one by one.
@@ -68,7 +68,7 @@ class Source(Protocol):
         """Look for the bytes of one piece of media."""
         ...
 
-    def located(self) -> AsyncGenerator[Located | Orphan, None]:
+    def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Walk through all media and all bytes at once, in the order of their places."""
         ...
 

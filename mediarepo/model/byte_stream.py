@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """`size_bytes` bytes from `offset` on; never empty, never negative."""
 
     offset: int

@@ -45,7 +45,7 @@ class ItemMode(StrEnum):
     PENDING = "pending"
 
 
-class Reason(StrEnum):
+class ImportReason(StrEnum):
     """Why a row was not taken as it is, for machines; the words beside it are for people."""
 
     THUMBNAIL = "thumbnail"
@@ -71,7 +71,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ImportedBytes:
     """Bytes that are durable, and where.
 
     `sha256_known` says that we have hashed them ourselves. An object of ours without `intent` is another item's, or a
@@ -88,13 +88,13 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenThumbnail:
+class ImportedThumbnail:
     """A thumbnail of the source's under the configured size that it answers; `content` is where its bytes lie now."""
 
     key: SourceKey
     spec: ThumbnailSpec
     content_type: str
-    content: Content
+    content: ImportedBytes
 
 
 class ThumbnailEnd(StrEnum):
@@ -110,7 +110,7 @@ class ThumbnailEnd(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """What is to be written down about one row of a source: its end, and its content if it has any.
 
     `place` says in words where the bytes lie at the source.
@@ -119,16 +119,16 @@ class Entry:
     media: SourceMedia
     state: ItemState
     mode: ItemMode | None = None
-    reason: Reason | None = None
+    reason: ImportReason | None = None
     words: str = ""
     place: str | None = None
-    content: Content | None = None
+    content: ImportedBytes | None = None
     preview_expires_ts: int | None = None
 
     @property
     def recordable(self) -> bool:
         """Whether media could have this address at all, and the source may say something about them."""
-        return self.reason not in {Reason.NO_MXC, Reason.OWN_HOMESERVER}
+        return self.reason not in {ImportReason.NO_MXC, ImportReason.OWN_HOMESERVER}
 
     @property
     def why(self) -> str | None:
@@ -139,7 +139,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class LedgerState:
     """What is known of a row already: by the ledger (`state` and so on), and of media here (`media_state`)."""
 
     state: ItemState | None = None

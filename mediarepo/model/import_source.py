@@ -118,7 +118,7 @@ class SourceThumbnail:
 class FileBytes:
     """Bytes in a file of this machine; `shelf` names the source's folder that it was found in."""
 
-    shelf: str
+    byte_source: str
     path: Path
     size_bytes: int
 
@@ -127,7 +127,7 @@ class FileBytes:
 class ObjectBytes:
     """Bytes in an object; `etag` without quotes, or None when it was not told."""
 
-    shelf: str
+    byte_source: str
     bucket: str
     object_key: str
     size_bytes: int
@@ -138,7 +138,7 @@ class ObjectBytes:
 class DownloadBytes:
     """Bytes that the source's own server gives out; `size_bytes` is what its database says."""
 
-    shelf: str
+    byte_source: str
     path: str
     size_bytes: int
 
@@ -168,7 +168,7 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class SourceItem:
     """Media, with what became of the search for their bytes."""
 
     media: SourceMedia
@@ -183,7 +183,7 @@ class Orphan:
 
 
 @dataclass(slots=True)
-class Findings:
+class PreflightReport:
     """What a look at a source has shown, in words for the operator; with `problems` an import makes no sense yet."""
 
     problems: list[str] = field(default_factory=list)

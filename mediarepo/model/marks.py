@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mediarepo.model.declared import check_texts
+from mediarepo.model.declared import check_text
 
 OPERATOR = ""
 """The owner of what the operator set, and the scope of what counts for all homeservers."""
@@ -38,7 +38,7 @@ class AdminAction:
 
     def __post_init__(self) -> None:
         """Refuse what no audit log should hold; InvalidParamError for control characters."""
-        check_texts([("reason", self.reason or "")])
+        check_text([("reason", self.reason or "")])
 
     @property
     def by_operator(self) -> bool:

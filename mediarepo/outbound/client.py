@@ -13,8 +13,8 @@ from yarl import URL
 
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.model.admission import Admission
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience, Target, explained
-from mediarepo.outbound.ssrf_guard import AddressRules, GuardedResolver, Lookup, SystemLookup
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Target, Timeouts, connection_error_text
+from mediarepo.outbound.ssrf_guard import AddressPolicy, GuardedResolver, Lookup, SystemLookup
 from mediarepo.outbound.urls import address_of, check_request_target, joined, parse_url
 
 
@@ -33,17 +33,17 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 _MAX_NESTING = 50
 
 
-class Answer:
+class OutboundResponse:
     """A status, headers, and a body that is still to be read; `declared_bytes` is its Content-Length."""
 
-    def __init__(self, response: aiohttp.ClientResponse, host: str, *, patience: Patience, until: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, host: str, *, timeouts: Timeouts, until: float) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
         self.declared_bytes = response.content_length
         self._response = response
         self._host = host
-        self._idle_s = patience.idle_ms / 1000
+        self._idle_s = timeouts.idle_ms / 1000
         self._until = until
 
     def check_encoding(self) -> None:
@@ -106,7 +106,7 @@ def _nesting(value: object) -> int:
     return deepest
 
 
-__all__ = ["Answer", "Outbound"]
+__all__ = ["Outbound", "OutboundResponse"]
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_LINE_BYTES = 16 * 1024
@@ -121,7 +121,7 @@ class Outbound:
     def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
         self._config = config
         self._own_lookup = SystemLookup() if lookup is None else None
-        rules = AddressRules(allow=config.allow_networks, deny=config.deny_networks)
+        rules = AddressPolicy(allow=config.allow_networks, deny=config.deny_networks)
         self._resolver = GuardedResolver(
             rules, lookup or self._own_lookup or SystemLookup(), config.resolve_timeout_ms / 1000
         )
@@ -163,17 +163,17 @@ class Outbound:
 
     @asynccontextmanager
     async def ask(
-        self, target: Target, request_target: str, *, headers: Mapping[str, str], patience: Patience
-    ) -> AsyncIterator[Answer]:
+        self, target: Target, request_target: str, *, headers: Mapping[str, str], timeouts: Timeouts
+    ) -> AsyncIterator[OutboundResponse]:
         """GET a request target, sent byte for byte as given, over TLS; redirects are answers like others."""
         check_request_target(request_target)
         self._resolver.check_literal(target.host)
         host = f"[{target.host}]" if ":" in target.host else target.host
         url = URL(f"https://{host}:{target.port}{request_target}", encoded=True)
         sent = {**headers, "Host": target.host_header}
-        until = _loop_time() + patience.total_ms / 1000
+        until = _loop_time() + timeouts.total_ms / 1000
         async with AsyncExitStack() as stack:
-            answer = await self._sent(stack, url, sent, patience, until, tls_name=target.tls_name)
+            answer = await self._sent(stack, url, sent, timeouts, until, tls_name=target.tls_name)
             answer.check_encoding()
             yield answer
 
@@ -183,14 +183,14 @@ class Outbound:
         url: str,
         *,
         headers: Mapping[str, str],
-        patience: Patience,
+        timeouts: Timeouts,
         schemes: frozenset[str] = _HTTPS_ONLY,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[OutboundResponse]:
         """GET a URL, following redirects; each is judged like the first.
 
         Once a redirect leads to another server, only harmless headers are sent, even if a further one leads back.
         """
-        until = _loop_time() + patience.total_ms / 1000
+        until = _loop_time() + timeouts.total_ms / 1000
         first, sent = parse_url(url), headers
         for _ in range(self._config.max_redirects + 1):
             parsed = parse_url(url)
@@ -200,7 +200,7 @@ class Outbound:
             if parsed.origin != first.origin:
                 sent = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
             async with AsyncExitStack() as stack:
-                answer = await self._sent(stack, parsed.url, sent, patience, until, tls_name=None)
+                answer = await self._sent(stack, parsed.url, sent, timeouts, until, tls_name=None)
                 location = answer.headers.get("Location")
                 if answer.status not in _REDIRECTS or location is None:
                     answer.check_encoding()
@@ -214,28 +214,28 @@ class Outbound:
         stack: AsyncExitStack,
         url: URL,
         headers: Mapping[str, str],
-        patience: Patience,
+        timeouts: Timeouts,
         until: float,
         *,
         tls_name: str | None,
-    ) -> Answer:
+    ) -> OutboundResponse:
         if self._session is None:
             raise RuntimeError("the door is not open")
         host = url.host or ""
         await stack.enter_async_context(self.places.enter())
-        head_until = min(until, _loop_time() + (patience.connect_ms + patience.headers_ms) / 1000)
+        head_until = min(until, _loop_time() + (timeouts.connect_ms + timeouts.headers_ms) / 1000)
         request = self._session.get(
             url,
             headers={"Accept-Encoding": "identity", "User-Agent": "mediarepo", **headers},
             allow_redirects=False,
             server_hostname=tls_name,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience.connect_ms / 1000),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_ms / 1000),
         )
-        with explained(host):
+        with connection_error_text(host):
             async with asyncio.timeout_at(head_until):
                 response = await stack.enter_async_context(request)
         stack.callback(response.close)
-        return Answer(response, host, patience=patience, until=until)
+        return OutboundResponse(response, host, timeouts=timeouts, until=until)
 
 
 def _loop_time() -> float:

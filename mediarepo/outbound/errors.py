@@ -38,7 +38,7 @@ _MAX_WORDS_CHARS = 100
 
 
 @contextmanager
-def explained(host: str) -> Iterator[None]:
+def connection_error_text(host: str) -> Iterator[None]:
     """Turn what can go wrong up to an answer's head into OutboundError."""
     try:
         yield
@@ -81,7 +81,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Timeouts:
     """Deadlines in ms: for the connection, for the answer's head, between two pieces of its body, for everything."""
 
     connect_ms: int

@@ -62,7 +62,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 _LOW_32 = 0xFFFFFFFF
 
 
-class AddressRules:
+class AddressPolicy:
     """Judges addresses; what is denied is so even where it is allowed as well."""
 
     def __init__(self, *, allow: Sequence[str], deny: Sequence[str]) -> None:
@@ -180,7 +180,7 @@ def _getaddrinfo(host: str) -> list[str]:
 class GuardedResolver(AbstractResolver):
     """Resolves names for aiohttp, leaving out every address that must not be connected to."""
 
-    def __init__(self, rules: AddressRules, lookup: Lookup, timeout_s: float) -> None:
+    def __init__(self, rules: AddressPolicy, lookup: Lookup, timeout_s: float) -> None:
         self._rules = rules
         self._lookup = lookup
         self._timeout_s = timeout_s

@@ -15,16 +15,16 @@ from typing import Protocol, Self
 
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.model.admission import Admission
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
-from mediarepo.outbound.ssrf_guard import AddressRules, GuardedResolver, Lookup, SystemLookup
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
+from mediarepo.outbound.ssrf_guard import AddressPolicy, GuardedResolver, Lookup, SystemLookup
 from mediarepo.outbound.urls import WebUrl, address_of, join_url, parse_web_url
 from mediarepo.outbound.web_response import (
     MAX_HEAD_BYTES,
     Head,
     HeadError,
+    body_framing,
     body_reader,
     find_end,
-    framing,
     location,
     may_be_http,
     parse_head,
@@ -136,7 +136,7 @@ class RequestPolicy(Protocol):
         ...
 
 
-class WebAnswer:
+class WebResponse:
     """A head, and a body that is still to be read; a body that breaks off is a body that ends."""
 
     def __init__(
@@ -146,7 +146,7 @@ class WebAnswer:
         self.url = url
         self._waiting = start
         self._stream = reader
-        self._body = body_reader(*framing(head))
+        self._body = body_reader(*body_framing(head))
         self._idle_s = idle_s
         self._until = until
 
@@ -181,7 +181,7 @@ class WebClient:
 
     def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
         self._own_lookup = SystemLookup() if lookup is None else None
-        rules = AddressRules(allow=config.allow_networks, deny=config.deny_networks)
+        rules = AddressPolicy(allow=config.allow_networks, deny=config.deny_networks)
         self._resolver = GuardedResolver(
             rules, lookup or self._own_lookup or SystemLookup(), config.resolve_timeout_ms / 1000
         )
@@ -199,13 +199,13 @@ class WebClient:
 
     @asynccontextmanager
     async def get(
-        self, url: str, *, patience: Patience, policy: RequestPolicy, cookies: CookieJar
-    ) -> AsyncIterator[WebAnswer]:
+        self, url: str, *, timeouts: Timeouts, policy: RequestPolicy, cookies: CookieJar
+    ) -> AsyncIterator[WebResponse]:
         """GET a URL and follow its redirects; OutboundError when that fails before there is an answer."""
-        until = _loop_time() + patience.total_ms / 1000
+        until = _loop_time() + timeouts.total_ms / 1000
         parsed = parse_web_url(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            async with self._asked(parsed, patience, until, policy, cookies) as answer:
+            async with self._asked(parsed, timeouts, until, policy, cookies) as answer:
                 try:
                     target = location(answer.head)
                 except HeadError as exc:
@@ -218,17 +218,17 @@ class WebClient:
 
     @asynccontextmanager
     async def _asked(
-        self, url: WebUrl, patience: Patience, until: float, policy: RequestPolicy, cookies: CookieJar
-    ) -> AsyncIterator[WebAnswer]:
+        self, url: WebUrl, timeouts: Timeouts, until: float, policy: RequestPolicy, cookies: CookieJar
+    ) -> AsyncIterator[WebResponse]:
         request = _request(url, policy.headers(url), cookies)
         async with self.places.enter():
-            reader, writer = await self._connect(url, min(until, _loop_time() + patience.connect_ms / 1000))
+            reader, writer = await self._connect(url, min(until, _loop_time() + timeouts.connect_ms / 1000))
             try:
-                head_until = min(until, _loop_time() + patience.headers_ms / 1000)
+                head_until = min(until, _loop_time() + timeouts.headers_ms / 1000)
                 head, start = await _answered(url, reader, writer, request, head_until)
                 for value in head.raw("Set-Cookie"):
                     cookies.keep(value, scheme=url.scheme, host=url.host, path=url.path)
-                yield WebAnswer(head, url, start, reader, idle_s=patience.idle_ms / 1000, until=until)
+                yield WebResponse(head, url, start, reader, idle_s=timeouts.idle_ms / 1000, until=until)
             except HeadError as exc:
                 raise _not_http(url, exc) from exc
             finally:

@@ -22,7 +22,7 @@ class HeadError(ValueError):
     """An answer that no browser would show; the message says why."""
 
 
-class Framing(StrEnum):
+class BodyFraming(StrEnum):
     """What tells where a body ends."""
 
     NONE = "none"
@@ -107,23 +107,23 @@ def _text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def framing(head: Head) -> tuple[Framing, int]:
+def body_framing(head: Head) -> tuple[BodyFraming, int]:
     """Say where the body ends (RFC 9112, section 6.3), and its declared length; HeadError for two lengths.
 
     Chunks count only in answers of HTTP/1.1. A length that is no number does not count.
     """
     if head.status in _WITHOUT_BODY:
-        return Framing.NONE, 0
+        return BodyFraming.NONE, 0
     codings = ",".join(head.texts("Transfer-Encoding")).lower().split(",")
     if head.version >= (1, 1) and "chunked" in {coding.partition(";")[0].strip() for coding in codings}:
-        return Framing.CHUNKED, 0
+        return BodyFraming.CHUNKED, 0
     values = {one.strip() for value in head.texts("Content-Length") for one in value.split(",")}
     lengths = {int(value) for value in values if _LENGTH.fullmatch(value)}
     if len(lengths) > 1:
         raise HeadError("several lengths")
     if not lengths or len(lengths) < len({value.lstrip("0") or "0" for value in values}):
-        return Framing.CLOSE, 0
-    return Framing.LENGTH, lengths.pop()
+        return BodyFraming.CLOSE, 0
+    return BodyFraming.LENGTH, lengths.pop()
 
 
 def location(head: Head) -> str | None:
@@ -230,12 +230,12 @@ class Chunked:
         self.is_done = self._left == 0
 
 
-def body_reader(framing: Framing, size_bytes: int) -> BodyReader:
+def body_reader(body_framing: BodyFraming, size_bytes: int) -> BodyReader:
     """Choose how a body is read."""
-    match framing:
-        case Framing.CHUNKED:
+    match body_framing:
+        case BodyFraming.CHUNKED:
             return Chunked()
-        case Framing.CLOSE:
+        case BodyFraming.CLOSE:
             return UntilClose()
-        case Framing.LENGTH | Framing.NONE:
+        case BodyFraming.LENGTH | BodyFraming.NONE:
             return Counted(size_bytes)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from mediarepo.model.previews import OEmbed, Page, Picture, Preview, PreviewLimits
-from mediarepo.previews.image_candidates import illustrations
+from mediarepo.previews.image_candidates import image_candidates
 from mediarepo.previews.page import essence
 from mediarepo.previews.text import Rule, descriptions, plain, titles, url_title
 from mediarepo.previews.url_policy import resolved
@@ -60,7 +60,7 @@ def compose(page: Page, *, oembed: OEmbed | None = None, limits: PreviewLimits |
     return Preview(
         values={name: value for name, (_, value) in chosen.items() if value is not None},
         rules={name: rule for name, (rule, value) in chosen.items() if value is not None},
-        pictures=illustrations(page, oembed, limits.max_images),
+        pictures=image_candidates(page, oembed, limits.max_images),
     )
 
 

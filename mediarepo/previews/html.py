@@ -7,7 +7,7 @@ from typing import Protocol
 from lxml import etree
 
 from mediarepo.model.previews import Block, Picture
-from mediarepo.previews.image_candidates import picture_of
+from mediarepo.previews.image_candidates import image_candidate
 from mediarepo.previews.text import Region, region_of
 from mediarepo.previews.url_policy import resolved
 
@@ -36,7 +36,7 @@ _MAX_EVENTS = 150_000
 _MAX_XML_CHARS = 1_000_000
 
 
-class Listener(Protocol):
+class MarkupHandler(Protocol):
     """Hears a page from its beginning to its end, or as far as it is read."""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -52,7 +52,7 @@ class Listener(Protocol):
 class _Counting:
     """Passes events on until there are too many of them, or too many tags inside one another; then never again."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: MarkupHandler) -> None:
         self.enough = False
         self._listener = listener
         self._depth = 0
@@ -83,7 +83,7 @@ class _Counting:
         self.enough = self.enough or self._events > _MAX_EVENTS or self._depth > _MAX_DEPTH
 
 
-def hear_html(text: str, listener: Listener) -> None:
+def parse_html(text: str, listener: MarkupHandler) -> None:
     """Read a page aloud, as far as it is worth it; whatever is wrong with it, this ends quietly."""
     counting = _Counting(listener)
     parser = etree.HTMLParser(target=counting, encoding="utf-8")
@@ -340,7 +340,7 @@ class Collector:
 
     def _image(self, attributes: dict[str, str]) -> None:
         if len(self.pictures) < _MAX_PICTURES:
-            self._keep(picture_of(attributes, self.base_url, "img"))
+            self._keep(image_candidate(attributes, self.base_url, "img"))
 
     def _source(self, attributes: dict[str, str]) -> None:
         is_shown = attributes.get("type", "").lower() not in _RARE_FORMATS
@@ -349,7 +349,7 @@ class Collector:
 
     def _poster(self, attributes: dict[str, str]) -> None:
         if "poster" in attributes and len(self.pictures) < _MAX_PICTURES:
-            self._keep(picture_of({"src": attributes["poster"]}, self.base_url, "poster of a video"))
+            self._keep(image_candidate({"src": attributes["poster"]}, self.base_url, "poster of a video"))
 
     def _keep(self, picture: Picture | None) -> None:
         if picture is None or len(self.pictures) >= _MAX_PICTURES:

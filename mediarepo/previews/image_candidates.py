@@ -44,7 +44,7 @@ def is_too_small(picture: Picture) -> bool:
     return len(sides) == 2 and max(sides) > _LONGEST_SHAPE * min(sides)  # noqa: PLR2004 - both sides are known
 
 
-def picture_of(attributes: dict[str, str], base_url: str, rule: str) -> Picture | None:
+def image_candidate(attributes: dict[str, str], base_url: str, rule: str) -> Picture | None:
     """Read an <img> or <source>, those that a script would fill in later included; None when it shows nothing."""
     for reference in _references(attributes):
         url = resolved(base_url, reference)
@@ -124,7 +124,7 @@ _NO_BITMAP = (".ico", ".svg", ".svgz")
 _MAX_ALT_CHARS = 200
 
 
-def illustrations(page: Page, oembed: OEmbed | None, limit: int) -> tuple[Picture, ...]:
+def image_candidates(page: Page, oembed: OEmbed | None, limit: int) -> tuple[Picture, ...]:
     """Choose what to try, at most `limit` images; the site's icons only where the page has nothing else to show."""
     chosen: dict[str, Picture] = {}
     for picture in _all(page, oembed):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import Block, Page
 from mediarepo.previews.encoding import decode
-from mediarepo.previews.html import Collector, hear_html
+from mediarepo.previews.html import Collector, parse_html
 from mediarepo.previews.image_candidates import likeliest_first
 from mediarepo.previews.structured_data import read_feed, read_linked_data
 from mediarepo.previews.url_policy import compiled_host
@@ -27,7 +27,7 @@ _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
 _MOST_CONTROLS = 0.05
 
 
-class Kind(StrEnum):
+class ContentKind(StrEnum):
     """What an answer is read as."""
 
     HTML = "html"
@@ -47,23 +47,23 @@ def may_be_page(content_type: str | None) -> bool:
     return kind in _HTML | _XML | _FEEDS | _TEXT | {""} or (kind.endswith("+xml") and kind != "image/svg+xml")
 
 
-def kind_of(content_type: str | None, body: bytes, text: str) -> Kind:
+def kind_of(content_type: str | None, body: bytes, text: str) -> ContentKind:
     """Judge a body and the text that was read of it: by the declared type, and by how it begins where that says little.
 
     What is declared to be text, but consists of controls, is a file.
     """
     kind, first = essence(content_type), text[:_FIRST_CHARS]
     if _is_binary(body) and not _looks_like_html(first):
-        return Kind.FILE
+        return ContentKind.FILE
     if kind in _HTML:
-        return Kind.HTML
+        return ContentKind.HTML
     if kind in _TEXT:
-        return Kind.TEXT
+        return ContentKind.TEXT
     if kind and not may_be_page(content_type):
-        return Kind.FILE
+        return ContentKind.FILE
     if kind in _FEEDS or _LOOKS_LIKE_FEED.search(first):
-        return Kind.FEED
-    return Kind.HTML if _looks_like_html(first) else Kind.FILE
+        return ContentKind.FEED
+    return ContentKind.HTML if _looks_like_html(first) else ContentKind.FILE
 
 
 def _looks_like_html(first: str) -> bool:
@@ -115,13 +115,13 @@ def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int
     body = body[:max_bytes]
     text, encoding = decode(body, content_type)
     match kind_of(content_type, body, text):
-        case Kind.HTML:
+        case ContentKind.HTML:
             page = read_html(text, url)
-        case Kind.FEED:
+        case ContentKind.FEED:
             page = read_feed(text, url)
-        case Kind.TEXT:
+        case ContentKind.TEXT:
             page = _plain_text(text, url)
-        case Kind.FILE:
+        case ContentKind.FILE:
             return None
     return replace(page, encoding=encoding)
 
@@ -129,7 +129,7 @@ def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int
 def read_html(text: str, url: str) -> Page:
     """Read a page's text."""
     heard = Collector(url)
-    hear_html(text, heard)
+    parse_html(text, heard)
     return Page(
         url=url,
         base_url=heard.base_url,

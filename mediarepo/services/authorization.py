@@ -9,7 +9,7 @@ from mediarepo.db.audit import AuditEntry, AuditLog
 from mediarepo.errors import ForbiddenError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.homeserver.identity import Identity
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.mxc import Mxc
@@ -70,7 +70,7 @@ _ALL = "this concerns all homeservers: only the holder of admin.token may do it"
 class Authorization:
     """Judges by role, action and thing; media and users are told apart by whose they are."""
 
-    tenants: Tenants
+    tenants: Homeservers
 
     def check(self, admin: Admin, action: Action, thing: Thing) -> None:
         """Refuse what the table does not grant: ForbiddenError, or NotFoundError where not even that is told."""

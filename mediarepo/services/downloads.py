@@ -12,18 +12,18 @@ from mediarepo.config.cleanup import AccessConfig
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.db.media import AccessTable, MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, NotYetUploadedError, UnavailableError
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.admission import Waiters
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.hash_learning import Hashing
-from mediarepo.services.stores import NOT_OURS, Markers, Stores
+from mediarepo.services.hash_learning import HashLearner
+from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores
 from mediarepo.storage.errors import ObjectMissingError
-from mediarepo.storage.stored_object import Opening, StoredObject
+from mediarepo.storage.stored_object import OpenObject, StoredObject
 
 
 class AccessTimes:
@@ -65,7 +65,7 @@ _POLL_S = 5.0
 """After so long the database is read anyway: news can be lost, or not pass a connection pooler."""
 
 
-class Watch:
+class UploadWaiter:
     """A watch kept on one mxc; news that come between two waits are not lost."""
 
     def __init__(self) -> None:
@@ -85,18 +85,18 @@ class Watch:
         self._news.clear()
 
 
-class Arrivals:
+class UploadWaiters:
     """Wakes whoever watches an mxc; begin to watch first, then read the database, then wait."""
 
     def __init__(self, limit: int) -> None:
         self.waiters = Waiters("wait for media", limit=limit)
-        self._watches: dict[str, set[Watch]] = {}
+        self._watches: dict[str, set[UploadWaiter]] = {}
 
     @contextmanager
-    def watching(self, mxc: Mxc) -> Iterator[Watch]:
+    def watching(self, mxc: Mxc) -> Iterator[UploadWaiter]:
         """Keep a watch; LimitExceededError when too many are kept already, in all or by the same client."""
         with self.waiters.enter():
-            watch, name = Watch(), str(mxc)
+            watch, name = UploadWaiter(), str(mxc)
             self._watches.setdefault(name, set()).add(watch)
             try:
                 yield watch
@@ -123,24 +123,24 @@ OnMissing = Callable[[Blob], Awaitable[None]]
 """Told of a blob that S3 no longer has."""
 
 
-_LOOK_BACK_S = 1.0
+_READ_THROUGH_POLL_S = 1.0
 """How often those who wait for content look back, as nobody brings news from there."""
 
 
-class LookBack(Protocol):
+class ReadThroughSource(Protocol):
     """Looks media up where they were kept before."""
 
-    async def look_back(self, mxc: Mxc, *, by_stranger: bool) -> bool:
+    async def import_media(self, mxc: Mxc, *, unauthenticated: bool) -> bool:
         """Say whether there is news of them, so that they must be read anew."""
         ...
 
-    async def look_again(self, mxc: Mxc, source_id: int) -> bool:
+    async def refresh_media(self, mxc: Mxc, source_id: int) -> bool:
         """Say whether media that were imported have been changed there since, so that they must be read anew."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class DownloadOptions:
     """On which terms media is asked for.
 
     At which homeserver, whether on the unauthenticated legacy paths, how long content that is to follow may take,
@@ -165,84 +165,84 @@ class Downloads:
 
     media: MediaTable
     stores: Stores
-    tenants: Tenants
-    markers: Markers
+    tenants: Homeservers
+    markers: BucketMarkers
     access_times: AccessTimes
-    arrivals: Arrivals
-    hashing: Hashing
+    upload_waiters: UploadWaiters
+    hashing: HashLearner
     on_missing: Callable[[], None]
-    look_back: LookBack | None = None
+    read_through: ReadThroughSource | None = None
 
-    async def find(self, mxc: Mxc, asking: Asking) -> Media:
+    async def find(self, mxc: Mxc, options: DownloadOptions) -> Media:
         """Read media that the asker may have; NotFoundError tells nobody why not."""
-        return await self.judge(mxc, await self.read(mxc, asking), asking)
+        return await self.judge(mxc, await self.read(mxc, options), options)
 
-    async def read(self, mxc: Mxc, asking: Asking) -> Media | None:
+    async def read(self, mxc: Mxc, options: DownloadOptions) -> Media | None:
         """Read media, as they are here or, if they have not moved in yet, where they were before."""
-        media = await self.media.get(mxc, asking.viewer)
-        return await self.media.get(mxc, asking.viewer) if await self.has_news(mxc, media, asking) else media
+        media = await self.media.get(mxc, options.viewer)
+        return await self.media.get(mxc, options.viewer) if await self.has_news(mxc, media, options) else media
 
-    async def has_news(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
+    async def has_news(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
         """Look media up where they were kept before; True when they must be read anew.
 
         That is done for those that are not here, and for those that came from there: they may have been hidden since.
         """
-        if self.look_back is None or (media is not None and media.hidden):
+        if self.read_through is None or (media is not None and media.hidden):
             return False
         if media is None or media.state in {MediaState.PENDING, MediaState.MISSING}:
-            return await self.look_back.look_back(mxc, by_stranger=asking.legacy)
+            return await self.read_through.import_media(mxc, unauthenticated=options.legacy)
         if media.state is not MediaState.READY or media.import_source_id is None:
             return False
-        return await self.look_back.look_again(mxc, media.import_source_id)
+        return await self.read_through.refresh_media(mxc, media.import_source_id)
 
-    async def judge(self, mxc: Mxc, media: Media | None, asking: Asking) -> Media:
+    async def judge(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> Media:
         """Let media just read through, waiting for their content or its hash if need be, or refuse them."""
-        if media is not None and await self.clear_suspicion(media):
-            media = await self.media.get(mxc, asking.viewer)
-        if media is not None and media.state is MediaState.PENDING and asking.wait_ms:
-            media = await self.wait_for_content(mxc, asking)
-        return self.permit(media, asking)
+        if media is not None and await self.learn_unverified_hash(media):
+            media = await self.media.get(mxc, options.viewer)
+        if media is not None and media.state is MediaState.PENDING and options.wait_ms:
+            media = await self.wait_for_content(mxc, options)
+        return self.permit(media, options)
 
-    async def clear_suspicion(self, media: Media) -> bool:
+    async def learn_unverified_hash(self, media: Media) -> bool:
         """Learn the hash of content that may be a hidden one; says whether the media must be read anew."""
         if not media.suspect or media.blob is None:
             return False
         await self.hashing.learn(media.blob)
         return True
 
-    async def wait_for_content(self, mxc: Mxc, asking: Asking) -> Media | None:
+    async def wait_for_content(self, mxc: Mxc, options: DownloadOptions) -> Media | None:
         """Wait until announced media have their content, or for as long as the asker will, and read them."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + asking.wait_ms / 1000
-        with self.arrivals.watching(mxc) as watch:
+        until = loop.time() + options.wait_ms / 1000
+        with self.upload_waiters.watching(mxc) as watch:
             while True:
-                media = await self.read(mxc, asking)
+                media = await self.read(mxc, options)
                 remaining_s = until - loop.time()
                 if media is None or media.state is not MediaState.PENDING or remaining_s <= 0:
                     return media
-                await watch.wait(remaining_s if self.look_back is None else min(remaining_s, _LOOK_BACK_S))
+                await watch.wait(remaining_s if self.read_through is None else min(remaining_s, _READ_THROUGH_POLL_S))
 
-    def permit(self, media: Media | None, asking: Asking) -> Media:
+    def permit(self, media: Media | None, options: DownloadOptions) -> Media:
         """Let media through, or refuse it: absent, hidden and frozen media all look the same."""
-        if media is None or (media.hidden and not asking.see_hidden):
+        if media is None or (media.hidden and not options.see_hidden):
             raise NotFoundError("media not found")
         if media.state is MediaState.PENDING:
             raise NotYetUploadedError("the media has not been uploaded yet")
-        if media.state is not MediaState.READY or (asking.legacy and self._frozen(media, asking)):
+        if media.state is not MediaState.READY or (options.legacy and self._frozen(media, options)):
             raise NotFoundError("media not found")
         self.access_times.note(media.mxc)
         return media
 
-    def _frozen(self, media: Media, asking: Asking) -> bool:
+    def _frozen(self, media: Media, options: DownloadOptions) -> bool:
         """Judge the freeze by the homeserver that has the media, and by the one that is asked (since Matrix 1.12)."""
-        judges = [self.tenants.by_server_name(media.mxc.server_name), asking.tenant]
+        judges = [self.tenants.by_server_name(media.mxc.server_name), options.tenant]
         return media.authenticated and any(judge is not None and judge.freeze_legacy for judge in judges)
 
-    def open(self, media: Media, span: Span | None = None) -> "OpeningBlob":
+    def open(self, media: Media, byte_range: ByteRange | None = None) -> "OpenBlob":
         """Open media's bytes, or a stretch of them; S3 has answered when this is entered."""
         if media.blob is None:
             raise NotFoundError("media not found")
-        return self.open_blob(media.blob, span)
+        return self.open_blob(media.blob, byte_range)
 
     async def presign(self, media: Media, *, lifetime_s: int, content_disposition: str) -> str:
         """Make a URL at which S3 itself gives out media's bytes."""
@@ -255,13 +255,15 @@ class Downloads:
             content_disposition=content_disposition,
         )
 
-    def open_blob(self, blob: Blob, span: Span | None = None, *, on_missing: OnMissing | None = None) -> "OpeningBlob":
+    def open_blob(
+        self, blob: Blob, byte_range: ByteRange | None = None, *, on_missing: OnMissing | None = None
+    ) -> "OpenBlob":
         """Open a blob's bytes; ContentLostError when S3 has lost them: then its media are marked missing.
 
         `on_missing` is done instead of that.
         """
-        opening = self.stores.named(blob.store).open(blob.object_key, span, known_bytes=blob.size_bytes)
-        return OpeningBlob(opening, blob, on_missing or self.note_missing)
+        opening = self.stores.named(blob.store).open(blob.object_key, byte_range, known_bytes=blob.size_bytes)
+        return OpenBlob(opening, blob, on_missing or self.note_missing)
 
     async def note_missing(self, blob: Blob) -> None:
         """Mark media missing, but only once it is certain that this is the right bucket at all."""
@@ -278,12 +280,12 @@ class Downloads:
             raise UnavailableError("storage cannot be reached just now", retry_after_s=60)
 
 
-class OpeningBlob:
+class OpenBlob:
     """A blob that is being opened."""
 
     __slots__ = ("_blob", "_on_missing", "_opening")
 
-    def __init__(self, opening: Opening, blob: Blob, on_missing: OnMissing) -> None:
+    def __init__(self, opening: OpenObject, blob: Blob, on_missing: OnMissing) -> None:
         self._opening = opening
         self._blob = blob
         self._on_missing = on_missing

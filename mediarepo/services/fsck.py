@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.media import MediaTable
-from mediarepo.db.object_inventory import Inventory
-from mediarepo.db.sweep import Sweeping
+from mediarepo.db.object_inventory import ObjectInventory
+from mediarepo.db.sweep import SweepTable
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
 from mediarepo.model.ids import parse_key_ts
 from mediarepo.model.media import Blob
 from mediarepo.services.hash_learning import HashingSink
-from mediarepo.services.stores import NOT_OURS, Markers, marker_key
+from mediarepo.services.stores import NOT_OURS, BucketMarkers, marker_key
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import ListedObject, Store
 
@@ -26,7 +26,7 @@ _READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thoroughness:
+class FsckLevel:
     """How closely to look: whether contents are read and hashed, from behind which key on, and how fast at most."""
 
     hashes: bool = False
@@ -74,15 +74,15 @@ class _Suspects:
 class Fsck:
     """Finds where bucket and database disagree; changes nothing."""
 
-    inventory: Inventory
-    sweeping: Sweeping
+    inventory: ObjectInventory
+    sweep_table: SweepTable
     grace_ms: int
 
     async def check(
-        self, store: Store, how: Thoroughness, progress: Progress, on_progress: Callable[[], None]
+        self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None]
     ) -> AsyncIterator[Drift]:
         """Walk through a store; gives each disagreement as it is found."""
-        horizon_ms = await self.sweeping.now_ms() - self.grace_ms
+        horizon_ms = await self.sweep_table.now_ms() - self.grace_ms
         suspects, began = _Suspects(), asyncio.get_running_loop().time()
         async for listed, known in _merged(self._listed(store, how.after_key), self._known(store, how.after_key)):
             progress.note(listed, known)
@@ -135,7 +135,7 @@ class Fsck:
     async def _unknown(self, store: Store, strangers: list[ListedObject], horizon_ms: int) -> AsyncIterator[Drift]:
         """Ask once more, as of one instant, which objects no row, intent or queued deletion mentions."""
         old = {one.key: one for one in strangers if (parse_key_ts(one.key) or horizon_ms) < horizon_ms}
-        for key in await self.sweeping.unknown(store.name, list(old)) if old else []:
+        for key in await self.sweep_table.unknown(store.name, list(old)) if old else []:
             yield Drift(DriftKind.OBJECT_WITHOUT_ROW, store.name, key, None, old[key].size_bytes)
 
     async def _leftovers(self, store: Store, horizon_ms: int) -> AsyncIterator[Drift]:
@@ -143,7 +143,7 @@ class Fsck:
             key_ts = parse_key_ts(found.key)
             if key_ts is None or key_ts >= horizon_ms:
                 continue
-            if await self.sweeping.without_intent(store.name, [found.key]):
+            if await self.sweep_table.without_intent(store.name, [found.key]):
                 yield Drift(DriftKind.LEFTOVER_MULTIPART, store.name, found.key, upload_id=found.upload_id)
 
 
@@ -220,9 +220,9 @@ class Repairs:
 
     config: SweepConfig
     fsck: Fsck
-    sweeping: Sweeping
+    sweep_table: SweepTable
     media: MediaTable
-    markers: Markers
+    markers: BucketMarkers
 
     async def check_safe(self, store: Store, found: Progress, *, force: bool) -> None:
         """Refuse to repair a store that is not ours, or with a database that knows too little, as a backup does."""
@@ -240,7 +240,7 @@ class Repairs:
                 f"{lost} of {found.rows} objects are gone: is this the right bucket? If they are, say --force"
             )
 
-    async def repair(self, store: Store, how: Thoroughness, on_repaired: Callable[[Drift], None]) -> None:
+    async def repair(self, store: Store, how: FsckLevel, on_repaired: Callable[[Drift], None]) -> None:
         """Check once more, and repair each disagreement as it is found."""
         async for drift in self.fsck.check(store, how, Progress(), lambda: None):
             await self._mend(store, drift)
@@ -249,7 +249,7 @@ class Repairs:
     async def _mend(self, store: Store, drift: Drift) -> None:
         """Remove what is nobody's or damaged; media whose content is lost say so, and are fetched again if possible."""
         if drift.kind is DriftKind.OBJECT_WITHOUT_ROW:
-            await self.sweeping.condemn(store.name, [drift.object_key])
+            await self.sweep_table.condemn(store.name, [drift.object_key])
         elif drift.kind is DriftKind.LEFTOVER_MULTIPART and drift.upload_id is not None:
             await store.abort_multipart(drift.object_key, drift.upload_id)
         elif drift.blob_id is not None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
-from mediarepo.db.unverified_hashes import HashingTable
+from mediarepo.db.unverified_hashes import UnverifiedHashTable
 from mediarepo.errors import UnavailableError
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.failed_items import Queue
@@ -32,10 +32,10 @@ class HashingSink:
         self.sha256.update(data)
 
 
-class Hashing:
+class HashLearner:
     """Reads content from S3 and keeps its hash; any number of requests for one blob read it once."""
 
-    def __init__(self, *, table: HashingTable, stores: Stores, isolation: BatchIsolation) -> None:
+    def __init__(self, *, table: UnverifiedHashTable, stores: Stores, isolation: BatchIsolation) -> None:
         self._table = table
         self._stores = stores
         self._isolation = isolation

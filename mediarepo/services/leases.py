@@ -20,14 +20,14 @@ _RELEASE_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class LeaseHolder:
     """Takes leases and renews them until the work is done; a process that dies lets go after `duration_ms`."""
 
     leases: Leases
     duration_ms: int
 
     @contextlib.asynccontextmanager
-    async def trying(self, name: str) -> AsyncIterator[Lease | None]:
+    async def acquire(self, name: str) -> AsyncIterator[Lease | None]:
         """Hold a lease, or None while somebody else does; what ends the lease on success is the work's own commit."""
         lease = await self.leases.acquire(name, self.duration_ms)
         if lease is None:
@@ -65,15 +65,15 @@ _SLACK = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class ClusterJobs:
     """Runs a job when it is due and nobody else is at it; one whose process dies is taken over when its lease ends."""
 
-    holding: Holding
+    lease_holder: LeaseHolder
     runs: JobRuns
 
     async def once(self, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]) -> bool:
         """Do work unless it was done within the interval, or is being done; says whether it was done here."""
-        async with self.holding.trying(f"job {name}") as lease:
+        async with self.lease_holder.acquire(f"job {name}") as lease:
             if lease is None or not await self.runs.begin(name, int(interval_ms * _SLACK)):
                 return False
             try:
@@ -86,7 +86,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FleetReports:
+class JobReports:
     """Tells when regular work was last done."""
 
     runs: JobRuns

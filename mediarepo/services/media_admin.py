@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mediarepo.db.media_admin import RecordTable, SearchTable
+from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
 from mediarepo.db.usage import Counter, StatisticsTable, UsageTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
@@ -21,7 +21,7 @@ _MOST_NAMES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class PageRequest:
     """Which part of a list is asked for."""
 
     start: int
@@ -30,12 +30,12 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
+class MediaAdmin:
     """Reads media with all that is known of them, and who takes up how much."""
 
-    table: RecordTable
+    table: MediaAdminTable
     statistics: StatisticsTable
-    searches: SearchTable
+    searches: MediaSearchTable
     homeserver_admins: HomeserverAdmins
 
     async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
@@ -52,7 +52,7 @@ class Records:
             raise NotFoundError("Unknown media")
         return record
 
-    async def of_user(self, user_id: str, admin: Admin, order: RecordOrder, stretch: Stretch) -> Page:
+    async def of_user(self, user_id: str, admin: Admin, order: RecordOrder, page_request: PageRequest) -> Page:
         """Read a stretch of a user's uploads; the user must be one of the admin's homeserver."""
         if not user_id.startswith("@"):
             raise InvalidParamError("Expected UserID string to start with '@'")
@@ -62,9 +62,9 @@ class Records:
             user_id,
             admin.homeserver.server_name,
             order=order,
-            backwards=stretch.backwards,
-            start=stretch.start,
-            limit=stretch.limit,
+            backwards=page_request.backwards,
+            start=page_request.start,
+            limit=page_request.limit,
         )
         if not page.total and not await self._exists(user_id, admin):
             raise NotFoundError("Unknown user")
@@ -80,7 +80,7 @@ class Records:
         self,
         admin: Admin,
         order: UserOrder,
-        stretch: Stretch,
+        page_request: PageRequest,
         *,
         from_ts: int,
         until_ts: int | None,
@@ -90,9 +90,9 @@ class Records:
         users, total = await self.statistics.of_users(
             admin.homeserver.server_name,
             order=order,
-            backwards=stretch.backwards,
-            start=stretch.start,
-            limit=stretch.limit,
+            backwards=page_request.backwards,
+            start=page_request.start,
+            limit=page_request.limit,
             from_ts=from_ts,
             until_ts=until_ts,
             search_term=search_term,

@@ -14,8 +14,8 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
 from mediarepo.model.tasks import Lease
 from mediarepo.services.batch_isolation import BatchIsolation, each_of
-from mediarepo.services.downloads import LookBack
-from mediarepo.services.leases import Holding
+from mediarepo.services.downloads import ReadThroughSource
+from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.quotas import Quotas
 
 _BATCH = 500
@@ -29,10 +29,10 @@ class PendingUploads:
 
     config: UploadsConfig
     table: PendingTable
-    holding: Holding
+    lease_holder: LeaseHolder
     quotas: Quotas
     isolation: BatchIsolation
-    look_back: LookBack | None = None
+    read_through: ReadThroughSource | None = None
 
     async def create(self, mxc: Mxc, requester: Requester) -> PendingMedia:
         """Announce a media id for content that is to follow."""
@@ -47,12 +47,12 @@ class PendingUploads:
         content, one that has expired.
         """
         announced = await self.table.get(mxc)
-        if self.look_back is not None and (announced is None or announced.state is MediaState.PENDING):
-            await self.look_back.look_back(mxc, by_stranger=False)
+        if self.read_through is not None and (announced is None or announced.state is MediaState.PENDING):
+            await self.read_through.import_media(mxc, unauthenticated=False)
             announced = await self.table.get(mxc)
         if announced is None:
             raise NotFoundError("there is no such media id")
-        async with self.holding.trying(f"upload {mxc}") as lease:
+        async with self.lease_holder.acquire(f"upload {mxc}") as lease:
             if lease is None:
                 raise CannotOverwriteMediaError("the media is being uploaded already")
             await self._check(mxc, requester)
@@ -74,7 +74,7 @@ class PendingUploads:
         await each_of(
             self._forget_media,
             self.quotas.table.forget_expired,
-            partial(self.holding.leases.forget_expired, _KEPT_AFTER_EXPIRY_MS),
+            partial(self.lease_holder.leases.forget_expired, _KEPT_AFTER_EXPIRY_MS),
         )
 
     async def _forget_media(self) -> None:

@@ -18,7 +18,7 @@ from mediarepo.model.previews import OEmbed, Page, Picture, Preview, PreviewImag
 from mediarepo.outbound.web_client import CookieJar
 from mediarepo.previews.oembed import OEmbedProviders
 from mediarepo.previews.page import may_be_page
-from mediarepo.services.preview_pages import Fetched, PageError, PreviewPages, PreviewReading
+from mediarepo.services.preview_pages import Fetched, PageError, PreviewFetcher, PreviewParser
 from mediarepo.services.uploads import Uploads
 
 _KEPT_LONGER_MS = 24 * 3_600_000
@@ -27,7 +27,7 @@ _SMALLEST_PIXELS = 2
 """What is smaller counts readers, and shows nothing."""
 
 
-class Given:
+class BytesBody:
     """A body that is there already; see `mediarepo.services.upload_parts.Body`."""
 
     def __init__(self, data: bytes) -> None:
@@ -44,7 +44,7 @@ class PreviewImages:
     """Brings a page's picture in; any failure is a PageError, and the next picture's chance."""
 
     config: PreviewsConfig
-    pages: PreviewPages
+    pages: PreviewFetcher
     pool: WorkerPool
     sources: SourceBudget
     uploads: Uploads
@@ -79,7 +79,7 @@ class PreviewImages:
             authenticated=homeserver.freeze_legacy,
             preview_expires_ts=self.now_ms() + self.config.ttl_ms + _KEPT_LONGER_MS,
         )
-        await self.uploads.store(media, Given(fetched.body), declared_bytes=size_bytes)
+        await self.uploads.store(media, BytesBody(fetched.body), declared_bytes=size_bytes)
         return PreviewImage(
             mxc=str(mxc),
             content_type=content_type,
@@ -93,7 +93,7 @@ _MAX_REFRESHES = 5
 
 
 @dataclass(slots=True)
-class Steps:
+class BuildLog:
     """What was done for a preview, in words, for whoever wants it explained."""
 
     told: list[str] = field(default_factory=list)
@@ -104,11 +104,11 @@ class Steps:
 
 
 @dataclass(slots=True)
-class Visit:
+class PreviewSession:
     """What belongs to one preview alone: its cookies, and how often pages have sent us on."""
 
     language: str | None
-    steps: Steps
+    steps: BuildLog
     cookies: CookieJar = field(default_factory=CookieJar)
     _left: int = _MAX_REFRESHES
     _seen: set[tuple[str, int]] = field(default_factory=set)
@@ -126,20 +126,20 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreviewMaking:
+class PreviewBuilder:
     """Makes previews, each from nothing."""
 
     config: PreviewsConfig
-    pages: PreviewPages
-    reading: PreviewReading
+    pages: PreviewFetcher
+    reading: PreviewParser
     images: PreviewImages
     providers: OEmbedProviders
 
     async def make(
-        self, url: PreviewUrl, homeserver: HomeserverConfig, *, language: str | None, steps: Steps
+        self, url: PreviewUrl, homeserver: HomeserverConfig, *, language: str | None, steps: BuildLog
     ) -> Preview:
         """Make a preview; PageError when nothing can be said about the URL."""
-        visit = Visit(language, steps)
+        visit = PreviewSession(language, steps)
         preview = await self._text(url, visit)
         for picture in preview.pictures[: self.config.max_images]:
             try:
@@ -151,7 +151,7 @@ class PreviewMaking:
             return preview.with_image(picture, image)
         return preview
 
-    async def _text(self, url: PreviewUrl, visit: Visit) -> Preview:
+    async def _text(self, url: PreviewUrl, visit: PreviewSession) -> Preview:
         known = await self._known_embed(url, visit)
         try:
             fetched = await self.pages.page(url.text, visit.language, visit.cookies)
@@ -163,7 +163,7 @@ class PreviewMaking:
         visit.steps.tell(f"page from {fetched.url} ({fetched.content_type}, {len(fetched.body)} bytes)")
         return await self._of(fetched, known, visit)
 
-    async def _of(self, fetched: Fetched, oembed: OEmbed | None, visit: Visit) -> Preview:
+    async def _of(self, fetched: Fetched, oembed: OEmbed | None, visit: PreviewSession) -> Preview:
         page = None
         if may_be_page(fetched.content_type):
             page = await self.reading.read_page(
@@ -183,7 +183,7 @@ class PreviewMaking:
             return await self._refreshed(refresh_url, preview, visit)
         return preview
 
-    async def _refreshed(self, url: str, otherwise: Preview, visit: Visit) -> Preview:
+    async def _refreshed(self, url: str, otherwise: Preview, visit: PreviewSession) -> Preview:
         """Follow a page that only sends its readers on."""
         try:
             fetched = await self.pages.page(url, visit.language, visit.cookies)
@@ -193,11 +193,11 @@ class PreviewMaking:
         visit.steps.tell(f"page from {fetched.url} (refresh)")
         return await self._of(fetched, None, visit)
 
-    async def _known_embed(self, url: PreviewUrl, visit: Visit) -> OEmbed | None:
+    async def _known_embed(self, url: PreviewUrl, visit: PreviewSession) -> OEmbed | None:
         request_url = self.providers.request_url(url, language=None) if self.config.oembed else None
         return None if request_url is None else await self._embed(request_url, visit)
 
-    async def _embed(self, url: str, visit: Visit) -> OEmbed | None:
+    async def _embed(self, url: str, visit: PreviewSession) -> OEmbed | None:
         try:
             fetched = await self.pages.oembed(url, visit.language, visit.cookies)
             found = await self.reading.read_oembed(fetched.body, url=fetched.url, content_type=fetched.content_type)

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
-from mediarepo.outbound.errors import OutboundError, OutboundReason, Patience
+from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
 from mediarepo.outbound.urls import WebUrl
-from mediarepo.outbound.web_client import CookieJar, WebAnswer, WebClient
+from mediarepo.outbound.web_client import CookieJar, WebClient, WebResponse
 from mediarepo.outbound.web_response import refresh
 from mediarepo.previews import worker
 from mediarepo.previews.encoding import ACCEPTED, Decoder, UnreadableEncodingError, extract_content_type
@@ -70,7 +70,7 @@ class PageRequestPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreviewPages:
+class PreviewFetcher:
     """Fetches what a preview is made of."""
 
     config: PreviewsConfig
@@ -116,16 +116,16 @@ class PreviewPages:
             raise PageError(str(exc)) from exc
 
     @asynccontextmanager
-    async def _open(self, url: str, policy: PageRequestPolicy, cookies: CookieJar) -> AsyncIterator[WebAnswer]:
+    async def _open(self, url: str, policy: PageRequestPolicy, cookies: CookieJar) -> AsyncIterator[WebResponse]:
         timeout_ms = self.config.timeout_ms
-        patience = Patience(
+        timeouts = Timeouts(
             connect_ms=min(_CONNECT_MS, timeout_ms), headers_ms=timeout_ms, idle_ms=timeout_ms, total_ms=timeout_ms
         )
-        async with self.client.get(url, patience=patience, policy=policy, cookies=cookies) as answer:
+        async with self.client.get(url, timeouts=timeouts, policy=policy, cookies=cookies) as answer:
             yield answer
 
 
-async def _body(answer: WebAnswer, max_bytes: int, *, whole: bool) -> bytes:
+async def _body(answer: WebResponse, max_bytes: int, *, whole: bool) -> bytes:
     """Read a body; one that is larger is cut, or refused when it is wanted whole."""
     decoder = Decoder(answer.head.text("Content-Encoding"), max_bytes + 1 if whole else max_bytes)
     while not decoder.is_full and (piece := await answer.read()):
@@ -147,7 +147,7 @@ _MAX_PREVIEW_BYTES = 256 * 1024
 Result = TypeVar("Result")
 
 
-class PreviewReading:
+class PreviewParser:
     """A few processes, started when first needed; one slow page holds up one of them."""
 
     def __init__(self, policy: SandboxPolicy | None = None) -> None:

@@ -22,8 +22,8 @@ from mediarepo.model.requester import current_client
 from mediarepo.outbound.ssrf_guard import domain_of
 from mediarepo.previews.url_policy import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.leases import Holding
-from mediarepo.services.preview_builder import PreviewMaking, Steps
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.preview_builder import BuildLog, PreviewBuilder
 from mediarepo.services.preview_pages import PageError
 
 log = structlog.get_logger(__name__)
@@ -56,14 +56,14 @@ class Previews:
         config: PreviewsConfig,
         *,
         table: PreviewTable,
-        making: PreviewMaking,
-        holding: Holding,
+        making: PreviewBuilder,
+        lease_holder: LeaseHolder,
         isolation: BatchIsolation,
     ) -> None:
         self.config = config
         self.table = table
         self.making = making
-        self._holding = holding
+        self._holding = lease_holder
         self._isolation = isolation
         self._flights = SingleFlight[KeptPreview]()
         self.places = Admission(
@@ -102,9 +102,9 @@ class Previews:
     async def _made(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
     ) -> KeptPreview:
-        flight = key, current_client().name  # nobody waits in somebody else's queue
+        remote_fetch = key, current_client().name  # nobody waits in somebody else's queue
         with self.waiters.enter():
-            return await self._flights.run(flight, lambda: self._make_or_wait(key, url, homeserver, language))
+            return await self._flights.run(remote_fetch, lambda: self._make_or_wait(key, url, homeserver, language))
 
     async def _make_or_wait(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
@@ -115,7 +115,7 @@ class Previews:
         while loop.time() < until:
             async with (
                 self.places.enter(target=domain_of(url.host)),  # before the lease, which others wait for
-                self._holding.trying(f"preview {key.hex()}") as lease,
+                self._holding.acquire(f"preview {key.hex()}") as lease,
             ):
                 kept = await self.table.get(key)
                 if kept is not None:
@@ -128,7 +128,7 @@ class Previews:
     async def _make(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
     ) -> KeptPreview:
-        steps = Steps()
+        steps = BuildLog()
         try:
             async with asyncio.timeout(self.config.timeout_ms / 1000):
                 preview = await self.making.make(url, homeserver, language=language, steps=steps)

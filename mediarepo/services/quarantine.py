@@ -7,7 +7,7 @@ import structlog
 
 from mediarepo.config.admin import QuarantineConfig
 from mediarepo.db.marks import MarkTable
-from mediarepo.db.media_admin import RecordTable
+from mediarepo.db.media_admin import MediaAdminTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.errors import InvalidParamError, NotFoundError, UnavailableError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
@@ -16,7 +16,7 @@ from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outc
 from mediarepo.model.media_admin import Change, HiddenHash
 from mediarepo.model.mxc import Mxc, parse_mxc, spellings
 from mediarepo.services.authorization import Admin, Authorization
-from mediarepo.services.hash_learning import Hashing
+from mediarepo.services.hash_learning import HashLearner
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +31,10 @@ class Quarantine:
     config: QuarantineConfig
     table: QuarantineTable
     marks: MarkTable
-    records: RecordTable
+    records: MediaAdminTable
     authorization: Authorization
     homeserver_admins: HomeserverAdmins
-    hashing: Hashing
+    hashing: HashLearner
 
     async def hide(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Hide media; unknown ones of other servers are hidden in advance."""

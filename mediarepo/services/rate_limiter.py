@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mediarepo.config.limits import Rate, RateLimitsConfig, ServerRates, UserRates
-from mediarepo.db.limits import Poured, RateTable
+from mediarepo.db.limits import BucketDelta, RateTable
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.failed_items import item_key
 from mediarepo.model.requester import Requester, UserMatcher, compile_globs
@@ -31,7 +31,7 @@ class Bucket:
         self.level = max(0.0, self.level - (now_ms - self.seen_ms) / 1000 * self.rate.per_s)
         self.seen_ms = now_ms
 
-    def pour(self, amount: float) -> None:
+    def add_deltas(self, amount: float) -> None:
         """Count something that was had."""
         self.level += amount
         self.untold += amount
@@ -42,14 +42,14 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class RateCounter:
     """Where the bytes of one request are counted; None where they are not limited."""
 
     sent: Bucket | None = None
     received: Bucket | None = None
 
 
-class Rates:
+class RateLimiter:
     """Lets requests in, and counts what they take."""
 
     def __init__(self, config: RateLimitsConfig, table: RateTable, now_ms: Callable[[], int]) -> None:
@@ -60,18 +60,18 @@ class Rates:
         self._servers = [(compile_globs(one.server_names), one) for one in config.servers]
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
-    def user_downloads(self, requester: Requester) -> Meter:
+    def user_downloads(self, requester: Requester) -> RateCounter:
         """Let a user download; LimitExceededError when that was too often or too much."""
         rates, name = self._of_user(requester), requester.user_id
-        return self._meter(name, "downloads", rates.downloads, rates.download_bytes) if rates else Meter()
+        return self._meter(name, "downloads", rates.downloads, rates.download_bytes) if rates else RateCounter()
 
-    def user_uploads(self, requester: Requester) -> Meter:
+    def user_uploads(self, requester: Requester) -> RateCounter:
         """Let a user upload; LimitExceededError when that was too often or too much."""
         rates = self._of_user(requester)
         if rates is None:
-            return Meter()
+            return RateCounter()
         meter = self._meter(requester.user_id, "uploads", rates.uploads, rates.upload_bytes)
-        return Meter(received=meter.sent)
+        return RateCounter(received=meter.sent)
 
     def user_creates(self, requester: Requester) -> None:
         """Let a user create a media id; LimitExceededError when that was too often."""
@@ -85,21 +85,21 @@ class Rates:
         if rates is not None:
             self._meter(requester.user_id, "previews", rates.previews, None)
 
-    def server_downloads(self, server_name: str) -> Meter:
+    def server_downloads(self, server_name: str) -> RateCounter:
         """Let another server download; LimitExceededError when that was too often or too much."""
         rates = self._of_server(server_name)
-        return self._meter(server_name, "served", rates.downloads, rates.download_bytes) if rates else Meter()
+        return self._meter(server_name, "served", rates.downloads, rates.download_bytes) if rates else RateCounter()
 
-    def stranger_downloads(self, address: str) -> Meter:
+    def anonymous_downloads(self, address: str) -> RateCounter:
         """Let somebody without a token download; LimitExceededError when that was too often or too much."""
         return self._meter(address, "strangers", self._strangers.downloads, self._strangers.download_bytes)
 
-    def count(self, meter: Meter, *, sent: int, received: int) -> None:
+    def count(self, meter: RateCounter, *, sent: int, received: int) -> None:
         """Count the bytes that a request really took."""
         for bucket, amount in ((meter.sent, sent), (meter.received, received)):
             if bucket is not None and amount:
                 bucket.leak(self._now_ms())
-                bucket.pour(amount)
+                bucket.add_deltas(amount)
 
     async def share(self) -> None:
         """Tell the other processes what was counted here, and learn what they counted."""
@@ -111,8 +111,8 @@ class Rates:
                 told[name] = (bucket, bucket.untold)
         if not told:
             return
-        poured = [Poured(name, amount, bucket.rate.per_s) for name, (bucket, amount) in told.items()]
-        levels = await self._table.pour(poured)
+        deltas = [BucketDelta(name, amount, bucket.rate.per_s) for name, (bucket, amount) in told.items()]
+        levels = await self._table.add_deltas(deltas)
         for name, (bucket, amount) in told.items():
             bucket.untold -= amount
             bucket.level = levels[name] + bucket.untold
@@ -126,7 +126,7 @@ class Rates:
     def _of_server(self, server_name: str) -> ServerRates | None:
         return next((rates for globs, rates in self._servers if globs is None or globs.match(server_name)), None)
 
-    def _meter(self, who: str, kind: str, requests: Rate | None, of_bytes: Rate | None) -> Meter:
+    def _meter(self, who: str, kind: str, requests: Rate | None, of_bytes: Rate | None) -> RateCounter:
         """Count a request, unless it is too many or the bytes before it were."""
         by_count = self._bucket(f"{kind} {who}", requests)
         by_bytes = self._bucket(f"{kind} bytes {who}", of_bytes)
@@ -136,8 +136,8 @@ class Rates:
         if wait_s > 0:
             raise LimitExceededError("Too many requests", retry_after_s=max(1, -int(-wait_s // 1)))
         if by_count is not None:
-            by_count.pour(1)
-        return Meter(sent=by_bytes)
+            by_count.add_deltas(1)
+        return RateCounter(sent=by_bytes)
 
     def _bucket(self, name: str, rate: Rate | None) -> Bucket | None:
         if rate is None:

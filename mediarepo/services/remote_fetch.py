@@ -9,15 +9,15 @@ import structlog
 from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.errors import BadRequestError, NotFoundError, TooLargeError, TooSlowError
-from mediarepo.federation.multipart import Fetcher, RemoteContent
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.federation.multipart import RemoteContent, RemoteContentClient
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.byte_stream import Sink
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.model.tasks import Lease
-from mediarepo.services.downloads import Asking
+from mediarepo.services.downloads import DownloadOptions
 from mediarepo.services.tee import Tee, TeeBudget
 from mediarepo.services.uploads import Uploads
 
@@ -25,7 +25,7 @@ LINGER_S = 5.0
 """How long after its fetch a tee's memory still serves readers."""
 
 
-class Flight:
+class RemoteFetch:
     """A fetch under way; `tee` can be read from once it is shown."""
 
     def __init__(self, mxc: Mxc, send_rest: Callable[[Mxc, int, Sink, str], Awaitable[None]]) -> None:
@@ -105,27 +105,27 @@ _UNREACHED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetching:
+class RemoteFetcher:
     """Fetches media and stores them."""
 
     config: RemoteMediaConfig
-    fetcher: Fetcher
+    fetcher: RemoteContentClient
     uploads: Uploads
     table: RemoteTable
-    tenants: Tenants
+    tenants: Homeservers
     budget: TeeBudget
     now_ms: Callable[[], int]
 
-    async def fetch(self, flight: Flight, asking: Asking, lease: Lease, *, again: bool) -> None:
+    async def fetch(self, remote_fetch: RemoteFetch, options: DownloadOptions, lease: Lease, *, again: bool) -> None:
         """Fetch and store; `again` says that the content was here before, so its revision is known only at the end."""
-        mxc = flight.mxc
-        if asking.tenant is None:
+        mxc = remote_fetch.mxc
+        if options.tenant is None:
             raise FetchError(FetchReason.NO_SIGNING_KEY, "nobody's key to sign with")
         try:
-            async with self.fetcher.open(mxc, asking.tenant, wait_ms=asking.wait_ms) as content:
-                if flight.known_backoff:
+            async with self.fetcher.open(mxc, options.tenant, wait_ms=options.wait_ms) as content:
+                if remote_fetch.known_backoff:
                     await self.table.note_reached(mxc.server_name)
-                await self._store(flight, content, lease, again=again)
+                await self._store(remote_fetch, content, lease, again=again)
         except FetchError as exc:
             if exc.reason in _UNREACHED:
                 await self._note_unreachable(mxc.server_name, exc.reason)
@@ -137,12 +137,12 @@ class Fetching:
             server_name, reason, first_ms=config.backoff_ms, longest_ms=config.max_backoff_ms
         )
 
-    async def _store(self, flight: Flight, content: RemoteContent, lease: Lease, *, again: bool) -> None:
+    async def _store(self, remote_fetch: RemoteFetch, content: RemoteContent, lease: Lease, *, again: bool) -> None:
         declared = content.size_bytes if content.at_most_bytes is None else content.at_most_bytes - _FRAME_BYTES
         if (declared or 0) > self.config.max_bytes:
             raise FetchError(FetchReason.TOO_LARGE, f"declares {declared} bytes or more")
         media = NewMedia(
-            mxc=flight.mxc,
+            mxc=remote_fetch.mxc,
             content_type=content.content_type,
             upload_name=content.upload_name,
             uploaded_by=None,
@@ -151,23 +151,25 @@ class Fetching:
             created_ts=self.now_ms(),
             lease=lease,
         )
-        tee = None if again else await self._tee(flight, media, content)
+        tee = None if again else await self._tee(remote_fetch, media, content)
         body = _TeedBody(content, tee, self.config.min_bytes_per_s, least_bytes=_least_bytes(content))
         try:
-            await self._store_body(flight, media, content, body)
+            await self._store_body(remote_fetch, media, content, body)
         except BaseException:
             if tee is not None:  # at once: nobody is to begin reading what has failed already
                 tee.fail(NotFoundError("the media could not be fetched"))
             raise
 
-    async def _store_body(self, flight: Flight, media: NewMedia, content: RemoteContent, body: "_TeedBody") -> None:
+    async def _store_body(
+        self, remote_fetch: RemoteFetch, media: NewMedia, content: RemoteContent, body: "_TeedBody"
+    ) -> None:
         try:
             await self.uploads.store(
                 media,
                 body,
                 declared_bytes=content.size_bytes,
                 at_most_bytes=content.at_most_bytes,
-                on_hashed=lambda sha256: self._hashed(flight, body, sha256),
+                on_hashed=lambda sha256: self._hashed(remote_fetch, body, sha256),
             )
         except TooLargeError as exc:
             raise FetchError(FetchReason.TOO_LARGE, f"more than {self.config.max_bytes} bytes") from exc
@@ -176,7 +178,7 @@ class Fetching:
         except BadRequestError as exc:
             raise FetchError(FetchReason.BROKEN_OFF, exc.message) from exc
 
-    async def _tee(self, flight: Flight, media: NewMedia, content: RemoteContent) -> Tee | None:
+    async def _tee(self, remote_fetch: RemoteFetch, media: NewMedia, content: RemoteContent) -> Tee | None:
         """Make a tee if there is memory for it, shown from its first bytes on unless the content may be a hidden one.
 
         Then content of up to one part is held back until its hash is known, and of larger content nothing is passed on.
@@ -191,33 +193,33 @@ class Fetching:
         held_bytes = at_most if small and at_most is not None else _WINDOW_BYTES
         if not self.budget.take(held_bytes):
             return None
-        flight.on_landed(lambda: self.budget.give(held_bytes))
+        remote_fetch.on_landed(lambda: self.budget.give(held_bytes))
         tee = Tee(
             _media_of(media),
             size_bytes=content.size_bytes,
             window_bytes=None if small else _WINDOW_BYTES,
-            rest=flight.send_rest,
+            rest=remote_fetch.send_rest,
         )
         if not held_back:
-            tee.on_first_bytes = lambda: flight.show(tee)
+            tee.on_first_bytes = lambda: remote_fetch.show(tee)
         return tee
 
     async def _may_be_hidden(self, content: RemoteContent) -> bool:
         return await self.table.may_content_be_hidden(_least_bytes(content), content.at_most_bytes)
 
-    async def _hashed(self, flight: Flight, body: "_TeedBody", sha256: bytes) -> None:
+    async def _hashed(self, remote_fetch: RemoteFetch, body: "_TeedBody", sha256: bytes) -> None:
         """Let clients have the content, now that its hash is known, unless that is hidden; it is stored in any case."""
         tee = body.tee
         if tee is None:
             return
-        if scopes := await self.table.hidden_from(flight.mxc, sha256, body.size_bytes):
-            log.info("fetched_content_is_hidden", server_name=flight.mxc.server_name)
-            flight.hide(tee, scopes)
+        if scopes := await self.table.hidden_from(remote_fetch.mxc, sha256, body.size_bytes):
+            log.info("fetched_content_is_hidden", server_name=remote_fetch.mxc.server_name)
+            remote_fetch.hide(tee, scopes)
         if OPERATOR in scopes:
             return
         tee.size_bytes = body.size_bytes
         tee.end()
-        flight.show(tee)
+        remote_fetch.show(tee)
 
 
 class _TeedBody:

@@ -24,14 +24,14 @@ from mediarepo.errors import (
     RemoteUnavailableError,
 )
 from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.byte_stream import Sink, Span
+from mediarepo.model.byte_stream import ByteRange, Sink
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc, spellings
 from mediarepo.model.remote_media import FetchError, FetchReason
-from mediarepo.services.downloads import Asking, Downloads
-from mediarepo.services.leases import Holding
-from mediarepo.services.remote_fetch import Fetching, Flight
+from mediarepo.services.downloads import DownloadOptions, Downloads
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.remote_fetch import RemoteFetch, RemoteFetcher
 from mediarepo.services.tee import Tee, TeeView
 
 _WORDS = {
@@ -46,7 +46,7 @@ _WORDS = {
 }
 
 
-def refusal_of(error: FetchError) -> MatrixError:
+def error_for_failure(error: FetchError) -> MatrixError:
     """Say it in Matrix words, without what only the operator should know."""
     match error.reason:
         case FetchReason.NOT_FOUND | FetchReason.DENIED:
@@ -74,16 +74,16 @@ class RemoteMedia:
         config: RemoteMediaConfig,
         *,
         downloads: Downloads,
-        fetching: Fetching,
+        fetching: RemoteFetcher,
         table: RemoteTable,
-        holding: Holding,
+        lease_holder: LeaseHolder,
         on_fetch: Callable[[str], None],
     ) -> None:
         self._config = config
         self._downloads = downloads
         self._fetching = fetching
         self._table = table
-        self._holding = holding
+        self._holding = lease_holder
         self._on_fetch = on_fetch
         self.places = Admission(
             "wait for other servers' media",
@@ -94,7 +94,7 @@ class RemoteMedia:
             wait_s=_PLACE_WAIT_S,
         )
         self._denied = re.compile("|".join(fnmatch.translate(glob.lower()) for glob in config.deny_server_names))
-        self._flights: dict[Mxc, tuple[Flight, asyncio.Task[None]]] = {}
+        self._flights: dict[Mxc, tuple[RemoteFetch, asyncio.Task[None]]] = {}
         self.waiters = Waiters("wait for other servers' media", limit=config.max_waiting)
 
     async def __aenter__(self) -> Self:
@@ -106,124 +106,124 @@ class RemoteMedia:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def find(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Media | TeeView:
+    async def find(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Media | TeeView:
         """Find media, fetching them if need be; with `teed`, content that is still arriving will do."""
         self._check_denied(mxc)
-        media = await self._downloads.read(mxc, asking)
-        if not self._to_be_fetched(mxc, media, asking):
-            return await self._downloads.judge(mxc, media, asking)
-        tee = await self._fetched(mxc, asking, teed=teed)
-        return await self._downloads.find(mxc, asking) if tee is None else tee.seen_by(asking.viewer)
+        media = await self._downloads.read(mxc, options)
+        if not self._to_be_fetched(mxc, media, options):
+            return await self._downloads.judge(mxc, media, options)
+        tee = await self._fetched(mxc, options, teed=teed)
+        return await self._downloads.find(mxc, options) if tee is None else tee.seen_by(options.viewer)
 
-    async def find_stored(self, mxc: Mxc, asking: Asking) -> Media:
+    async def find_stored(self, mxc: Mxc, options: DownloadOptions) -> Media:
         """Find media whose content is stored, fetching them if need be."""
-        await self.ensure(mxc, await self._downloads.read(mxc, asking), asking)
-        return await self._downloads.find(mxc, asking)
+        await self.ensure(mxc, await self._downloads.read(mxc, options), options)
+        return await self._downloads.find(mxc, options)
 
-    async def ensure(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
+    async def ensure(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
         """Fetch media if they are another server's and not kept here; False when there was nothing to do."""
         self._check_denied(mxc)
-        if not self._to_be_fetched(mxc, media, asking):
+        if not self._to_be_fetched(mxc, media, options):
             return False
-        await self._fetched(mxc, asking, teed=False)
+        await self._fetched(mxc, options, teed=False)
         return True
 
     def _check_denied(self, mxc: Mxc) -> None:
         if self._config.deny_server_names and any(map(self._denied.fullmatch, spellings(mxc.server_name))):
             raise NotFoundError("media not found")
 
-    def _to_be_fetched(self, mxc: Mxc, media: Media | None, asking: Asking) -> bool:
+    def _to_be_fetched(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
         """Only for users, never for strangers; never from ourselves, under whichever name."""
         if media is not None and not (media.remote and media.state is MediaState.MISSING and not media.hidden):
             return False
-        if asking.legacy or not asking.allow_remote or asking.tenant is None:
+        if options.legacy or not options.allow_remote or options.tenant is None:
             return False
         return not self._downloads.tenants.is_ours(mxc.server_name)
 
-    async def _fetched(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
+    async def _fetched(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Tee | None:
         """Wait until media are stored, or (with `teed`) begin to arrive."""
         with self.waiters.enter():
             try:
-                return await self._joined(mxc, asking, teed=teed)
+                return await self._joined(mxc, options, teed=teed)
             except FetchError as exc:
-                raise refusal_of(exc) from exc
+                raise error_for_failure(exc) from exc
 
-    async def _joined(self, mxc: Mxc, asking: Asking, *, teed: bool) -> Tee | None:
+    async def _joined(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Tee | None:
         """Take part in a flight; in another one while content is still to follow and the asker will wait for it."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + asking.wait_ms / 1000
+        until = loop.time() + options.wait_ms / 1000
         while True:
-            flight, task = self._flight(mxc, asking)
+            remote_fetch, task = self._flight(mxc, options)
             try:
-                if teed and await flight.shown_before(task, asking.viewer):
-                    return flight.tee
+                if teed and await remote_fetch.shown_before(task, options.viewer):
+                    return remote_fetch.tee
                 await asyncio.shield(task)
             except FetchError as exc:
                 remaining_s = until - loop.time()
                 if exc.reason is not FetchReason.NOT_YET_UPLOADED or remaining_s < _LOOK_S:
                     raise
                 await asyncio.sleep(_LOOK_S)
-                asking = replace(asking, wait_ms=int((remaining_s - _LOOK_S) * 1000))
+                options = replace(options, wait_ms=int((remaining_s - _LOOK_S) * 1000))
             else:
                 return None
 
-    def _flight(self, mxc: Mxc, asking: Asking) -> tuple[Flight, "asyncio.Task[None]"]:
+    def _flight(self, mxc: Mxc, options: DownloadOptions) -> tuple[RemoteFetch, "asyncio.Task[None]"]:
         if mxc not in self._flights:
-            flight = Flight(mxc, self._send_rest)
-            task = asyncio.create_task(self._fly(flight, asking), name="fetch")
-            self._flights[mxc] = flight, task
-            task.add_done_callback(lambda done: self._landed(flight, done))
+            remote_fetch = RemoteFetch(mxc, self._send_rest)
+            task = asyncio.create_task(self._fly(remote_fetch, options), name="fetch")
+            self._flights[mxc] = remote_fetch, task
+            task.add_done_callback(lambda done: self._landed(remote_fetch, done))
         return self._flights[mxc]
 
-    def _landed(self, flight: Flight, task: "asyncio.Task[None]") -> None:
-        del self._flights[flight.mxc]
+    def _landed(self, remote_fetch: RemoteFetch, task: "asyncio.Task[None]") -> None:
+        del self._flights[remote_fetch.mxc]
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
-        flight.land(failure)
+        remote_fetch.land(failure)
         if failure is not None and not isinstance(failure, FetchError | MatrixError | asyncio.CancelledError):
-            log.error("fetch_failed_unexpectedly", server_name=flight.mxc.server_name, exc_info=failure)
+            log.error("fetch_failed_unexpectedly", server_name=remote_fetch.mxc.server_name, exc_info=failure)
 
-    async def _fly(self, flight: Flight, asking: Asking) -> None:
+    async def _fly(self, remote_fetch: RemoteFetch, options: DownloadOptions) -> None:
         """Fetch, or wait for whoever does; FetchError or MatrixError when nobody can."""
         loop = asyncio.get_running_loop()
         began, until = loop.time(), loop.time() + self._config.total_timeout_ms / 1000
-        with self._downloads.arrivals.watching(flight.mxc) as watch:
+        with self._downloads.upload_waiters.watching(remote_fetch.mxc) as watch:
             while loop.time() < until:
-                if await self._tried(flight, asking, waited_ms=(loop.time() - began) * 1000):
+                if await self._tried(remote_fetch, options, waited_ms=(loop.time() - began) * 1000):
                     return
                 await watch.wait(_LOOK_S)
         raise FetchError(FetchReason.TOO_SLOW, "another process did not finish in time")
 
-    async def _tried(self, flight: Flight, asking: Asking, *, waited_ms: float) -> bool:
+    async def _tried(self, remote_fetch: RemoteFetch, options: DownloadOptions, *, waited_ms: float) -> bool:
         """Fetch unless somebody else does; True once the media are stored."""
-        if await self._again(flight, asking, waited_ms) is None:
+        if await self._again(remote_fetch, options, waited_ms) is None:
             return True
         async with (
-            self.places.enter(target=flight.mxc.server_name),  # before the lease, which others wait for
-            self._holding.trying(f"fetch {flight.mxc}") as lease,
+            self.places.enter(target=remote_fetch.mxc.server_name),  # before the lease, which others wait for
+            self._holding.acquire(f"fetch {remote_fetch.mxc}") as lease,
         ):
-            again = await self._again(flight, asking, waited_ms)
+            again = await self._again(remote_fetch, options, waited_ms)
             if again is None:
                 return True
             if lease is None:
                 return False
             try:
                 async with asyncio.timeout(self._config.total_timeout_ms / 1000):
-                    await self._fetching.fetch(flight, asking, lease, again=again)
+                    await self._fetching.fetch(remote_fetch, options, lease, again=again)
             except TimeoutError as exc:
-                await self._note(flight.mxc, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
+                await self._note(remote_fetch.mxc, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
             except FetchError as exc:
-                await self._note(flight.mxc, exc, exc)
+                await self._note(remote_fetch.mxc, exc, exc)
             except LeaseLostError:
                 return False  # somebody else went on with it, and is waited for
         self._on_fetch("stored")
         return True
 
-    async def _again(self, flight: Flight, asking: Asking, waited_ms: float) -> bool | None:
+    async def _again(self, remote_fetch: RemoteFetch, options: DownloadOptions, waited_ms: float) -> bool | None:
         """Say whether media must be fetched again that were here before; None when there is nothing to fetch."""
-        media = await self._downloads.media.get(flight.mxc, OPERATOR)
-        if not self._to_be_fetched(flight.mxc, media, asking):
+        media = await self._downloads.media.get(remote_fetch.mxc, OPERATOR)
+        if not self._to_be_fetched(remote_fetch.mxc, media, options):
             return None
-        await self._check_past(flight, waited_ms)
+        await self._check_past(remote_fetch, waited_ms)
         return media is not None
 
     async def _note(self, mxc: Mxc, error: FetchError, cause: BaseException) -> None:
@@ -232,14 +232,14 @@ class RemoteMedia:
         await self._table.note_failure(mxc, error.reason, error.message)
         raise error from (cause if cause is not error else error.__cause__)
 
-    async def _check_past(self, flight: Flight, waited_ms: float) -> None:
+    async def _check_past(self, remote_fetch: RemoteFetch, waited_ms: float) -> None:
         """Refuse what has just failed, here or in another process, and servers that are left alone."""
-        server_name = flight.mxc.server_name
-        failure = await self._table.failure(flight.mxc)
+        server_name = remote_fetch.mxc.server_name
+        failure = await self._table.failure(remote_fetch.mxc)
         if failure is not None and failure.age_ms <= max(waited_ms, self._memory_ms(failure)):
             raise FetchError(failure.reason, failure.message)
         backoff = await self._table.backoff(server_name)
-        flight.known_backoff = backoff is not None
+        remote_fetch.known_backoff = backoff is not None
         if backoff is not None and backoff.remaining_ms > 0:
             log.info("server_left_alone", server_name=server_name, reason=backoff.reason)
             raise RemoteUnavailableError(
@@ -260,5 +260,5 @@ class RemoteMedia:
         if media is None or media.hidden or media.blob is None:
             raise NotFoundError("media not found")
         if offset < media.blob.size_bytes:
-            async with self._downloads.open(media, Span(offset, media.blob.size_bytes - offset)) as stored:
+            async with self._downloads.open(media, ByteRange(offset, media.blob.size_bytes - offset)) as stored:
                 await stored.send_to(sink)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mediarepo.config.cleanup import RetentionConfig, RetentionPolicy
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
@@ -20,7 +20,7 @@ _EXAMPLES = 20
 
 
 @dataclass(slots=True)
-class Tally:
+class RetentionTally:
     """What was chosen so far; an object is freed with the last of its media."""
 
     count: int = 0
@@ -72,7 +72,7 @@ class Retention:
     table: RetentionTable
     plans: RetentionPlans
     trash: TrashTable
-    deleting: Deleting
+    deletion_table: DeletionTable
     avatars_of: Callable[[str], Avatars | None]
     bytes_of: Callable[[RetentionClass], Awaitable[int]]
     isolation: BatchIsolation
@@ -89,7 +89,7 @@ class Retention:
         """Read the plans of policies, by name."""
         return await self.plans.read()
 
-    async def plan(self, policy: RetentionPolicy, tally: Tally) -> RetentionPlan:
+    async def plan(self, policy: RetentionPolicy, tally: RetentionTally) -> RetentionPlan:
         """Count what a policy would remove now, remove nothing, and keep the figures; `tally` shows how far it is."""
         async for batch in self._chosen(policy, tally):
             tally.add(batch)
@@ -109,7 +109,7 @@ class Retention:
         act = AdminAction(by=by, owner=OPERATOR, action="disarm_retention", client_address=client_address)
         await self.plans.arm(policy.name, policy.fingerprint(), armed=False, plan_age_ms=0, act=act)
 
-    async def run(self, policy: RetentionPolicy, by: str, tally: Tally) -> RetentionPlan:
+    async def run(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
         """Carry a policy out now, and say what was removed; InvalidParamError when it was not planned as it reads."""
         if not await self.plans.is_planned(policy.name, policy.fingerprint(), self.config.plan_lifetime_ms):
             raise _unplanned(policy)
@@ -121,9 +121,9 @@ class Retention:
         for policy in self.config.policies:
             plan = stored.get(policy.name)
             if plan is not None and plan.armed_ts is not None and plan.fingerprint == policy.fingerprint():
-                await self._carry_out(policy, plan.armed_by or "", Tally())
+                await self._carry_out(policy, plan.armed_by or "", RetentionTally())
 
-    async def _carry_out(self, policy: RetentionPolicy, by: str, tally: Tally) -> RetentionPlan:
+    async def _carry_out(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
         began_ts = self.now_ms()
         act = AdminAction(by=by, owner=OPERATOR, action="retention")
         try:
@@ -142,14 +142,14 @@ class Retention:
             if policy.what is RetentionClass.REMOTE:
                 return await self.table.forget_remote(mxcs, began_ts, act, policy.name)
             packs = [one.blob_id for one in some if one.blob_id is not None]
-            return await self.deleting.delete_packs(packs, act, policy.name)
+            return await self.deletion_table.delete_packs(packs, act, policy.name)
 
         outcome = await self.isolation.run(
             Queue.RETENTION, batch, remove, key=lambda one: str(one.mxc or f"thumbnails {one.blob_id}")
         )
         return outcome.done
 
-    async def _chosen(self, policy: RetentionPolicy, tally: Tally) -> AsyncIterator[list[Candidate]]:
+    async def _chosen(self, policy: RetentionPolicy, tally: RetentionTally) -> AsyncIterator[list[Candidate]]:
         """Choose what goes, in batches; what is kept for its use is noted in the tally."""
         surplus = await self._surplus(policy)
         keeping: dict[str, Avatars | None] = {}
@@ -184,7 +184,7 @@ class Retention:
             return self.table.thumbnails(limits)
         return self.table.media(limits, remote=policy.what is RetentionClass.REMOTE)
 
-    async def _is_kept(self, one: Candidate, keeping: dict[str, Avatars | None], tally: Tally) -> bool:
+    async def _is_kept(self, one: Candidate, keeping: dict[str, Avatars | None], tally: RetentionTally) -> bool:
         """Say whether media are an avatar, or may be one."""
         if one.mxc is None:
             return False

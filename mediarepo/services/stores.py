@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from mediarepo.config.settings import StoreFor
-from mediarepo.db.object_inventory import Healing
-from mediarepo.db.sweep import Sweeping
+from mediarepo.db.object_inventory import MissingObjects
+from mediarepo.db.sweep import SweepTable
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.ids import MARKER_NAME
@@ -26,7 +26,7 @@ class Stores:
     store_for: StoreFor
     closed: set[str] = field(default_factory=set)
 
-    def taking(self, store_class: StoreClass) -> Store:
+    def store_for_class(self, store_class: StoreClass) -> Store:
         """Pick the store that takes new objects of a class; one that is not ours is an outage."""
         name = self.store_for.store_of(store_class)
         if name in self.closed:
@@ -63,11 +63,11 @@ NOT_OURS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Markers:
+class BucketMarkers:
     """Writes and checks the installation's marker in each store."""
 
-    sweeping: Sweeping
-    healing: Healing
+    sweep_table: SweepTable
+    missing_objects: MissingObjects
     claimed: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
 
@@ -97,7 +97,7 @@ class Markers:
         """Say whether the store's prefix carries our own marker; a read-only one has none, but must look right."""
         if store.read_only:
             return await self._looks_right(store, Ownership.BORROWED)
-        return await self.owner(store) == str(await self.sweeping.installation_id())
+        return await self.owner(store) == str(await self.sweep_table.installation_id())
 
     async def owner(self, store: Store) -> str | None:
         """Read the installation id that a store's prefix carries; None when it carries none."""
@@ -114,17 +114,17 @@ class Markers:
         owner = await self.owner(store)
         if owner is None:
             return await self._looks_right(store) and await self.mark(store)
-        return owner == str(await self.sweeping.installation_id())
+        return owner == str(await self.sweep_table.installation_id())
 
     async def mark(self, store: Store) -> bool:
         """Put our marker, whatever is there; False when somebody else did so at the same time."""
-        text = f"{await self.sweeping.installation_id()}\n".encode()
+        text = f"{await self.sweep_table.installation_id()}\n".encode()
         await store.put(marker_key(store), [text], size_bytes=len(text), metadata={})
         return await self.is_ours(store)
 
     async def _looks_right(self, store: Store, ownership: Ownership = Ownership.OWNED) -> bool:
         """Say whether most of the oldest objects are there; a store that should hold none looks right."""
-        oldest = await self.healing.oldest(store.name, _SAMPLE, ownership)
+        oldest = await self.missing_objects.oldest(store.name, _SAMPLE, ownership)
         there = [one for one in oldest if await is_there(store, one)]
         return not oldest or 2 * len(there) > len(oldest)
 

@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 
 from mediarepo.config.cleanup import SweepConfig
-from mediarepo.db.sweep import Intents, Sweeping
+from mediarepo.db.sweep import SweepTable, UploadIntents
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.failed_items import Queue
@@ -15,7 +15,7 @@ from mediarepo.model.ids import hour_of, parse_key_ts
 from mediarepo.model.media import StoreClass
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.deletion import OutboxWorker
-from mediarepo.services.stores import NOT_OURS, Markers, Stores, is_there
+from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores, is_there
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import ListedMultipart, Store
 
@@ -47,9 +47,9 @@ class Sweeps:
 
     config: SweepConfig
     stores: Stores
-    sweeping: Sweeping
-    intents: Intents
-    markers: Markers
+    sweep_table: SweepTable
+    upload_intents: UploadIntents
+    markers: BucketMarkers
     outbox: OutboxWorker
     isolation: BatchIsolation
     on_stopped: Callable[[str], None]
@@ -67,9 +67,9 @@ class Sweeps:
         return reports
 
     async def _condemn_stale(self) -> None:
-        condemn = partial(self.intents.condemn_stale, grace_ms=self.config.grace_ms)
+        condemn = partial(self.upload_intents.condemn_stale, grace_ms=self.config.grace_ms)
         async with self.isolation.whole_queue(Queue.MULTIPART_UPLOADS):
-            while places := await self.intents.stale(self.config.grace_ms, _PAGE):
+            while places := await self.upload_intents.stale(self.config.grace_ms, _PAGE):
                 await self.isolation.run(Queue.MULTIPART_UPLOADS, places, condemn, key=": ".join)
 
     async def _sweep_or_say_why_not(self, store: Store) -> SweepReport:
@@ -90,16 +90,16 @@ class Sweeps:
         found_again = await self._heal(store)
         if store.read_only:
             return SweepReport(store.name, found_again=found_again)
-        horizon_ms = await self.sweeping.now_ms() - self.config.grace_ms
+        horizon_ms = await self.sweep_table.now_ms() - self.config.grace_ms
         listed, unknown = 0, list[str]()
         async for page in _pages(self._old_keys(store, horizon_ms)):
             listed += len(page)
-            unknown += await self.sweeping.unknown(store.name, page)
+            unknown += await self.sweep_table.unknown(store.name, page)
         if len(unknown) > max(self.config.max_unknown, listed * _MAX_SHARE):
             reason = f"{len(unknown)} of {listed} objects are unknown: was the database restored from a backup?"
             return SweepReport(store.name, listed, len(unknown), stopped=reason)
         for start in range(0, len(unknown), _PAGE):
-            await self.sweeping.condemn(store.name, unknown[start : start + _PAGE])
+            await self.sweep_table.condemn(store.name, unknown[start : start + _PAGE])
         multiparts = await self._sweep_multiparts(store, horizon_ms)
         return SweepReport(store.name, listed, len(unknown), multiparts, found_again=found_again)
 
@@ -110,8 +110,8 @@ class Sweeps:
 
     async def _heal(self, store: Store) -> int:
         """Take back that objects were missing which are there again; gives their number."""
-        healing, after_id, count = self.markers.healing, 0, 0
-        while missing := await healing.missing(store.name, after_id, _PAGE):
+        missing_objects, after_id, count = self.markers.missing_objects, 0, 0
+        while missing := await missing_objects.missing(store.name, after_id, _PAGE):
             after_id = missing[-1].blob_id
             for one in missing:
                 outcome = await self.isolation.run(
@@ -129,7 +129,7 @@ class Sweeps:
         for one in missing:
             if await is_there(store, one):
                 log.info("found_again", store=store.name, object_key=one.object_key)
-                await self.markers.healing.found_again(one.blob_id)
+                await self.markers.missing_objects.found_again(one.blob_id)
                 count += 1
         return count
 
@@ -151,7 +151,7 @@ class Sweeps:
             key_ts = parse_key_ts(found.key)
             if key_ts is None or key_ts >= horizon_ms:
                 continue
-            if await self.sweeping.without_intent(store.name, [found.key]):
+            if await self.sweep_table.without_intent(store.name, [found.key]):
                 outcome = await self.isolation.run(
                     Queue.MULTIPART_UPLOADS,
                     [found],

@@ -15,9 +15,9 @@ from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.tasks import Lease, Task, TaskState
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.fsck import Progress, Repairs, Thoroughness
-from mediarepo.services.leases import Holding
-from mediarepo.services.retention import Retention, Tally
+from mediarepo.services.fsck import FsckLevel, Progress, Repairs
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.retention import Retention, RetentionTally
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
 
@@ -36,7 +36,7 @@ class TaskCancelledError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class TaskProgress:
     """How a task's work says how far it is; what was said before a crash is `task.progress` when it goes on."""
 
     task: Task
@@ -61,7 +61,7 @@ class Steps:
             raise TaskCancelledError
 
 
-Work = Callable[[Steps], Awaitable[dict[str, Any]]]
+Work = Callable[[TaskProgress], Awaitable[dict[str, Any]]]
 """Does a task and gives its result; it may be begun again after a crash, so each step can be repeated."""
 
 
@@ -70,7 +70,7 @@ class Tasks:
     """Queues, runs and cancels tasks."""
 
     table: TaskTable
-    holding: Holding
+    lease_holder: LeaseHolder
     works: Mapping[str, Work]
     isolation: BatchIsolation
 
@@ -107,7 +107,7 @@ class Tasks:
     async def run_waiting(self) -> None:
         """Do what waits, one after the other, until nothing does that others are not at."""
         for task_id in await self.table.waiting(_AT_ONCE):
-            async with self.holding.trying(f"task {task_id}") as lease:
+            async with self.lease_holder.acquire(f"task {task_id}") as lease:
                 if lease is not None:
                     await self.isolation.run(Queue.TASKS, [task_id], partial(self._run_each, lease))
 
@@ -136,7 +136,7 @@ class Tasks:
         if task.kind not in self.works:
             return TaskState.FAILED, None, "this version of mediarepo knows no such task"
         try:
-            return TaskState.DONE, await self.works[task.kind](Steps(task, self.table, lease)), None
+            return TaskState.DONE, await self.works[task.kind](TaskProgress(task, self.table, lease)), None
         except TaskCancelledError:
             return TaskState.CANCELLED, None, None
         except LeaseLostError:
@@ -153,7 +153,7 @@ class Tasks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Works:
+class TaskTypes:
     """Does tasks, each of which can be begun again where it was interrupted."""
 
     retention: Retention
@@ -164,17 +164,17 @@ class Works:
         """Name the kinds."""
         return {"retention_plan": self._plan, "retention": self._retain, "fsck": self._check}
 
-    async def _plan(self, steps: Steps) -> dict[str, Any]:
-        policy, tally = self.retention.policy(_text(steps, "policy")), Tally()
+    async def _plan(self, steps: TaskProgress) -> dict[str, Any]:
+        policy, tally = self.retention.policy(_text(steps, "policy")), RetentionTally()
         plan = await steps.watch(self.retention.plan(policy, tally), lambda: _figures(tally))
         return asdict(plan)
 
-    async def _retain(self, steps: Steps) -> dict[str, Any]:
-        policy, tally = self.retention.policy(_text(steps, "policy")), Tally()
+    async def _retain(self, steps: TaskProgress) -> dict[str, Any]:
+        policy, tally = self.retention.policy(_text(steps, "policy")), RetentionTally()
         work = self.retention.run(policy, steps.task.created_by, tally)
         return asdict(await steps.watch(work, lambda: _figures(tally)))
 
-    async def _check(self, steps: Steps) -> dict[str, Any]:
+    async def _check(self, steps: TaskProgress) -> dict[str, Any]:
         """Check one store, or all; stores that were done before a crash are not checked again."""
         wanted = steps.task.arguments.get("store")
         stores = list(self.stores.by_name.values()) if wanted is None else [self.stores.named(str(wanted))]
@@ -184,23 +184,23 @@ class Works:
                 results[store.name] = await self._check_one(store, steps, results)
         return {"stores": results}
 
-    async def _check_one(self, store: Store, steps: Steps, done: dict[str, Any]) -> dict[str, Any]:
+    async def _check_one(self, store: Store, steps: TaskProgress, done: dict[str, Any]) -> dict[str, Any]:
         progress = Progress()
 
         async def check() -> None:
-            async for drift in self.repairs.fsck.check(store, Thoroughness(), progress, lambda: None):
+            async for drift in self.repairs.fsck.check(store, FsckLevel(), progress, lambda: None):
                 progress.found[drift.kind] += 1
 
         await steps.watch(check(), lambda: {"done": done, "store": store.name, "objects": progress.objects})
         return {"objects": progress.objects, "rows": progress.rows, "found": progress.found}
 
 
-def _text(steps: Steps, name: str) -> str:
+def _text(steps: TaskProgress, name: str) -> str:
     value = steps.task.arguments.get(name)
     if not isinstance(value, str):
         raise InvalidParamError(f"the task needs {name}")
     return value
 
 
-def _figures(tally: Tally) -> dict[str, Any]:
+def _figures(tally: RetentionTally) -> dict[str, Any]:
     return {"count": tally.count, "size_bytes": tally.size_bytes}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.media import MediaAndThumbnail, MediaTable, ThumbnailTable
 from mediarepo.errors import (
     CannotThumbnailError,
@@ -20,7 +20,7 @@ from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import Rendered, WorkerPool
 from mediarepo.model.admission import Admission
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import (
@@ -34,7 +34,7 @@ from mediarepo.model.media import (
     ThumbnailSpec,
 )
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.downloads import Asking, Downloads, OpeningBlob
+from mediarepo.services.downloads import DownloadOptions, Downloads, OpenBlob
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.stores import Stores
 
@@ -67,7 +67,7 @@ def _animated_like(size: ThumbnailSpec, asked: ThumbnailSpec) -> ThumbnailSpec:
 log = structlog.get_logger(__name__)
 
 
-def refusal_of_failure(message: str) -> MatrixError:
+def error_for_failure(message: str) -> MatrixError:
     """Say why media have no thumbnail, from the words that are remembered of the failure."""
     if message == PictureError(Reason.TOO_MANY_PIXELS).message:
         return TooLargeError("the media has too many pixels to be thumbnailed")
@@ -75,7 +75,7 @@ def refusal_of_failure(message: str) -> MatrixError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendering:
+class ThumbnailRenderer:
     """Makes thumbnails; equal jobs are done once, and content that cannot be thumbnailed is remembered."""
 
     config: ThumbnailsConfig
@@ -84,7 +84,7 @@ class Rendering:
     table: ThumbnailTable
     stores: Stores
     downloads: Downloads
-    flights: SingleFlight[None]
+    remote_fetches: SingleFlight[None]
     places: Admission
     now_ms: Callable[[], int]
     on_job: Callable[[str], None]
@@ -96,14 +96,14 @@ class Rendering:
         together = not spec.animated and spec in self.config.specs
         specs = self.config.specs if together else [spec]
         key = (source.blob_id, None if together else spec)
-        await self.flights.run(key, lambda: self._render(source, specs, animated=spec.animated))
+        await self.remote_fetches.run(key, lambda: self._render(source, specs, animated=spec.animated))
 
     async def _render(self, source: Blob, specs: Sequence[ThumbnailSpec], *, animated: bool) -> None:
         try:
             rendered = await self._rendered(source, specs)
         except PictureError as exc:
             await self._note_failure(source, exc, animated=animated)
-            raise refusal_of_failure(exc.message) from exc
+            raise error_for_failure(exc.message) from exc
         pack = await self._store_pack(rendered)
         if not await self.table.store(source, rendered.thumbnails, pack):
             raise NotFoundError("media not found")
@@ -131,7 +131,7 @@ class Rendering:
         """Put all pictures into one object; None when the source's own bytes serve for each."""
         if not rendered.data:
             return None
-        store, key_ts = self.stores.taking(StoreClass.THUMBNAILS), self.now_ms()
+        store, key_ts = self.stores.store_for_class(StoreClass.THUMBNAILS), self.now_ms()
         object_key = new_object_key(store.prefix, StoreClass.THUMBNAILS, key_ts)
         size_bytes = len(rendered.data)
         await store.put(object_key, [rendered.data], size_bytes=size_bytes, metadata={})
@@ -153,39 +153,39 @@ class Thumbnails:
     config: ThumbnailsConfig
     media: MediaTable
     table: ThumbnailTable
-    deleting: Deleting
+    deletion_table: DeletionTable
     downloads: Downloads
-    rendering: Rendering
+    rendering: ThumbnailRenderer
     remote: RemoteMedia
 
-    async def find(self, mxc: Mxc, asked: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
+    async def find(self, mxc: Mxc, asked: ThumbnailSpec, options: DownloadOptions) -> FoundThumbnail:
         """Find the thumbnail that answers a request; CannotThumbnailError when the media has none."""
         try:
-            return await self._find(mxc, asked, asking)
+            return await self._find(mxc, asked, options)
         except ContentLostError:
-            await self.remote.find_stored(mxc, asking)
-            return await self._find(mxc, asked, asking)
+            await self.remote.find_stored(mxc, options)
+            return await self._find(mxc, asked, options)
 
-    async def _find(self, mxc: Mxc, asked: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
+    async def _find(self, mxc: Mxc, asked: ThumbnailSpec, options: DownloadOptions) -> FoundThumbnail:
         spec = configured_spec(self.config.specs, asked)
-        found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
-        if await self.downloads.has_news(mxc, None if found is None else found.media, asking):
-            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
-        if await self.remote.ensure(mxc, None if found is None else found.media, asking):
-            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
-        if found is not None and found.media.state is MediaState.PENDING and asking.wait_ms:
-            await self.downloads.wait_for_content(mxc, asking)
-            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
-        if found is not None and await self.downloads.clear_suspicion(found.media):
-            found = await self.media.get_with_thumbnail(mxc, spec, asking.viewer)
-        media = self.downloads.permit(None if found is None else found.media, asking)
+        found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
+        if await self.downloads.has_news(mxc, None if found is None else found.media, options):
+            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
+        if await self.remote.ensure(mxc, None if found is None else found.media, options):
+            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
+        if found is not None and found.media.state is MediaState.PENDING and options.wait_ms:
+            await self.downloads.wait_for_content(mxc, options)
+            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
+        if found is not None and await self.downloads.learn_unverified_hash(found.media):
+            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
+        media = self.downloads.permit(None if found is None else found.media, options)
         if self.config.dynamic_sizes and asked != spec:
-            spec, found = await self._dynamic(media, asked, spec, found, asking)
+            spec, found = await self._dynamic(media, asked, spec, found, options)
         if found is not None and found.thumbnail is not None:
             return FoundThumbnail(media, found.thumbnail)
         if found is not None and found.failure is not None:
-            raise refusal_of_failure(found.failure)
-        return await self._made(media, spec, asking)
+            raise error_for_failure(found.failure)
+        return await self._made(media, spec, options)
 
     async def _dynamic(
         self,
@@ -193,10 +193,10 @@ class Thumbnails:
         asked: ThumbnailSpec,
         fallback: ThumbnailSpec,
         found: MediaAndThumbnail | None,
-        asking: Asking,
+        options: DownloadOptions,
     ) -> tuple[ThumbnailSpec, MediaAndThumbnail | None]:
         """Prefer exactly what was asked, as long as the media has few enough sizes and its content can be rendered."""
-        exact = await self.media.get_with_thumbnail(media.mxc, asked, asking.viewer)
+        exact = await self.media.get_with_thumbnail(media.mxc, asked, options.viewer)
         if exact is not None and exact.thumbnail is not None:
             return asked, exact
         if exact is not None and exact.failure is not None:
@@ -205,24 +205,24 @@ class Thumbnails:
             return fallback, found
         return asked, exact
 
-    async def _made(self, media: Media, spec: ThumbnailSpec, asking: Asking) -> FoundThumbnail:
+    async def _made(self, media: Media, spec: ThumbnailSpec, options: DownloadOptions) -> FoundThumbnail:
         if media.blob is None:
             raise NotFoundError("media not found")
         await self.rendering.render(media.blob, spec)
-        found = await self.media.get_with_thumbnail(media.mxc, spec, asking.viewer)
-        if found is None or found.thumbnail is None or (found.media.hidden and not asking.see_hidden):
+        found = await self.media.get_with_thumbnail(media.mxc, spec, options.viewer)
+        if found is None or found.thumbnail is None or (found.media.hidden and not options.see_hidden):
             raise NotFoundError("media not found")
         return FoundThumbnail(media, found.thumbnail)
 
-    def open(self, found: FoundThumbnail) -> OpeningBlob:
+    def open(self, found: FoundThumbnail) -> OpenBlob:
         """Open a thumbnail's bytes; ContentLostError when S3 has lost them: find it anew, and it is made again."""
         thumbnail = found.thumbnail
         if thumbnail.blob == found.media.blob:
             return self.downloads.open_blob(thumbnail.blob)
-        span = Span(thumbnail.offset, thumbnail.size_bytes)
-        return self.downloads.open_blob(thumbnail.blob, span, on_missing=self._forget_pack)
+        byte_range = ByteRange(thumbnail.offset, thumbnail.size_bytes)
+        return self.downloads.open_blob(thumbnail.blob, byte_range, on_missing=self._forget_pack)
 
     async def _forget_pack(self, pack: Blob) -> None:
         await self.downloads.check_bucket(pack)
         log.error("thumbnails_missing", store=pack.store, object_key=pack.object_key)
-        await self.deleting.delete_packs([pack.blob_id])
+        await self.deletion_table.delete_packs([pack.blob_id])

@@ -26,7 +26,7 @@ _SHARES = (1.0, 0.75, 0.5)
 """What bodies of a tier and all larger ones may use together: small (0), up to one part (1), large (2)."""
 
 
-class Account:
+class MemoryAccount:
     """One upload's share of the budget, and the pace at which it receives."""
 
     def __init__(self, budget: "MemoryBudget", tier: int) -> None:
@@ -85,7 +85,7 @@ class Account:
 
 @dataclass(slots=True)
 class _Waiter:
-    account: Account
+    account: MemoryAccount
     size_bytes: int
     granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -97,7 +97,7 @@ class MemoryBudget:
         self.config = config
         self._limits = [config.memory_budget_bytes * share for share in _SHARES]
         self._used = [0 for _ in _SHARES]
-        self._accounts: set[Account] = set()
+        self._accounts: set[MemoryAccount] = set()
         self._waiters: deque[_Waiter] = deque()
 
     @property
@@ -106,9 +106,9 @@ class MemoryBudget:
         return sum(self._used)
 
     @asynccontextmanager
-    async def account(self, declared_bytes: int | None) -> AsyncIterator[Account]:
+    async def account(self, declared_bytes: int | None) -> AsyncIterator[MemoryAccount]:
         """Open an upload's account; whatever it still holds at the end is given back."""
-        account = Account(self, self._tier(declared_bytes))
+        account = MemoryAccount(self, self._tier(declared_bytes))
         self._accounts.add(account)
         try:
             yield account
@@ -116,7 +116,7 @@ class MemoryBudget:
             self._accounts.discard(account)
             self.give(account, account.held)
 
-    async def take(self, account: Account, size_bytes: int) -> None:
+    async def take(self, account: MemoryAccount, size_bytes: int) -> None:
         """Reserve memory for an account, waiting in line if need be."""
         if size_bytes == 0:
             return
@@ -134,7 +134,7 @@ class MemoryBudget:
             self._withdraw(waiter)
             raise
 
-    def give(self, account: Account, size_bytes: int) -> None:
+    def give(self, account: MemoryAccount, size_bytes: int) -> None:
         """Take memory back and serve whoever waits."""
         account.held -= size_bytes
         self._used[account.tier] -= size_bytes
@@ -160,14 +160,14 @@ class MemoryBudget:
             return 2
         return 0 if declared_bytes <= _SMALL_BYTES else 1
 
-    def _full_tier(self, account: Account, size_bytes: int) -> int | None:
+    def _full_tier(self, account: MemoryAccount, size_bytes: int) -> int | None:
         """Find the highest tier whose share would be exceeded; None when the reservation fits."""
         for tier in range(account.tier, -1, -1):
             if sum(self._used[tier:]) + size_bytes > self._limits[tier]:
                 return tier
         return None
 
-    def _grant(self, account: Account, size_bytes: int) -> None:
+    def _grant(self, account: MemoryAccount, size_bytes: int) -> None:
         account.held += size_bytes
         self._used[account.tier] += size_bytes
 
@@ -243,7 +243,7 @@ class PartReader:
         self,
         config: UploadsConfig,
         body: Body,
-        account: Account,
+        account: MemoryAccount,
         *,
         declared_bytes: int | None,
         at_most_bytes: int | None = None,

@@ -9,8 +9,8 @@ import structlog
 
 from mediarepo.config.media import UploadsConfig
 from mediarepo.db.database import StaleKeyError
-from mediarepo.db.publishing import Publishing
-from mediarepo.db.sweep import Intents
+from mediarepo.db.publishing import PublishTable
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import MatrixError, TooLargeError
 from mediarepo.model.concurrency import task_group
 from mediarepo.model.ids import new_object_key
@@ -53,8 +53,8 @@ class _Multipart:
 class LargeUploads:
     """Stores bodies of any length with a bounded number of parts in memory; intents name `holder`, if there is one."""
 
-    publishing: Publishing
-    intents: Intents
+    publishing: PublishTable
+    upload_intents: UploadIntents
     stores: Stores
     now_ms: Callable[[], int]
     heartbeat_ms: int
@@ -65,7 +65,7 @@ class LargeUploads:
         self, media: NewMedia, first: Part, reader: PartReader, on_hashed: OnHashed = hashed_silently
     ) -> None:
         """Store a body whose first part has been read already, and make media of it."""
-        store_name = self.stores.taking(self.store_class).name
+        store_name = self.stores.store_for_class(self.store_class).name
 
         async def is_known(sha256: bytes) -> bool:
             await on_hashed(sha256)
@@ -77,7 +77,7 @@ class LargeUploads:
 
     async def put(self, mxc: Mxc, first: Part, reader: PartReader, is_known: IsKnown) -> NewObject | None:
         """Store a body as an object that no row mentions yet, but for its intent; None when it is known already."""
-        store = self.stores.taking(self.store_class)
+        store = self.stores.store_for_class(self.store_class)
         key_ts = self.now_ms()
         object_key = new_object_key(store.prefix, self.store_class, key_ts)
         async with self._multipart(store, object_key, mxc) as multipart:
@@ -100,7 +100,7 @@ class LargeUploads:
     @contextlib.asynccontextmanager
     async def _multipart(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
         """Begin a multipart upload, and abort it when anything goes wrong, be it a cancellation."""
-        await self.intents.begin(store.name, object_key, self.holder)
+        await self.upload_intents.begin(store.name, object_key, self.holder)
         upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(mxc))
         multipart = _Multipart(store, object_key, upload_id, {}, self.now_ms())
         try:
@@ -142,7 +142,7 @@ class LargeUploads:
             await self._beat(multipart)
 
     async def _beat(self, multipart: _Multipart) -> None:
-        if not await self.intents.beat(multipart.store.name, multipart.object_key, multipart.upload_id):
+        if not await self.upload_intents.beat(multipart.store.name, multipart.object_key, multipart.upload_id):
             raise _given_up()
         multipart.beaten_ms = self.now_ms()
 
@@ -159,7 +159,7 @@ class LargeUploads:
 
     async def _abort(self, multipart: _Multipart) -> None:
         await multipart.store.abort_multipart(multipart.object_key, multipart.upload_id)
-        await self.intents.end(multipart.store.name, multipart.object_key)
+        await self.upload_intents.end(multipart.store.name, multipart.object_key)
 
 
 def _given_up() -> StaleKeyError:
@@ -173,7 +173,7 @@ class Uploads:
 
     config: UploadsConfig
     memory: MemoryBudget
-    publishing: Publishing
+    publishing: PublishTable
     stores: Stores
     large: LargeUploads
     now_ms: Callable[[], int]
@@ -218,7 +218,7 @@ class Uploads:
     async def _store_small(self, media: NewMedia, part: Part, reader: PartReader, on_hashed: OnHashed) -> None:
         sha256 = reader.sha256.digest()
         await on_hashed(sha256)
-        store = self.stores.taking(self.store_class)
+        store = self.stores.store_for_class(self.store_class)
         if self.config.deduplicate_early and await self.publishing.link(media, store=store.name, sha256=sha256):
             return
         now_ms = self.now_ms()

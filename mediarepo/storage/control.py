@@ -16,17 +16,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.storage.errors import (
     OnRequest,
-    Place,
-    Refusal,
+    S3ErrorResponse,
+    S3Location,
     StorageError,
     StoreMisconfiguredError,
     UnsupportedRequestError,
-    error_of_failure,
-    error_of_refusal,
-    explain_refusal,
+    error_from_exception,
+    error_from_response,
+    explain_error_response,
     outcome_of,
 )
 from mediarepo.storage.signing import CredentialSource
@@ -60,10 +60,12 @@ def _session() -> aioboto3.Session:
     return aioboto3.Session()
 
 
-class Control:
+class ObjectControl:
     """Makes single attempts with one client; retrying is the caller's. Open it before use, with `async with`."""
 
-    def __init__(self, config: StoreConfig, place: Place, credentials: CredentialSource, on_request: OnRequest) -> None:
+    def __init__(
+        self, config: StoreConfig, place: S3Location, credentials: CredentialSource, on_request: OnRequest
+    ) -> None:
         self._config = config
         self._place = place
         self._credentials = credentials
@@ -148,7 +150,9 @@ class Control:
         checksum = answer.get("CopyObjectResult", {}).get("ChecksumSHA256")
         return None if checksum is None else str(checksum)
 
-    async def copy_part(self, source: CopySource, object_key: str, upload_id: str, number: int, span: Span) -> str:
+    async def copy_part(
+        self, source: CopySource, object_key: str, upload_id: str, number: int, byte_range: ByteRange
+    ) -> str:
         """Make a part of a stretch of another object; gives its ETag."""
         answer = await self._call(
             "copy_part",
@@ -156,7 +160,7 @@ class Control:
             Key=object_key,
             UploadId=upload_id,
             PartNumber=number,
-            CopySourceRange=f"bytes={span.offset}-{span.last}",
+            CopySourceRange=f"bytes={byte_range.offset}-{byte_range.last}",
             **source.parameters(),
         )
         return str(answer["CopyPartResult"]["ETag"])
@@ -213,31 +217,31 @@ class Control:
             raise error from exc
         except (BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError) as exc:
             self._on_request(operation, "unavailable")
-            raise error_of_failure(_inner(exc), self._place) from exc
+            raise error_from_exception(_inner(exc), self._place) from exc
         self._on_request(operation, "ok")
         return answer
 
     def _translate(self, operation: str, exc: ClientError) -> StorageError:
-        refusal = refusal_of(exc)
+        refusal = error_response_of(exc)
         if refusal.code == "NoSuchUpload" or (operation, refusal.status) == ("head", _NOT_FOUND):
             return _NotThereError(refusal.code)
         if operation == "delete_one" and refusal.code in _MISSING_CODES:
             return _NotThereError(refusal.code)
         if refusal.status in _UNSUPPORTED.get(operation, ()):
-            return UnsupportedRequestError(explain_refusal(refusal, self._place))
-        return error_of_refusal(refusal, self._place)
+            return UnsupportedRequestError(explain_error_response(refusal, self._place))
+        return error_from_response(refusal, self._place)
 
 
 class _NotThereError(StorageError):
     """There is no such upload or object."""
 
 
-def refusal_of(exc: ClientError) -> Refusal:
+def error_response_of(exc: ClientError) -> S3ErrorResponse:
     """Read botocore's account of an error; its numeric codes stand for an empty body."""
     error = exc.response.get("Error", {})
     status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(error.get("Code", ""))
-    return Refusal(
+    return S3ErrorResponse(
         status=status,
         code="" if code.isdecimal() else code,
         message=str(error.get("Message", "")),

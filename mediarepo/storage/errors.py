@@ -91,7 +91,7 @@ _UNAVAILABLE_CODES = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class S3ErrorResponse:
     """An answer that is no success; `code` is empty when it was not S3 that answered.
 
     `region` and `endpoint` are what the server says should have been used.
@@ -116,12 +116,12 @@ class Refusal:
         return self.status in _UNAVAILABLE_STATUSES or 300 <= self.status < 400  # noqa: PLR2004 - redirections
 
 
-def parse_refusal(status: int, body: bytes) -> Refusal:
+def parse_error_response(status: int, body: bytes) -> S3ErrorResponse:
     """Read an S3 error document (API reference: Error responses); anything else leaves the code empty."""
     found = {name.decode(): html.unescape(text.decode("utf-8", "replace")) for name, text in _TAG.findall(body)}
     if "Code" not in found:
-        return Refusal(status=status, message=_first_words(body))
-    return Refusal(
+        return S3ErrorResponse(status=status, message=_first_words(body))
+    return S3ErrorResponse(
         status=status,
         code=found["Code"],
         message=found.get("Message", ""),
@@ -139,7 +139,7 @@ OnRequest = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class S3Location:
     """Where a request went: what an operator can recognise in the configuration."""
 
     endpoint_url: str
@@ -208,7 +208,7 @@ _WRONG_REGION_CODES = frozenset(
 _EXPECTING = re.compile(r"expecting '([^']+)'|the region \S+ is wrong; expecting (\S+)")
 
 
-def explain_refusal(refusal: Refusal, place: Place) -> str:
+def explain_error_response(refusal: S3ErrorResponse, place: S3Location) -> str:
     """Say what the operator can do about an answer."""
     if not refusal.code:
         return _explain_foreign_answer(refusal, place)
@@ -227,7 +227,7 @@ def explain_refusal(refusal: Refusal, place: Place) -> str:
     return f"{place.endpoint_url} answered {refusal.status} {refusal.code}: {refusal.message}"
 
 
-def _expected_region(refusal: Refusal, place: Place) -> str:
+def _expected_region(refusal: S3ErrorResponse, place: S3Location) -> str:
     if refusal.code not in _WRONG_REGION_CODES:
         return ""
     said = _EXPECTING.search(refusal.message)
@@ -237,7 +237,7 @@ def _expected_region(refusal: Refusal, place: Place) -> str:
     return "" if region == place.region else region
 
 
-def _explain_foreign_answer(refusal: Refusal, place: Place) -> str:
+def _explain_foreign_answer(refusal: S3ErrorResponse, place: S3Location) -> str:
     if refusal.status >= 500:  # noqa: PLR2004 - server errors
         return f"{place.endpoint_url} is no S3 server, or it or its proxy is in trouble ({refusal.status})"
     if 300 <= refusal.status < 400:  # noqa: PLR2004 - redirections
@@ -266,7 +266,7 @@ _FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Ca
 )
 
 
-def explain_failure(exc: BaseException, place: Place) -> str:
+def explain_failure(exc: BaseException, place: S3Location) -> str:
     """Say why no answer came."""
     reasons = tuple(_reasons(exc))
     for kind, words in _FAILURES:
@@ -290,17 +290,17 @@ def _verify_message(exc: BaseException) -> str:
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
-def error_of_refusal(refusal: Refusal, place: Place, *, object_key: str | None = None) -> StorageError:
+def error_from_response(refusal: S3ErrorResponse, place: S3Location, *, object_key: str | None = None) -> StorageError:
     """Choose the error for an answer; only NoSuchKey about an object that was asked for means missing."""
     if object_key is not None and refusal.code in _MISSING_CODES:
         return ObjectMissingError(object_key)
-    words = explain_refusal(refusal, place)
+    words = explain_error_response(refusal, place)
     if refusal.is_outage:
         return StorageUnavailableError(words, transient=refusal.is_transient)
     return UploadGoneError(words) if refusal.code == "NoSuchUpload" else StorageError(words)
 
 
-def error_of_failure(exc: BaseException, place: Place) -> StorageUnavailableError:
+def error_from_exception(exc: BaseException, place: S3Location) -> StorageUnavailableError:
     """Choose the error for an answer that never came; silence is not asked again, everything else is."""
     timed_out = isinstance(exc, TimeoutError)
     return StorageUnavailableError(explain_failure(exc, place), transient=not timed_out, timed_out=timed_out)

@@ -23,7 +23,7 @@ def is_lost_answer(exc: StorageUnavailableError) -> bool:
     return exc.transient or exc.timed_out
 
 
-class Retrying:
+class RetryPolicy:
     """Calls up to three times, with growing, scattered pauses; only for what may safely happen twice."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:

@@ -16,18 +16,18 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from mediarepo.config.storage import Checksum, StoreConfig
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.outbound.client import tls_context
 from mediarepo.storage.errors import (
     OnRequest,
-    Place,
+    S3Location,
     StorageError,
     StoreMisconfiguredError,
     UnknownLengthError,
-    error_of_failure,
-    error_of_refusal,
+    error_from_exception,
+    error_from_response,
     outcome_of,
-    parse_refusal,
+    parse_error_response,
 )
 from mediarepo.storage.signing import (
     UNSIGNED_PAYLOAD,
@@ -114,10 +114,12 @@ _ERROR_BODY_BYTES = 64 * 1024
 _SKIPPED_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
-class Wire:
+class S3Client:
     """Makes single attempts; retrying is the caller's. Open it before use, with `async with`."""
 
-    def __init__(self, config: StoreConfig, place: Place, credentials: CredentialSource, on_request: OnRequest) -> None:
+    def __init__(
+        self, config: StoreConfig, place: S3Location, credentials: CredentialSource, on_request: OnRequest
+    ) -> None:
         self._config = config
         self._place = place
         self._credentials = credentials
@@ -165,18 +167,18 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def get(self, object_key: str, span: Span | None, known_bytes: int | None = None) -> StoredObject:
+    async def get(self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None = None) -> StoredObject:
         """Ask for an object or a span of it; it is the caller's to close.
 
         `known_bytes` is what the object is known to have, for servers that answer without a length. Raises
         ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
         """
-        response, size_bytes = await self._opened(object_key, span, known_bytes)
+        response, size_bytes = await self._opened(object_key, byte_range, known_bytes)
         etag = response.headers.get("ETag")
-        begin = 0 if span is None else span.offset
+        begin = 0 if byte_range is None else byte_range.offset
 
         async def reopen(offset: int) -> aiohttp.ClientResponse:
-            rest = Span(begin + offset, size_bytes - offset)
+            rest = ByteRange(begin + offset, size_bytes - offset)
             again, _ = await self._opened(object_key, rest, None, wait_s=self._config.read_timeout_ms / 1000)
             if again.headers.get("ETag") != etag:
                 again.close()
@@ -187,16 +189,16 @@ class Wire:
         return StoredObject(response, self._place, size_bytes=size_bytes, connections=self.connections, reopen=reopen)
 
     async def _opened(
-        self, object_key: str, span: Span | None, known_bytes: int | None, *, wait_s: float | None = None
+        self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None, *, wait_s: float | None = None
     ) -> tuple[aiohttp.ClientResponse, int]:
         """Ask for bytes over one of the connections, which whoever closes the response must release."""
-        extra = {} if span is None else {"Range": f"bytes={span.offset}-{span.last}"}
+        extra = {} if byte_range is None else {"Range": f"bytes={byte_range.offset}-{byte_range.last}"}
         with self._counted("get"):
             await self.connections.acquire(wait_s=wait_s)
             try:
                 response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
                 try:
-                    return response, await self._promised_size(response, object_key, span, known_bytes)
+                    return response, await self._promised_size(response, object_key, byte_range, known_bytes)
                 except BaseException:
                     response.close()
                     raise
@@ -267,7 +269,7 @@ class Wire:
             session = self._reading if method == "GET" else self._writing
             return await session.request(method, url, headers=headers, data=body, timeout=limits, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as exc:
-            raise error_of_failure(exc, self._place) from exc
+            raise error_from_exception(exc, self._place) from exc
 
     async def presign(self, object_key: str, *, lifetime_s: int, overrides: Mapping[str, str]) -> str:
         """Make a URL at which S3 gives an object to whoever has it, with other response headers than the object's."""
@@ -306,25 +308,25 @@ class Wire:
         return sent
 
     async def _promised_size(
-        self, response: aiohttp.ClientResponse, object_key: str, span: Span | None, known_bytes: int | None
+        self, response: aiohttp.ClientResponse, object_key: str, byte_range: ByteRange | None, known_bytes: int | None
     ) -> int:
-        if response.status != (_OK if span is None else _PARTIAL_CONTENT):
+        if response.status != (_OK if byte_range is None else _PARTIAL_CONTENT):
             await self._refuse(response, object_key=object_key)
         size_bytes = response.content_length
         if size_bytes is None:  # a chunked answer, or one that ends with the connection: the bytes are counted
-            size_bytes = known_bytes if span is None else span.size_bytes
+            size_bytes = known_bytes if byte_range is None else byte_range.size_bytes
         if size_bytes is None:
             raise UnknownLengthError(f"{self._place.endpoint_url} does not say how long {object_key} is")
-        if span is None:
+        if byte_range is None:
             return size_bytes
         came_from = response.headers.get("Content-Range", "").partition("-")[0]
-        if size_bytes != span.size_bytes or came_from != f"bytes {span.offset}":
-            raise StorageError(f"{object_key} does not hold bytes {span.offset} to {span.last}")
+        if size_bytes != byte_range.size_bytes or came_from != f"bytes {byte_range.offset}":
+            raise StorageError(f"{object_key} does not hold bytes {byte_range.offset} to {byte_range.last}")
         return size_bytes
 
     async def _refuse(self, response: aiohttp.ClientResponse, *, object_key: str | None = None) -> None:
-        refusal = parse_refusal(response.status, await self._read_little(response))
-        raise error_of_refusal(refusal, self._place, object_key=object_key)
+        refusal = parse_error_response(response.status, await self._read_little(response))
+        raise error_from_response(refusal, self._place, object_key=object_key)
 
     async def _read_little(self, response: aiohttp.ClientResponse) -> bytes:
         body = b""
@@ -332,7 +334,7 @@ class Wire:
             while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
                 body += data
         except (aiohttp.ClientError, OSError) as exc:
-            raise error_of_failure(exc, self._place) from exc
+            raise error_from_exception(exc, self._place) from exc
         return body
 
 

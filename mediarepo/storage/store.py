@@ -9,12 +9,12 @@ from typing import Self
 import structlog
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.concurrency import task_group
-from mediarepo.storage.control import Answer, Control, CopySource
+from mediarepo.storage.control import Answer, CopySource, ObjectControl
 from mediarepo.storage.errors import (
     OnRequest,
-    Place,
+    S3Location,
     StorageError,
     StorageUnavailableError,
     StoreMisconfiguredError,
@@ -22,10 +22,10 @@ from mediarepo.storage.errors import (
     UnsupportedRequestError,
     UploadGoneError,
 )
-from mediarepo.storage.retry import Retrying, is_lost_answer
-from mediarepo.storage.s3_client import Wire, encode_metadata, metadata_headers
+from mediarepo.storage.retry import RetryPolicy, is_lost_answer
+from mediarepo.storage.s3_client import S3Client, encode_metadata, metadata_headers
 from mediarepo.storage.signing import find_credentials
-from mediarepo.storage.stored_object import Opening, ReadConnections, StoredObject
+from mediarepo.storage.stored_object import OpenObject, ReadConnections, StoredObject
 
 log = structlog.get_logger(__name__)
 
@@ -71,17 +71,17 @@ class Store:
         self.bucket = config.bucket
         self._config = config
         self._on_request = on_request
-        self._retrying = Retrying()
+        self._retrying = RetryPolicy()
         self._stack = AsyncExitStack()
         self._bulk_delete_again = 0.0
 
     async def __aenter__(self) -> Self:
         config = self._config
-        place = Place(endpoint_url=config.endpoint_url, region=config.region, bucket=config.bucket)
+        place = S3Location(endpoint_url=config.endpoint_url, region=config.region, bucket=config.bucket)
         credentials = await find_credentials(config)
         async with AsyncExitStack() as opening:
-            wire = Wire(config, place, credentials, self._on_request)
-            control = Control(config, place, credentials, self._on_request)
+            wire = S3Client(config, place, credentials, self._on_request)
+            control = ObjectControl(config, place, credentials, self._on_request)
             self._wire = await opening.enter_async_context(wire)
             self._control = await opening.enter_async_context(control)
             self._stack = opening.pop_all()
@@ -107,27 +107,29 @@ class Store:
         headers = metadata_headers(metadata)
         await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
 
-    def open(self, object_key: str, span: Span | None = None, *, known_bytes: int | None = None) -> Opening:
+    def open(
+        self, object_key: str, byte_range: ByteRange | None = None, *, known_bytes: int | None = None
+    ) -> OpenObject:
         """Ask for an object, or for a span that must lie within it; S3 has answered when entered.
 
         `known_bytes` is the whole object's size, if that is known: some servers answer without a length. Raises
         ObjectMissingError. Leaving early closes the connection.
         """
-        return Opening(self._get(object_key, span, known_bytes))
+        return OpenObject(self._get(object_key, byte_range, known_bytes))
 
     @property
     def read_connections(self) -> ReadConnections:
         """The connections that downloads share."""
         return self._wire.connections
 
-    async def _get(self, object_key: str, span: Span | None, known_bytes: int | None) -> StoredObject:
+    async def _get(self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None) -> StoredObject:
         try:
-            return await self._retrying.call(self._wire.get, object_key, span, known_bytes)
+            return await self._retrying.call(self._wire.get, object_key, byte_range, known_bytes)
         except UnknownLengthError:
             asked_bytes = await self.size_of(object_key) if known_bytes is None else None
             if asked_bytes is None:
                 raise
-        return await self._retrying.call(self._wire.get, object_key, span, asked_bytes)
+        return await self._retrying.call(self._wire.get, object_key, byte_range, asked_bytes)
 
     async def presign(self, object_key: str, *, lifetime_s: int, content_type: str, content_disposition: str) -> str:
         """Make a URL at which S3 itself gives out an object, with these response headers, for `lifetime_s` seconds."""
@@ -186,10 +188,12 @@ class Store:
         encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
         return await self._retrying.call(self._control.copy, source, object_key, encoded, algorithm)
 
-    async def copy_part(self, source: CopySource, object_key: str, upload_id: str, number: int, span: Span) -> str:
+    async def copy_part(
+        self, source: CopySource, object_key: str, upload_id: str, number: int, byte_range: ByteRange
+    ) -> str:
         """Make a part of a multipart upload of a stretch of another object; gives its ETag."""
         self._check_ours(object_key)
-        return await self._retrying.call(self._control.copy_part, source, object_key, upload_id, number, span)
+        return await self._retrying.call(self._control.copy_part, source, object_key, upload_id, number, byte_range)
 
     async def size_of(self, object_key: str) -> int | None:
         """Ask for an object's size; None when there is no such object."""

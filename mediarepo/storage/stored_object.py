@@ -8,7 +8,7 @@ import aiohttp
 import structlog
 
 from mediarepo.model.byte_stream import PacedSink, Sink
-from mediarepo.storage.errors import Place, StorageUnavailableError, error_of_failure
+from mediarepo.storage.errors import S3Location, StorageUnavailableError, error_from_exception
 
 _RETRY_AFTER_S = 5
 
@@ -108,7 +108,7 @@ class StoredObject:
     def __init__(
         self,
         response: aiohttp.ClientResponse,
-        place: Place,
+        place: S3Location,
         *,
         size_bytes: int,
         connections: ReadConnections,
@@ -183,7 +183,7 @@ class StoredObject:
             try:
                 data = await self._response.content.readany() if self._response is not None else b""
             except (aiohttp.ClientError, OSError) as exc:
-                await self._go_on(error_of_failure(exc, self._place))
+                await self._go_on(error_from_exception(exc, self._place))
                 continue
             self._received += len(data)
             if self._received > self.size_bytes:
@@ -211,7 +211,7 @@ class StoredObject:
         self._response = await self._reopen(self._received)
 
 
-class Opening:
+class OpenObject:
     """An object that is being asked for; a context of its own, since a generator's costs each download a tenth."""
 
     __slots__ = ("_answer", "_stored")

@@ -7,60 +7,60 @@ from mediarepo import errors
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorResponse:
     """How a refusal looks on the wire (client-server API, standard error response)."""
 
     status: int
     errcode: str
 
 
-REFUSALS: Mapping[type[errors.MatrixError], Refusal] = {
-    errors.MissingTokenError: Refusal(401, "M_MISSING_TOKEN"),
-    errors.UnauthorizedError: Refusal(401, "M_UNAUTHORIZED"),
-    errors.VerificationBusyError: Refusal(503, "M_UNKNOWN"),
-    errors.UnknownTokenError: Refusal(401, "M_UNKNOWN_TOKEN"),
-    errors.UserLockedError: Refusal(401, "M_USER_LOCKED"),
-    errors.GuestAccessForbiddenError: Refusal(403, "M_GUEST_ACCESS_FORBIDDEN"),
-    errors.ForbiddenError: Refusal(403, "M_FORBIDDEN"),
-    errors.QuotaExceededError: Refusal(403, "M_FORBIDDEN"),
-    errors.UnknownDeviceError: Refusal(400, "M_UNKNOWN_DEVICE"),
-    errors.ContentLostError: Refusal(404, "M_NOT_FOUND"),
-    errors.RemoteUnavailableError: Refusal(502, "M_UNKNOWN"),
-    errors.PreviewError: Refusal(502, "M_UNKNOWN"),
-    errors.RemoteTooLargeError: Refusal(502, "M_TOO_LARGE"),
-    errors.NotFoundError: Refusal(404, "M_NOT_FOUND"),
-    errors.MediaHostUnknownError: Refusal(404, "M_NOT_FOUND"),
-    errors.UnrecognizedPathError: Refusal(404, "M_UNRECOGNIZED"),
-    errors.UnrecognizedMethodError: Refusal(405, "M_UNRECOGNIZED"),
-    errors.InvalidParamError: Refusal(400, "M_INVALID_PARAM"),
-    errors.NotJsonError: Refusal(400, "M_NOT_JSON"),
-    errors.BadJsonError: Refusal(400, "M_BAD_JSON"),
-    errors.MissingParamError: Refusal(400, "M_MISSING_PARAM"),
-    errors.BadRequestError: Refusal(400, "M_UNKNOWN"),
-    errors.UnsupportedEncodingError: Refusal(501, "M_UNRECOGNIZED"),
-    errors.CannotOverwriteMediaError: Refusal(409, "M_CANNOT_OVERWRITE_MEDIA"),
-    errors.TooLargeError: Refusal(413, "M_TOO_LARGE"),
-    errors.TooSlowError: Refusal(408, "M_UNKNOWN"),
-    errors.LimitExceededError: Refusal(429, "M_LIMIT_EXCEEDED"),
-    errors.CannotThumbnailError: Refusal(400, "M_UNKNOWN"),
-    errors.NotYetUploadedError: Refusal(504, "M_NOT_YET_UPLOADED"),
-    errors.RangeNotSatisfiableError: Refusal(416, "M_UNKNOWN"),
-    errors.HomeserverUnavailableError: Refusal(502, "M_UNKNOWN"),
-    errors.UnavailableError: Refusal(503, "M_UNKNOWN"),
+REFUSALS: Mapping[type[errors.MatrixError], ErrorResponse] = {
+    errors.MissingTokenError: ErrorResponse(401, "M_MISSING_TOKEN"),
+    errors.UnauthorizedError: ErrorResponse(401, "M_UNAUTHORIZED"),
+    errors.VerificationBusyError: ErrorResponse(503, "M_UNKNOWN"),
+    errors.UnknownTokenError: ErrorResponse(401, "M_UNKNOWN_TOKEN"),
+    errors.UserLockedError: ErrorResponse(401, "M_USER_LOCKED"),
+    errors.GuestAccessForbiddenError: ErrorResponse(403, "M_GUEST_ACCESS_FORBIDDEN"),
+    errors.ForbiddenError: ErrorResponse(403, "M_FORBIDDEN"),
+    errors.QuotaExceededError: ErrorResponse(403, "M_FORBIDDEN"),
+    errors.UnknownDeviceError: ErrorResponse(400, "M_UNKNOWN_DEVICE"),
+    errors.ContentLostError: ErrorResponse(404, "M_NOT_FOUND"),
+    errors.RemoteUnavailableError: ErrorResponse(502, "M_UNKNOWN"),
+    errors.PreviewError: ErrorResponse(502, "M_UNKNOWN"),
+    errors.RemoteTooLargeError: ErrorResponse(502, "M_TOO_LARGE"),
+    errors.NotFoundError: ErrorResponse(404, "M_NOT_FOUND"),
+    errors.MediaHostUnknownError: ErrorResponse(404, "M_NOT_FOUND"),
+    errors.UnrecognizedPathError: ErrorResponse(404, "M_UNRECOGNIZED"),
+    errors.UnrecognizedMethodError: ErrorResponse(405, "M_UNRECOGNIZED"),
+    errors.InvalidParamError: ErrorResponse(400, "M_INVALID_PARAM"),
+    errors.NotJsonError: ErrorResponse(400, "M_NOT_JSON"),
+    errors.BadJsonError: ErrorResponse(400, "M_BAD_JSON"),
+    errors.MissingParamError: ErrorResponse(400, "M_MISSING_PARAM"),
+    errors.BadRequestError: ErrorResponse(400, "M_UNKNOWN"),
+    errors.UnsupportedEncodingError: ErrorResponse(501, "M_UNRECOGNIZED"),
+    errors.CannotOverwriteMediaError: ErrorResponse(409, "M_CANNOT_OVERWRITE_MEDIA"),
+    errors.TooLargeError: ErrorResponse(413, "M_TOO_LARGE"),
+    errors.TooSlowError: ErrorResponse(408, "M_UNKNOWN"),
+    errors.LimitExceededError: ErrorResponse(429, "M_LIMIT_EXCEEDED"),
+    errors.CannotThumbnailError: ErrorResponse(400, "M_UNKNOWN"),
+    errors.NotYetUploadedError: ErrorResponse(504, "M_NOT_YET_UPLOADED"),
+    errors.RangeNotSatisfiableError: ErrorResponse(416, "M_UNKNOWN"),
+    errors.HomeserverUnavailableError: ErrorResponse(502, "M_UNKNOWN"),
+    errors.UnavailableError: ErrorResponse(503, "M_UNKNOWN"),
 }
 
 
-def refusal_for(error: errors.MatrixError) -> Refusal:
+def error_response_for(error: errors.MatrixError) -> ErrorResponse:
     """Find how an error is told, by its nearest class in the table."""
     for cls in type(error).__mro__:
         if cls in REFUSALS:
             return REFUSALS[cls]
-    return Refusal(500, "M_UNKNOWN")
+    return ErrorResponse(500, "M_UNKNOWN")
 
 
-def refusal_body(error: errors.MatrixError) -> dict[str, object]:
+def error_body(error: errors.MatrixError) -> dict[str, object]:
     """Write the JSON that a client is told."""
-    body: dict[str, object] = {"errcode": refusal_for(error).errcode, "error": error.message}
+    body: dict[str, object] = {"errcode": error_response_for(error).errcode, "error": error.message}
     match error:
         case errors.UnknownTokenError():
             body["soft_logout"] = error.soft_logout
@@ -75,7 +75,7 @@ def refusal_body(error: errors.MatrixError) -> dict[str, object]:
     return body
 
 
-def refusal_headers(error: errors.MatrixError) -> dict[str, str]:
+def error_headers(error: errors.MatrixError) -> dict[str, str]:
     """Write the headers that go with a refusal."""
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:

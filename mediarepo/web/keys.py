@@ -3,20 +3,20 @@
 from aiohttp import web
 
 from mediarepo.config.settings import Settings
-from mediarepo.federation.request_auth import Verification
+from mediarepo.federation.request_auth import RequestVerifier
 from mediarepo.homeserver.identity import Identity
-from mediarepo.homeserver.tenants import Tenants
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.services.authorization import Admins, AuditTrail, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
-from mediarepo.services.leases import FleetReports
-from mediarepo.services.media_admin import Records, UsageReports
+from mediarepo.services.leases import JobReports
+from mediarepo.services.media_admin import MediaAdmin, UsageReports
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.quotas import Quotas
-from mediarepo.services.rate_limiter import Rates
+from mediarepo.services.rate_limiter import RateLimiter
 from mediarepo.services.readiness import Readiness
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.retention import Retention
@@ -28,27 +28,27 @@ from mediarepo.web.draining import InFlight
 from mediarepo.web.proxies import TrustedProxies
 
 SETTINGS = web.AppKey("settings", Settings)
-TENANTS = web.AppKey("tenants", Tenants)
+TENANTS = web.AppKey("tenants", Homeservers)
 IDENTITY = web.AppKey("identity", Identity)
 UPLOADS = web.AppKey("uploads", Uploads)
 DOWNLOADS = web.AppKey("downloads", Downloads)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
 PENDING = web.AppKey("pending", PendingUploads)
 REMOTE_MEDIA = web.AppKey("remote_media", RemoteMedia)
-VERIFICATION = web.AppKey("verification", Verification)
+VERIFICATION = web.AppKey("verification", RequestVerifier)
 ADMINS = web.AppKey("admins", Admins)
 AUTHORIZATION = web.AppKey("authorization", Authorization)
-RECORDS = web.AppKey("records", Records)
+RECORDS = web.AppKey("records", MediaAdmin)
 QUARANTINE = web.AppKey("quarantine", Quarantine)
 DELETION = web.AppKey("deletion", Deletion)
 PREVIEWS = web.AppKey("previews", Previews)
 QUOTAS = web.AppKey("quotas", Quotas)
-RATES = web.AppKey("rates", Rates)
+RATES = web.AppKey("rates", RateLimiter)
 USAGE = web.AppKey("usage", UsageReports)
 RETENTION = web.AppKey("retention", Retention)
 TASKS = web.AppKey("tasks", Tasks)
 AUDIT = web.AppKey("audit", AuditTrail)
-JOBS = web.AppKey("jobs", FleetReports)
+JOBS = web.AppKey("jobs", JobReports)
 FAILED_ITEMS = web.AppKey("failed_items", FailedItemReports)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)

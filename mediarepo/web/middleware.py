@@ -14,7 +14,7 @@ from mediarepo.errors import (
     UnsupportedEncodingError,
 )
 from mediarepo.model.requester import begin_request
-from mediarepo.web.error_responses import refusal_body, refusal_for, refusal_headers
+from mediarepo.web.error_responses import error_body, error_headers, error_response_for
 from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
 from mediarepo.web.rate_limits import count_bytes
 from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
@@ -95,12 +95,12 @@ def _in_matrix(exc: web.HTTPException) -> MatrixError:
 
 
 def _refuse(request: web.Request, error: MatrixError) -> web.Response:
-    status = refusal_for(error).status
+    status = error_response_for(error).status
     if status >= _SERVER_ERRORS:
         log.warning(
             "request_failed", endpoint=endpoint_name(request), status=status, reason=str(error), cause=_cause(error)
         )
-    response = json_response(refusal_body(error), status=status, headers=refusal_headers(error))
+    response = json_response(error_body(error), status=status, headers=error_headers(error))
     if request.can_read_body and not request.content.at_eof():
         response.force_close()
     return response

@@ -3,10 +3,10 @@
 from aiohttp import web
 
 from mediarepo.model.requester import Requester
-from mediarepo.services.rate_limiter import Meter
+from mediarepo.services.rate_limiter import RateCounter
 from mediarepo.web.keys import PROXIES, RATES
 
-_METER = web.RequestKey("meter", Meter)
+_METER = web.RequestKey("meter", RateCounter)
 
 
 def limit_download(request: web.Request, requester: Requester) -> None:
@@ -34,9 +34,9 @@ def limit_server(request: web.Request, server_name: str) -> None:
     request[_METER] = request.app[RATES].server_downloads(server_name)
 
 
-def limit_stranger(request: web.Request) -> None:
+def limit_anonymous(request: web.Request) -> None:
     """Let somebody without a token download, or refuse."""
-    request[_METER] = request.app[RATES].stranger_downloads(request.app[PROXIES].client_network(request))
+    request[_METER] = request.app[RATES].anonymous_downloads(request.app[PROXIES].client_network(request))
 
 
 def count_bytes(request: web.Request, response: web.StreamResponse) -> None:

@@ -13,7 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from mediarepo.config.server import Address, ListenConfig, parse_address
 from mediarepo.errors import BadRequestError
-from mediarepo.web.error_responses import refusal_body
+from mediarepo.web.error_responses import error_body
 from mediarepo.web.keys import IN_FLIGHT
 from mediarepo.web.wire.headers import EVERY_RESPONSE
 from mediarepo.web.wire.responses import json_response
@@ -46,7 +46,7 @@ class _Protocol(RequestHandler):
             return super().handle_error(request, status, exc, message)
         log.debug("malformed_request", status=status, reason=message)
         error = BadRequestError("the request is not well-formed HTTP")
-        response = json_response(refusal_body(error), status=status, headers=EVERY_RESPONSE)
+        response = json_response(error_body(error), status=status, headers=EVERY_RESPONSE)
         response.headers["Connection"] = "close"
         response.force_close()
         return response

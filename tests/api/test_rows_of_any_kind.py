@@ -68,7 +68,7 @@ async def write(own: Installation, media_id: str, row: dict[str, Any]) -> None:
     await own.rows(f"UPDATE media SET {places} WHERE media_id = $1", media_id, *row.values())  # noqa: S608 - names of this test
 
 
-async def answers(own: Installation, asking: Peer, media_id: str) -> list[tuple[str, int, bytes]]:
+async def answers(own: Installation, options: Peer, media_id: str) -> list[tuple[str, int, bytes]]:
     """Ask in every way in which media are given out, or told of."""
     found = []
     for method in ("GET", "HEAD"):
@@ -81,7 +81,7 @@ async def answers(own: Installation, asking: Peer, media_id: str) -> list[tuple[
             answer = await own.request(method, path)
             found.append((f"{method} {path}", answer.status, answer.body))
     for path in (download(media_id), thumbnail(media_id)):
-        answer = await asking.get(own, path)
+        answer = await options.get(own, path)
         found.append((path, answer.status, answer.body))
     since = {"If-Modified-Since": "Thu, 01 Jan 2026 00:00:00 GMT", "Range": "bytes=0-3", "If-Range": '"x"'}
     answer = await own.get(own.download_path(media_id), headers=since)

@@ -1,7 +1,7 @@
 import pytest
 
 from mediarepo.db.import_media import marks_of, owner_of
-from mediarepo.model.import_ledger import Entry, ItemState
+from mediarepo.model.import_ledger import ItemState, LedgerEntry
 from mediarepo.model.import_source import MediaKind, SourceMedia
 
 BOTH = frozenset({"a.test", "b.test"})
@@ -30,7 +30,9 @@ def test_imported_quarantine_belongs_to_its_homeserver(
 
 def test_hidden_and_protected_media_have_both_marks() -> None:
     both = media(MediaKind.LOCAL, "a.test", "system", protected=True)
-    entries = [Entry(media=one, state=ItemState.COMMITTED) for one in (both, media(MediaKind.LOCAL, "a.test", None))]
+    entries = [
+        LedgerEntry(media=one, state=ItemState.COMMITTED) for one in (both, media(MediaKind.LOCAL, "a.test", None))
+    ]
 
     assert [(kind.value, owner) for _, _, kind, owner, _ in marks_of(entries, BOTH)] == [
         ("quarantine", "a.test"),

@@ -4,14 +4,14 @@ from functools import partial
 import asyncpg
 import pytest
 
-from mediarepo.db.database import Readers
+from mediarepo.db.database import ReadPool
 from mediarepo.embedded.postgres import EmbeddedPostgres
 
 SLEEP = "SELECT pg_sleep($1)"
 
 
-def readers_of(postgres: EmbeddedPostgres, *, timeout_s: float) -> Readers:
-    return Readers(partial(asyncpg.connect, postgres.dsn), limit=1, timeout_s=timeout_s)
+def readers_of(postgres: EmbeddedPostgres, *, timeout_s: float) -> ReadPool:
+    return ReadPool(partial(asyncpg.connect, postgres.dsn), limit=1, timeout_s=timeout_s)
 
 
 async def test_who_waits_is_not_overtaken(postgres: EmbeddedPostgres) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import asyncpg
 import structlog
 
-from mediarepo.app.build_services import join_pending, join_quotas, join_repairs, join_sweeps, join_uploads
+from mediarepo.app.build_services import build_pending_uploads, build_quotas, build_repairs, build_sweeps, build_uploads
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.authority import administering, operator
 from mediarepo.config.settings import Settings
@@ -25,8 +25,8 @@ from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
-from mediarepo.services.fsck import Thoroughness
-from mediarepo.services.retention import Tally
+from mediarepo.services.fsck import FsckLevel
+from mediarepo.services.retention import RetentionTally
 from mediarepo.services.upload_parts import MemoryBudget
 from tests.support.installation import SERVER_NAME
 
@@ -79,7 +79,7 @@ async def store(foundation: Foundation, data: bytes, **facts: Any) -> str:
         authenticated=True,
         **facts,
     )
-    uploads = join_uploads(foundation, MemoryBudget(settings.uploads), settings.uploads)
+    uploads = build_uploads(foundation, MemoryBudget(settings.uploads), settings.uploads)
     await uploads.store(media, Given(data), declared_bytes=len(data))
     return media.mxc.media_id
 
@@ -106,8 +106,8 @@ async def upload_large(settings: Settings, arm: Callable[[], None]) -> str:
 
 async def fill_pending(settings: Settings, arm: Callable[[], None]) -> str:
     async with open_foundation(settings) as foundation:
-        quotas = join_quotas(foundation)
-        pending, requester = join_pending(foundation, quotas), Requester(USER, SERVER_NAME, rate_limited=False)
+        quotas = build_quotas(foundation)
+        pending, requester = build_pending_uploads(foundation, quotas), Requester(USER, SERVER_NAME, rate_limited=False)
         arm()
         created = await pending.create(Mxc(SERVER_NAME, new_media_id()), requester)
         async with pending.claim(created.mxc, requester) as lease, quotas.reserving(requester, 1000) as reservation:
@@ -125,7 +125,7 @@ async def delete(settings: Settings, arm: Callable[[], None]) -> str:
         mxcs = [Mxc(row["server_name"], row["media_id"]) for row in rows]
         await administration.deletion.delete(mxcs, operator(settings))
         await administration.deletion.empty_trash()
-        await join_sweeps(foundation).outbox.drain()
+        await build_sweeps(foundation).outbox.drain()
         return ""
 
 
@@ -133,20 +133,20 @@ async def retain(settings: Settings, arm: Callable[[], None]) -> str:
     async with open_foundation(settings) as foundation, administering(settings) as administration:
         retention = administration.retention
         for policy in settings.retention.policies:
-            await retention.plan(policy, Tally())
+            await retention.plan(policy, RetentionTally())
         arm()
         for policy in settings.retention.policies:
-            await retention.run(policy, "operator", Tally())
-        await join_sweeps(foundation).outbox.drain()
+            await retention.run(policy, "operator", RetentionTally())
+        await build_sweeps(foundation).outbox.drain()
         return ""
 
 
 async def repair(settings: Settings, arm: Callable[[], None]) -> str:
     async with open_foundation(settings) as foundation:
-        repairs, store = join_repairs(foundation), foundation.stores.by_name["main"]
+        repairs, store = build_repairs(foundation), foundation.stores.by_name["main"]
         arm()
-        await repairs.repair(store, Thoroughness(hashes=True), lambda _drift: None)
-        await join_sweeps(foundation).outbox.drain()
+        await repairs.repair(store, FsckLevel(hashes=True), lambda _drift: None)
+        await build_sweeps(foundation).outbox.drain()
         return ""
 
 

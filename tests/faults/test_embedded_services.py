@@ -15,7 +15,7 @@ import pytest
 
 from mediarepo.embedded import postgres as postgres_room
 from mediarepo.embedded import run_as
-from mediarepo.embedded.child_process import Server
+from mediarepo.embedded.child_process import ChildProcess
 from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
@@ -100,10 +100,10 @@ async def test_what_a_killed_program_left_is_ended_and_its_data_are_there(folder
 
 
 async def test_servers_that_outlive_their_program_are_found_and_ended(folder: Path) -> None:
-    orphan = Server("postgres", folder)
+    orphan = ChildProcess("postgres", folder)
     orphan.start(["/bin/sh", "-c", "trap '' INT; sleep 300 & wait; wait"], environment={}, last_signal=signal.SIGCONT)
     try:
-        await Server("postgres", folder).stop(signal.SIGINT, grace_s=0.2)
+        await ChildProcess("postgres", folder).stop(signal.SIGINT, grace_s=0.2)
 
         assert not orphan.is_running()
     finally:

@@ -17,7 +17,7 @@ from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.batch_isolation import each_of
-from mediarepo.services.retention import Tally
+from mediarepo.services.retention import RetentionTally
 from mediarepo.storage.errors import StoreMisconfiguredError
 from mediarepo.web.admin.api.endpoints import PREFIX
 from tests.support.installation import SERVER_NAME, Installation, installed, settings_for
@@ -188,9 +188,9 @@ async def test_retention_sets_a_failing_row_aside_and_removes_the_others(
         bad = f"OLD.blob_id = {blobs[1]}"
         await refuse(own, table, event, bad)
         retention = own.repository.administration.retention
-        await retention.plan(retention.policy("old"), Tally())
+        await retention.plan(retention.policy("old"), RetentionTally())
 
-        done = await retention.run(retention.policy("old"), "@admin:x", Tally())
+        done = await retention.run(retention.policy("old"), "@admin:x", RetentionTally())
 
         assert done.count == (2 if what == "thumbnails" else 3)
         key = f"thumbnails {blobs[1]}" if what == "thumbnails" else mxc(found[1])
@@ -291,16 +291,18 @@ async def test_the_sweep_goes_on_when_one_claim_and_one_restoration_fail(own: In
     await own.rows("UPDATE blob SET missing_ts = 1")
     first = await own.value("SELECT blob_id FROM media WHERE media_id = $1", found[0])
     await refuse(own, "blob", "UPDATE", f"OLD.blob_id = {first}")
-    intents = [new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms()) for _ in range(2)]
-    for key in intents:
+    upload_intents = [new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms()) for _ in range(2)]
+    for key in upload_intents:
         await own.rows("INSERT INTO multipart_intent VALUES ('main', $1, NULL, 1, 1)", key)
-    await refuse(own, "multipart_intent", "DELETE", f"OLD.object_key = '{intents[0]}'")
+    await refuse(own, "multipart_intent", "DELETE", f"OLD.object_key = '{upload_intents[0]}'")
 
     (report,) = await own.repository.sweeps.sweep()
 
     assert (report.stopped, report.found_again) == (None, 1)
     assert await states(own, found) == ["missing", "ready"]
-    assert [row["object_key"] for row in await own.rows("SELECT object_key FROM multipart_intent")] == [intents[0]]
+    assert [row["object_key"] for row in await own.rows("SELECT object_key FROM multipart_intent")] == [
+        upload_intents[0]
+    ]
     assert [row[0] for row in await set_aside(own)] == ["multipart_uploads", "restored_objects"]
 
 

@@ -31,11 +31,11 @@ async def killed_while_rendering(own: Installation, path: str) -> Answer:
         await own.get(own.thumbnail_path(await own.upload(new)))
     (pid,) = pool.pids
     os.kill(pid, signal.SIGSTOP)
-    asking = asyncio.create_task(own.get(path))
+    options = asyncio.create_task(own.get(path))
     while not pool.busy:
         await asyncio.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
-    return await asking
+    return await options
 
 
 async def test_a_worker_that_dies_makes_a_thumbnail_wait_not_impossible(own: Installation) -> None:

@@ -12,8 +12,8 @@ from mediarepo.db.leases import Leases
 from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.tasks import TaskState
-from mediarepo.services.leases import Fleet, Holding
-from mediarepo.services.tasks import Steps, Tasks
+from mediarepo.services.leases import ClusterJobs, LeaseHolder
+from mediarepo.services.tasks import TaskProgress, Tasks
 from tests.support.installation import Installation, installed
 
 HOUR_MS = 3_600_000
@@ -25,9 +25,9 @@ async def two(own: Installation) -> AsyncIterator[list[Installation]]:
         yield [own, other]
 
 
-def fleet_of(own: Installation, lease_ms: int = 10_000) -> Fleet:
+def fleet_of(own: Installation, lease_ms: int = 10_000) -> ClusterJobs:
     database = own.repository.foundation.database
-    return Fleet(holding=Holding(leases=Leases(database), duration_ms=lease_ms), runs=JobRuns(database))
+    return ClusterJobs(lease_holder=LeaseHolder(leases=Leases(database), duration_ms=lease_ms), runs=JobRuns(database))
 
 
 async def test_regular_work_is_done_once_by_all_processes_together(two: list[Installation]) -> None:
@@ -49,12 +49,12 @@ async def test_work_is_done_again_when_its_time_has_come(own: Installation) -> N
         done.append(1)
         return {"n": len(done)}
 
-    fleet = fleet_of(own)
-    await fleet.once("test", HOUR_MS, work)
-    await fleet.once("test", HOUR_MS, work)
+    cluster_jobs = fleet_of(own)
+    await cluster_jobs.once("test", HOUR_MS, work)
+    await cluster_jobs.once("test", HOUR_MS, work)
     await own.rows("UPDATE job_run SET started_ts = started_ts - 3600000")
-    await fleet.once("test", HOUR_MS, work)
-    (run,) = [one for one in await fleet.runs.read() if one.name == "test"]
+    await cluster_jobs.once("test", HOUR_MS, work)
+    (run,) = [one for one in await cluster_jobs.runs.read() if one.name == "test"]
 
     assert len(done) == 2
     assert (run.error, run.result) == (None, {"n": 2})
@@ -78,18 +78,18 @@ async def test_work_that_fails_says_why_and_is_tried_at_its_next_time(own: Insta
     async def work() -> None:
         raise UnavailableError("S3 is away")
 
-    fleet = fleet_of(own)
+    cluster_jobs = fleet_of(own)
     with pytest.raises(UnavailableError):
-        await fleet.once("test", HOUR_MS, work)
-    (run,) = [one for one in await fleet.runs.read() if one.name == "test"]
+        await cluster_jobs.once("test", HOUR_MS, work)
+    (run,) = [one for one in await cluster_jobs.runs.read() if one.name == "test"]
 
     assert run.error == "S3 is away"
-    assert not await fleet.once("test", HOUR_MS, work)
+    assert not await cluster_jobs.once("test", HOUR_MS, work)
 
 
 def tasks_of(own: Installation, lease_ms: int = 10_000, **works: Any) -> Tasks:
-    holding = Holding(leases=Leases(own.repository.foundation.database), duration_ms=lease_ms)
-    return replace(own.repository.administration.tasks, holding=holding, works=works)
+    lease_holder = LeaseHolder(leases=Leases(own.repository.foundation.database), duration_ms=lease_ms)
+    return replace(own.repository.administration.tasks, lease_holder=lease_holder, works=works)
 
 
 async def queue(tasks: Tasks, kind: str, **arguments: object) -> int:
@@ -109,7 +109,7 @@ async def running(tasks: Tasks) -> AsyncIterator[None]:
 async def test_a_task_is_done_once_and_its_result_kept(two: list[Installation]) -> None:
     done = []
 
-    async def work(steps: Steps) -> dict[str, Any]:
+    async def work(steps: TaskProgress) -> dict[str, Any]:
         done.append(steps.task.arguments)
         await steps.report({"half": True})
         await asyncio.sleep(0.05)
@@ -126,12 +126,12 @@ async def test_a_task_is_done_once_and_its_result_kept(two: list[Installation]) 
 
 
 async def test_a_task_whose_process_dies_is_taken_up_where_it_was(two: list[Installation]) -> None:
-    async def dies(steps: Steps) -> dict[str, Any]:
+    async def dies(steps: TaskProgress) -> dict[str, Any]:
         await steps.report({"reached": 5})
         await asyncio.Event().wait()
         return {}
 
-    async def goes_on(steps: Steps) -> dict[str, Any]:
+    async def goes_on(steps: TaskProgress) -> dict[str, Any]:
         return {"from": steps.task.progress["reached"]}
 
     first, second = tasks_of(two[0], work=dies), tasks_of(two[1], work=goes_on)
@@ -155,7 +155,7 @@ async def test_a_task_whose_process_dies_is_taken_up_where_it_was(two: list[Inst
 async def test_a_late_runner_cannot_write_to_a_task_that_was_taken_over(own: Installation) -> None:
     refused = []
 
-    async def late(steps: Steps) -> dict[str, Any]:
+    async def late(steps: TaskProgress) -> dict[str, Any]:
         await own.rows("UPDATE lease SET fence = DEFAULT WHERE name = $1", steps.lease.name)
         try:
             await steps.report({"late": True})
@@ -183,7 +183,7 @@ async def test_a_running_task_stops_at_its_next_step_when_cancelled(own: Install
         finally:
             ended.append(1)
 
-    async def work(steps: Steps) -> dict[str, Any]:
+    async def work(steps: TaskProgress) -> dict[str, Any]:
         await steps.watch(endless(), lambda: {"at": 1})
         return {}
 
@@ -198,7 +198,7 @@ async def test_a_running_task_stops_at_its_next_step_when_cancelled(own: Install
 
 
 async def test_a_queued_task_that_is_cancelled_never_begins(own: Installation) -> None:
-    async def work(steps: Steps) -> dict[str, Any]:
+    async def work(steps: TaskProgress) -> dict[str, Any]:
         raise AssertionError(steps)
 
     tasks = tasks_of(own, work=work)
@@ -214,7 +214,7 @@ async def test_a_queued_task_that_is_cancelled_never_begins(own: Installation) -
     ("error", "words"), [(InvalidParamError("no such store"), "no such store"), (KeyError("x"), "KeyError('x')")]
 )
 async def test_a_task_that_fails_says_why(own: Installation, error: Exception, words: str) -> None:
-    async def work(_steps: Steps) -> dict[str, Any]:
+    async def work(_steps: TaskProgress) -> dict[str, Any]:
         raise error
 
     tasks = tasks_of(own, work=work)
@@ -226,7 +226,7 @@ async def test_a_task_that_fails_says_why(own: Installation, error: Exception, w
 
 
 async def test_a_task_that_kills_each_of_its_processes_is_given_up(own: Installation) -> None:
-    async def work(steps: Steps) -> dict[str, Any]:
+    async def work(steps: TaskProgress) -> dict[str, Any]:
         raise AssertionError(steps)
 
     tasks = tasks_of(own, work=work)

@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 import yaml
 
-from mediarepo.app.build_services import join_repairs
+from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.drift import Drift, DriftKind
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
-from mediarepo.services.fsck import Progress, RepairRefusedError, Repairs, Thoroughness
+from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError, Repairs
 from tests.support.installation import Installation, document_for, installed, settings_for
 
 OLD_MS = 48 * 3_600_000
 
 
 def repairs_of(own: Installation) -> Repairs:
-    return join_repairs(own.repository.foundation)
+    return build_repairs(own.repository.foundation)
 
 
 async def found(own: Installation, **how: Any) -> tuple[list[Drift], Progress]:
     progress = Progress()
-    drifts = [one async for one in repairs_of(own).fsck.check(own.store, Thoroughness(**how), progress, lambda: None)]
+    drifts = [one async for one in repairs_of(own).fsck.check(own.store, FsckLevel(**how), progress, lambda: None)]
     for one in drifts:
         progress.found[one.kind] += 1
     return drifts, progress
@@ -90,7 +90,7 @@ async def test_repair_converges_and_loses_nothing(own: Installation) -> None:
     await damaged(own)
     repaired: list[Drift] = []
 
-    await repairs_of(own).repair(own.store, Thoroughness(hashes=True), repaired.append)
+    await repairs_of(own).repair(own.store, FsckLevel(hashes=True), repaired.append)
     await own.repository.sweeps.outbox.drain()
     again, _ = await found(own, hashes=True)
 
@@ -104,7 +104,7 @@ async def test_what_comes_and_goes_meanwhile_is_no_drift(own: Installation) -> N
     for _ in range(5):
         await own.upload(secrets.token_bytes(100))
     store, listing = own.store, own.store.list
-    deleting = own.repository.thumbnails.deleting
+    deletion_table = own.repository.thumbnails.deletion_table
     media = await own.rows("SELECT media_id FROM media")
 
     async def unsteady(under: str, **arguments: Any) -> Any:
@@ -115,7 +115,7 @@ async def test_what_comes_and_goes_meanwhile_is_no_drift(own: Installation) -> N
             await own.upload(secrets.token_bytes(100))
             from mediarepo.model.mxc import Mxc  # noqa: PLC0415 - only here
 
-            await deleting.delete(Mxc(own.server_name, media.pop()["media_id"]))
+            await deletion_table.delete(Mxc(own.server_name, media.pop()["media_id"]))
             await own.repository.sweeps.outbox.drain()
 
     store.list = unsteady  # type: ignore[method-assign]

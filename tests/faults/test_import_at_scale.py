@@ -20,7 +20,7 @@ import asyncpg
 import pytest
 import yaml
 
-from mediarepo.app.build_services import join_sweeps
+from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.config.storage import StoreConfig
@@ -198,7 +198,7 @@ async def check_against(one: Importing, contents: Contents, s3: EmbeddedS3) -> N
     async with open_foundation(one.settings) as foundation:
         prefix = foundation.stores.by_name["main"].prefix
         before = len(await etags(s3, prefix))
-        (report,) = await join_sweeps(foundation).sweep()
+        (report,) = await build_sweeps(foundation).sweep()
         rows, objects = await rows_of(foundation), await etags(s3, prefix)
         async with foundation.database.connection() as connection:
             blobs = await connection.fetch("SELECT object_key, sha256 FROM blob WHERE store = 'main'")

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mediarepo.app.build_services import join_sweeps
+from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.embedded.postgres import EmbeddedPostgres
@@ -51,7 +51,7 @@ async def sweep(document: dict[str, Any], grace_ms: int) -> tuple[list[SweepRepo
     """Sweep once; gives the report, the bucket's keys, the database's keys, and the open multipart uploads."""
     settings = Settings.model_validate({**document, "sweep": {"grace_ms": grace_ms}})
     async with open_foundation(settings) as foundation:
-        reports = await join_sweeps(foundation).sweep()
+        reports = await build_sweeps(foundation).sweep()
         return reports, await bucket_keys(foundation), await known_keys(foundation), await open_multiparts(foundation)
 
 
@@ -160,12 +160,12 @@ async def test_a_signal_to_the_workers_too_lets_a_thumbnail_be_finished(
         assert await ask(first) == 200
         (worker,) = server.pids()[1:]
         os.kill(worker, signal.SIGSTOP)
-        asking = asyncio.create_task(ask(second))
+        options = asyncio.create_task(ask(second))
         await server.shows('mediarepo_places_in_use{work="thumbnails"} 1.0')
         for pid in (worker, server.process.pid):
             os.kill(pid, signal.SIGTERM)
         await server.refuses_connections()
         os.kill(worker, signal.SIGCONT)
 
-        assert await asking == 200
+        assert await options == 200
         assert await server.process.wait() == 0

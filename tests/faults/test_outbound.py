@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from mediarepo.config.federation import OutboundConfig
-from mediarepo.outbound.client import Answer, Outbound
+from mediarepo.outbound.client import Outbound, OutboundResponse
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.ssrf_guard import SystemLookup
 from tests.support.origin import (
@@ -88,8 +88,8 @@ async def refusal_of(outbound: Outbound, url: str, **arguments: Any) -> Outbound
 
 
 async def said(outbound: Outbound, server: Origin, **arguments: Any) -> bytes:
-    patience = arguments.pop("patience", PATIENCE)
-    async with outbound.ask(server.target(), "/", headers={}, patience=patience) as answer:
+    timeouts = arguments.pop("patience", PATIENCE)
+    async with outbound.ask(server.target(), "/", headers={}, timeouts=timeouts) as answer:
         return await answer.read_all(10_000_000)
 
 
@@ -107,7 +107,7 @@ async def test_a_request_target_arrives_byte_for_byte_and_so_does_the_host(outbo
         server.target("a.example", host_header="name.example:1"),
         request_target,
         headers={"Authorization": "X-Matrix a"},
-        patience=PATIENCE,
+        timeouts=PATIENCE,
     ) as answer:
         assert answer.status in {200, 404}
 
@@ -119,7 +119,7 @@ async def test_a_request_target_arrives_byte_for_byte_and_so_does_the_host(outbo
 async def test_redirects_are_answers_when_a_server_is_asked(outbound: Outbound, server: Origin) -> None:
     server.handlers["/"] = redirecting(server.url("/elsewhere"), status=307)
 
-    async with outbound.ask(server.target(), "/", headers={}, patience=PATIENCE) as answer:
+    async with outbound.ask(server.target(), "/", headers={}, timeouts=PATIENCE) as answer:
         assert (answer.status, answer.headers["location"]) == (307, server.url("/elsewhere"))
     assert server.asked() == ["/"]
 
@@ -128,7 +128,7 @@ async def test_redirects_are_answers_when_a_server_is_asked(outbound: Outbound, 
 async def test_redirects_are_followed(outbound: Outbound, server: Origin, status: int) -> None:
     server.handlers |= {"/a/b": redirecting("../c?d", status=status), "/c": answering(b"there")}
 
-    async with outbound.get(server.url("/a/b"), headers={}, patience=PATIENCE) as answer:
+    async with outbound.get(server.url("/a/b"), headers={}, timeouts=PATIENCE) as answer:
         assert (answer.status, answer.url, await answer.read_all(10)) == (200, server.url("/c?d"), b"there")
 
 
@@ -206,7 +206,7 @@ async def test_loopback_is_not_connected_to_by_default(authority: Authority, ser
     async with Outbound(OutboundConfig(ca_file=str(authority.ca_file))) as outbound:
         assert await refusal_of(outbound, server.url("/", address)) == OutboundReason.FORBIDDEN_ADDRESS
         with pytest.raises(OutboundError, match="not connected to"):
-            async with outbound.ask(server.target(address.strip("[]")), "/", headers={}, patience=PATIENCE):
+            async with outbound.ask(server.target(address.strip("[]")), "/", headers={}, timeouts=PATIENCE):
                 pass
     assert server.requests == []
 
@@ -214,7 +214,7 @@ async def test_loopback_is_not_connected_to_by_default(authority: Authority, ser
 @pytest.mark.parametrize("host", ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "a b", "x@y", "", "fe80::1%lo"])
 async def test_a_target_that_is_written_oddly_is_refused(outbound: Outbound, server: Origin, host: str) -> None:
     with pytest.raises(OutboundError) as caught:
-        async with outbound.ask(server.target(host), "/", headers={}, patience=PATIENCE):
+        async with outbound.ask(server.target(host), "/", headers={}, timeouts=PATIENCE):
             pass
 
     assert caught.value.reason in {OutboundReason.BAD_URL, OutboundReason.FORBIDDEN_ADDRESS}
@@ -232,11 +232,11 @@ async def test_the_certificate_must_be_for_the_name(authority: Authority) -> Non
 async def test_a_connection_made_for_one_name_is_not_used_for_another(authority: Authority) -> None:
     async with origin(authority, "a.example") as server, door(authority) as outbound:
         server.handlers["/"] = answering(b"here")
-        async with outbound.ask(server.target(tls_name="a.example"), "/", headers={}, patience=PATIENCE) as answer:
+        async with outbound.ask(server.target(tls_name="a.example"), "/", headers={}, timeouts=PATIENCE) as answer:
             assert await answer.read_all(10) == b"here"
 
         with pytest.raises(OutboundError) as caught:
-            async with outbound.ask(server.target(tls_name="b.example"), "/", headers={}, patience=PATIENCE):
+            async with outbound.ask(server.target(tls_name="b.example"), "/", headers={}, timeouts=PATIENCE):
                 pass
     assert caught.value.reason == OutboundReason.TLS_FAILED
 
@@ -251,7 +251,7 @@ async def test_ipv6_servers_are_met_at_their_address(authority: Authority, outbo
         server.handlers["/"] = answering(b"here")
 
         assert await text_of(outbound, server.url("/", "[::1]")) == b"here"
-        async with outbound.ask(server.target("::1"), "/", headers={}, patience=PATIENCE) as answer:
+        async with outbound.ask(server.target("::1"), "/", headers={}, timeouts=PATIENCE) as answer:
             assert await answer.read_all(10) == b"here"
 
 
@@ -335,7 +335,7 @@ async def test_chunks_that_turn_into_nonsense_are_not_waited_for(authority: Auth
 
     async with (
         speaking(authority, speech) as server,
-        outbound.ask(server.target(), "/", headers={}, patience=SHORT) as answer,
+        outbound.ask(server.target(), "/", headers={}, timeouts=SHORT) as answer,
     ):
         assert await answer.read() == b"abcd"
         received.set()
@@ -348,7 +348,7 @@ async def test_errors_name_the_host_and_tell_no_secret(authority: Authority, out
     async with speaking(authority, saying(b"garbage\r\n\r\n")) as server:
         with pytest.raises(OutboundError, match=r"127\.0\.0\.1") as caught:
             async with outbound.ask(
-                server.target(), "/?token=query", headers={"Authorization": "header"}, patience=PATIENCE
+                server.target(), "/?token=query", headers={"Authorization": "header"}, timeouts=PATIENCE
             ):
                 pass
     assert "query" not in str(caught.value)
@@ -386,7 +386,7 @@ async def test_who_drips_is_let_go_while_others_are_answered(
 ) -> None:
     server.handlers["/"] = answering(b"quick")
     async with speaking(authority, speech) as slow:
-        waiting = [asyncio.create_task(refusal_to(outbound, slow, patience=BRIEF)) for _ in range(20)]
+        waiting = [asyncio.create_task(refusal_to(outbound, slow, timeouts=BRIEF)) for _ in range(20)]
         assert await text_of(outbound, server.url("/")) == b"quick"
 
         assert set(await asyncio.gather(*waiting)) <= {OutboundReason.TOO_SLOW}
@@ -395,13 +395,13 @@ async def test_who_drips_is_let_go_while_others_are_answered(
 async def test_a_quick_endless_answer_ends_with_its_time_however_slowly_it_is_read(
     authority: Authority, outbound: Outbound
 ) -> None:
-    async def read_slowly(answer: Answer) -> None:
+    async def read_slowly(answer: OutboundResponse) -> None:
         while await answer.read():
             await asyncio.sleep(0.05)
 
     async with (
         speaking(authority, repeating(OK + b"\r\n", b"x" * 100_000)) as server,
-        outbound.ask(server.target(), "/", headers={}, patience=SHORT) as answer,
+        outbound.ask(server.target(), "/", headers={}, timeouts=SHORT) as answer,
     ):
         with pytest.raises(OutboundError) as caught:
             await read_slowly(answer)
@@ -412,11 +412,11 @@ async def test_500_drips_hold_up_nobody_else(authority: Authority, server: Origi
     server.handlers["/"] = answering(b"quick")
     drip = repeating(OK + b"\r\n", b"x", 0.1)
     async with speaking(authority, drip) as slow, door(authority, max_connections=50) as outbound:
-        waiting = [asyncio.create_task(refusal_to(outbound, slow, patience=BRIEF)) for _ in range(500)]
+        waiting = [asyncio.create_task(refusal_to(outbound, slow, timeouts=BRIEF)) for _ in range(500)]
         await asyncio.sleep(0.1)
         patient = replace(PATIENCE, headers_ms=60_000, total_ms=60_000)
 
-        assert await text_of(outbound, server.url("/"), patience=patient) == b"quick"
+        assert await text_of(outbound, server.url("/"), timeouts=patient) == b"quick"
         assert set(await asyncio.gather(*waiting)) == {OutboundReason.TOO_SLOW}
 
 
@@ -437,7 +437,7 @@ def full_port() -> Iterator[int]:
 
 async def test_nobody_there_is_unreachable_not_slow(outbound: Outbound, full_port: int) -> None:
     assert await refusal_to(outbound, Origin(port=free_port())) == OutboundReason.UNREACHABLE
-    assert await refusal_to(outbound, Origin(port=full_port), patience=SHORT) == OutboundReason.UNREACHABLE
+    assert await refusal_to(outbound, Origin(port=full_port), timeouts=SHORT) == OutboundReason.UNREACHABLE
 
 
 async def test_slow_lookups_end_and_hold_up_nobody(authority: Authority, server: Origin) -> None:
@@ -491,7 +491,7 @@ async def test_two_gigabytes_of_json_are_not_read(outbound: Outbound, server: Or
     server.handlers["/"] = redirecting("/huge")
     server.handlers["/huge"] = counted(b"[" * 1_000_000, sent, declared=declared)
 
-    async with outbound.get(server.url("/"), headers={}, patience=PATIENCE) as answer:
+    async with outbound.get(server.url("/"), headers={}, timeouts=PATIENCE) as answer:
         with pytest.raises(OutboundError) as caught:
             await answer.read_json(65_536)
 
@@ -502,7 +502,7 @@ async def test_two_gigabytes_of_json_are_not_read(outbound: Outbound, server: Or
 async def test_a_declared_length_is_enough_to_refuse(authority: Authority, outbound: Outbound) -> None:
     async with (
         speaking(authority, repeating(OK + b"Content-Length: 2000000000\r\n\r\n", b"", 60)) as server,
-        outbound.ask(server.target(), "/", headers={}, patience=SHORT) as answer,
+        outbound.ask(server.target(), "/", headers={}, timeouts=SHORT) as answer,
     ):
         with pytest.raises(OutboundError) as caught:
             await answer.read_json(65_536)
@@ -528,7 +528,7 @@ async def test_a_declared_length_is_enough_to_refuse(authority: Authority, outbo
 async def test_what_is_no_plain_json_object_is_refused(outbound: Outbound, server: Origin, body: bytes) -> None:
     server.handlers["/"] = answering(body)
 
-    async with outbound.get(server.url("/"), headers={}, patience=PATIENCE) as answer:
+    async with outbound.get(server.url("/"), headers={}, timeouts=PATIENCE) as answer:
         with pytest.raises(OutboundError) as caught:
             await answer.read_json(65_536)
     assert caught.value.reason == OutboundReason.NOT_JSON
@@ -537,7 +537,7 @@ async def test_what_is_no_plain_json_object_is_refused(outbound: Outbound, serve
 async def test_json_objects_are_read_whatever_their_type_is_called(outbound: Outbound, server: Origin) -> None:
     server.handlers["/"] = answering(json.dumps({"a": [{"b": "\u2603"}]}), headers={"Content-Type": "image/png"})
 
-    async with outbound.get(server.url("/"), headers={}, patience=PATIENCE) as answer:
+    async with outbound.get(server.url("/"), headers={}, timeouts=PATIENCE) as answer:
         assert await answer.read_json(100) == {"a": [{"b": "\u2603"}]}
 
 

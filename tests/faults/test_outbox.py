@@ -1,7 +1,7 @@
 """Deletions that cannot be carried out, beside others that can."""
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.ids import new_object_key
@@ -12,7 +12,7 @@ from tests.support.s3_wire import S3Wire
 
 
 async def delete(own: Installation, media_id: str) -> None:
-    assert await Deleting(own.repository.foundation.database).delete(Mxc(own.server_name, media_id))
+    assert await DeletionTable(own.repository.foundation.database).delete(Mxc(own.server_name, media_id))
 
 
 async def queue_aborts(own: Installation, count: int) -> None:

@@ -4,8 +4,8 @@ import secrets
 
 from mediarepo.app.foundation import now_ms
 from mediarepo.db.database import Connection
-from mediarepo.db.deletion import Deleting, let_go
-from mediarepo.db.publishing import Publishing
+from mediarepo.db.deletion import DeletionTable, delete_if_unreferenced
+from mediarepo.db.publishing import PublishTable
 from mediarepo.model.ids import new_media_id, new_object_key
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import Mxc
@@ -40,7 +40,7 @@ async def until_blocked(own: Installation) -> None:
 
 async def test_two_uploads_of_the_same_new_bytes_share_one_object_and_the_loser_is_removed(own: Installation) -> None:
     data = secrets.token_bytes(1000)
-    publishing = Publishing(own.repository.foundation.database, GRACE_MS)
+    publishing = PublishTable(own.repository.foundation.database, GRACE_MS)
     objects = [await stored(own, data) for _ in range(2)]
     media = [media_of(own) for _ in range(2)]
 
@@ -57,7 +57,7 @@ async def test_the_second_waits_for_the_first_and_joins_it_when_it_commits(own: 
     data = secrets.token_bytes(1000)
     database = own.repository.foundation.database
     first, second = await stored(own, data), await stored(own, data)
-    publishing = Publishing(database, GRACE_MS)
+    publishing = PublishTable(database, GRACE_MS)
 
     async with database.transaction() as connection:
         await publishing._own_or_join(connection, first)
@@ -73,7 +73,7 @@ async def test_the_second_becomes_the_owner_when_the_first_fails(own: Installati
     data = secrets.token_bytes(1000)
     database = own.repository.foundation.database
     first, second = await stored(own, data), await stored(own, data)
-    publishing = Publishing(database, GRACE_MS)
+    publishing = PublishTable(database, GRACE_MS)
 
     async with database.connection() as connection:
         transaction = connection.transaction()
@@ -98,15 +98,15 @@ async def test_an_upload_that_found_the_blob_keeps_it_from_the_last_delete(own: 
         await go_on.wait()
 
     database, new = own.repository.foundation.database, media_of(own)
-    publishing = Publishing(database, GRACE_MS, on_lock=hold)
+    publishing = PublishTable(database, GRACE_MS, on_lock=hold)
     linking = asyncio.create_task(publishing.link(new, store="main", sha256=hashlib.sha256(data).digest()))
     await found.wait()
-    deleting = asyncio.create_task(Deleting(database).delete(Mxc(own.server_name, old_id)))
+    deletion_table = asyncio.create_task(DeletionTable(database).delete(Mxc(own.server_name, old_id)))
     await until_blocked(own)
     go_on.set()
 
     assert await linking is True
-    assert await deleting is True
+    assert await deletion_table is True
     assert await own.repository.sweeps.outbox.drain() == 0
     assert (await own.get(own.download_path(new.mxc.media_id))).body == data
     assert (await own.get(own.download_path(old_id))).status == 404
@@ -121,7 +121,7 @@ async def test_an_upload_that_comes_after_the_last_delete_stores_the_bytes_anew(
     async def let_go_of_everything(connection: Connection) -> None:
         blob_id = await connection.fetchval("UPDATE media SET state = 'tombstone', blob_id = NULL RETURNING 1")
         blob_id = await connection.fetchval("SELECT blob_id FROM blob")
-        await let_go(connection, blob_id)
+        await delete_if_unreferenced(connection, blob_id)
 
     async with database.transaction() as connection:
         await let_go_of_everything(connection)
@@ -138,7 +138,7 @@ async def test_an_upload_that_comes_after_the_last_delete_stores_the_bytes_anew(
 
 
 async def test_a_key_that_grew_too_old_is_not_published(own: Installation) -> None:
-    publishing = Publishing(own.repository.foundation.database, 1000)
+    publishing = PublishTable(own.repository.foundation.database, 1000)
     kept = await stored(own, b"late")
     await asyncio.sleep(0.6)
 
@@ -153,11 +153,11 @@ async def test_content_found_missing_while_its_media_are_deleted_blocks_nobody(o
         data = secrets.token_bytes(30)
         media_ids = [await own.upload(data) for _ in range(6)]
         await own.store.delete(list(await own.object_keys()))
-        deleting = Deleting(own.repository.foundation.database)
+        deletion_table = DeletionTable(own.repository.foundation.database)
 
         answers, deleted = await asyncio.gather(
             asyncio.gather(*(own.get(own.download_path(media_id)) for media_id in media_ids[:3])),
-            asyncio.gather(*(deleting.delete(Mxc(own.server_name, media_id)) for media_id in media_ids)),
+            asyncio.gather(*(deletion_table.delete(Mxc(own.server_name, media_id)) for media_id in media_ids)),
         )
 
         assert {answer.status for answer in answers} == {404}

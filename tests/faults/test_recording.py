@@ -8,7 +8,7 @@ import pytest
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
-from mediarepo.db.publishing import Publishing
+from mediarepo.db.publishing import PublishTable
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.tasks import Lease
@@ -26,7 +26,7 @@ async def fetched(own: Installation, mxc: Mxc, data: bytes) -> None:
     """Publish what a fetch brought, as its own lease allows."""
     lease = await leases_of(own).acquire(f"fetch {mxc}", 60_000)
     assert lease is not None
-    publishing = Publishing(own.repository.foundation.database, GRACE_MS)
+    publishing = PublishTable(own.repository.foundation.database, GRACE_MS)
     await publishing.publish(remote(mxc, lease), await stored(own, data))
 
 
@@ -104,7 +104,7 @@ async def test_deleted_media_of_another_server_do_not_come_back_by_a_fetch_that_
 ) -> None:
     mxc = somewhere()
     await fetched(own, mxc, secrets.token_bytes(100))
-    await own.repository.thumbnails.deleting.delete(mxc)
+    await own.repository.thumbnails.deletion_table.delete(mxc)
 
     await fetched(own, mxc, secrets.token_bytes(100))
     await own.repository.sweeps.outbox.drain()
@@ -119,7 +119,7 @@ async def test_who_has_lost_the_lease_publishes_nothing(own: Installation) -> No
     assert late is not None
     while (successor := await leases.acquire(f"fetch {mxc}", 60_000)) is None:
         continue
-    publishing = Publishing(own.repository.foundation.database, GRACE_MS)
+    publishing = PublishTable(own.repository.foundation.database, GRACE_MS)
 
     with pytest.raises(LeaseLostError):
         await publishing.publish(remote(mxc, late), await stored(own, b"late"))
@@ -158,15 +158,15 @@ async def test_a_second_fetch_and_a_deletion_of_the_same_media_wait_for_each_oth
         found.set()
         await go_on.wait()
 
-    publishing = Publishing(own.repository.foundation.database, GRACE_MS, on_lock=hold)
+    publishing = PublishTable(own.repository.foundation.database, GRACE_MS, on_lock=hold)
     sha256 = hashlib.sha256(data).digest()
     linking = asyncio.create_task(publishing.link(remote(mxc, lease), store="main", sha256=sha256))
     await found.wait()
-    deleting = asyncio.create_task(own.repository.thumbnails.deleting.delete(mxc))
+    deletion_table = asyncio.create_task(own.repository.thumbnails.deletion_table.delete(mxc))
     await until_blocked(own)
     go_on.set()
 
     assert await linking
-    assert await deleting
+    assert await deletion_table
     assert (await read(own, mxc)).state is MediaState.TOMBSTONE
     assert await own.value("SELECT count(*) FROM blob") == 0

@@ -13,7 +13,7 @@ from mediarepo.errors import HomeserverUnavailableError, InvalidParamError
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionPlan
-from mediarepo.services.retention import Retention, Tally
+from mediarepo.services.retention import Retention, RetentionTally
 from tests.pictures.drawn import corners, encoded
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.installation import SERVER_NAME, Installation, installed, settings_for
@@ -66,12 +66,12 @@ def retention(own: Installation) -> Retention:
 
 
 async def plan(own: Installation, name: str) -> RetentionPlan:
-    return await retention(own).plan(retention(own).policy(name), Tally())
+    return await retention(own).plan(retention(own).policy(name), RetentionTally())
 
 
 async def run(own: Installation, name: str) -> RetentionPlan:
     await plan(own, name)
-    return await retention(own).run(retention(own).policy(name), "@admin:x", Tally())
+    return await retention(own).run(retention(own).policy(name), "@admin:x", RetentionTally())
 
 
 async def states(own: Installation) -> dict[str, str]:
@@ -96,16 +96,16 @@ async def test_a_policy_runs_only_when_its_plan_was_seen(running: Any) -> None:
         media_id = await media(own, 20)
         policy = retention(own).policy("old")
         with pytest.raises(InvalidParamError, match="mediarepo retention plan old"):
-            await retention(own).run(policy, "me", Tally())
+            await retention(own).run(policy, "me", RetentionTally())
         with pytest.raises(InvalidParamError):
             await retention(own).arm(policy, "me")
         await plan(own, "old")
         changed = policy.model_copy(update={"max_age_ms": 1})
         with pytest.raises(InvalidParamError):
-            await retention(own).run(changed, "me", Tally())
+            await retention(own).run(changed, "me", RetentionTally())
         await own.rows("UPDATE retention_plan SET planned_ts = 1")
         with pytest.raises(InvalidParamError):
-            await retention(own).run(policy, "me", Tally())
+            await retention(own).run(policy, "me", RetentionTally())
 
         assert (await states(own))[media_id] == "ready"
 

@@ -118,10 +118,10 @@ async def test_equal_requests_for_a_thumbnail_share_one_job(bill: Bill) -> None:
     media_id = await own.upload(jpeg(900, 700))
     bill.requests()
     async with bill.wire.holding("GetObject") as held:
-        asking = [asyncio.create_task(own.get(own.thumbnail_path(media_id, 640, 480, "scale"))) for _ in range(10)]
+        options = [asyncio.create_task(own.get(own.thumbnail_path(media_id, 640, 480, "scale"))) for _ in range(10)]
         await held.arrived(1)
         held.release()
-    answers = await asyncio.gather(*asking)
+    answers = await asyncio.gather(*options)
 
     assert len({answer.body for answer in answers}) == 1
     assert bill.requests() == {"GetObject": 11, "PutObject": 1}

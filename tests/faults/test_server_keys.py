@@ -107,11 +107,13 @@ async def asking(
     async with (
         Outbound(OutboundConfig(**settings), lookup=lookup) as outbound,
         SingleFlight[Delegation]() as delegations,
-        SingleFlight[KeysOfServer]() as flights,
+        SingleFlight[KeysOfServer]() as remote_fetches,
     ):
         discovery = Discovery(WellKnown(outbound, delegations, clock_s=lambda: 0.0), clock_s=lambda: 0.0)
         client = FederationClient(discovery=discovery, outbound=outbound)
-        keys = ServerKeys(client, ServerKeyTable(database), flights, known=known or {}, now_ms=lambda: made.now_ms)
+        keys = ServerKeys(
+            client, ServerKeyTable(database), remote_fetches, known=known or {}, now_ms=lambda: made.now_ms
+        )
         made = Asker(keys)
         yield made
 

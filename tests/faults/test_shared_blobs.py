@@ -3,7 +3,7 @@
 import secrets
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
@@ -105,10 +105,10 @@ async def test_removing_a_pack_of_thumbnails_leaves_media_their_content(own: Ins
     media_id, _ = await shared(own, source)
     pack = await own.value("SELECT blob_id FROM media WHERE media_id = $1", media_id)
 
-    await Deleting(own.repository.foundation.database).delete_packs([pack])
+    await DeletionTable(own.repository.foundation.database).delete_packs([pack])
     answer = await own.get(own.download_path(media_id))
 
     assert (answer.status, answer.body) == (200, DATA)
     assert await own.value("SELECT count(*) FROM thumbnail") == 0
-    assert await Deleting(own.repository.foundation.database).delete(Mxc(SERVER_NAME, media_id))
+    assert await DeletionTable(own.repository.foundation.database).delete(Mxc(SERVER_NAME, media_id))
     assert await own.value("SELECT count(*) FROM blob") == 1

@@ -2,8 +2,8 @@ import asyncio
 import secrets
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.deletion import Deleting
-from mediarepo.db.sweep import Intents
+from mediarepo.db.deletion import DeletionTable
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.ids import new_object_key
@@ -91,13 +91,13 @@ async def test_a_database_from_a_backup_stops_the_sweep(own: Installation) -> No
 async def test_a_multipart_upload_that_died_is_aborted_whether_or_not_its_id_was_written_down(
     own: Installation,
 ) -> None:
-    intents = Intents(own.repository.foundation.database)
+    upload_intents = UploadIntents(own.repository.foundation.database)
     for known in (True, False):
         key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - 2 * HOUR_MS)
-        await intents.begin("main", key)
+        await upload_intents.begin("main", key)
         upload_id = await own.store.begin_multipart(key, metadata={})
         if known:
-            await intents.beat("main", key, upload_id)
+            await upload_intents.beat("main", key, upload_id)
     await own.rows("UPDATE multipart_intent SET heartbeat_ts = heartbeat_ts - 10000 RETURNING 1")
     assert await open_multiparts(own) == 2
 
@@ -108,11 +108,11 @@ async def test_a_multipart_upload_that_died_is_aborted_whether_or_not_its_id_was
 
 
 async def test_an_object_completed_before_its_row_was_written_is_removed(own: Installation) -> None:
-    intents = Intents(own.repository.foundation.database)
+    upload_intents = UploadIntents(own.repository.foundation.database)
     key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - 2 * HOUR_MS)
-    await intents.begin("main", key)
+    await upload_intents.begin("main", key)
     upload_id = await own.store.begin_multipart(key, metadata={})
-    await intents.beat("main", key, upload_id)
+    await upload_intents.beat("main", key, upload_id)
     etag = await own.store.put_part(key, upload_id, 1, [b"x" * 1000], size_bytes=1000)
     await own.store.complete_multipart(key, upload_id, [etag], size_bytes=1000)
     await own.rows("UPDATE multipart_intent SET heartbeat_ts = heartbeat_ts - 10000 RETURNING 1")
@@ -124,16 +124,16 @@ async def test_an_object_completed_before_its_row_was_written_is_removed(own: In
 
 
 async def test_a_multipart_upload_that_lives_is_left_alone(own: Installation) -> None:
-    intents = Intents(own.repository.foundation.database)
+    upload_intents = UploadIntents(own.repository.foundation.database)
     key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - 2 * HOUR_MS)
-    await intents.begin("main", key)
+    await upload_intents.begin("main", key)
     upload_id = await own.store.begin_multipart(key, metadata={})
     await own.rows("UPDATE multipart_intent SET heartbeat_ts = heartbeat_ts + 100000 RETURNING 1")
 
     await own.repository.sweeps.sweep()
 
     assert await open_multiparts(own) == 1
-    assert await intents.beat("main", key, upload_id)
+    assert await upload_intents.beat("main", key, upload_id)
 
 
 async def test_the_outbox_never_removes_an_object_that_a_blob_refers_to(own: Installation) -> None:
@@ -152,7 +152,7 @@ async def test_the_outbox_never_removes_an_object_that_a_blob_refers_to(own: Ins
 
 async def test_deleted_media_leaves_a_tombstone_and_no_object(own: Installation) -> None:
     media_id = await own.upload(b"gone soon")
-    assert await Deleting(own.repository.foundation.database).delete(Mxc(own.server_name, media_id))
+    assert await DeletionTable(own.repository.foundation.database).delete(Mxc(own.server_name, media_id))
 
     assert (await own.get(own.download_path(media_id))).status == 404
     assert await own.repository.sweeps.outbox.drain() == 1

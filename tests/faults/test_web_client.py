@@ -56,9 +56,9 @@ async def client(authority: Authority, **config: Any) -> AsyncIterator[WebClient
         yield opened
 
 
-async def body_of(asking: WebClient, url: str, **arguments: Any) -> bytes:
+async def body_of(options: WebClient, url: str, **arguments: Any) -> bytes:
     how: dict[str, Any] = {"patience": PATIENCE, "policy": Policy(), "cookies": CookieJar(), **arguments}
-    async with asking.get(url, **how) as found:
+    async with options.get(url, **how) as found:
         text = bytearray()
         while piece := await found.read():
             text += piece
@@ -66,18 +66,18 @@ async def body_of(asking: WebClient, url: str, **arguments: Any) -> bytes:
 
 
 async def refusal(authority: Authority, url: str, **arguments: Any) -> OutboundReason:
-    async with client(authority) as asking:
+    async with client(authority) as options:
         with pytest.raises(OutboundError) as caught:
-            await body_of(asking, url, **arguments)
+            await body_of(options, url, **arguments)
     return caught.value.reason
 
 
 async def test_https_works_like_http_and_checks_who_answers(authority: Authority) -> None:
     async with raw_site(authority.context("a.example", "foo-.a.example"), host="a.example") as own:
         own.answers["/"] = [answer(*OK, body=b"page")]
-        async with client(authority) as asking:
-            assert await body_of(asking, own.url) == b"page"
-            assert await body_of(asking, own.url.replace("a.example", "foo-.a.example")) == b"page"
+        async with client(authority) as options:
+            assert await body_of(options, own.url) == b"page"
+            assert await body_of(options, own.url.replace("a.example", "foo-.a.example")) == b"page"
         wrong = await refusal(authority, own.url.replace("a.example", "b.example"))
         unchecked = await refusal(authority, own.url.replace("a.example", "127.0.0.1"))
 
@@ -90,8 +90,8 @@ async def test_a_head_that_breaks_off_counts_only_where_no_tls_says_otherwise(
 ) -> None:
     cut = b"HTTP/1.1 200 OK\r\nContent-Type: text/html"
     site.answers["/"] = [cut]
-    async with client(authority) as asking:
-        assert await body_of(asking, site.url) == b""
+    async with client(authority) as options:
+        assert await body_of(options, site.url) == b""
     async with raw_site(authority.context("a.example"), host="a.example") as own:
         own.answers["/"] = [cut]
         assert await refusal(authority, own.url) == OutboundReason.NOT_HTTP
@@ -120,8 +120,8 @@ async def test_answers_are_read_as_browsers_read_them(
     authority: Authority, site: RawSite, sent: bytes, expected: bytes
 ) -> None:
     site.answers["/"] = [sent]
-    async with client(authority) as asking:
-        assert await body_of(asking, site.url) == expected
+    async with client(authority) as options:
+        assert await body_of(options, site.url) == expected
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ async def test_twenty_redirects_are_followed_and_no_more(authority: Authority, s
     site.answers["/0"] = [answer(*OK, body=b"page")]
     for at in range(1, 22):
         site.answers[f"/{at}"] = [answer(f"Location: {at - 1}", first=FOUND)]
-    async with client(authority) as asking:
-        assert await body_of(asking, f"{site.url}/20") == b"page"
+    async with client(authority) as options:
+        assert await body_of(options, f"{site.url}/20") == b"page"
 
     assert await refusal(authority, f"{site.url}/21") == OutboundReason.TOO_MANY_REDIRECTS
 
@@ -167,15 +167,15 @@ async def test_twenty_redirects_are_followed_and_no_more(authority: Authority, s
 async def test_who_holds_an_answer_back_is_left(authority: Authority, site: RawSite, sent: bytes) -> None:
     site.answers["/"], site.holds = [sent], True
 
-    assert await refusal(authority, site.url, patience=SHORT) == OutboundReason.TOO_SLOW
+    assert await refusal(authority, site.url, timeouts=SHORT) == OutboundReason.TOO_SLOW
 
 
 async def test_every_url_on_the_way_is_judged(authority: Authority, site: RawSite) -> None:
     site.answers["/a"] = [answer("Location: //127.1:" + site.url.rpartition(":")[2] + "/b c", first=FOUND)]
     site.answers["/b%20c"] = [answer(*OK, body=b"page")]
     policy = Policy()
-    async with client(authority) as asking:
-        assert await body_of(asking, f"{site.url}/a", policy=policy) == b"page"
+    async with client(authority) as options:
+        assert await body_of(options, f"{site.url}/a", policy=policy) == b"page"
 
     assert policy.seen == [f"{site.url}/a", f"{site.url}/b%20c"]
 
@@ -188,9 +188,9 @@ async def test_cookies_go_to_the_host_that_set_them_and_nowhere_else(authority: 
     ]
     site.answers["/b"] = [answer(f"Location: {site.url}/", first=FOUND)]
     site.answers["/c"] = [answer(*OK, body=b"page")]
-    async with client(authority) as asking:
-        assert await body_of(asking, site.url) == b"page"
-        assert await body_of(asking, f"{site.url}/c") == b"page"
+    async with client(authority) as options:
+        assert await body_of(options, site.url) == b"page"
+        assert await body_of(options, f"{site.url}/c") == b"page"
 
     cookies = [[line for line in head.split(b"\r\n") if line.startswith(b"Cookie:")] for head in site.asked]
     assert cookies == [[], [], [], [b"Cookie: c=3"], []]

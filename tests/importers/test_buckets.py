@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from mediarepo.importers.errors import BytesVanishedError, SourceConfigError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketShelf
-from mediarepo.importers.reading.byte_source import Trouble
+from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.reading.byte_source import SourceProblem
 from mediarepo.model.import_source import ObjectBytes, ResolutionState
 from mediarepo.storage import stored_object
 
@@ -60,30 +60,30 @@ async def test_objects_are_described_and_read_in_small_pieces(bucket: Bucket, so
 
 async def test_empty_objects_are_objects(bucket: Bucket, source_bucket: Any) -> None:
     await source_bucket.put("empty", b"")
-    shelf = BucketShelf("bucket", bucket, prefix=source_bucket.prefix)
+    byte_source = BucketByteSource("bucket", bucket, prefix=source_bucket.prefix)
 
-    found = await shelf.find("empty")
+    found = await byte_source.find("empty")
 
     assert isinstance(found, ObjectBytes)
-    assert [piece async for piece in shelf.open(found)] == []
+    assert [piece async for piece in byte_source.open(found)] == []
 
 
 async def test_outages_are_told_from_absence(wired: Bucket, source_bucket: Any, s3_wire: Any) -> None:
     await source_bucket.put("there", b"content")
-    shelf = BucketShelf("bucket", wired, prefix=source_bucket.prefix)
-    found = await shelf.find("there")
+    byte_source = BucketByteSource("bucket", wired, prefix=source_bucket.prefix)
+    found = await byte_source.find("there")
     assert isinstance(found, ObjectBytes)
-    assert await shelf.find("nowhere") is None
+    assert await byte_source.find("nowhere") is None
 
     s3_wire.fail_next("*", status=503, code="SlowDown", times=3)
-    trouble = await shelf.find("nowhere")
-    assert isinstance(trouble, Trouble)
+    trouble = await byte_source.find("nowhere")
+    assert isinstance(trouble, SourceProblem)
     assert trouble.state is ResolutionState.UNREADABLE
     s3_wire.fail_next("*", status=503, code="SlowDown", times=3)
     with pytest.raises(SourceUnavailableError):
-        [piece async for piece in shelf.open(found)]
+        [piece async for piece in byte_source.open(found)]
     s3_wire.fail_next("*", status=503, code="SlowDown", times=2)
-    assert [piece async for piece in shelf.open(found)] == [b"content"]
+    assert [piece async for piece in byte_source.open(found)] == [b"content"]
 
 
 async def test_a_body_that_is_cut_off_goes_on_or_is_an_outage(
@@ -91,37 +91,37 @@ async def test_a_body_that_is_cut_off_goes_on_or_is_an_outage(
 ) -> None:
     monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0,))
     await source_bucket.put("there", bytes(100_000))
-    shelf = BucketShelf("bucket", wired, prefix=source_bucket.prefix)
-    found = await shelf.find("there")
+    byte_source = BucketByteSource("bucket", wired, prefix=source_bucket.prefix)
+    found = await byte_source.find("there")
     assert isinstance(found, ObjectBytes)
 
     s3_wire.cut_answer("GetObject", after_bytes=50_000)
-    assert b"".join([piece async for piece in shelf.open(found)]) == bytes(100_000)
+    assert b"".join([piece async for piece in byte_source.open(found)]) == bytes(100_000)
 
     s3_wire.cut_answer("GetObject", after_bytes=50_000)
     s3_wire.fail_next("GetObject", status=503, code="SlowDown", times=20)
     with pytest.raises(SourceUnavailableError):
-        [piece async for piece in shelf.open(found)]
+        [piece async for piece in byte_source.open(found)]
 
 
 async def test_where_only_get_is_allowed_objects_are_still_found(
     wired: Bucket, source_bucket: Any, s3_wire: Any
 ) -> None:
     await source_bucket.put("there", b"content")
-    shelf = BucketShelf("bucket", wired, prefix=source_bucket.prefix)
+    byte_source = BucketByteSource("bucket", wired, prefix=source_bucket.prefix)
 
     s3_wire.fail_next("ListObjectsV2", status=403, code="AccessDenied", times=2)
-    found = await shelf.find("there")
+    found = await byte_source.find("there")
     assert isinstance(found, ObjectBytes)
     assert (found.size_bytes, len(found.etag or "")) == (7, 32)
-    assert await shelf.find("nowhere") is None
+    assert await byte_source.find("nowhere") is None
 
     s3_wire.fail_next("ListObjectsV2", status=403, code="AccessDenied")
-    assert [listed async for listed in shelf.walk("")] == []
-    assert "one by one" in shelf.notes[0]
+    assert [listed async for listed in byte_source.walk("")] == []
+    assert "one by one" in byte_source.notes[0]
     s3_wire.fail_next("ListObjectsV2", status=503, code="SlowDown", times=3)
     with pytest.raises(SourceUnavailableError):
-        [listed async for listed in shelf.walk("")]
+        [listed async for listed in byte_source.walk("")]
 
 
 async def test_wrong_keys_and_buckets_are_told_in_words(source_bucket: Any) -> None:
@@ -131,11 +131,11 @@ async def test_wrong_keys_and_buckets_are_told_in_words(source_bucket: Any) -> N
     ]
     for address in wrong:
         bucket = Bucket(address)
-        shelf = BucketShelf("bucket", bucket, prefix="x/")
-        words = await shelf.check()
+        byte_source = BucketByteSource("bucket", bucket, prefix="x/")
+        words = await byte_source.check()
         with pytest.raises(SourceError):
             [stored async for stored in bucket.list("x/")]
-        await shelf.close()
+        await byte_source.close()
 
         assert words is not None
         assert "cannot be read" in words
@@ -209,16 +209,19 @@ async def test_clients_keys_go_with_every_get_and_are_signed(fake_s3: FakeS3) ->
 
 
 async def test_archived_objects_are_neither_found_nor_missing(fake_s3: FakeS3) -> None:
-    shelf = BucketShelf("bucket", Bucket(address_of(fake_s3)), prefix="p/")
+    byte_source = BucketByteSource("bucket", Bucket(address_of(fake_s3)), prefix="p/")
 
-    listed = {one.path: one.trouble async for one in shelf.walk("local_content/")}
-    trouble = await shelf.find("local_content/archived")
+    listed = {one.path: one.trouble async for one in byte_source.walk("local_content/")}
+    trouble = await byte_source.find("local_content/archived")
     with pytest.raises(SourceError, match="archived"):
-        [piece async for piece in shelf.open(ObjectBytes("bucket", "bucket", "p/local_content/archived", 6, None))]
-    await shelf.close()
+        [
+            piece
+            async for piece in byte_source.open(ObjectBytes("bucket", "bucket", "p/local_content/archived", 6, None))
+        ]
+    await byte_source.close()
 
     assert listed == {"local_content/archived": trouble, "local_content/secret": None}
-    assert isinstance(trouble, Trouble)
+    assert isinstance(trouble, SourceProblem)
     assert "GLACIER" in trouble.words
 
 

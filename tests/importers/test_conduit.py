@@ -18,7 +18,7 @@ from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_co
 from mediarepo.importers.key_value.conduit_flat import FlatConduitSource
 from mediarepo.importers.key_value.indexed import file_name_of, parse_encoded_key, parse_media_key
 from mediarepo.importers.source import Source
-from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState, SourceMedia
+from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem, SourceMedia
 
 TREES = (
     "servernamemediaid_metadata",
@@ -158,13 +158,13 @@ async def test_blocked_content_is_quarantined_under_every_id(source: ConduitSour
 
 async def test_rows_meet_their_contents(source: ConduitSource) -> None:
     met = [one async for one in source.located()]
-    states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, Located)}
+    states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, SourceItem)}
 
     found = ResolutionState.FOUND
     assert states == {"first": found, "second": found, "copy": found, "gone": ResolutionState.MISSING}
     assert len([one for one in met if isinstance(one, Orphan)]) == 1
     for one in met:
-        if isinstance(one, Located) and one.resolution.found is not None:
+        if isinstance(one, SourceItem) and one.resolution.found is not None:
             data = b"".join([piece async for piece in source.open(one.resolution.found)])
             assert digest(data) == one.media.sha256
 
@@ -281,7 +281,7 @@ async def test_flat_files_tell_of_themselves(flat_folder: Path) -> None:
         ("a.test", "one", MediaKind.LOCAL, "資.txt", "text/plain", 3),
         ("b.test", "two", MediaKind.REMOTE, None, None, 4),
     ]
-    assert [one.resolution.state for one in met if isinstance(one, Located)] == [ResolutionState.FOUND] * 2
+    assert [one.resolution.state for one in met if isinstance(one, SourceItem)] == [ResolutionState.FOUND] * 2
     assert len([one for one in met if isinstance(one, Orphan)]) == 1
     assert (thumbnails[0].width, thumbnails[0].height) == (255, 0xFFFF)
     assert findings.counts == {"local": 1, "remote": 1}

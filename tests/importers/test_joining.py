@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.byte_source import Listed, Trouble, path_order
-from mediarepo.importers.reading.merge_join import Joining, Placed
+from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem, path_order
+from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
 from mediarepo.importers.synapse.paths import media_of, place
 from mediarepo.model.import_source import (
-    Located,
     MediaKind,
     ObjectBytes,
     Orphan,
     ResolutionState,
     SourceBytes,
+    SourceItem,
     SourceMedia,
 )
 
@@ -50,21 +50,21 @@ class Listing:
     def _found(self, path: str) -> ObjectBytes:
         return ObjectBytes(self.name, "bucket", path, self._sizes[path], None)
 
-    async def find(self, path: str) -> SourceBytes | Trouble | None:
+    async def find(self, path: str) -> SourceBytes | SourceProblem | None:
         self.looks += 1
         return self._found(path) if path in self._sizes else None
 
-    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+    async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
         return await self.find(path)
 
-    async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
+    async def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
         def order(path: str) -> list[bytes]:
             return path.encode().split(b"/") if self._by_folder else [path_order(path)]
 
         self.walks += 1
         for path in sorted(self._sizes, key=order):
             if path.startswith(under):
-                yield Listed(path, self._found(path), 0)
+                yield ListedFile(path, self._found(path), 0)
 
     async def read(self, found: SourceBytes) -> bytes:
         return b"".join([piece async for piece in self.open(found)])
@@ -81,20 +81,22 @@ class Listing:
         return None
 
 
-def join(media: Sequence[SourceMedia], shelves: Sequence[Listing], under: str) -> tuple[list[Located], list[Orphan]]:
-    async def rows() -> AsyncGenerator[Placed, None]:
+def join(
+    media: Sequence[SourceMedia], byte_sources: Sequence[Listing], under: str
+) -> tuple[list[SourceItem], list[Orphan]]:
+    async def rows() -> AsyncGenerator[BytePlaces, None]:
         for one in sorted(media, key=lambda one: path_order(place(one).path or "")):
             yield place(one)
 
     async def nobodys(_: str) -> bool:
         return False
 
-    async def run() -> list[Located | Orphan]:
-        joining = Joining(shelves, started_ts=1, is_known=nobodys)
+    async def run() -> list[SourceItem | Orphan]:
+        joining = MergeJoin(byte_sources, started_ts=1, is_known=nobodys)
         return [met async for met in joining.join(rows(), under)]
 
     met = asyncio.run(run())
-    return [one for one in met if isinstance(one, Located)], [one for one in met if isinstance(one, Orphan)]
+    return [one for one in met if isinstance(one, SourceItem)], [one for one in met if isinstance(one, Orphan)]
 
 
 @given(
@@ -109,12 +111,12 @@ def test_walking_side_by_side_finds_what_looking_one_by_one_does(
     def path(name: str) -> str:
         return place(local(name, 1)).path or ""
 
-    shelves = [
+    byte_sources = [
         Listing(f"{n}", {path(name): size for name, size in one.items()}, costly=costly[n])
         for n, one in enumerate((first, second))
     ]
 
-    located, orphans = join([local(name, size) for name, size in rows.items()], shelves, "local_content/")
+    located, orphans = join([local(name, size) for name, size in rows.items()], byte_sources, "local_content/")
 
     assert {one.media.media_id: one.resolution.state for one in located} == {
         name: (
@@ -128,10 +130,12 @@ def test_walking_side_by_side_finds_what_looking_one_by_one_does(
     }
     for one in located:
         if one.resolution.found is not None:
-            assert one.resolution.found.shelf == ("0" if first.get(one.media.media_id) == one.media.size_bytes else "1")
+            assert one.resolution.found.byte_source == (
+                "0" if first.get(one.media.media_id) == one.media.size_bytes else "1"
+            )
     assert sorted(str(orphan.found) for orphan in orphans) == sorted(
-        str(shelf._found(path(name)))
-        for shelf, sizes in zip(shelves, (first, second), strict=True)
+        str(byte_source._found(path(name)))
+        for byte_source, sizes in zip(byte_sources, (first, second), strict=True)
         for name in sizes
         if name not in rows
     )
@@ -172,10 +176,10 @@ def test_no_path_ever_leads_out(name: str, server: str) -> None:
 
 def test_rows_without_bytes_are_looked_for_together_where_each_look_would_cost_a_listing() -> None:
     rows = [local(f"lost{number:04}", 1) for number in range(50)] + [local("found", 1)]
-    shelf = Listing("bucket", {place(rows[-1]).path or "": 1}, costly=True)
+    byte_source = Listing("bucket", {place(rows[-1]).path or "": 1}, costly=True)
 
-    located, _ = join(rows, [shelf], "local_content/")
+    located, _ = join(rows, [byte_source], "local_content/")
 
     states = {one.media.media_id: one.resolution.state for one in located}
     assert states == {**dict.fromkeys([one.media_id for one in rows[:-1]], ResolutionState.MISSING), "found": "found"}
-    assert (shelf.looks, shelf.walks) == (0, 2)
+    assert (byte_source.looks, byte_source.walks) == (0, 2)

@@ -18,11 +18,11 @@ from mediarepo.importers.matrix_media_repo.source import (
 from mediarepo.importers.source import Source
 from mediarepo.model.import_source import (
     FileBytes,
-    Located,
     MediaKind,
     ObjectBytes,
     Orphan,
     ResolutionState,
+    SourceItem,
     SourceKey,
     SourceMedia,
 )
@@ -205,7 +205,7 @@ async def test_announced_media_are_pending_and_used_ids_stay_reserved(
 
 async def test_rows_meet_their_bytes_in_the_datastore_they_name(source: MatrixMediaRepoSource, *, today: bool) -> None:
     met = [one async for one in source.located()]
-    states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, Located)}
+    states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, SourceItem)}
     orphans = [one.found for one in met if isinstance(one, Orphan)]
 
     expected = {
@@ -223,14 +223,14 @@ async def test_rows_meet_their_bytes_in_the_datastore_they_name(source: MatrixMe
         "2" + OWN_ID[1:]: ResolutionState.FOUND,
     }
     assert states == {name: state for name, state in expected.items() if today or name != "soon"}
-    assert len([one for one in met if isinstance(one, Located)]) == len(states)
+    assert len([one for one in met if isinstance(one, SourceItem)]) == len(states)
     assert {type(orphan) for orphan in orphans} == {FileBytes, ObjectBytes}
     assert len(orphans) == 2
     for one in met:
-        if isinstance(one, Located) and one.resolution.found is not None and one.media.sha256 is not None:
+        if isinstance(one, SourceItem) and one.resolution.found is not None and one.media.sha256 is not None:
             data = b"".join([piece async for piece in source.open(one.resolution.found)])
             assert hashlib.sha256(data).digest() == one.media.sha256
-        if isinstance(one, Located):
+        if isinstance(one, SourceItem):
             assert (await source.locate(one.media)).state == one.resolution.state
 
 

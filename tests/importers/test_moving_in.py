@@ -67,8 +67,8 @@ def synapse(sqlite_store: Path) -> Path:
 async def moving(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, synapse: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[MovingIn]:
-    wishes: dict[str, Any] = getattr(request, "param", {})
-    source = {"kind": "synapse", "paths": [str(synapse / "homeserver.yaml")], **wishes}
+    options: dict[str, Any] = getattr(request, "param", {})
+    source = {"kind": "synapse", "paths": [str(synapse / "homeserver.yaml")], **options}
     async with moving_in(postgres, s3, tmp_path, NAME, source) as moving:
         yield moving
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import yaml
 
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.mxc import Mxc
@@ -201,18 +201,18 @@ async def test_what_users_uploaded_anew_is_media_even_where_it_is_somebodys_thum
         await moving.run()
         same = await store.add(b"small", name="small.png")
         await moving.run()
-        deleting = moving.own.repository.foundation
+        deletion_table = moving.own.repository.foundation
         blobs = await moving.own.value("SELECT count(*) FROM thumbnail WHERE blob_id = source_blob_id")
-        await _delete(deleting, Mxc(NAME, photo))
+        await _delete(deletion_table, Mxc(NAME, photo))
         kept = await moving.get(NAME, same)
-        await _delete(deleting, Mxc(NAME, same))
+        await _delete(deletion_table, Mxc(NAME, same))
         left = await moving.own.value("SELECT count(*) FROM blob")
 
     assert (kept.status, kept.body, blobs, left) == (200, b"small", 0, 0)
 
 
 async def _delete(foundation: Any, mxc: Mxc) -> None:
-    assert await Deleting(foundation.database).delete(mxc)
+    assert await DeletionTable(foundation.database).delete(mxc)
 
 
 async def test_equal_content_is_copied_once(

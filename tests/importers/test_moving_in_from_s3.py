@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 import yaml
 
-from mediarepo.app.build_transfers import join_owning, join_verifying
-from mediarepo.db.import_verification import ImportedContents
+from mediarepo.app.build_transfers import build_ownership_transfer, build_verifier
+from mediarepo.db.import_verification import ImportedContentTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.services.imports.verification import Closeness, Findings
+from mediarepo.services.imports.verification import VerifyReport, VerifyScope
 from tests.importers.test_synapse_postgres_s3 import FIXTURE, OTHER, OWN, PREFIX
 from tests.support.installation import OTHER_SERVER_NAME, OTHER_TOKEN
 from tests.support.moving_in import MovingIn, moving_in, synapse_yaml
@@ -205,12 +205,12 @@ async def test_what_is_damaged_later_is_found_by_each_level(moving: MovingIn, so
 
 async def test_a_sample_tells_how_sure_one_may_be(moving: MovingIn) -> None:
     await moving.run(status=2)
-    closeness, findings = Closeness.parse("sample:50%"), Findings()
+    verify_scope, findings = VerifyScope.parse("sample:50%"), VerifyReport()
     async with moving.opened() as imports:
-        verifying = join_verifying(imports.foundation, imports.opened.source, jobs=2)
+        verifying = build_verifier(imports.foundation, imports.opened.source, jobs=2)
         chances = iter([0.1, 0.9] * 50)
         verifying.chance = lambda: next(chances)
-        await verifying.verify(imports.known, closeness, findings)
+        await verifying.verify(imports.known, verify_scope, findings)
 
     assert 8 <= findings.checked <= 9
     assert findings.wrong == []
@@ -284,10 +284,10 @@ async def test_taking_over_again_after_a_crash_goes_on(moving: MovingIn) -> None
     async with moving.opened() as imports:
         for expected in (pytest.raises(ExceptionGroup), nullcontext()):
             with expected:
-                async with imports.importing.holding_source(imports.known) as lease:
-                    owning = join_owning(
+                async with imports.import_runner.holding_source(imports.known) as lease:
+                    owning = build_ownership_transfer(
                         imports.foundation,
-                        imports.importing,
+                        imports.import_runner,
                         imports.opened.source,
                         imports.known,
                         lease,
@@ -295,7 +295,7 @@ async def test_taking_over_again_after_a_crash_goes_on(moving: MovingIn) -> None
                         on_owned,
                     )
                     await owning.own_all(imports.known)
-    contents = ImportedContents(moving.own.repository.foundation.database)
+    contents = ImportedContentTable(moving.own.repository.foundation.database)
     stores = await contents.stores(1)
 
     assert all(ownership == "owned" for _, ownership in stores)

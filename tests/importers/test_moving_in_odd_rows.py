@@ -223,17 +223,17 @@ async def test_media_removed_while_they_are_carried_are_no_failure(
     moving: MovingIn, synapse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(synapse, "passingAAAAA", b"passing")
-    from mediarepo.services.imports.transfer import Carrier  # noqa: PLC0415 - to be held up
+    from mediarepo.services.imports.transfer import ItemTransfer  # noqa: PLC0415 - to be held up
 
-    carry = Carrier.carry
+    carry = ItemTransfer.carry
 
-    async def late(self: Carrier, item: Any) -> Any:
+    async def late(self: ItemTransfer, item: Any) -> Any:
         if item.media.media_id == "passingAAAAA":
             file_of(synapse, "passingAAAAA").unlink(missing_ok=True)
             change(synapse, "DELETE FROM local_media_repository WHERE media_id = 'passingAAAAA'")
         return await carry(self, item)
 
-    monkeypatch.setattr(Carrier, "carry", late)
+    monkeypatch.setattr(ItemTransfer, "carry", late)
     await moving.run()
     items, _, summary = await moving.report()
 

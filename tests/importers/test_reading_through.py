@@ -143,11 +143,11 @@ async def test_other_servers_media_are_had_from_there_by_users_alone(moving: Mov
         len(data),
         name,
     )
-    by_stranger = await moving.legacy("far.test", "afar")
+    unauthenticated = await moving.legacy("far.test", "afar")
     rows = await moving.own.value("SELECT count(*) FROM media")
     by_user = await moving.get("far.test", "afar")
 
-    assert (by_stranger.status, rows) == (404, 0)
+    assert (unauthenticated.status, rows) == (404, 0)
     assert (by_user.status, by_user.body) == (200, data)
     assert (await moving.media())["afar"]["remote"]
 

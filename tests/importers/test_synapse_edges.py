@@ -10,16 +10,16 @@ import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.reading.database_address import SqliteAddress
-from mediarepo.importers.reading.folder import FolderShelf
+from mediarepo.importers.reading.folder import FolderByteSource
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import (
     FileBytes,
-    Located,
     MediaKind,
     Orphan,
     Resolution,
     ResolutionState,
+    SourceItem,
     SourceMedia,
     SourceThumbnail,
 )
@@ -550,7 +550,7 @@ async def test_a_file_that_is_newer_than_the_walk_is_no_orphan(made: Installatio
     orphans = []
     async with made.source() as source:
         async for met in source.located():
-            if isinstance(met, Located):
+            if isinstance(met, SourceItem):
                 made.local("bbbbbbbb", 1)
             else:
                 orphans.append(met)
@@ -589,6 +589,6 @@ async def test_a_shelf_can_be_exchanged(made: Installation, tmp_path: Path) -> N
     made.local("abcdefgh", 1)
     made.file("local_content/ab/cd/efgh", store=tmp_path / "mounted")
 
-    found, _ = await made.resolve(shelves=[FolderShelf("mounted", tmp_path / "mounted")])
+    found, _ = await made.resolve(byte_sources=[FolderByteSource("mounted", tmp_path / "mounted")])
 
     assert found["abcdefgh"].state is FOUND

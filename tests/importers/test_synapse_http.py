@@ -14,7 +14,7 @@ from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUn
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.http_client import HomeserverGetter
 from mediarepo.importers.synapse.http_source import HostedSynapseSource
-from mediarepo.model.import_source import DownloadBytes, Located, MediaKind, ResolutionState
+from mediarepo.model.import_source import DownloadBytes, MediaKind, ResolutionState, SourceItem
 from tests.importers.test_synapse_sqlite import source_of
 
 PAGE = 2
@@ -134,7 +134,7 @@ async def test_single_rows_are_found_by_new_and_old_synapses(
 async def test_bytes_are_downloaded_quarantined_or_not(synapse: FakeSynapse) -> None:
     async with running(synapse) as source:
         async for met in source.located():
-            assert isinstance(met, Located)
+            assert isinstance(met, SourceItem)
             if met.resolution.found is None:
                 assert met.resolution.state is ResolutionState.PENDING
             elif met.media.kind is MediaKind.LOCAL:

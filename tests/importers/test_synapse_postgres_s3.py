@@ -9,20 +9,20 @@ import asyncpg
 import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.bucket import Bucket, BucketShelf
+from mediarepo.importers.reading.bucket import Bucket, BucketByteSource
 from mediarepo.importers.reading.database import Selection, render
 from mediarepo.importers.reading.database_address import postgres_address
-from mediarepo.importers.reading.folder import FolderShelf
+from mediarepo.importers.reading.folder import FolderByteSource
 from mediarepo.importers.reading.postgres import PostgresDialect
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import (
     FileBytes,
-    Located,
     MediaKind,
     ObjectBytes,
     Orphan,
     ResolutionState,
+    SourceItem,
     SourceMedia,
 )
 
@@ -49,7 +49,7 @@ async def source(synapse_database: dict[str, Any], source_bucket: Any) -> AsyncI
         yield source
 
 
-async def located(source: SynapseSource) -> tuple[dict[str, Located], list[Orphan]]:
+async def located(source: SynapseSource) -> tuple[dict[str, SourceItem], list[Orphan]]:
     found, orphans = {}, []
     async for met in source.located():
         if isinstance(met, Orphan):
@@ -301,7 +301,7 @@ async def test_a_transaction_that_is_ended_for_being_slow_costs_no_row(
                 await asyncio.sleep(1.2)  # the consumer is slow, as one that copies is
         met = []
         async for one in source.located():
-            if isinstance(one, Located):
+            if isinstance(one, SourceItem):
                 met.append(one.media.key)
                 if len(met) == 100:
                     await asyncio.sleep(1.2)
@@ -428,11 +428,11 @@ async def test_an_outage_of_the_bucket_is_never_a_missing_object(
         endpoint_url=s3_wire.endpoint_url,
     )
     await s3_wire.stop()
-    shelf = BucketShelf("bucket", Bucket(address), prefix=f"{source_bucket.prefix}{PREFIX}")
+    byte_source = BucketByteSource("bucket", Bucket(address), prefix=f"{source_bucket.prefix}{PREFIX}")
     media = await source.lookup(OWN, "eJERnIQCfGLJxuiEszggZjvN")
     assert media is not None
 
-    async with SynapseSource(source.config, shelves=[shelf]) as blind:
+    async with SynapseSource(source.config, byte_sources=[byte_source]) as blind:
         resolution = await blind.locate(media)
         findings = await blind.preflight()
         with pytest.raises(SourceUnavailableError):
@@ -471,10 +471,10 @@ async def test_two_walks_and_lookups_go_on_at_once(source: SynapseSource) -> Non
 
 
 def test_shelves_follow_the_order_of_the_configuration(source: SynapseSource, source_bucket: Any) -> None:
-    first, second = source.shelves
+    first, second = source.byte_sources
 
     assert source.bucket_addresses == {"provider 1": source_bucket.address}
     assert source.notes == []
 
-    assert isinstance(first, FolderShelf)
-    assert isinstance(second, BucketShelf)
+    assert isinstance(first, FolderByteSource)
+    assert isinstance(second, BucketByteSource)

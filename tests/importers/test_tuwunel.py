@@ -11,7 +11,7 @@ import pytest
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.tuwunel import TuwunelSource, load_tuwunel_config
 from mediarepo.importers.source import Source
-from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState
+from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem
 
 
 def key_of(address: str, size: tuple[int, int], disposition: str, content_type: str) -> bytes:
@@ -91,7 +91,7 @@ async def test_media_of_other_servers_have_no_uploader_though_tuwunel_names_who_
 async def test_rows_meet_files_of_both_ages(tmp_path: Path) -> None:
     async with TuwunelSource(load_tuwunel_config(write_config(tmp_path))) as source:
         met = [one async for one in source.located()]
-        states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, Located)}
+        states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, SourceItem)}
         first = await source.lookup("a.test", "first")
         assert first is not None
         (thumbnail,) = [one async for one in source.thumbnails(first)]

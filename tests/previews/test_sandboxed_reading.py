@@ -15,7 +15,7 @@ from mediarepo.previews import worker
 from mediarepo.previews.encoding import KNOWN_CODECS
 from mediarepo.previews.page import read_page
 from mediarepo.sandbox.process import SandboxedProcess
-from mediarepo.services.preview_pages import PageError, PreviewReading
+from mediarepo.services.preview_pages import PageError, PreviewParser
 from tests.previews.corpus import PAGES, load, preview_of
 from tests.previews.hostile_bodies import BODIES
 
@@ -23,13 +23,13 @@ URL = "https://example.org/"
 
 
 @pytest.fixture(scope="module")
-async def reading() -> AsyncIterator[PreviewReading]:
-    async with PreviewReading() as running:
+async def reading() -> AsyncIterator[PreviewParser]:
+    async with PreviewParser() as running:
         yield running
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-async def test_the_sandbox_changes_no_answer(reading: PreviewReading, path: Path) -> None:
+async def test_the_sandbox_changes_no_answer(reading: PreviewParser, path: Path) -> None:
     sent = load(path)
     page, preview = preview_of(sent)
 
@@ -43,7 +43,7 @@ async def test_the_sandbox_changes_no_answer(reading: PreviewReading, path: Path
 
 
 @pytest.mark.parametrize("codec", sorted(KNOWN_CODECS))
-async def test_every_encoding_is_read_behind_the_sandbox(reading: PreviewReading, codec: str) -> None:
+async def test_every_encoding_is_read_behind_the_sandbox(reading: PreviewParser, codec: str) -> None:
     body = b"<title>\xc4\xd6 \xe3\x81\x82 \x8a\xbf \xc7</title>" + bytes(range(128, 256)) * 3
     content_type = f"text/html; charset={codec.replace('_', '-')}"
 
@@ -53,7 +53,7 @@ async def test_every_encoding_is_read_behind_the_sandbox(reading: PreviewReading
 
 
 @pytest.mark.parametrize("name", sorted(BODIES))
-async def test_a_hostile_page_is_read_behind_the_sandbox_too(reading: PreviewReading, name: str) -> None:
+async def test_a_hostile_page_is_read_behind_the_sandbox_too(reading: PreviewParser, name: str) -> None:
     content_type, make = BODIES[name]
 
     page = await reading.read_page(make()[: 2**21], url=URL, content_type=content_type, max_bytes=2**21)
@@ -61,8 +61,8 @@ async def test_a_hostile_page_is_read_behind_the_sandbox_too(reading: PreviewRea
     assert page is None or page.url == URL
 
 
-async def test_a_reader_that_dies_costs_one_page(reading: PreviewReading) -> None:
-    async with PreviewReading() as own:
+async def test_a_reader_that_dies_costs_one_page(reading: PreviewParser) -> None:
+    async with PreviewParser() as own:
         await own.read_page(b"<title>a</title>", url=URL, content_type="text/html", max_bytes=1000)
         (pid,) = own.pids
         os.kill(pid, signal.SIGSTOP)
@@ -83,7 +83,7 @@ async def test_a_reader_has_neither_environment_nor_descriptors_nor_user_of_the_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MEDIAREPO_SECRET", "s3cret")
-    async with PreviewReading() as own:
+    async with PreviewParser() as own:
         await own.read_page(b"<title>a</title>", url=URL, content_type="text/html", max_bytes=1000)
         (pid,) = own.pids
         proc = Path(f"/proc/{pid}")
@@ -115,7 +115,7 @@ async def test_what_a_reader_must_not_say_is_not_believed(
     async def answered(*_: object, **__: object) -> dict[str, Any]:
         return answer
 
-    async with PreviewReading() as own:
+    async with PreviewParser() as own:
         await own.read_page(b"<p>", url=URL, content_type="text/html", max_bytes=1000)
         (pid,) = own.pids
         monkeypatch.setattr(SandboxedProcess, "ask", answered)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.storage.retry import Retrying
+from mediarepo.storage.retry import RetryPolicy
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3
 
@@ -58,5 +58,5 @@ async def faulty_store(
 
     settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=1_500, request_timeout_ms=20_000)
     async with Store("main", settings, on_request=note) as store:
-        store._retrying = Retrying(chance=lambda: -0.49)  # next to no pauses
+        store._retrying = RetryPolicy(chance=lambda: -0.49)  # next to no pauses
         yield store

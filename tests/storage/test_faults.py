@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.storage import stored_object
 from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
@@ -160,19 +160,19 @@ async def test_an_answer_without_a_length_is_counted(
         assert await stored.read() == body
 
     faulty.plan(without_length(chunked=chunked))
-    async with faulty_store.open(key, Span(100, 200), known_bytes=known_bytes) as stored:
+    async with faulty_store.open(key, ByteRange(100, 200), known_bytes=known_bytes) as stored:
         assert await stored.read() == body[100:300]
 
 
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize(("more", "fewer"), [(b"x", 0), (b"", 1), (b"", 10_000)])
-@pytest.mark.parametrize("span", [None, Span(0, 10_000)])
+@pytest.mark.parametrize("span", [None, ByteRange(0, 10_000)])
 async def test_an_answer_without_a_length_must_have_the_bytes_that_are_known(
-    faulty_store: Store, faulty: FaultyS3, *, chunked: bool, more: bytes, fewer: int, span: Span | None
+    faulty_store: Store, faulty: FaultyS3, *, chunked: bool, more: bytes, fewer: int, byte_range: ByteRange | None
 ) -> None:
     key = await put(faulty_store, b"x" * 10_000)
     faulty.plan(without_length(chunked=chunked, more=more, fewer=fewer))
-    async with faulty_store.open(key, span, known_bytes=10_000) as stored:
+    async with faulty_store.open(key, byte_range, known_bytes=10_000) as stored:
         if fewer:  # what is missing is asked for
             assert await stored.read() == b"x" * 10_000
             return
@@ -307,7 +307,7 @@ async def test_a_span_the_server_ignores_is_an_error(faulty_store: Store, faulty
     faulty.plan(reply(200, b"abc"), reply(206, b"a", headers="Content-Range: bytes 0-0/3\r\n"))
     for _ in range(2):
         with pytest.raises(StorageError):
-            async with faulty_store.open(f"{faulty_store.prefix}/a", Span(1, 1)):
+            async with faulty_store.open(f"{faulty_store.prefix}/a", ByteRange(1, 1)):
                 pass
 
 

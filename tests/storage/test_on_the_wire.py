@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3, reply
 
@@ -16,7 +16,7 @@ async def do_everything(store: Store) -> None:
     key = f"{store.prefix}/local/a"
     await store.check()
     await store.put(key, [b"ab", b"c"], size_bytes=3, metadata={"mxc": "mxc://example.org/a"})
-    async with store.open(key, Span(1, 2)) as stored:
+    async with store.open(key, ByteRange(1, 2)) as stored:
         await stored.read()
     upload_id = await store.begin_multipart(key, metadata={"mxc": "mxc://example.org/a"})
     etag = await store.put_part(key, upload_id, 1, [b"abc"], size_bytes=3)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.storage.errors import ObjectMissingError, StorageError
 from mediarepo.storage.store import ListedMultipart, Store
 
@@ -27,9 +27,9 @@ async def fill(store: Store, name: str, body: bytes = b"x") -> str:
     return key
 
 
-async def fetch(store: Store, key: str, span: Span | None = None) -> bytes:
+async def fetch(store: Store, key: str, byte_range: ByteRange | None = None) -> bytes:
     sink = Gathering()
-    async with store.open(key, span) as stored:
+    async with store.open(key, byte_range) as stored:
         await stored.send_to(sink)
     body = b"".join(sink.pieces)
     assert len(body) == stored.size_bytes
@@ -62,21 +62,23 @@ async def test_what_was_put_in_parts_comes_back(store: Store) -> None:
     await store.complete_multipart(key, upload_id, etags, size_bytes=size_bytes)
 
     assert await fetch(store, key) == b"".join(parts)
-    assert await fetch(store, key, Span(PART_BYTES - 2, 4)) == parts[0][-2:] + parts[1][:2]
+    assert await fetch(store, key, ByteRange(PART_BYTES - 2, 4)) == parts[0][-2:] + parts[1][:2]
 
 
-@pytest.mark.parametrize("span", [Span(0, 1), Span(5_000, 1), Span(9_999, 1), Span(17, 4_000), Span(0, 10_000)])
-async def test_a_span_comes_alone(store: Store, span: Span) -> None:
+@pytest.mark.parametrize(
+    "span", [ByteRange(0, 1), ByteRange(5_000, 1), ByteRange(9_999, 1), ByteRange(17, 4_000), ByteRange(0, 10_000)]
+)
+async def test_a_span_comes_alone(store: Store, byte_range: ByteRange) -> None:
     body = os.urandom(10_000)
     key = await fill(store, "local/a", body)
-    assert await fetch(store, key, span) == body[span.offset : span.offset + span.size_bytes]
+    assert await fetch(store, key, byte_range) == body[byte_range.offset : byte_range.offset + byte_range.size_bytes]
 
 
-@pytest.mark.parametrize("span", [Span(10_000, 1), Span(9_999, 2), Span(20_000, 5)])
-async def test_a_span_beyond_the_object_is_an_error(store: Store, span: Span) -> None:
+@pytest.mark.parametrize("span", [ByteRange(10_000, 1), ByteRange(9_999, 2), ByteRange(20_000, 5)])
+async def test_a_span_beyond_the_object_is_an_error(store: Store, byte_range: ByteRange) -> None:
     key = await fill(store, "local/a", os.urandom(10_000))
     with pytest.raises(StorageError):
-        async with store.open(key, span):
+        async with store.open(key, byte_range):
             pass
 
 

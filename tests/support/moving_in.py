@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import yaml
 
-from mediarepo.app.build_transfers import join_importing
-from mediarepo.cli.imports.options import Imports, Wishes, importing_from
+from mediarepo.app.build_transfers import build_importer
+from mediarepo.cli.imports.options import ImportOptions, Imports, importing_from
 from mediarepo.cli.imports.report_formats import summary
 from mediarepo.cli.imports.reports import account_of, source_of
 from mediarepo.cli.imports.runner import status_of
@@ -50,26 +50,28 @@ class MovingIn:
         output, errors = await process.communicate()
         return process.returncode or 0, output.decode(), errors.decode()
 
-    async def run(self, *, status: int = 0, **wishes: Any) -> dict[str, Any]:
+    async def run(self, *, status: int = 0, **options: Any) -> dict[str, Any]:
         """Import once, as the command would; gives its figures."""
         progress = Progress()
-        async with self.opened(**wishes) as imports:
-            run_id = await imports.importing.run(imports.opened.source, imports.known, imports.options, progress)
+        async with self.opened(**options) as imports:
+            run_id = await imports.import_runner.run(imports.opened.source, imports.known, imports.options, progress)
         assert status_of(progress) == status, progress
         return {"run": run_id, **progress.line()}
 
     @asynccontextmanager
-    async def opened(self, **wishes: Any) -> AsyncIterator[Imports]:
-        async with importing_from(Wishes(name=self.source, config=self.config, **wishes), self.own.settings) as imports:
+    async def opened(self, **options: Any) -> AsyncIterator[Imports]:
+        async with importing_from(
+            ImportOptions(name=self.source, config=self.config, **options), self.own.settings
+        ) as imports:
             yield imports
 
     async def report(self) -> tuple[dict[str, dict[str, Any]], list[LedgerOrphan], dict[str, Any]]:
         """Give every item by its media id, the orphans, and the summary."""
-        importing = join_importing(self.own.repository.foundation)
-        known = await source_of(importing, self.source)
-        items = {item.media_id: asdict(item) async for item in importing.ledger.items(known.source_id)}
-        orphans = [orphan async for orphan in importing.ledger.orphans(known.source_id)]
-        return items, orphans, summary(await account_of(importing, known))
+        import_runner = build_importer(self.own.repository.foundation)
+        known = await source_of(import_runner, self.source)
+        items = {item.media_id: asdict(item) async for item in import_runner.ledger.items(known.source_id)}
+        orphans = [orphan async for orphan in import_runner.ledger.orphans(known.source_id)]
+        return items, orphans, summary(await account_of(import_runner, known))
 
     async def get(self, server_name: str, media_id: str, **arguments: Any) -> Answer:
         """Download without waiting for what is to follow."""

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mediarepo.outbound.errors import Patience, Target
+from mediarepo.outbound.errors import Target, Timeouts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Speech = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-PATIENCE = Patience(connect_ms=5_000, headers_ms=5_000, idle_ms=5_000, total_ms=20_000)
+PATIENCE = Timeouts(connect_ms=5_000, headers_ms=5_000, idle_ms=5_000, total_ms=20_000)
 
 
 class Authority:

@@ -13,6 +13,7 @@ from mediarepo.cli.imports.options import (
     AcceptMismatch,
     BwLimit,
     From,
+    ImportOptions,
     Imports,
     Jobs,
     Mode,
@@ -21,7 +22,6 @@ from mediarepo.cli.imports.options import (
     Prune,
     Remote,
     Thumbnails,
-    Wishes,
     importing_from,
     say,
 )
@@ -50,13 +50,13 @@ def _source(
     context.obj = source
 
 
-def _do(wishes: Wishes, work: Work) -> None:
-    settings = read_settings(wishes.config)
+def _do(options: ImportOptions, work: Work) -> None:
+    settings = read_settings(options.config)
     set_up_logs(settings.log)
 
     async def open_and_work() -> None:
         try:
-            async with importing_from(wishes, settings) as imports:
+            async with importing_from(options, settings) as imports:
                 status = await work(imports)
         except EXPECTED as exc:
             say(exc)
@@ -66,8 +66,8 @@ def _do(wishes: Wishes, work: Work) -> None:
     run(open_and_work())
 
 
-def _wishes(context: typer.Context, config: ConfigFile, files: list[str] | None) -> Wishes:
-    return Wishes(name=str(context.obj), config=config, files=files)
+def _wishes(context: typer.Context, config: ConfigFile, files: list[str] | None) -> ImportOptions:
+    return ImportOptions(name=str(context.obj), config=config, files=files)
 
 
 @imports_cli.command()
@@ -79,8 +79,8 @@ def preflight(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Look at everything an import needs, and say what is in the way."""
-    wishes = replace(_wishes(context, config, files), mode=mode)
-    _do(wishes, lambda imports: runner.preflight(imports, as_json=as_json))
+    options = replace(_wishes(context, config, files), mode=mode)
+    _do(options, lambda imports: runner.preflight(imports, as_json=as_json))
 
 
 @imports_cli.command()
@@ -95,14 +95,14 @@ def plan(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Say what a run would do; changes nothing."""
-    wishes = replace(
+    options = replace(
         _wishes(context, config, files),
         mode=mode,
         remote=remote,
         url_previews=url_previews,
         accept_mismatch=accept_mismatch,
     )
-    _do(wishes, lambda imports: runner.plan(imports, as_json=as_json))
+    _do(options, lambda imports: runner.plan(imports, as_json=as_json))
 
 
 @imports_cli.command("run")
@@ -122,7 +122,7 @@ def run_(  # noqa: PLR0917 - typer's way
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Import what is new or changed; stopped or killed, run again: it goes on where it was."""
-    wishes = replace(
+    options = replace(
         _wishes(context, config, files),
         mode=mode,
         remote=remote,
@@ -134,7 +134,7 @@ def run_(  # noqa: PLR0917 - typer's way
         ops_limit=ops_limit,
         prune=prune,
     )
-    _do(wishes, lambda imports: runner.run_once(imports, as_json=as_json))
+    _do(options, lambda imports: runner.run_once(imports, as_json=as_json))
 
 
 @imports_cli.command()
@@ -149,12 +149,12 @@ def watch(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Import again and again until stopped, so that the last run before a cut-over is short."""
-    wishes = replace(_wishes(context, config, files), jobs=jobs, bwlimit=bwlimit, ops_limit=ops_limit)
+    options = replace(_wishes(context, config, files), jobs=jobs, bwlimit=bwlimit, ops_limit=ops_limit)
 
     async def work(imports: Imports) -> int:
         return await runner.watch(imports, stop_signal(), interval_s=interval, as_json=as_json)
 
-    _do(wishes, work)
+    _do(options, work)
 
 
 @imports_cli.command()
@@ -193,8 +193,8 @@ def verify(
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Check what was committed against the bucket, the source's files, or the hashes."""
-    wishes = replace(_wishes(context, config, files), jobs=jobs)
-    _do(wishes, lambda imports: finish.verify(imports, level=level, as_json=as_json))
+    options = replace(_wishes(context, config, files), jobs=jobs)
+    _do(options, lambda imports: finish.verify(imports, level=level, as_json=as_json))
 
 
 @imports_cli.command()
@@ -206,8 +206,8 @@ def finalize(
     jobs: Jobs = None,
 ) -> None:
     """End the import: nothing more is expected of the source, nor looked up there."""
-    wishes = replace(_wishes(context, config, files), jobs=jobs)
-    _do(wishes, lambda imports: finish.finalize(imports, take_ownership=take_ownership))
+    options = replace(_wishes(context, config, files), jobs=jobs)
+    _do(options, lambda imports: finish.finalize(imports, take_ownership=take_ownership))
 
 
 @imports_cli.command()

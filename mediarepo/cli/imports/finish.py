@@ -2,56 +2,56 @@
 
 import typer
 
-from mediarepo.app.build_transfers import join_importing, join_owning, join_undoing, join_verifying
+from mediarepo.app.build_transfers import build_importer, build_ownership_transfer, build_undo, build_verifier
 from mediarepo.app.foundation import open_foundation
 from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, Imports, UsageError, say
 from mediarepo.cli.imports.reports import account_of, source_of
-from mediarepo.cli.output import human_bytes, moving_line, show_json
+from mediarepo.cli.output import human_bytes, print_json, progress_line
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_ledger import ItemState
 from mediarepo.services.imports.run import ImportBusyError
-from mediarepo.services.imports.verification import Closeness, Findings, Level, WrongBucketError
+from mediarepo.services.imports.verification import VerifyLevel, VerifyReport, VerifyScope, WrongBucketError
 
 
 async def verify(imports: Imports, *, level: str, as_json: bool) -> int:
     """Compare what was committed with bucket, files or hashes."""
     try:
-        closeness = Closeness.parse(level)
+        verify_scope = VerifyScope.parse(level)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    findings = Findings()
-    verifying = join_verifying(imports.foundation, imports.opened.source, jobs=imports.options.jobs)
-    async with moving_line(lambda: f"{findings.checked} objects checked, {len(findings.wrong)} wrong"):
+    findings = VerifyReport()
+    verifying = build_verifier(imports.foundation, imports.opened.source, jobs=imports.options.jobs)
+    async with progress_line(lambda: f"{findings.checked} objects checked, {len(findings.wrong)} wrong"):
         try:
-            await verifying.verify(imports.known, closeness, findings)
+            await verifying.verify(imports.known, verify_scope, findings)
         except (SourceError, WrongBucketError) as exc:
             say(exc)
             return STOPPED
-    _tell(findings, closeness, as_json=as_json)
+    _tell(findings, verify_scope, as_json=as_json)
     return INCOMPLETE if findings.wrong else CLEAN
 
 
-def _tell(findings: Findings, closeness: Closeness, *, as_json: bool) -> None:
+def _tell(findings: VerifyReport, verify_scope: VerifyScope, *, as_json: bool) -> None:
     if as_json:
         wrong = [{"mxc": mxc, "why": why} for mxc, why in findings.wrong]
         figures = {"checked": findings.checked, "only_by_size": findings.shallow, "hashes_learnt": findings.learnt}
-        show_json({"level": closeness.level, **figures, "wrong": wrong})
+        print_json({"level": verify_scope.level, **figures, "wrong": wrong})
         return
     for mxc, why in findings.wrong:
         typer.echo(f"wrong: {mxc}: {why}")
-    typer.echo(f"{findings.checked} objects checked by {closeness.level}: {len(findings.wrong)} wrong")
+    typer.echo(f"{findings.checked} objects checked by {verify_scope.level}: {len(findings.wrong)} wrong")
     if findings.shallow:
         typer.echo(f"{findings.shallow} of them could only be compared by size")
     if findings.learnt:
         typer.echo(f"{findings.learnt} hashes were learnt")
-    if closeness.level is Level.SAMPLE and findings.checked and not findings.wrong:
+    if verify_scope.level is VerifyLevel.SAMPLE and findings.checked and not findings.wrong:
         typer.echo(f"with 95 % confidence, at most {findings.bound:.2%} of all are wrong")
 
 
 async def finalize(imports: Imports, *, take_ownership: bool) -> int:
     """End an import: nothing may have failed, and nothing is looked up at the source from now on."""
-    account = await account_of(imports.importing, imports.known)
+    account = await account_of(imports.import_runner, imports.known)
     if account.rows is None:
         say(UsageError("no run has seen all of the source yet: run it once more"))
         return STOPPED
@@ -64,7 +64,7 @@ async def finalize(imports: Imports, *, take_ownership: bool) -> int:
         if owned[2]:
             say(UsageError(f"{owned[2]} objects could not be taken over, see the log: mend it and run this again"))
             return FAILED
-    await imports.importing.runs.finalize(imports.known.source_id)
+    await imports.import_runner.runs.finalize(imports.known.source_id)
     typer.echo(f"{imports.known.name} is finalized: nothing is looked up there any more")
     return CLEAN
 
@@ -77,12 +77,12 @@ async def _take_ownership(imports: Imports) -> tuple[int, int, int]:
         owned[1] += size_bytes
 
     async with (
-        imports.importing.holding_source(imports.known) as lease,
-        moving_line(lambda: f"{owned[0]} objects, {human_bytes(owned[1])} taken over"),
+        imports.import_runner.holding_source(imports.known) as lease,
+        progress_line(lambda: f"{owned[0]} objects, {human_bytes(owned[1])} taken over"),
     ):
-        owning = join_owning(
+        owning = build_ownership_transfer(
             imports.foundation,
-            imports.importing,
+            imports.import_runner,
             imports.opened.source,
             imports.known,
             lease,
@@ -99,14 +99,14 @@ async def undo(settings: Settings, name: str, which: str) -> None:
         typer.echo(f"mediarepo: {which!r} is neither the number of a run nor all", err=True)
         raise typer.Exit(STOPPED)
     async with open_foundation(settings) as foundation:
-        importing = join_importing(foundation)
-        known = await source_of(importing, name)
+        import_runner = build_importer(foundation)
+        known = await source_of(import_runner, name)
         try:
-            async with importing.holding_source(known):
-                contents = join_undoing(foundation)
+            async with import_runner.holding_source(known):
+                contents = build_undo(foundation)
                 removed = await contents.undo(known.source_id, name, None if which == "all" else int(which))
         except ImportBusyError as exc:
             say(exc)
             raise typer.Exit(STOPPED) from exc
-        await importing.outbox.drain()
+        await import_runner.outbox.drain()
     typer.echo(f"{removed} media were taken back")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from mediarepo.app.build_transfers import join_importing, policy_of
+from mediarepo.app.build_transfers import build_importer, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.runner import ConfigFile, read_settings
 from mediarepo.config.imports import ImportConfig, SourceKind
@@ -18,7 +18,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource, open_source
 from mediarepo.model.import_ledger import ImportSource, ObjectMode, RemoteChoice
-from mediarepo.services.imports.run import Importing, Options
+from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -47,7 +47,7 @@ class UsageError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class ImportOptions:
     """What the command line says about one source; None: as configured."""
 
     name: str
@@ -71,72 +71,72 @@ class Imports:
     settings: Settings
     foundation: Foundation
     opened: OpenSource
-    importing: Importing
-    options: Options
+    import_runner: ImportRunner
+    options: ImportRunOptions
     known: ImportSource
 
 
 @asynccontextmanager
-async def importing_from(wishes: Wishes, settings: Settings) -> AsyncIterator[Imports]:
+async def importing_from(options: ImportOptions, settings: Settings) -> AsyncIterator[Imports]:
     """Open a source, our stores and our tables."""
-    config = source_config(wishes, settings)
-    opened = open_source(wishes.name, config)
+    config = source_config(options, settings)
+    opened = open_source(options.name, config)
     async with open_foundation(settings) as foundation, opened.source:
-        importing = join_importing(foundation)
-        known = await importing.runs.source(wishes.name, config.kind)
+        import_runner = build_importer(foundation)
+        known = await import_runner.runs.source(options.name, config.kind)
         if known.kind != config.kind:
-            raise UsageError(f"{wishes.name} was a source of kind {known.kind} before: choose another name")
+            raise UsageError(f"{options.name} was a source of kind {known.kind} before: choose another name")
         yield Imports(
             settings=settings,
             foundation=foundation,
             opened=opened,
-            importing=importing,
-            options=options_of(wishes, config),
+            import_runner=import_runner,
+            options=options_of(options, config),
             known=known,
         )
 
 
-def source_config(wishes: Wishes, settings: Settings) -> ImportConfig:
+def source_config(options: ImportOptions, settings: Settings) -> ImportConfig:
     """Find the source under `imports`, or make one of its kind and --from, and apply the wishes."""
-    config = settings.imports.get(wishes.name)
-    if config is None or wishes.files:
-        config = _unconfigured(wishes, config)
+    config = settings.imports.get(options.name)
+    if config is None or options.files:
+        config = _unconfigured(options, config)
     changes = {
         name: value
         for name in ("mode", "remote", "thumbnails", "url_previews", "jobs")
-        if (value := getattr(wishes, name)) is not None
+        if (value := getattr(options, name)) is not None
     }
     return config.model_copy(update=changes)
 
 
-def _unconfigured(wishes: Wishes, config: ImportConfig | None) -> ImportConfig:
+def _unconfigured(options: ImportOptions, config: ImportConfig | None) -> ImportConfig:
     kinds = [kind.value for kind in SourceKind]
-    if config is None and wishes.name not in kinds:
-        raise UsageError(f"there is no {wishes.name!r} under imports, and it is none of {', '.join(kinds)}")
-    if not wishes.files:
-        raise UsageError(f"there is no {wishes.name!r} under imports: add it, or say --from FILE")
+    if config is None and options.name not in kinds:
+        raise UsageError(f"there is no {options.name!r} under imports, and it is none of {', '.join(kinds)}")
+    if not options.files:
+        raise UsageError(f"there is no {options.name!r} under imports: add it, or say --from FILE")
     try:
-        base = {"kind": wishes.name} if config is None else config.model_dump()
-        return ImportConfig.model_validate({**base, "paths": wishes.files})
+        base = {"kind": options.name} if config is None else config.model_dump()
+        return ImportConfig.model_validate({**base, "paths": options.files})
     except ValidationError as exc:
         raise UsageError(str(exc)) from exc
 
 
-def options_of(wishes: Wishes, config: ImportConfig) -> Options:
+def options_of(options: ImportOptions, config: ImportConfig) -> ImportRunOptions:
     """Make a run's options."""
     policy = policy_of(config)
-    return Options(
+    return ImportRunOptions(
         policy=type(policy)(
             mode=policy.mode,
             remote=policy.remote,
             thumbnails=policy.thumbnails,
             url_previews=policy.url_previews,
-            accept_mismatch=wishes.accept_mismatch,
+            accept_mismatch=options.accept_mismatch,
         ),
         jobs=config.jobs,
-        bytes_per_s=_amount("--bwlimit", wishes.bwlimit),
-        requests_per_s=_amount("--ops-limit", wishes.ops_limit),
-        prune=wishes.prune,
+        bytes_per_s=_amount("--bwlimit", options.bwlimit),
+        requests_per_s=_amount("--ops-limit", options.ops_limit),
+        prune=options.prune,
     )
 
 

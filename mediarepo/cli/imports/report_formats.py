@@ -13,7 +13,7 @@ _COLUMNS = ("server_name", "media_id", "kind", "state", "mode", "reason", "size_
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ImportReport:
     """The figures of an import; `rows` is how many its last complete run met, `since` what clients asked for later.
 
     They balance when every row that was met has a line.
@@ -58,7 +58,7 @@ class Account:
 class Writer(Protocol):
     """Writes an account piece by piece, so that it may be of any length."""
 
-    def begin(self, account: Account, /) -> None:
+    def begin(self, account: ImportReport, /) -> None:
         """Write what comes first."""
         ...
 
@@ -70,7 +70,7 @@ class Writer(Protocol):
         """Write a line about bytes without a row."""
         ...
 
-    def end(self, account: Account, /) -> None:
+    def end(self, account: ImportReport, /) -> None:
         """Write what comes last."""
         ...
 
@@ -81,7 +81,7 @@ class TextForm:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def begin(self, account: Account) -> None:
+    def begin(self, account: ImportReport) -> None:
         """Write the sums."""
         self._say(f"import {account.name}")
         for one in account.sums:
@@ -103,7 +103,7 @@ class TextForm:
         """Write where bytes lie."""
         self._say(f"orphan: {orphan.place} ({orphan.size_bytes} bytes)")
 
-    def end(self, account: Account) -> None:
+    def end(self, account: ImportReport) -> None:
         """Write the sum."""
         self._say(account.words)
 
@@ -117,7 +117,7 @@ class JsonLinesForm:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def begin(self, account: Account) -> None:
+    def begin(self, account: ImportReport) -> None:
         """Write nothing: the sums come last."""
 
     def item(self, item: LedgerItem) -> None:
@@ -128,7 +128,7 @@ class JsonLinesForm:
         """Write where bytes lie."""
         self._say({"type": "orphan", **asdict(orphan)})
 
-    def end(self, account: Account) -> None:
+    def end(self, account: ImportReport) -> None:
         """Write the sum."""
         self._say({"type": "summary", **summary(account)})
 
@@ -142,7 +142,7 @@ class CsvForm:
     def __init__(self, file: IO[str]) -> None:
         self._writer = csv.writer(file)
 
-    def begin(self, _account: Account) -> None:
+    def begin(self, _account: ImportReport) -> None:
         """Write the heads of the columns."""
         self._writer.writerow(_COLUMNS)
 
@@ -156,7 +156,7 @@ class CsvForm:
         values = {"state": "orphan", "size_bytes": orphan.size_bytes, "place": orphan.place}
         self._writer.writerow([_tame(values.get(name)) for name in _COLUMNS])
 
-    def end(self, account: Account) -> None:
+    def end(self, account: ImportReport) -> None:
         """Write nothing: a sum is no line of the table."""
 
 
@@ -166,7 +166,7 @@ class HtmlForm:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def begin(self, account: Account) -> None:
+    def begin(self, account: ImportReport) -> None:
         """Write the sums, and begin the table."""
         name = html.escape(account.name)
         sums = "".join(
@@ -193,7 +193,7 @@ class HtmlForm:
         """Write a row of the table."""
         self._file.write(_row(["", "orphan", "no row mentions it", orphan.size_bytes, orphan.place]) + "\n")
 
-    def end(self, _account: Account) -> None:
+    def end(self, _account: ImportReport) -> None:
         """End the table."""
         self._file.write("</table></html>\n")
 
@@ -216,7 +216,7 @@ def _tame(value: object) -> object:
     return value
 
 
-def summary(account: Account) -> dict[str, object]:
+def summary(account: ImportReport) -> dict[str, object]:
     """Give the figures for programs."""
     return {
         "rows": account.rows,

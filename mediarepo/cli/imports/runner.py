@@ -10,15 +10,15 @@ from dataclasses import asdict
 import typer
 
 from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
-from mediarepo.cli.output import human_bytes, moving_line, show_json, show_table
+from mediarepo.cli.output import human_bytes, print_json, print_table, progress_line
 from mediarepo.db.database import LeaseLostError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.import_ledger import ItemState
-from mediarepo.model.import_source import SAMPLES, Findings, MediaKind
+from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport
 from mediarepo.services.imports.ownership import PruneRefusedError
 from mediarepo.services.imports.pipeline import StorageOutageError
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.run import ImportBusyError, make_plan
+from mediarepo.services.imports.run import ImportBusyError, dry_run
 from mediarepo.storage.errors import StorageError
 
 _EVERY_S = 30
@@ -29,7 +29,7 @@ _MINUTE_S, _HOUR_S = 60, 3600
 async def shown(command: str, progress: Progress, *, every_s: float = _EVERY_S) -> AsyncIterator[None]:
     """Show progress while something goes on."""
     if sys.stderr.isatty():
-        async with moving_line(lambda: progress_text(progress)):
+        async with progress_line(lambda: progress_text(progress)):
             yield
         return
 
@@ -81,19 +81,19 @@ async def preflight(imports: Imports, *, as_json: bool) -> int:
     """Look at the source and at our own side; says what is in the way."""
     findings = await look(imports)
     if as_json:
-        show_json({**asdict(findings), "usable": findings.usable})
+        print_json({**asdict(findings), "usable": findings.usable})
     else:
         _tell(findings)
     return CLEAN if findings.usable else UNUSABLE
 
 
-async def look(imports: Imports, *, tries: int = SAMPLES) -> Findings:
+async def look(imports: Imports, *, tries: int = SAMPLES) -> PreflightReport:
     """Find out whether an import makes sense, looking for so many originals."""
     findings = await imports.opened.source.preflight(tries=tries)
     addresses, policy = imports.opened.source.bucket_addresses, imports.options.policy
-    findings.problems += imports.importing.targets.problems(addresses, policy.mode)
-    findings.facts += imports.importing.targets.facts(addresses, policy.mode)
-    strangers = imports.opened.server_names - imports.importing.own_server_names
+    findings.problems += imports.import_runner.targets.problems(addresses, policy.mode)
+    findings.facts += imports.import_runner.targets.facts(addresses, policy.mode)
+    strangers = imports.opened.server_names - imports.import_runner.own_server_names
     findings.problems += [f"{name} is not under homeservers: nobody could ask for its media" for name in strangers]
     for store in imports.foundation.stores.by_name.values():
         try:
@@ -103,12 +103,12 @@ async def look(imports: Imports, *, tries: int = SAMPLES) -> Findings:
     return findings
 
 
-def _tell(findings: Findings) -> None:
+def _tell(findings: PreflightReport) -> None:
     for words in findings.facts:
         typer.echo(f"fact: {words}")
     if findings.counts:
         sizes = [(name, count, human_bytes(findings.bytes.get(name, 0))) for name, count in findings.counts.items()]
-        show_table(["of", "rows", "bytes"], sizes)
+        print_table(["of", "rows", "bytes"], sizes)
     for words in findings.warnings:
         typer.echo(f"warning: {words}")
     for words in findings.problems:
@@ -119,13 +119,13 @@ def _tell(findings: Findings) -> None:
 async def plan(imports: Imports, *, as_json: bool) -> int:
     """Say what a run would do."""
     progress = _expected(await imports.opened.source.preflight(tries=0))
-    judge = imports.importing.judge(imports.opened.source, imports.options.policy)
+    judge = imports.import_runner.judge(imports.opened.source, imports.options.policy)
     async with shown("plan", progress):
-        found = await make_plan(imports.opened.source, imports.known, judge, imports.importing.ledger, progress)
+        found = await dry_run(imports.opened.source, imports.known, judge, imports.import_runner.ledger, progress)
     if as_json:
-        show_json({"rows": progress.rows, "lists": progress.lists, "counts": found.counts, "bytes": found.bytes})
+        print_json({"rows": progress.rows, "lists": progress.lists, "counts": found.counts, "bytes": found.bytes})
         return CLEAN
-    show_table(
+    print_table(
         ["what would become of it", "rows", "bytes"],
         [(what, count, human_bytes(found.bytes[what])) for what, count in sorted(found.counts.items())],
     )
@@ -133,7 +133,7 @@ async def plan(imports: Imports, *, as_json: bool) -> int:
     return CLEAN
 
 
-def _expected(findings: Findings) -> Progress:
+def _expected(findings: PreflightReport) -> Progress:
     kinds = [str(kind) for kind in MediaKind]
     return Progress(
         expected_rows=sum(findings.counts.get(kind, 0) for kind in kinds),
@@ -153,13 +153,13 @@ async def run_once(imports: Imports, *, as_json: bool) -> int:
 async def _run(imports: Imports, progress: Progress, *, as_json: bool) -> int:
     try:
         async with shown("run", progress):
-            run_id = await imports.importing.run(imports.opened.source, imports.known, imports.options, progress)
+            run_id = await imports.import_runner.run(imports.opened.source, imports.known, imports.options, progress)
     except _ENDING as exc:
         say(exc)
         typer.echo("what was committed is kept; run again to go on", err=True)
         return STOPPED
     if as_json:
-        show_json({"run": run_id, **progress.line(), "notes": imports.opened.source.notes})
+        print_json({"run": run_id, **progress.line(), "notes": imports.opened.source.notes})
     else:
         _summarise(run_id, progress)
         for note in imports.opened.source.notes:

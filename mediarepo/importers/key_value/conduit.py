@@ -12,14 +12,14 @@ from threading import Lock
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.key_value.indexed import SEPARATOR, IndexedSource, decode, encode, storable
 from mediarepo.importers.key_value.rocksdb import ask_families, read_families
-from mediarepo.importers.reading.base_source import check_shelves, try_some, wall_clock_ms
-from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketShelf
-from mediarepo.importers.reading.byte_source import Shelf
+from mediarepo.importers.reading.base_source import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.reading.byte_source import ByteSource
 from mediarepo.importers.reading.coercion import section, text
-from mediarepo.importers.reading.folder import FolderShelf
-from mediarepo.importers.reading.merge_join import Placed
+from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.merge_join import BytePlaces
 from mediarepo.importers.reading.sqlite import SqliteFile
-from mediarepo.model.import_source import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _DEPTH = _LENGTH = 2
 
@@ -131,19 +131,19 @@ class ConduitSource(IndexedSource):
     ) -> None:
         self.config = config
         self._file, self._lock = SqliteFile(config.database_path / "conduit.db"), Lock()
-        shelf: Shelf = FolderShelf("media", config.media_path, follow_links=follow_links)
+        byte_source: ByteSource = FolderByteSource("media", config.media_path, follow_links=follow_links)
         if config.bucket is not None:
-            shelf = BucketShelf("media", Bucket(config.bucket), prefix=config.prefix)
-        super().__init__(name, None, [shelf], now_ms=now_ms)
+            byte_source = BucketByteSource("media", Bucket(config.bucket), prefix=config.prefix)
+        super().__init__(name, None, [byte_source], now_ms=now_ms)
 
     async def __aexit__(self, *details: object) -> None:
         await super().__aexit__(*details)
         self._file.close()
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at the trees, the place of media, and a few originals."""
-        findings = Findings(facts=[f"the server name is {self.config.server_name}"])
-        await check_shelves(self.shelves, findings)
+        findings = PreflightReport(facts=[f"the server name is {self.config.server_name}"])
+        await check_byte_sources(self.byte_sources, findings)
         try:
             read = await self.read_all()
             media = [one for one in read if not one.block_only]
@@ -243,9 +243,9 @@ class ConduitSource(IndexedSource):
             filesystem_id=self._path(one.sha256),
         )
 
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say at which path a row's bytes lie; a block has none."""
-        return Placed(media, media.filesystem_id, "blocked, and not kept" if media.block_only else None)
+        return BytePlaces(media, media.filesystem_id, "blocked, and not kept" if media.block_only else None)
 
     def _path(self, sha256: bytes) -> str:
         digits, length = sha256.hex(), self.config.length

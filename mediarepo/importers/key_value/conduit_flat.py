@@ -9,10 +9,10 @@ from threading import Lock
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.indexed import IndexedSource, MediaKey, parse_encoded_key
-from mediarepo.importers.reading.base_source import check_shelves, wall_clock_ms
-from mediarepo.importers.reading.folder import FolderShelf
-from mediarepo.importers.reading.merge_join import Placed
-from mediarepo.model.import_source import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.importers.reading.base_source import check_byte_sources, wall_clock_ms
+from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.merge_join import BytePlaces
+from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _CLOCK_TICK_MS = 2_000
 """A folder that changed so lately may change again without its time telling so."""
@@ -38,17 +38,17 @@ class FlatConduitSource(IndexedSource):
         follow_links: bool = False,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        super().__init__(name, None, [FolderShelf("media", folder, follow_links=follow_links)], now_ms=now_ms)
+        super().__init__(name, None, [FolderByteSource("media", folder, follow_links=follow_links)], now_ms=now_ms)
         self._folder = folder
         self._server_name = server_name
         self._lock = Lock()
         self._index: dict[SourceKey, _File] = {}
         self._index_ns: int | None = None
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:  # noqa: ARG002 - nothing can be tried
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:  # noqa: ARG002 - nothing can be tried
         """Look at the folder."""
-        findings = Findings(facts=[f"the server name is {self._server_name}"])
-        await check_shelves(self.shelves, findings)
+        findings = PreflightReport(facts=[f"the server name is {self._server_name}"])
+        await check_byte_sources(self.byte_sources, findings)
         if not findings.usable:
             return findings
         files = await asyncio.to_thread(self._files)
@@ -120,9 +120,9 @@ class FlatConduitSource(IndexedSource):
             if not file.key.is_original and (file.key.server_name, file.key.media_id) == tuple(media.key)
         ]
 
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say which file a row was made of."""
-        return Placed(media, media.filesystem_id)
+        return BytePlaces(media, media.filesystem_id)
 
     def _files(self) -> list[_File]:
         try:

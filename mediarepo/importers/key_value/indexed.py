@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from email.message import Message
 from urllib.parse import unquote
 
-from mediarepo.importers.reading.base_source import ShelvedSource
+from mediarepo.importers.reading.base_source import BaseSource
 from mediarepo.importers.reading.byte_source import path_order
-from mediarepo.importers.reading.merge_join import Joining, Placed
-from mediarepo.model.import_source import Located, Orphan, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
+from mediarepo.model.import_source import Orphan, SourceItem, SourceKey, SourceMedia, SourceThumbnail
 
 SEPARATOR = b"\xff"
 _SCHEME = b"mxc://"
@@ -102,7 +102,7 @@ def storable(value: bytes) -> str:
 _FRESH_MS = 10 * 60 * 1000
 
 
-class IndexedSource(ShelvedSource):
+class IndexedSource(BaseSource):
     """Holds every row in memory while it walks, some hundred bytes each; these servers are small."""
 
     @abstractmethod
@@ -124,12 +124,12 @@ class IndexedSource(ShelvedSource):
         wanted = SourceKey(server_name, media_id)
         return next((media for media in await self.read_all() if media.key == wanted), None)
 
-    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Walk through all media and bytes, in the order of paths."""
         placed = [self.place(media) for media in await self.read_all()]
-        placed += [Placed(None, path) for path in await self.other_paths()]
+        placed += [BytePlaces(None, path) for path in await self.other_paths()]
         placed.sort(key=lambda one: path_order(one.path or ""))
-        joining = Joining(self.shelves, started_ts=self._now_ms() - _FRESH_MS, is_known=self._is_known)
+        joining = MergeJoin(self.byte_sources, started_ts=self._now_ms() - _FRESH_MS, is_known=self._is_known)
         async for met in joining.join(_each(placed), ""):
             yield met
 
@@ -150,6 +150,6 @@ class IndexedSource(ShelvedSource):
         return [thumbnail.filesystem_id] if thumbnail.filesystem_id else []
 
 
-async def _each(placed: Sequence[Placed]) -> AsyncGenerator[Placed, None]:
+async def _each(placed: Sequence[BytePlaces]) -> AsyncGenerator[BytePlaces, None]:
     for one in placed:
         yield one

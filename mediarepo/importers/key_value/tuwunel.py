@@ -22,11 +22,11 @@ from mediarepo.importers.key_value.indexed import (
     storable,
 )
 from mediarepo.importers.key_value.rocksdb import Families, ask_families, read_families
-from mediarepo.importers.reading.base_source import check_shelves, try_some, wall_clock_ms
+from mediarepo.importers.reading.base_source import check_byte_sources, try_some, wall_clock_ms
 from mediarepo.importers.reading.coercion import section, text
-from mediarepo.importers.reading.folder import FolderShelf
-from mediarepo.importers.reading.merge_join import Placed
-from mediarepo.model.import_source import SAMPLES, Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.merge_join import BytePlaces
+from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"
 _EXPIRY_BYTES = 8
@@ -79,18 +79,18 @@ class TuwunelSource(IndexedSource):
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
-        shelf = FolderShelf("media", config.media_path, follow_links=follow_links)
-        super().__init__(name, None, [shelf], now_ms=now_ms)
+        byte_source = FolderByteSource("media", config.media_path, follow_links=follow_links)
+        super().__init__(name, None, [byte_source], now_ms=now_ms)
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at the database, the folder, and a few originals."""
-        findings = Findings(facts=[f"the server name is {self.config.server_name}"])
+        findings = PreflightReport(facts=[f"the server name is {self.config.server_name}"])
         if self.config.denied_servers:
             names = ", ".join(self.config.denied_servers)
             findings.warnings.append(f"media of {names} are denied: list them under remote_media.deny_server_names")
         for setting in self.config.providers:
             findings.warnings.append(f"{setting} is not followed: what lies in a bucket alone will be missing")
-        await check_shelves(self.shelves, findings)
+        await check_byte_sources(self.byte_sources, findings)
         try:
             media = await self.read_all()
             for kind in (MediaKind.LOCAL, MediaKind.REMOTE):
@@ -193,9 +193,9 @@ class TuwunelSource(IndexedSource):
                 found[name] = status.st_mtime_ns // 1_000_000
         return found
 
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say which file a row's bytes are."""
-        return Placed(media, media.filesystem_id or "")
+        return BytePlaces(media, media.filesystem_id or "")
 
     async def other_paths(self) -> Collection[str]:
         """Name the files of thumbnails."""

@@ -8,15 +8,23 @@ from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.matrix_media_repo.tables import MatrixMediaRepoTables
-from mediarepo.importers.reading.base_source import ShelvedSource, check_shelves, try_some, wall_clock_ms
-from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketShelf
-from mediarepo.importers.reading.byte_source import Shelf
+from mediarepo.importers.reading.base_source import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.reading.byte_source import ByteSource
 from mediarepo.importers.reading.coercion import entries, load_files, section, text
 from mediarepo.importers.reading.database import mapped
 from mediarepo.importers.reading.database_address import DatabaseAddress, open_database, postgres_address
-from mediarepo.importers.reading.folder import FolderShelf
-from mediarepo.importers.reading.merge_join import Joining, Placed
-from mediarepo.model.import_source import SAMPLES, Findings, Located, Orphan, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
+from mediarepo.model.import_source import (
+    SAMPLES,
+    Orphan,
+    PreflightReport,
+    SourceItem,
+    SourceKey,
+    SourceMedia,
+    SourceThumbnail,
+)
 
 _TRUE = frozenset({"1", "t", "true", "none"})
 
@@ -162,7 +170,7 @@ def _prefix_length(options: dict[str, object]) -> int:
 _FRESH_MS = 10 * 60 * 1000
 
 
-class MatrixMediaRepoSource(ShelvedSource):
+class MatrixMediaRepoSource(BaseSource):
     """A Source. A row's `filesystem_id` is its datastore's id, a slash, and its location there."""
 
     def __init__(
@@ -176,14 +184,14 @@ class MatrixMediaRepoSource(ShelvedSource):
         self.config = config
         self.database = open_database(config.database)
         self.tables = MatrixMediaRepoTables(self.database, server_names=config.server_names)
-        shelves = [_shelf(datastore, follow_links=follow_links) for datastore in config.datastores]
-        super().__init__(name, self.database, shelves, now_ms=now_ms)
+        byte_sources = [_shelf(datastore, follow_links=follow_links) for datastore in config.datastores]
+        super().__init__(name, self.database, byte_sources, now_ms=now_ms)
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at the tables, every datastore, and a few originals."""
-        findings = Findings(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
+        findings = PreflightReport(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
         findings.problems += [f"datastores of type {kind} are not supported" for kind in self.config.unknown]
-        await check_shelves(self.shelves, findings)
+        await check_byte_sources(self.byte_sources, findings)
         try:
             await self.tables.look_at(findings)
             findings.warnings.extend(self.database.warnings)
@@ -194,8 +202,8 @@ class MatrixMediaRepoSource(ShelvedSource):
             findings.problems.append(str(exc))
         return findings
 
-    async def _look_at_datastores(self, findings: Findings) -> None:
-        configured = {shelf.name for shelf in self.shelves}
+    async def _look_at_datastores(self, findings: PreflightReport) -> None:
+        configured = {byte_source.name for byte_source in self.byte_sources}
         for name, count in (await self.tables.datastores()).items():
             findings.facts.append(f"{count} media lie in the datastore {name}")
             if name not in configured:
@@ -213,30 +221,32 @@ class MatrixMediaRepoSource(ShelvedSource):
         """List the addresses that were media once, and must never be given to other media."""
         return await self.tables.reserved()
 
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say at which path of its datastore a row's bytes lie."""
         if media.pending:
-            return Placed(media, "")
+            return BytePlaces(media, "")
         location = _location(media.filesystem_id)
-        return Placed(media, location, None if location else "the row has no location")
+        return BytePlaces(media, location, None if location else "the row has no location")
 
-    def shelves_of(self, filesystem_id: str | None) -> Sequence[Shelf]:
+    def byte_sources_of(self, filesystem_id: str | None) -> Sequence[ByteSource]:
         """Say in which datastore bytes lie: the row names it."""
         name = (filesystem_id or "").partition("/")[0]
-        return [shelf for shelf in self.shelves if shelf.name == name]
+        return [byte_source for byte_source in self.byte_sources if byte_source.name == name]
 
-    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Walk through all media and bytes, one datastore after the other; then what is not in any."""
-        for shelf in self.shelves:
-            joining = Joining([shelf], started_ts=self._now_ms() - _FRESH_MS, is_known=self.tables.is_known(shelf.name))
-            places = mapped(self.tables.by_place(shelf.name), _placed)
+        for byte_source in self.byte_sources:
+            joining = MergeJoin(
+                [byte_source], started_ts=self._now_ms() - _FRESH_MS, is_known=self.tables.is_known(byte_source.name)
+            )
+            places = mapped(self.tables.by_place(byte_source.name), _placed)
             async with aclosing(joining.join(places, "")) as meetings:
                 async for met in meetings:
                     yield met
         async with aclosing(self.tables.media(None)) as rows:
             async for media in rows:
-                if media.pending or not self.shelves_of(media.filesystem_id):
-                    yield Located(media, await self.locate(media))
+                if media.pending or not self.byte_sources_of(media.filesystem_id):
+                    yield SourceItem(media, await self.locate(media))
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the rows of its thumbnails."""
@@ -253,16 +263,16 @@ class MatrixMediaRepoSource(ShelvedSource):
         return [location] if location else []
 
 
-def _placed(found: tuple[str, SourceMedia | None]) -> Placed:
+def _placed(found: tuple[str, SourceMedia | None]) -> BytePlaces:
     location, media = found
-    return Placed(media, location, None if location else "the row has no location")
+    return BytePlaces(media, location, None if location else "the row has no location")
 
 
 def _location(filesystem_id: str | None) -> str | None:
     return (filesystem_id or "").partition("/")[2] or None
 
 
-def _shelf(datastore: FolderDatastore | BucketDatastore, *, follow_links: bool) -> Shelf:
+def _shelf(datastore: FolderDatastore | BucketDatastore, *, follow_links: bool) -> ByteSource:
     if isinstance(datastore, FolderDatastore):
-        return FolderShelf(datastore.datastore_id, datastore.folder, follow_links=follow_links)
-    return BucketShelf(datastore.datastore_id, Bucket(datastore.address), prefix="")
+        return FolderByteSource(datastore.datastore_id, datastore.folder, follow_links=follow_links)
+    return BucketByteSource(datastore.datastore_id, Bucket(datastore.address), prefix="")

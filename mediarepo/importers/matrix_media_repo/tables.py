@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mediarepo.importers.reading.coercion import Row, Values, key_text
 from mediarepo.importers.reading.database import Database, Selection, key_name, mapped, present, select
-from mediarepo.model.import_source import Findings, MediaKind, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.model.import_source import MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _QUARANTINED_BY = "matrix-media-repo"
 _COLUMNS = (
@@ -74,7 +74,7 @@ class MatrixMediaRepoTables:
             self._known[table] = await self._database.columns(table)
         return self._known[table]
 
-    async def look_at(self, findings: Findings) -> None:
+    async def look_at(self, findings: PreflightReport) -> None:
         """Count what there is."""
         for table in ("media", "thumbnails"):
             if "location" not in await self._columns(table):

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from typing import Self
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.bucket import BucketAddress, BucketShelf
-from mediarepo.importers.reading.byte_source import NearShelf, Shelf
+from mediarepo.importers.reading.bucket import BucketAddress, BucketByteSource
+from mediarepo.importers.reading.byte_source import ByteSource, NearbyByteSource
 from mediarepo.importers.reading.database import Database
-from mediarepo.importers.reading.merge_join import Placed, locate
+from mediarepo.importers.reading.merge_join import BytePlaces, locate
 from mediarepo.model.import_source import (
-    Findings,
+    PreflightReport,
     Resolution,
     ResolutionState,
     SourceBytes,
@@ -27,14 +27,14 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class ShelvedSource(ABC):
+class BaseSource(ABC):
     """Keeps shelves, in the order in which they are looked through, and perhaps a database."""
 
     def __init__(
-        self, name: str, database: Database | None, shelves: Sequence[Shelf], *, now_ms: Callable[[], int]
+        self, name: str, database: Database | None, byte_sources: Sequence[ByteSource], *, now_ms: Callable[[], int]
     ) -> None:
         self.name = name
-        self.shelves = list(shelves)
+        self.byte_sources = list(byte_sources)
         self._database = database
         self._now_ms = now_ms
 
@@ -44,32 +44,36 @@ class ShelvedSource(ABC):
     async def __aexit__(self, *_: object) -> None:
         if self._database is not None:
             await self._database.close()
-        for shelf in self.shelves:
-            await shelf.close()
+        for byte_source in self.byte_sources:
+            await byte_source.close()
 
     @property
     def lists(self) -> int:
         """How many LIST requests were made until now."""
-        return sum(shelf.lists for shelf in self.shelves if isinstance(shelf, BucketShelf))
+        return sum(byte_source.lists for byte_source in self.byte_sources if isinstance(byte_source, BucketByteSource))
 
     @property
     def notes(self) -> list[str]:
         """What the walks until now could not see, in words."""
-        notes = [note for shelf in self.shelves for note in shelf.notes]
+        notes = [note for byte_source in self.byte_sources for note in byte_source.notes]
         return notes + list(self._database.warnings if self._database is not None else ())
 
     @property
     def bucket_addresses(self) -> dict[str, BucketAddress]:
         """Where the buckets are, by the names of their shelves."""
-        return {shelf.name: shelf.address for shelf in self.shelves if isinstance(shelf, BucketShelf)}
+        return {
+            byte_source.name: byte_source.address
+            for byte_source in self.byte_sources
+            if isinstance(byte_source, BucketByteSource)
+        }
 
     @abstractmethod
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say at which path a row's bytes lie."""
 
-    def shelves_of(self, _filesystem_id: str | None) -> Sequence[Shelf]:
+    def byte_sources_of(self, _filesystem_id: str | None) -> Sequence[ByteSource]:
         """Say on which shelves bytes may lie; on any, unless their place names one."""
-        return self.shelves
+        return self.byte_sources
 
     @abstractmethod
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
@@ -93,10 +97,10 @@ class ShelvedSource(ABC):
 
     async def locate(self, media: SourceMedia) -> Resolution:
         """Look for the bytes on every shelf, in order, by their size too."""
-        shelves = self.shelves_of(media.filesystem_id)
-        if not shelves and not media.pending:
+        byte_sources = self.byte_sources_of(media.filesystem_id)
+        if not byte_sources and not media.pending:
             return Resolution(ResolutionState.UNREADABLE, f"nothing is configured that has {media.filesystem_id!r}")
-        return await locate(self.place(media), shelves)
+        return await locate(self.place(media), byte_sources)
 
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
         """Look for a thumbnail at each of its paths; looks at neighbours share listings."""
@@ -106,10 +110,10 @@ class ShelvedSource(ABC):
             kind=thumbnail.kind,
             size_bytes=thumbnail.size_bytes,
         )
-        shelves = self.shelves_of(thumbnail.filesystem_id)
-        near = [NearShelf(shelf) for shelf in shelves]
+        byte_sources = self.byte_sources_of(thumbnail.filesystem_id)
+        near = [NearbyByteSource(byte_source) for byte_source in byte_sources]
         paths = self.thumbnail_paths(thumbnail)
-        resolutions = [await locate(Placed(media, path), near, everywhere=True) for path in paths]
+        resolutions = [await locate(BytePlaces(media, path), near, everywhere=True) for path in paths]
         if not resolutions:
             return Resolution(ResolutionState.UNSAFE, "no path can be made of the thumbnail's row")
         found = [one for one in resolutions if one.state is ResolutionState.FOUND]
@@ -125,25 +129,25 @@ class ShelvedSource(ABC):
         """Read bytes from the shelf on which they were found, all at once."""
         return await self._shelf(found).read(found)
 
-    def _shelf(self, found: SourceBytes) -> Shelf:
-        for shelf in self.shelves:
-            if shelf.name == found.shelf:
-                return shelf
-        raise SourceError(f"there is no shelf {found.shelf}")
+    def _shelf(self, found: SourceBytes) -> ByteSource:
+        for byte_source in self.byte_sources:
+            if byte_source.name == found.byte_source:
+                return byte_source
+        raise SourceError(f"there is no shelf {found.byte_source}")
 
 
-async def check_shelves(shelves: Sequence[Shelf], findings: Findings) -> None:
+async def check_byte_sources(byte_sources: Sequence[ByteSource], findings: PreflightReport) -> None:
     """Note which shelves there are, and which of them cannot be read."""
-    for shelf in shelves:
-        problem = await shelf.check()
+    for byte_source in byte_sources:
+        problem = await byte_source.check()
         if problem is None:
-            findings.facts.append(f"{shelf.name}: {shelf.words}")
+            findings.facts.append(f"{byte_source.name}: {byte_source.words}")
         else:
-            findings.problems.append(f"{shelf.name}: {problem}")
+            findings.problems.append(f"{byte_source.name}: {problem}")
 
 
 async def try_some(
-    source: ShelvedSource, rows: AsyncGenerator[SourceMedia, None], findings: Findings, *, count: int
+    source: BaseSource, rows: AsyncGenerator[SourceMedia, None], findings: PreflightReport, *, count: int
 ) -> None:
     """Look for the bytes of a few rows: none at all found means that folders and database do not belong together."""
     tried = found = 0

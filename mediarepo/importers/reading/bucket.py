@@ -19,12 +19,12 @@ from mediarepo.importers.errors import (
     SourceError,
     SourceUnavailableError,
 )
-from mediarepo.importers.reading.byte_source import Listed, Trouble, path_order
+from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem, path_order
 from mediarepo.model.import_source import ObjectBytes, ResolutionState, SourceBytes
-from mediarepo.storage.control import Answer, Control, refusal_of
-from mediarepo.storage.errors import ObjectMissingError, Place, StorageError, StorageUnavailableError
-from mediarepo.storage.retry import Retrying
-from mediarepo.storage.s3_client import Wire
+from mediarepo.storage.control import Answer, ObjectControl, error_response_of
+from mediarepo.storage.errors import ObjectMissingError, S3Location, StorageError, StorageUnavailableError
+from mediarepo.storage.retry import RetryPolicy
+from mediarepo.storage.s3_client import S3Client
 from mediarepo.storage.signing import CredentialSource, find_credentials
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
@@ -101,7 +101,7 @@ class ObjectLister(Protocol):
         ...
 
 
-class BucketShelf:
+class BucketByteSource:
     """Objects whose keys begin with `prefix`, to which paths are appended as they are, without a slash between."""
 
     def __init__(self, name: str, objects: ObjectLister, *, prefix: str) -> None:
@@ -131,15 +131,15 @@ class BucketShelf:
             return f"{self.words} cannot be read: {exc}"
         return None
 
-    async def find(self, path: str) -> SourceBytes | Trouble | None:
+    async def find(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for an object."""
         try:
             stored = await self._objects.find(self._prefix + path)
         except SourceError as exc:
-            return Trouble(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
         return None if stored is None else _trouble(stored) or self._found(stored)
 
-    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+    async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for an object in the page of the listing that was looked at last, or in the one that begins with it."""
         key = self._prefix + path
         try:
@@ -149,18 +149,18 @@ class BucketShelf:
         except ListingRefusedError:
             return await self.find(path)
         except SourceError as exc:
-            return Trouble(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{self.words}: {exc}")
         if not page.covers(key):
             return await self.find(path)
         stored = page.objects.get(key)
         return None if stored is None else _trouble(stored) or self._found(stored)
 
-    async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
+    async def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
         """Walk through objects, a thousand with one request; where that is refused, all are left to `find`."""
         try:
             async for stored in self._objects.list(self._prefix + under):
                 path = stored.key.removeprefix(self._prefix)
-                yield Listed(path, self._found(stored), stored.modified_ts, _trouble(stored))
+                yield ListedFile(path, self._found(stored), stored.modified_ts, _trouble(stored))
         except ListingRefusedError as exc:
             self.has_costly_looks = False
             self.notes.append(f"{exc}: objects are asked for one by one, and orphans go unnoticed")
@@ -184,18 +184,18 @@ class BucketShelf:
             raise BytesVanishedError(f"{found.object_key} had {found.size_bytes} bytes, and {read} could be read")
 
 
-def _trouble(stored: StoredKey) -> Trouble | None:
+def _trouble(stored: StoredKey) -> SourceProblem | None:
     if stored.storage_class not in _ARCHIVED:
         return None
     words = f"{stored.key} was archived ({stored.storage_class}) and must be restored first"
-    return Trouble(ResolutionState.UNREADABLE, words)
+    return SourceProblem(ResolutionState.UNREADABLE, words)
 
 
 _PIECE_BYTES = 256 * 1024
 _CUSTOMER = "x-amz-server-side-encryption-customer"
 
 
-class _EncryptedWire(Wire):
+class _EncryptedWire(S3Client):
     """Sends the key of SSE-C with every request, which must be signed."""
 
     customer_headers: Mapping[str, str] = {}
@@ -212,13 +212,13 @@ class Bucket:
         self.address = address
         self._config = _store_config(address)
         self.words = f"the bucket {address.bucket} at {self._config.endpoint_url}"
-        self._place = Place(
+        self._place = S3Location(
             endpoint_url=self._config.endpoint_url, region=self._config.region, bucket=self._config.bucket
         )
-        self._retrying = Retrying()
+        self._retrying = RetryPolicy()
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
-        self._clients: tuple[Control, Wire] | None = None
+        self._clients: tuple[ObjectControl, S3Client] | None = None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -297,17 +297,17 @@ class Bucket:
                     raise
                 raise ListingRefusedError(f"{self.words} cannot be listed: {exc}") from exc
 
-    async def _opened(self) -> tuple[Control, Wire]:
+    async def _opened(self) -> tuple[ObjectControl, S3Client]:
         async with self._opening:
             if self._clients is None:
                 with self._translated():
                     self._clients = await self._open(await find_credentials(self._config))
             return self._clients
 
-    async def _open(self, credentials: CredentialSource) -> tuple[Control, Wire]:
+    async def _open(self, credentials: CredentialSource) -> tuple[ObjectControl, S3Client]:
         wire = _EncryptedWire(self._config, self._place, credentials, _not_counted)
         wire.customer_headers = _customer_headers(self.address)
-        control = Control(self._config, self._place, credentials, _not_counted)
+        control = ObjectControl(self._config, self._place, credentials, _not_counted)
         return await self._stack.enter_async_context(control), await self._stack.enter_async_context(wire)
 
     @contextmanager
@@ -322,7 +322,7 @@ class Bucket:
 
 def _is_denied(exc: StorageUnavailableError) -> bool:
     """Tell a policy from all else that keeps a bucket from being listed, such as that there is no such bucket."""
-    return hasattr(exc.__cause__, "response") and refusal_of(exc.__cause__).code in {"AccessDenied", "Forbidden"}
+    return hasattr(exc.__cause__, "response") and error_response_of(exc.__cause__).code in {"AccessDenied", "Forbidden"}
 
 
 def _not_counted(_operation: str, _outcome: str) -> None:

@@ -8,7 +8,7 @@ from mediarepo.model.import_source import ResolutionState, SourceBytes
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class SourceProblem:
     """Why a shelf cannot say whether it has bytes, or must not give them out."""
 
     state: ResolutionState
@@ -16,13 +16,13 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedFile:
     """Bytes met on a walk; `path` is relative to the shelf, `modified_ts` in ms; with `trouble` not readable."""
 
     path: str
     found: SourceBytes
     modified_ts: int
-    trouble: Trouble | None = None
+    trouble: SourceProblem | None = None
 
     @property
     def order(self) -> bytes:
@@ -30,7 +30,7 @@ class Listed:
         return path_order(self.path)
 
 
-class Shelf(Protocol):
+class ByteSource(Protocol):
     """One folder or bucket; `has_costly_looks` says that a look for one path costs as much as listing a thousand."""
 
     name: str
@@ -38,15 +38,15 @@ class Shelf(Protocol):
     notes: list[str]
     has_costly_looks: bool
 
-    async def find(self, path: str) -> SourceBytes | Trouble | None:
+    async def find(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for the bytes at a path; None when it is sure that there are none."""
         ...
 
-    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+    async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for the bytes at one of many paths, which are asked for in order; what just came may not be seen."""
         ...
 
-    def walk(self, under: str) -> AsyncGenerator[Listed, None]:
+    def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
         """Walk through everything whose path begins with `under` (up to a slash), in the order of paths as bytes."""
         ...
 
@@ -70,20 +70,20 @@ class Shelf(Protocol):
 class Finder(Protocol):
     """Looks for bytes at a path."""
 
-    async def find(self, path: str) -> SourceBytes | Trouble | None:
+    async def find(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for the bytes at a path; None when there are none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class NearShelf:
+class NearbyByteSource:
     """A shelf that is asked for neighbours."""
 
-    shelf: Shelf
+    byte_source: ByteSource
 
-    async def find(self, path: str) -> SourceBytes | Trouble | None:
+    async def find(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for the bytes at a path."""
-        return await self.shelf.find_near(path)
+        return await self.byte_source.find_near(path)
 
 
 def path_order(path: str) -> bytes:

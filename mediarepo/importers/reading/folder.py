@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
-from mediarepo.importers.reading.byte_source import Listed, Trouble
+from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem
 from mediarepo.model.import_source import FileBytes, ResolutionState, SourceBytes
 
 PIECE_BYTES = 256 * 1024
@@ -20,7 +20,7 @@ _MAX_DEPTH = 8  # deeper than any layout; links within a folder may form a circl
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
-class FolderShelf:
+class FolderByteSource:
     """Files below a folder; symbolic links that lead out of it are followed only with `follow_links`."""
 
     has_costly_looks = False
@@ -44,39 +44,39 @@ class FolderShelf:
             return f"{self.words} cannot be read: {exc.strerror}"
         return None
 
-    async def find(self, path: str) -> SourceBytes | Trouble | None:
+    async def find(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for a file."""
         return await asyncio.to_thread(self._find, path)
 
-    async def find_near(self, path: str) -> SourceBytes | Trouble | None:
+    async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
         """Look for a file."""
         return await self.find(path)
 
-    def _find(self, path: str) -> FileBytes | Trouble | None:
+    def _find(self, path: str) -> FileBytes | SourceProblem | None:
         whole = self._folder / path
         if os.path.normpath(whole) != str(whole) or not whole.is_relative_to(self._folder) or "\0" in path:
-            return Trouble(ResolutionState.UNSAFE, f"{path!r} leads out of {self._folder}")
+            return SourceProblem(ResolutionState.UNSAFE, f"{path!r} leads out of {self._folder}")
         try:
             status = whole.stat()
             reason = self._refusal(whole)
         except OSError as exc:
             return self._failure(whole, exc)
         if reason is not None:
-            return Trouble(ResolutionState.UNSAFE, reason)
+            return SourceProblem(ResolutionState.UNSAFE, reason)
         if not stat.S_ISREG(status.st_mode):
-            return Trouble(ResolutionState.UNREADABLE, f"{whole} is a folder or a device, not a file")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{whole} is a folder or a device, not a file")
         if not os.access(whole, os.R_OK):
-            return Trouble(ResolutionState.UNREADABLE, f"{whole} may not be read")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{whole} may not be read")
         return FileBytes(self.name, whole, status.st_size)
 
-    def _failure(self, whole: Path, exc: OSError) -> Trouble | None:
+    def _failure(self, whole: Path, exc: OSError) -> SourceProblem | None:
         """Tell absence from trouble: in a folder that is not there (not mounted), nothing is known to be missing."""
         if exc.errno not in _ABSENT:
-            return Trouble(ResolutionState.UNREADABLE, f"{whole} cannot be read: {exc.strerror}")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{whole} cannot be read: {exc.strerror}")
         if not self._folder.is_dir():
-            return Trouble(ResolutionState.UNREADABLE, f"{self.words} is not there")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{self.words} is not there")
         if exc.errno != errno.ENAMETOOLONG and whole.is_symlink():
-            return Trouble(ResolutionState.UNREADABLE, f"{whole} is a symbolic link to nothing")
+            return SourceProblem(ResolutionState.UNREADABLE, f"{whole} is a symbolic link to nothing")
         return None
 
     def _refusal(self, whole: Path) -> str | None:
@@ -86,14 +86,14 @@ class FolderShelf:
             return None
         return f"{whole} is a symbolic link out of {self._folder}; allow links if that is meant"
 
-    async def walk(self, under: str) -> AsyncGenerator[Listed, None]:
+    async def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
         """Walk through files, a thousand at a time."""
         files = self._files(self._folder / under, under, _MAX_DEPTH)
         while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):
             for listed in batch:
                 yield listed
 
-    def _files(self, folder: Path, path: str, depth: int) -> Iterator[Listed]:
+    def _files(self, folder: Path, path: str, depth: int) -> Iterator[ListedFile]:
         for name, entry in self._entries(folder):
             if name.endswith(b"/"):
                 if depth:
@@ -106,7 +106,7 @@ class FolderShelf:
                 continue
             if stat.S_ISREG(status.st_mode):
                 found = FileBytes(self.name, Path(entry.path), status.st_size)
-                yield Listed(f"{path}{entry.name}", found, status.st_mtime_ns // 1_000_000)
+                yield ListedFile(f"{path}{entry.name}", found, status.st_mtime_ns // 1_000_000)
 
     def _entries(self, folder: Path) -> list[tuple[bytes, os.DirEntry[str]]]:
         """List a folder in the order of whole paths, in which a folder's name ends with its slash."""
@@ -202,7 +202,7 @@ class FolderShelf:
     def _refused(self, found: FileBytes) -> SourceError | None:
         """Say in words why a file is not what was found."""
         now = self._find(os.path.relpath(found.path, self._folder))
-        if isinstance(now, Trouble):
+        if isinstance(now, SourceProblem):
             return SourceError(now.words)
         if now is None:
             return BytesVanishedError(f"{found.path} is gone")

@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from mediarepo.importers.reading.byte_source import Finder, Listed, Shelf, Trouble, path_order
-from mediarepo.model.import_source import Located, Orphan, Resolution, ResolutionState, SourceBytes, SourceMedia
+from mediarepo.importers.reading.byte_source import ByteSource, Finder, ListedFile, SourceProblem, path_order
+from mediarepo.model.import_source import Orphan, Resolution, ResolutionState, SourceBytes, SourceItem, SourceMedia
 
 _PAGE = 1000
 _MAX_LATE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class BytePlaces:
     """A row with the path that its bytes should have; None when no path can be made of it.
 
     `complaint` says in words why the bytes must not be taken even if they are there. Without `media`, the path merely
@@ -24,31 +24,33 @@ class Placed:
     complaint: str | None = None
 
 
-async def locate(placed: Placed, shelves: Sequence[Finder], *, everywhere: bool = False) -> Resolution:
+async def locate(placed: BytePlaces, byte_sources: Sequence[Finder], *, everywhere: bool = False) -> Resolution:
     """Look for one row's bytes on every shelf, in order, until some have the right size, or to the end."""
     if placed.path is None:
         return Resolution(ResolutionState.UNSAFE, placed.complaint or "no path can be made of its id")
     if placed.media is not None and placed.media.pending:
         return _pending()
     candidates: list[SourceBytes] = []
-    troubles: list[Trouble] = []
-    for shelf in shelves:
-        answer = await shelf.find(placed.path)
-        if isinstance(answer, Trouble):
+    troubles: list[SourceProblem] = []
+    for byte_source in byte_sources:
+        answer = await byte_source.find(placed.path)
+        if isinstance(answer, SourceProblem):
             troubles.append(answer)
         elif answer is not None:
             candidates.append(answer)
             if _fits(placed, answer) and not everywhere:
                 break
-    return conclude(placed, candidates, troubles)
+    return resolve(placed, candidates, troubles)
 
 
-def _fits(placed: Placed, found: SourceBytes) -> bool:
+def _fits(placed: BytePlaces, found: SourceBytes) -> bool:
     expected = placed.media.size_bytes if placed.media is not None else None
     return expected is None or found.size_bytes == expected
 
 
-def conclude(placed: Placed, candidates: Sequence[SourceBytes], troubles: Sequence[Trouble] = ()) -> Resolution:
+def resolve(
+    placed: BytePlaces, candidates: Sequence[SourceBytes], troubles: Sequence[SourceProblem] = ()
+) -> Resolution:
     """Judge what was seen: bytes elsewhere are only missing, or of another size, when every shelf could be asked."""
     seen = tuple(candidates)
     if placed.complaint is not None:
@@ -59,21 +61,23 @@ def conclude(placed: Placed, candidates: Sequence[SourceBytes], troubles: Sequen
     if troubles:
         return Resolution(troubles[0].state, "; ".join(trouble.words for trouble in troubles), candidates=seen)
     if seen and placed.media is not None:
-        sizes = ", ".join(f"{found.size_bytes} on {found.shelf}" for found in seen)
+        sizes = ", ".join(f"{found.size_bytes} on {found.byte_source}" for found in seen)
         words = f"the row says {placed.media.size_bytes} bytes, there are {sizes}"
         return Resolution(ResolutionState.MISMATCH, words, candidates=seen)
     return Resolution(ResolutionState.MISSING, f"nothing lies at {placed.path}")
 
 
-def _concluded(placed: Placed, claims: Sequence[SourceBytes | Trouble], shelves: Sequence[Shelf] = ()) -> Resolution:
+def _concluded(
+    placed: BytePlaces, claims: Sequence[SourceBytes | SourceProblem], byte_sources: Sequence[ByteSource] = ()
+) -> Resolution:
     """Judge claims, in the order of shelves."""
-    names = [shelf.name for shelf in shelves]
-    candidates = [one for one in claims if not isinstance(one, Trouble)]
-    candidates.sort(key=lambda one: names.index(one.shelf) if one.shelf in names else 0)
-    return conclude(placed, candidates, [one for one in claims if isinstance(one, Trouble)])
+    names = [byte_source.name for byte_source in byte_sources]
+    candidates = [one for one in claims if not isinstance(one, SourceProblem)]
+    candidates.sort(key=lambda one: names.index(one.byte_source) if one.byte_source in names else 0)
+    return resolve(placed, candidates, [one for one in claims if isinstance(one, SourceProblem)])
 
 
-def _believed(placed: Placed, claims: Sequence[SourceBytes | Trouble]) -> Resolution | None:
+def _believed(placed: BytePlaces, claims: Sequence[SourceBytes | SourceProblem]) -> Resolution | None:
     """Believe in what was listed; what was not is looked for again: listings may be late, or in another order."""
     resolution = _concluded(placed, claims)
     is_seen = claims and resolution.state not in {ResolutionState.MISSING, ResolutionState.MISMATCH}
@@ -84,7 +88,7 @@ def _pending() -> Resolution:
     return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
 
 
-def _joinable(placed: Placed, under: str, last: bytes) -> bytes | None:
+def _joinable(placed: BytePlaces, under: str, last: bytes) -> bytes | None:
     """Give the path by which a row takes part in the walk; None when it has none, or comes out of order."""
     if placed.path is None or not placed.path.startswith(under):
         return None
@@ -99,13 +103,13 @@ class _Walker:
     with a look of its own, so it is passed over; only orphans among those are not noticed.
     """
 
-    def __init__(self, shelf: Shelf, under: str) -> None:
-        self._shelf = shelf
-        self._listed = shelf.walk(under)
+    def __init__(self, byte_source: ByteSource, under: str) -> None:
+        self._shelf = byte_source
+        self._listed = byte_source.walk(under)
         self._last = b""
         self.disordered = False
         self.steps = 0
-        self.head: Listed | None = None
+        self.head: ListedFile | None = None
         self.claimed = False
 
     @property
@@ -124,26 +128,26 @@ class _Walker:
                 self._shelf.notes.append(f"{self._shelf.words} is not listed in order, so orphans may go unnoticed")
         self.head = None
 
-    async def orphans_before(self, end: bytes | None) -> AsyncGenerator[Listed, None]:
+    async def orphans_before(self, end: bytes | None) -> AsyncGenerator[ListedFile, None]:
         while self.head is not None and (end is None or self.head.order < end):
             if not self.claimed and self.head.trouble is None:
                 yield self.head
             await self.step()
 
-    async def claim_later(self, path: bytes) -> SourceBytes | Trouble | None:
+    async def claim_later(self, path: bytes) -> SourceBytes | SourceProblem | None:
         """Go on to a path, past what does not matter."""
         while self.head is not None and self.head.order < path:
             await self.step()
         return self.claim(path)
 
-    def claim(self, path: bytes) -> SourceBytes | Trouble | None:
+    def claim(self, path: bytes) -> SourceBytes | SourceProblem | None:
         if self.head is None or self.head.order != path:
             return None
         self.claimed = True
         return self.head.trouble or self.head.found
 
 
-class Joining:
+class MergeJoin:
     """Walks through rows and shelves; both must come in the order of paths as bytes, which rows only should.
 
     `is_known` tells whether a path belongs to a row by now, and is asked about bytes newer than `started_ts`;
@@ -152,24 +156,26 @@ class Joining:
 
     def __init__(
         self,
-        shelves: Sequence[Shelf],
+        byte_sources: Sequence[ByteSource],
         *,
         started_ts: int,
         is_known: Callable[[str], Awaitable[bool]],
         is_original: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        self._shelves = shelves
+        self._shelves = byte_sources
         self._started_ts = started_ts
         self._is_known = is_known
         self._is_original = is_original
 
-    async def join(self, rows: AsyncGenerator[Placed, None], under: str) -> AsyncGenerator[Located | Orphan, None]:
+    async def join(
+        self, rows: AsyncGenerator[BytePlaces, None], under: str
+    ) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Tell of every row, and of all bytes that no row asked for; rows whose bytes were not listed come last."""
-        walkers = [_Walker(shelf, under) for shelf in self._shelves]
+        walkers = [_Walker(byte_source, under) for byte_source in self._shelves]
         for walker in walkers:
             await walker.step()
         last = b""
-        late: list[tuple[bytes, Placed]] = []
+        late: list[tuple[bytes, BytePlaces]] = []
         async with aclosing(rows):
             async for placed in rows:
                 path = _joinable(placed, under, last)
@@ -186,9 +192,9 @@ class Joining:
             yield located
 
     async def _meet(
-        self, placed: Placed, path: bytes | None, walkers: Sequence[_Walker], late: list[tuple[bytes, Placed]]
-    ) -> AsyncGenerator[Located | Orphan, None]:
-        claims: list[SourceBytes | Trouble] = []
+        self, placed: BytePlaces, path: bytes | None, walkers: Sequence[_Walker], late: list[tuple[bytes, BytePlaces]]
+    ) -> AsyncGenerator[SourceItem | Orphan, None]:
+        claims: list[SourceBytes | SourceProblem] = []
         if path is not None:
             async for orphan in self._orphans(walkers, path):
                 yield orphan
@@ -199,33 +205,41 @@ class Joining:
         if resolution is None and path is not None and self._is_late(placed):
             late.append((path, placed))
             return
-        yield Located(placed.media, resolution or await locate(placed, self._shelves))
+        yield SourceItem(placed.media, resolution or await locate(placed, self._shelves))
 
-    def _is_late(self, placed: Placed) -> bool:
+    def _is_late(self, placed: BytePlaces) -> bool:
         """Say whether a row that met nothing is looked for together with others, as each by itself would cost much."""
         if placed.media is None or placed.media.pending or placed.complaint is not None:
             return False
-        return any(shelf.has_costly_looks for shelf in self._shelves)
+        return any(byte_source.has_costly_looks for byte_source in self._shelves)
 
     async def _look_again(
-        self, late: Sequence[tuple[bytes, Placed]], under: str, walkers: Sequence[_Walker]
-    ) -> AsyncGenerator[Located, None]:
+        self, late: Sequence[tuple[bytes, BytePlaces]], under: str, walkers: Sequence[_Walker]
+    ) -> AsyncGenerator[SourceItem, None]:
         """Look again for what was not listed, but may have come meanwhile: in one more listing, if that is cheaper."""
         pages = sum(1 + walker.steps // _PAGE for walker in walkers if walker.is_costly)
         one_by_one = len(late) <= pages or any(walker.disordered for walker in walkers)
-        again = [] if one_by_one else [_Walker(shelf, under) for shelf in self._shelves if shelf.has_costly_looks]
+        again = (
+            []
+            if one_by_one
+            else [_Walker(byte_source, under) for byte_source in self._shelves if byte_source.has_costly_looks]
+        )
         for walker in again:
             await walker.step()
         for path, placed in late:
             if placed.media is None:
                 continue
             if one_by_one:
-                yield Located(placed.media, await locate(placed, self._shelves))
+                yield SourceItem(placed.media, await locate(placed, self._shelves))
                 continue
             claims = [await walker.claim_later(path) for walker in again]
-            claims += [await shelf.find(placed.path or "") for shelf in self._shelves if not shelf.has_costly_looks]
+            claims += [
+                await byte_source.find(placed.path or "")
+                for byte_source in self._shelves
+                if not byte_source.has_costly_looks
+            ]
             seen = [one for one in claims if one is not None]
-            yield Located(placed.media, _concluded(placed, seen, self._shelves))
+            yield SourceItem(placed.media, _concluded(placed, seen, self._shelves))
 
     async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncGenerator[Orphan, None]:
         for walker in walkers:

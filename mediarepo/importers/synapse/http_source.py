@@ -11,13 +11,13 @@ from mediarepo.importers.synapse.tables import ALL_COLUMNS, local_media, remote_
 from mediarepo.model.import_source import (
     SAMPLES,
     DownloadBytes,
-    Findings,
-    Located,
     MediaKind,
     Orphan,
+    PreflightReport,
     Resolution,
     ResolutionState,
     SourceBytes,
+    SourceItem,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -83,9 +83,9 @@ class HostedSynapseSource:
         """There are no buckets."""
         return {}
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:  # noqa: ARG002 - nothing can be tried
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:  # noqa: ARG002 - nothing can be tried
         """Find out whether the token is an admin's, and whose media there are."""
-        findings = Findings(facts=["other servers' media, thumbnails and orphans cannot be seen by HTTP"])
+        findings = PreflightReport(facts=["other servers' media, thumbnails and orphans cannot be seen by HTTP"])
         try:
             first = await self._ask("/_synapse/admin/v2/users", {"from": "0", "limit": "1", "deactivated": "true"})
             findings.counts["users"] = _number(first.get("total"))
@@ -169,15 +169,15 @@ class HostedSynapseSource:
         found = DownloadBytes(_SHELF, f"/_matrix/client/v1/media/download/{address}", media.size_bytes or 0)
         return Resolution(ResolutionState.FOUND, "to be downloaded", found, (found,))
 
-    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Walk through all media, then through blocks; orphans cannot be seen."""
         seen = set[str]()
         async for media in self.media():
             seen.add(media.media_id)
-            yield Located(media, await self.locate(media))
+            yield SourceItem(media, await self.locate(media))
         for block in await self._blocks():
             if block.kind is MediaKind.REMOTE or block.media_id not in seen:
-                yield Located(block, _NOT_SEEN)
+                yield SourceItem(block, _NOT_SEEN)
 
     async def _blocks(self) -> list[SourceMedia]:
         """List addresses that were quarantined last, other servers' too, whose rows cannot be seen (Synapse 1.152)."""

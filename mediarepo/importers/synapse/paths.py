@@ -2,7 +2,7 @@
 
 import re
 
-from mediarepo.importers.reading.merge_join import Placed
+from mediarepo.importers.reading.merge_join import BytePlaces
 from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
 _SERVABLE = re.compile(r"[A-Za-z0-9_\-.\[\]:]+", re.ASCII)
@@ -22,7 +22,7 @@ def folder_of(kind: MediaKind) -> str:
     return _FOLDERS[kind]
 
 
-def place(media: SourceMedia) -> Placed:
+def place(media: SourceMedia) -> BytePlaces:
     """Say at which path a row's bytes lie, and what is wrong with its id.
 
     Ids of odd characters still have their place in the order of files; Synapse does not serve them, so neither do we.
@@ -32,14 +32,14 @@ def place(media: SourceMedia) -> Placed:
     if media.kind is MediaKind.REMOTE:
         complaint = complaint or _complaint_about_server(media.server_name)
     if name is None or len(name) < _MIN_CHARS or not _ORDERLY.fullmatch(name):
-        return Placed(media, None, complaint)
+        return BytePlaces(media, None, complaint)
     if media.kind is MediaKind.REMOTE and not _ORDERLY.fullmatch(media.server_name):
-        return Placed(media, None, complaint)
+        return BytePlaces(media, None, complaint)
     shards = _shards(name, media.kind)
     server = f"{media.server_name}/" if media.kind is MediaKind.REMOTE else ""
     if {"..", "."} & set(f"{server}{shards}".split("/")):
-        return Placed(media, None, complaint or f"{name!r} leads out of its folder")
-    return Placed(media, f"{_FOLDERS[media.kind]}{server}{shards}", complaint)
+        return BytePlaces(media, None, complaint or f"{name!r} leads out of its folder")
+    return BytePlaces(media, f"{_FOLDERS[media.kind]}{server}{shards}", complaint)
 
 
 def _complaint(name: str | None, what: str) -> str | None:

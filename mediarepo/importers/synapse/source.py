@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.base_source import ShelvedSource, check_shelves, try_some, wall_clock_ms
-from mediarepo.importers.reading.bucket import Bucket, BucketShelf
-from mediarepo.importers.reading.byte_source import Shelf
+from mediarepo.importers.reading.base_source import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.bucket import Bucket, BucketByteSource
+from mediarepo.importers.reading.byte_source import ByteSource
 from mediarepo.importers.reading.database import Database, chained, mapped, select
 from mediarepo.importers.reading.database_address import open_database
-from mediarepo.importers.reading.folder import FolderShelf
-from mediarepo.importers.reading.merge_join import Joining, Placed
+from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
 from mediarepo.importers.reading.postgres import PostgresDatabase
 from mediarepo.importers.reading.sqlite import SqliteDatabase
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
@@ -18,12 +18,12 @@ from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbn
 from mediarepo.importers.synapse.tables import LOCAL, REMOTE, TABLES, Tables
 from mediarepo.model.import_source import (
     SAMPLES,
-    Findings,
-    Located,
     MediaKind,
     Orphan,
+    PreflightReport,
     Resolution,
     ResolutionState,
+    SourceItem,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
@@ -35,9 +35,9 @@ _CLOCK = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS
 _TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(media_length), 0) AS BIGINT)"}
 
 
-async def look_at(config: SynapseConfig, database: Database, tables: Tables, *, now_ms: int) -> Findings:
+async def look_at(config: SynapseConfig, database: Database, tables: Tables, *, now_ms: int) -> PreflightReport:
     """Find out what an import would meet; whatever fails becomes words."""
-    findings = Findings()
+    findings = PreflightReport()
     findings.facts.append(f"the server name is {config.server_name}")
     _read_config(config, findings)
     try:
@@ -51,7 +51,7 @@ async def look_at(config: SynapseConfig, database: Database, tables: Tables, *, 
     return findings
 
 
-def _read_config(config: SynapseConfig, findings: Findings) -> None:
+def _read_config(config: SynapseConfig, findings: PreflightReport) -> None:
     for module in config.unknown_providers:
         findings.warnings.append(f"the storage provider {module} is not known: what lies only there will be missing")
     if config.denied_servers:
@@ -64,7 +64,7 @@ def _read_config(config: SynapseConfig, findings: Findings) -> None:
     findings.facts.append(f"URL previews are {'enabled' if config.url_preview_enabled else 'disabled'}")
 
 
-async def _look_at_database(database: Database, tables: Tables, findings: Findings) -> None:
+async def _look_at_database(database: Database, tables: Tables, findings: PreflightReport) -> None:
     for table in TABLES:
         columns = await tables.columns(table)
         if not columns & {"media_id"}:
@@ -78,7 +78,7 @@ async def _look_at_database(database: Database, tables: Tables, findings: Findin
         findings.facts.extend(f"the schema's version is {row['version']}" for row in rows)
 
 
-async def _count(config: SynapseConfig, database: Database, tables: Tables, findings: Findings) -> None:
+async def _count(config: SynapseConfig, database: Database, tables: Tables, findings: PreflightReport) -> None:
     conditions = {"remote": (REMOTE, "1 = 1")}
     if "url_cache" in await tables.columns(LOCAL):
         conditions["url_cache"] = (LOCAL, "url_cache IS NOT NULL")
@@ -95,7 +95,7 @@ async def _count(config: SynapseConfig, database: Database, tables: Tables, find
         findings.warnings.append(f"{database.words} has no media at all: is it the database of {config.server_name}?")
 
 
-async def _look_at_names(config: SynapseConfig, database: Database, tables: Tables, findings: Findings) -> None:
+async def _look_at_names(config: SynapseConfig, database: Database, tables: Tables, findings: PreflightReport) -> None:
     """Compare the server name with those of the users who upload: nothing else in the tables tells it."""
     if "user_id" in await tables.columns(LOCAL):
         condition = "user_id IS NOT NULL AND user_id NOT LIKE '%:' || {0}"
@@ -119,7 +119,7 @@ async def _look_at_names(config: SynapseConfig, database: Database, tables: Tabl
             )
 
 
-async def _look_at_times(database: Database, findings: Findings, *, now_ms: int) -> None:
+async def _look_at_times(database: Database, findings: PreflightReport, *, now_ms: int) -> None:
     if isinstance(database, PostgresDatabase):
         theirs = int(str((await database.rows(_CLOCK))[0]["now_ms"]))
         if abs(theirs - now_ms) > _CLOCK_SKEW_MS:
@@ -140,7 +140,7 @@ _NO_ROW = Resolution(ResolutionState.MISSING, "quarantined, and there is no such
 _FRESH_MS = 10 * 60 * 1000
 
 
-class SynapseSource(ShelvedSource):
+class SynapseSource(BaseSource):
     """A Source; `shelves` replaces what the configuration says of folders and buckets.
 
     Rows about Synapse's own media among those of other servers are nothing that Synapse would ever serve, and left out.
@@ -151,22 +151,22 @@ class SynapseSource(ShelvedSource):
         config: SynapseConfig,
         *,
         name: str = "synapse",
-        shelves: Sequence[Shelf] | None = None,
+        byte_sources: Sequence[ByteSource] | None = None,
         follow_links: bool = False,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
         self.database = open_database(config.database)
-        chosen = shelves if shelves is not None else make_shelves(config, follow_links=follow_links)
+        chosen = byte_sources if byte_sources is not None else make_byte_sources(config, follow_links=follow_links)
         super().__init__(name, self.database, chosen, now_ms=now_ms)
         self.tables = Tables(
             self.database, server_name=config.server_name, unused_expiration_ms=config.unused_expiration_ms
         )
 
-    async def preflight(self, *, tries: int = SAMPLES) -> Findings:
+    async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at database, folders and buckets, and try a few originals."""
         findings = await look_at(self.config, self.database, self.tables, now_ms=self._now_ms())
-        await check_shelves(self.shelves, findings)
+        await check_byte_sources(self.byte_sources, findings)
         if findings.usable:
             try:
                 await try_some(self, self.tables.local(url_cache=False), findings, count=tries)
@@ -198,7 +198,7 @@ class SynapseSource(ShelvedSource):
             return found
         return next(iter(await self.tables.blocks((server_name, media_id))), None)
 
-    def place(self, media: SourceMedia) -> Placed:
+    def place(self, media: SourceMedia) -> BytePlaces:
         """Say at which path a row's bytes lie."""
         return place(media)
 
@@ -206,10 +206,10 @@ class SynapseSource(ShelvedSource):
         """Name a thumbnail's path, and the one it would have had long ago."""
         return thumbnail_paths(thumbnail)
 
-    async def located(self) -> AsyncGenerator[Located | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
         """Walk through all media and bytes: local ones, those of previews, those of other servers, then blocks."""
         started_ts = self._now_ms() - _FRESH_MS
-        joining = Joining(self.shelves, started_ts=started_ts, is_known=self._is_known)
+        joining = MergeJoin(self.byte_sources, started_ts=started_ts, is_known=self._is_known)
         remote = self.tables.remote(_BY_PLACE, where="media_origin <> {0}", arguments=(self.config.server_name,))
         for kind, rows in (
             (MediaKind.LOCAL, self.tables.local(url_cache=False)),
@@ -220,7 +220,7 @@ class SynapseSource(ShelvedSource):
                 async for met in meetings:
                     yield met
         for block in await self.tables.blocks():
-            yield Located(block, _NO_ROW)
+            yield SourceItem(block, _NO_ROW)
 
     async def _is_known(self, path: str) -> bool:
         found = media_of(path)
@@ -237,13 +237,15 @@ class SynapseSource(ShelvedSource):
             yield thumbnail
 
 
-def make_shelves(config: SynapseConfig, *, follow_links: bool = False) -> list[Shelf]:
+def make_byte_sources(config: SynapseConfig, *, follow_links: bool = False) -> list[ByteSource]:
     """Make shelves of everything the configuration names, in the order in which Synapse looks."""
-    shelves: list[Shelf] = [FolderShelf("media_store", config.media_store_path, follow_links=follow_links)]
+    byte_sources: list[ByteSource] = [
+        FolderByteSource("media_store", config.media_store_path, follow_links=follow_links)
+    ]
     for number, provider in enumerate(config.providers, 1):
         name = f"provider {number}"
         if isinstance(provider, FolderProvider):
-            shelves.append(FolderShelf(name, provider.folder, follow_links=follow_links))
+            byte_sources.append(FolderByteSource(name, provider.folder, follow_links=follow_links))
         else:
-            shelves.append(BucketShelf(name, Bucket(provider.address), prefix=provider.prefix))
-    return shelves
+            byte_sources.append(BucketByteSource(name, Bucket(provider.address), prefix=provider.prefix))
+    return byte_sources

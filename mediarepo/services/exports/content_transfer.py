@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from mediarepo.errors import UnavailableError
 from mediarepo.exporters.destination import RowRefusedError
-from mediarepo.model.byte_stream import Sink, Span
+from mediarepo.model.byte_stream import ByteRange, Sink
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult
 from mediarepo.model.media import Blob
-from mediarepo.services.stores import NOT_OURS, Markers, Stores
+from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores
 from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
 
 _ATTEMPTS = 4
@@ -47,7 +47,7 @@ class Contents:
     """Reads content from S3, in pieces."""
 
     stores: Stores
-    markers: Markers
+    markers: BucketMarkers
 
     async def send(self, blob: Blob, sha256: bytes | None, sink: Sink | None) -> bytes:
         """Push content to a sink, if there is one; gives its hash.
@@ -78,8 +78,10 @@ class Contents:
         done = measuring.size_bytes
         if done and done == blob.size_bytes:
             return
-        span = Span(done, blob.size_bytes - done) if done else None
-        async with self.stores.named(blob.store).open(blob.object_key, span, known_bytes=blob.size_bytes) as stored:
+        byte_range = ByteRange(done, blob.size_bytes - done) if done else None
+        async with self.stores.named(blob.store).open(
+            blob.object_key, byte_range, known_bytes=blob.size_bytes
+        ) as stored:
             if done + stored.size_bytes != blob.size_bytes:
                 words = f"the object {blob.object_key} has {stored.size_bytes} bytes, its row says {blob.size_bytes}"
                 raise DamagedContentError(words)

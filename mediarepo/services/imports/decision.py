@@ -6,21 +6,29 @@ from dataclasses import dataclass, replace
 from mediarepo.errors import InvalidParamError
 from mediarepo.importers.reading.bucket import BucketAddress
 from mediarepo.model.declared import LAST_TS, is_content_type, time_or_none, upload_name_or_none, user_id_or_none
-from mediarepo.model.import_ledger import Entry, ItemMode, ItemState, Known, ObjectMode, Reason, RemoteChoice
+from mediarepo.model.import_ledger import (
+    ImportReason,
+    ItemMode,
+    ItemState,
+    LedgerEntry,
+    LedgerState,
+    ObjectMode,
+    RemoteChoice,
+)
 from mediarepo.model.import_source import (
     FileBytes,
-    Located,
     MediaKind,
     ObjectBytes,
     Orphan,
     Resolution,
     ResolutionState,
     SourceBytes,
+    SourceItem,
     SourceMedia,
 )
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import parse_mxc
-from mediarepo.services.imports.destination_stores import Route, Targets
+from mediarepo.services.imports.destination_stores import DestinationRoute, DestinationStores
 
 
 def check_media(media: SourceMedia) -> SourceMedia:
@@ -49,11 +57,11 @@ def check_media(media: SourceMedia) -> SourceMedia:
     return replace(checked, repaired=tuple(dict.fromkeys((*media.repaired, *changed))))
 
 
-def repairs_of(media: SourceMedia) -> tuple[Reason | None, str]:
+def repairs_of(media: SourceMedia) -> tuple[ImportReason | None, str]:
     """Say, for the ledger, what could not be taken as the source has it."""
     if not media.repaired:
         return None, ""
-    return Reason.REPAIRED, f"could not be kept as it was: {', '.join(media.repaired)}"
+    return ImportReason.REPAIRED, f"could not be kept as it was: {', '.join(media.repaired)}"
 
 
 _DAY_MS = 86_400_000
@@ -62,15 +70,15 @@ _PREVIEW_MS = 2 * _DAY_MS
 _GONE_HERE = {"tombstone", "trashed"}
 
 _ENDS = {
-    ResolutionState.FOUND: (ItemState.MISSING, Reason.NOT_FOUND),
-    ResolutionState.MISSING: (ItemState.MISSING, Reason.NOT_FOUND),
-    ResolutionState.UNSAFE: (ItemState.SKIPPED, Reason.UNSAFE),
-    ResolutionState.UNREADABLE: (ItemState.FAILED, Reason.UNREADABLE),
+    ResolutionState.FOUND: (ItemState.MISSING, ImportReason.NOT_FOUND),
+    ResolutionState.MISSING: (ItemState.MISSING, ImportReason.NOT_FOUND),
+    ResolutionState.UNSAFE: (ItemState.SKIPPED, ImportReason.UNSAFE),
+    ResolutionState.UNREADABLE: (ItemState.FAILED, ImportReason.UNREADABLE),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class ImportPolicy:
     """What the operator wants of a source."""
 
     mode: ObjectMode = ObjectMode.AUTO
@@ -81,7 +89,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
+class UnchangedItem:
     """A row that is as the ledger has it."""
 
     media: SourceMedia
@@ -89,12 +97,12 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class TransferItem:
     """Bytes to be brought here, and how."""
 
     media: SourceMedia
     found: SourceBytes
-    route: Route
+    route: DestinationRoute
     check_size: bool = True
     preview_expires_ts: int | None = None
 
@@ -104,25 +112,25 @@ class Carry:
         return StoreClass.LOCAL if self.media.is_local else StoreClass.REMOTE
 
 
-Verdict = Unchanged | Entry | Carry
+Verdict = UnchangedItem | LedgerEntry | TransferItem
 
 
 def place_of(found: SourceBytes) -> str:
     """Say in words where bytes lie."""
     if isinstance(found, FileBytes):
-        return f"{found.shelf}: {found.path}"
+        return f"{found.byte_source}: {found.path}"
     if isinstance(found, ObjectBytes):
-        return f"{found.shelf}: s3://{found.bucket}/{found.object_key}"
-    return f"{found.shelf}: {found.path}"
+        return f"{found.byte_source}: s3://{found.bucket}/{found.object_key}"
+    return f"{found.byte_source}: {found.path}"
 
 
-class Judge:
+class ImportDecider:
     """Decides by the row, its bytes, and what is known of it."""
 
     def __init__(
         self,
-        policy: Policy,
-        targets: Targets,
+        policy: ImportPolicy,
+        targets: DestinationStores,
         *,
         buckets: Mapping[str, BucketAddress],
         own_server_names: frozenset[str],
@@ -134,21 +142,23 @@ class Judge:
         self._own = own_server_names
         self._now_ms = now_ms
 
-    def judge(self, located: Located, known: Known) -> Verdict:
+    def judge(self, located: SourceItem, known: LedgerState) -> Verdict:
         """Decide about one row."""
         media = check_media(located.media)
         verdict = self._decide(media, located.resolution, known)
-        if isinstance(verdict, Carry):
+        if isinstance(verdict, TransferItem):
             return verdict
         same = (known.state, known.why, known.fingerprint) == (verdict.state, verdict.why, media.fingerprint)
-        return Unchanged(media, verdict.state) if same and not known.gone else verdict
+        return UnchangedItem(media, verdict.state) if same and not known.gone else verdict
 
     def is_own_copy(self, orphan: Orphan) -> bool:
         """Say whether bytes that no row mentions are ours: copied into the source's own bucket."""
         found = orphan.found
-        return isinstance(found, ObjectBytes) and self._targets.is_ours(self._buckets[found.shelf], found.object_key)
+        return isinstance(found, ObjectBytes) and self._targets.is_ours(
+            self._buckets[found.byte_source], found.object_key
+        )
 
-    def _decide(self, media: SourceMedia, resolution: Resolution, known: Known) -> Entry | Carry:
+    def _decide(self, media: SourceMedia, resolution: Resolution, known: LedgerState) -> LedgerEntry | TransferItem:
         settled = (
             self._refused(media, known)
             or _here_already(media, known)
@@ -166,35 +176,37 @@ class Judge:
                 return self._mismatched(media, resolution)
             case ResolutionState.MISSING if media.may_lack_content:
                 words = "it is hidden at the source, and its content was removed there"
-                return _entry(media, ItemState.SKIPPED, Reason.HIDDEN_REMOVED, words)
+                return _entry(media, ItemState.SKIPPED, ImportReason.HIDDEN_REMOVED, words)
             case state:
                 return _entry(media, *_ENDS[state], resolution.words)
 
-    def _refused(self, media: SourceMedia, known: Known) -> Entry | None:
+    def _refused(self, media: SourceMedia, known: LedgerState) -> LedgerEntry | None:
         """Leave out what cannot be media here, or must not be changed here."""
         try:
             parse_mxc(media.server_name, media.media_id)
         except InvalidParamError as exc:
-            return _entry(media, ItemState.SKIPPED, Reason.NO_MXC, exc.message)
+            return _entry(media, ItemState.SKIPPED, ImportReason.NO_MXC, exc.message)
         if media.kind is MediaKind.THUMBNAIL:
-            return _entry(media, ItemState.SKIPPED, Reason.THUMBNAIL, "it is a thumbnail of other media")
+            return _entry(media, ItemState.SKIPPED, ImportReason.THUMBNAIL, "it is a thumbnail of other media")
         if known.media_state is not None and not known.is_ours:
-            return _entry(media, ItemState.SKIPPED, Reason.EXISTS_HERE, "it was uploaded or fetched here")
+            return _entry(media, ItemState.SKIPPED, ImportReason.EXISTS_HERE, "it was uploaded or fetched here")
         if known.media_state in _GONE_HERE:
-            return _entry(media, ItemState.SKIPPED, Reason.DELETED_HERE, "it was deleted here after it was imported")
+            return _entry(
+                media, ItemState.SKIPPED, ImportReason.DELETED_HERE, "it was deleted here after it was imported"
+            )
         if media.kind is MediaKind.REMOTE and media.server_name in self._own:
-            return _entry(media, ItemState.SKIPPED, Reason.OWN_HOMESERVER, "its homeserver keeps its media here")
+            return _entry(media, ItemState.SKIPPED, ImportReason.OWN_HOMESERVER, "its homeserver keeps its media here")
         return None
 
-    def _unwanted(self, media: SourceMedia, resolution: Resolution) -> Entry | None:
+    def _unwanted(self, media: SourceMedia, resolution: Resolution) -> LedgerEntry | None:
         if media.kind is MediaKind.URL_CACHE:
             is_image = (media.content_type or "").startswith("image/")
             if not self.policy.url_previews or not is_image:
-                return _entry(media, ItemState.SKIPPED, Reason.URL_PREVIEW)
+                return _entry(media, ItemState.SKIPPED, ImportReason.URL_PREVIEW)
             if self._preview_expires_ts(media) <= self._now_ms():
-                return _entry(media, ItemState.SKIPPED, Reason.PREVIEW_EXPIRED)
+                return _entry(media, ItemState.SKIPPED, ImportReason.PREVIEW_EXPIRED)
         if media.kind is MediaKind.REMOTE and not self._wants_remote(media, resolution):
-            return _entry(media, ItemState.SKIPPED, Reason.REMOTE_NOT_WANTED, "it can be fetched again")
+            return _entry(media, ItemState.SKIPPED, ImportReason.REMOTE_NOT_WANTED, "it can be fetched again")
         return None
 
     def _wants_remote(self, media: SourceMedia, resolution: Resolution) -> bool:
@@ -209,10 +221,10 @@ class Judge:
             case RemoteChoice.AUTO:
                 return bool(self._buckets) and not isinstance(self._best(media, resolution), FileBytes)
 
-    def _found(self, media: SourceMedia, resolution: Resolution) -> Entry | Carry:
+    def _found(self, media: SourceMedia, resolution: Resolution) -> LedgerEntry | TransferItem:
         best = self._best(media, resolution)
         if best is None:
-            return _entry(media, ItemState.MISSING, Reason.NOT_FOUND, resolution.words)
+            return _entry(media, ItemState.MISSING, ImportReason.NOT_FOUND, resolution.words)
         return self._carry(media, best, check_size=True)
 
     def _best(self, media: SourceMedia, resolution: Resolution) -> SourceBytes | None:
@@ -223,46 +235,48 @@ class Judge:
                 return one
         return resolution.found
 
-    def _route(self, media: SourceMedia, found: SourceBytes) -> Route:
+    def _route(self, media: SourceMedia, found: SourceBytes) -> DestinationRoute:
         if not isinstance(found, ObjectBytes):
-            return Route(ItemMode.UPLOAD)
+            return DestinationRoute(ItemMode.UPLOAD)
         store_class = StoreClass.LOCAL if media.is_local else StoreClass.REMOTE
-        return self._targets.route(self._buckets[found.shelf], self.policy.mode, store_class)
+        return self._targets.route(self._buckets[found.byte_source], self.policy.mode, store_class)
 
-    def _carry(self, media: SourceMedia, found: SourceBytes, *, check_size: bool) -> Carry:
+    def _carry(self, media: SourceMedia, found: SourceBytes, *, check_size: bool) -> TransferItem:
         expires_ts = self._preview_expires_ts(media) if media.kind is MediaKind.URL_CACHE else None
-        return Carry(media, found, self._route(media, found), check_size, expires_ts)
+        return TransferItem(media, found, self._route(media, found), check_size, expires_ts)
 
-    def _mismatched(self, media: SourceMedia, resolution: Resolution) -> Entry | Carry:
+    def _mismatched(self, media: SourceMedia, resolution: Resolution) -> LedgerEntry | TransferItem:
         if self.policy.accept_mismatch and resolution.candidates:
             return self._carry(media, resolution.candidates[0], check_size=False)
-        return _entry(media, ItemState.MISMATCHED, Reason.SIZE, resolution.words)
+        return _entry(media, ItemState.MISMATCHED, ImportReason.SIZE, resolution.words)
 
-    def _pending(self, media: SourceMedia) -> Entry:
+    def _pending(self, media: SourceMedia) -> LedgerEntry:
         if media.expires_ts is None or media.expires_ts <= self._now_ms():
-            return _entry(media, ItemState.SKIPPED, Reason.PENDING_EXPIRED, "its content never came")
+            return _entry(media, ItemState.SKIPPED, ImportReason.PENDING_EXPIRED, "its content never came")
         reason, words = repairs_of(media)
-        return Entry(media=media, state=ItemState.COMMITTED, mode=ItemMode.PENDING, reason=reason, words=words)
+        return LedgerEntry(media=media, state=ItemState.COMMITTED, mode=ItemMode.PENDING, reason=reason, words=words)
 
     @staticmethod
     def _preview_expires_ts(media: SourceMedia) -> int:
         return (media.created_ts or 0) + _PREVIEW_MS
 
 
-def _here_already(media: SourceMedia, known: Known) -> Entry | None:
+def _here_already(media: SourceMedia, known: LedgerState) -> LedgerEntry | None:
     """Keep what was imported, whatever becomes of its bytes at the source."""
     if known.is_ours and known.media_state == "ready":
         reason, words = repairs_of(media)
-        return Entry(media=media, state=ItemState.COMMITTED, reason=reason, words=words)
+        return LedgerEntry(media=media, state=ItemState.COMMITTED, reason=reason, words=words)
     return None
 
 
-def _blocked(media: SourceMedia) -> Entry | None:
+def _blocked(media: SourceMedia) -> LedgerEntry | None:
     """Keep an address from being served of which the source has nothing else."""
     if not media.block_only:
         return None
-    return _entry(media, ItemState.SKIPPED, Reason.BLOCKED, "its address stays hidden; the source has no such media")
+    return _entry(
+        media, ItemState.SKIPPED, ImportReason.BLOCKED, "its address stays hidden; the source has no such media"
+    )
 
 
-def _entry(media: SourceMedia, state: ItemState, reason: Reason, words: str = "") -> Entry:
-    return Entry(media=media, state=state, reason=reason, words=words)
+def _entry(media: SourceMedia, state: ItemState, reason: ImportReason, words: str = "") -> LedgerEntry:
+    return LedgerEntry(media=media, state=state, reason=reason, words=words)

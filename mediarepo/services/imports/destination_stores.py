@@ -24,7 +24,7 @@ def _endpoint(address: BucketAddress) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class DestinationRoute:
     """How an object comes here; `store` is where it is adopted."""
 
     mode: ItemMode
@@ -32,7 +32,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
+class DestinationStores:
     """Our stores, as an import sees them."""
 
     stores: Mapping[str, StoreConfig]
@@ -62,20 +62,20 @@ class Targets:
         config = self.stores[self.store_for.store_of(store_class)]
         return address.customer_key is None and _server(config.endpoint_url) == _server(_endpoint(address))
 
-    def route(self, address: BucketAddress, mode: ObjectMode, store_class: StoreClass) -> Route:
+    def route(self, address: BucketAddress, mode: ObjectMode, store_class: StoreClass) -> DestinationRoute:
         """Choose how an object of a bucket is taken."""
         store = self.holding(address)
         if store is not None and mode in {ObjectMode.AUTO, ObjectMode.ADOPT}:
-            return Route(ItemMode.ADOPT, store)
+            return DestinationRoute(ItemMode.ADOPT, store)
         if mode in {ObjectMode.AUTO, ObjectMode.COPY} and self.is_near(address, store_class):
-            return Route(ItemMode.COPY)
-        return Route(ItemMode.STREAM)
+            return DestinationRoute(ItemMode.COPY)
+        return DestinationRoute(ItemMode.STREAM)
 
     def problems(self, addresses: Mapping[str, BucketAddress], mode: ObjectMode) -> list[str]:
         """Say why objects cannot be taken as the operator wishes."""
         found = []
-        for shelf, address in addresses.items():
-            where = f"{shelf}: the bucket {address.bucket} at {_endpoint(address)}"
+        for byte_source, address in addresses.items():
+            where = f"{byte_source}: the bucket {address.bucket} at {_endpoint(address)}"
             if mode is ObjectMode.ADOPT and self.holding(address) is None:
                 reason = "is encrypted with a key of its own" if address.customer_key else "is none of our stores"
                 found.append(f"{where} {reason}, so its objects cannot be adopted: add it under stores, or choose copy")
@@ -85,8 +85,11 @@ class Targets:
 
     def facts(self, addresses: Mapping[str, BucketAddress], mode: ObjectMode) -> list[str]:
         """Say how the objects of each bucket would be taken."""
-        routes = {shelf: self.route(address, mode, StoreClass.LOCAL) for shelf, address in addresses.items()}
+        routes = {
+            byte_source: self.route(address, mode, StoreClass.LOCAL) for byte_source, address in addresses.items()
+        }
         return [
-            f"{shelf}: objects are taken by {route.mode}" + (f" in the store {route.store}" if route.store else "")
-            for shelf, route in routes.items()
+            f"{byte_source}: objects are taken by {route.mode}"
+            + (f" in the store {route.store}" if route.store else "")
+            for byte_source, route in routes.items()
         ]

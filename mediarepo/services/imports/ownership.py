@@ -8,31 +8,31 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.db.database import LeaseLostError
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.import_ledger import ImportLedger
-from mediarepo.db.import_verification import ImportedContent, ImportedContents
+from mediarepo.db.import_verification import ImportedContent, ImportedContentTable
 from mediarepo.errors import UnavailableError
 from mediarepo.importers.source import Source
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.import_ledger import Content, ImportSource, ItemMode, ItemState
+from mediarepo.model.import_ledger import ImportedBytes, ImportSource, ItemMode, ItemState
 from mediarepo.model.import_source import MediaKind, ObjectBytes, SourceMedia
 from mediarepo.model.media import Ownership, Sha256State, StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.imports.decision import Carry
-from mediarepo.services.imports.destination_stores import Route, Targets
-from mediarepo.services.imports.transfer import Carrier
+from mediarepo.services.imports.decision import TransferItem
+from mediarepo.services.imports.destination_stores import DestinationRoute, DestinationStores
+from mediarepo.services.imports.transfer import ItemTransfer
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
-class Owning:
+class OwnershipTransfer:
     """Copies by the S3 server where both stores are on one, else through here; killed anywhere, it can go on."""
 
-    contents: ImportedContents
-    targets: Targets
+    contents: ImportedContentTable
+    targets: DestinationStores
     source: Source
-    carrier: Carrier
+    item_transfer: ItemTransfer
     jobs: int
     on_owned: Callable[[int], None]
     failed: int = 0
@@ -66,10 +66,10 @@ class Owning:
 
     async def _own(self, content: ImportedContent) -> str | None:
         """Take one object over; says why not when its bytes cannot be had."""
-        shelf = self._shelf(content.blob.store)
-        address = self.source.bucket_addresses[shelf]
+        byte_source = self._shelf(content.blob.store)
+        address = self.source.bucket_addresses[byte_source]
         blob = content.blob
-        found = ObjectBytes(shelf, address.bucket, blob.object_key, blob.size_bytes, None)
+        found = ObjectBytes(byte_source, address.bucket, blob.object_key, blob.size_bytes, None)
         media = SourceMedia(
             server_name=content.mxc.server_name,
             media_id=content.mxc.media_id,
@@ -80,21 +80,21 @@ class Owning:
         store_class = StoreClass.REMOTE if content.remote else StoreClass.LOCAL
         near = self.targets.is_near(address, store_class)
         mode = ItemMode.COPY if near else ItemMode.STREAM
-        entry = await self.carrier.carry(Carry(media, found, Route(mode)))
+        entry = await self.item_transfer.carry(TransferItem(media, found, DestinationRoute(mode)))
         if entry.content is None:
             return entry.why or "it has no content"
         await self._note(content, entry.content)
-        self.carrier.forget([entry.content])
+        self.item_transfer.forget([entry.content])
         return None
 
-    async def _note(self, content: ImportedContent, made: Content) -> None:
+    async def _note(self, content: ImportedContent, made: ImportedBytes) -> None:
         verified = made.sha256_known or content.sha256_state is Sha256State.VERIFIED
         await self.contents.own(content, made.store, made.object_key, made.sha256 if verified else None)
 
     def _shelf(self, store: str) -> str:
-        for shelf, address in self.source.bucket_addresses.items():
+        for byte_source, address in self.source.bucket_addresses.items():
             if self.targets.holding(address) == store:
-                return shelf
+                return byte_source
         raise LookupError(f"the source has no bucket that is the store {store}")
 
 
@@ -113,7 +113,7 @@ class PruneRefusedError(Exception):
     """So much is gone from the source that something must be wrong with it."""
 
 
-async def prune(known: ImportSource, ledger: ImportLedger, deleting: Deleting) -> int:
+async def prune(known: ImportSource, ledger: ImportLedger, deletion_table: DeletionTable) -> int:
     """Leave tombstones of what a complete run did not see any more; refused when that is suspiciously much."""
     gone = await ledger.count_gone(known.source_id)
     total = sum(one.count for one in await ledger.sums(known.source_id)) + gone
@@ -122,14 +122,14 @@ async def prune(known: ImportSource, ledger: ImportLedger, deleting: Deleting) -
     removed = 0
     async for item in ledger.items(known.source_id, only_open=True):
         if item.gone and item.state is ItemState.COMMITTED:
-            removed += await _delete(deleting, Mxc(item.server_name, item.media_id))
+            removed += await _delete(deletion_table, Mxc(item.server_name, item.media_id))
     return removed
 
 
-async def _delete(deleting: Deleting, mxc: Mxc) -> bool:
+async def _delete(deletion_table: DeletionTable, mxc: Mxc) -> bool:
     """Delete media; what cannot be deleted is left for the next run, and keeps none of the others."""
     try:
-        return await deleting.delete(mxc)
+        return await deletion_table.delete(mxc)
     except UnavailableError:
         raise
     except Exception:

@@ -15,13 +15,13 @@ from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
 from mediarepo.model.failed_items import Queue, storable_text
-from mediarepo.model.import_ledger import Entry, ItemState, Known, Reason
-from mediarepo.model.import_source import Located, SourceKey, SourceMedia
+from mediarepo.model.import_ledger import ImportReason, ItemState, LedgerEntry, LedgerState
+from mediarepo.model.import_source import SourceItem, SourceKey, SourceMedia
 from mediarepo.model.tasks import Lease
-from mediarepo.services.imports.decision import Carry, Judge, Unchanged, Verdict
+from mediarepo.services.imports.decision import ImportDecider, TransferItem, UnchangedItem, Verdict
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.throttle import Pace
-from mediarepo.services.imports.transfer import Carrier
+from mediarepo.services.imports.throttle import Throttle
+from mediarepo.services.imports.transfer import ItemTransfer
 
 log = structlog.get_logger(__name__)
 
@@ -37,22 +37,22 @@ class StorageOutageError(UnavailableError):
 
 
 @dataclass(slots=True, kw_only=True)
-class Working:
+class ImportPipeline:
     """One run's workers; rows given to `take` are in the ledger once `entered` is left."""
 
     source: Source
     source_id: int
     run_id: int
     lease: Lease | None
-    judge: Judge
-    carrier: Carrier
+    judge: ImportDecider
+    item_transfer: ItemTransfer
     ledger: ImportLedger
     commits: ImportCommits
-    pace: Pace
+    pace: Throttle
     progress: Progress
     jobs: int
-    _todo: "asyncio.Queue[Carry | None]" = field(init=False)
-    _ends: "asyncio.Queue[Entry | None]" = field(init=False)
+    _todo: "asyncio.Queue[TransferItem | None]" = field(init=False)
+    _ends: "asyncio.Queue[LedgerEntry | None]" = field(init=False)
     _failures: int = 0
     _committed: int = 0
     _next_stock: int = 2 * BATCH
@@ -74,26 +74,26 @@ class Working:
             await self._ends.put(None)
             await committing
 
-    async def take(self, batch: Sequence[Located]) -> None:
+    async def take(self, batch: Sequence[SourceItem]) -> None:
         """Judge rows, and have done what is to be done about them; waits when there is much to do already."""
         located = list({one.media.key: one for one in batch}.values())
         known = await self.ledger.known(self.source_id, [one.media.key for one in located])
         seen: list[SourceKey] = []
         for one in located:
             self.progress.seen_bytes += one.media.size_bytes or 0
-            verdict = self.judge.judge(one, known.get(one.media.key, Known()))
+            verdict = self.judge.judge(one, known.get(one.media.key, LedgerState()))
             await self._dispatch(verdict, seen)
         await self.ledger.mark_seen(self.source_id, self.run_id, seen)
 
     async def _dispatch(self, verdict: Verdict, seen: list[SourceKey]) -> None:
         match verdict:
-            case Unchanged():
+            case UnchangedItem():
                 seen.append(verdict.media.key)
                 self.progress.unchanged += 1
                 self.progress.states[verdict.state] += 1
-            case Carry():
+            case TransferItem():
                 await self._todo.put(verdict)
-            case Entry():
+            case LedgerEntry():
                 await self._ends.put(verdict)
 
     async def _carry_all(self) -> None:
@@ -106,13 +106,15 @@ class Working:
             else:
                 await self._ends.put(entry)
 
-    async def carry(self, item: Carry) -> Entry | None:
+    async def carry(self, item: TransferItem) -> LedgerEntry | None:
         """Carry one row's bytes, again while S3 asks for patience; None when the source has the row no longer."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                entry = await self.carrier.carry(item)
+                entry = await self.item_transfer.carry(item)
             except SourceError as exc:
-                return Entry(media=item.media, state=ItemState.FAILED, reason=Reason.UNREADABLE, words=str(exc))
+                return LedgerEntry(
+                    media=item.media, state=ItemState.FAILED, reason=ImportReason.UNREADABLE, words=str(exc)
+                )
             except MatrixError as exc:
                 self.pace.slow_down()
                 if attempt == _ATTEMPTS:
@@ -124,16 +126,16 @@ class Working:
                 return await self._look_again(entry)
         return None
 
-    def _failed(self, item: Carry, exc: MatrixError) -> Entry:
+    def _failed(self, item: TransferItem, exc: MatrixError) -> LedgerEntry:
         self._failures += 1
         if self._failures >= _MAX_FAILURES_IN_A_ROW:
             words = f"{self._failures} in a row could not be stored, the last because: {exc}"
             raise StorageOutageError(words, retry_after_s=60)
-        return Entry(media=item.media, state=ItemState.FAILED, reason=Reason.STORAGE, words=str(exc))
+        return LedgerEntry(media=item.media, state=ItemState.FAILED, reason=ImportReason.STORAGE, words=str(exc))
 
-    async def _look_again(self, entry: Entry) -> Entry | None:
+    async def _look_again(self, entry: LedgerEntry) -> LedgerEntry | None:
         """Tell what vanished because it was removed at the source from what should be there."""
-        if entry.reason is not Reason.VANISHED:
+        if entry.reason is not ImportReason.VANISHED:
             return entry
         now = await self.source.lookup(entry.media.server_name, entry.media.media_id)
         return None if now is None else entry
@@ -142,7 +144,7 @@ class Working:
         """Commit ends as they come: many at once, but none later than half a second after it came."""
         ended = False
         while not ended:
-            entries: dict[SourceKey, Entry] = {}
+            entries: dict[SourceKey, LedgerEntry] = {}
             try:
                 async with asyncio.timeout(None) as waiting:
                     while len(entries) < BATCH:
@@ -157,13 +159,13 @@ class Working:
                 pass
             await self._commit(list(entries.values()))
 
-    async def _commit(self, entries: list[Entry]) -> None:
+    async def _commit(self, entries: list[LedgerEntry]) -> None:
         for _ in range(_ATTEMPTS):
             if not entries:
                 return
             entries, again = await self._commit_some(entries)
             await self._take_stock(len(entries) - len(again))
-            self.carrier.forget([entry.content for entry in entries if entry.content is not None])
+            self.item_transfer.forget([entry.content for entry in entries if entry.content is not None])
             kept = {id(entry) for entry in again}
             for entry in entries:
                 if id(entry) not in kept:
@@ -172,18 +174,19 @@ class Working:
         log.error("rows_not_committed", keys=[entry.media.key for entry in entries])
         words = "its object was lost again and again before it was committed"
         given_up = [
-            Entry(media=entry.media, state=ItemState.FAILED, reason=Reason.STORAGE, words=words) for entry in entries
+            LedgerEntry(media=entry.media, state=ItemState.FAILED, reason=ImportReason.STORAGE, words=words)
+            for entry in entries
         ]
         await self.commits.commit(self.source_id, self.run_id, given_up, self.lease)
         self.progress.states[ItemState.FAILED] += len(given_up)
 
-    async def _commit_some(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    async def _commit_some(self, entries: list[LedgerEntry]) -> tuple[list[LedgerEntry], list[LedgerEntry]]:
         """Commit rows; gives them, those that Postgres refuses as failed ones, and which are to be looked at anew.
 
         One row that cannot be written must not keep the others of its batch, or of the run, from being committed.
         """
-        written: list[Entry] = []
-        again: list[Entry] = []
+        written: list[LedgerEntry] = []
+        again: list[LedgerEntry] = []
         waiting = [entries]
         while waiting:
             batch = waiting.pop()
@@ -195,7 +198,7 @@ class Working:
                     raise
                 if len(batch) > 1:
                     waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
-                elif batch[0].reason is Reason.REFUSED:
+                elif batch[0].reason is ImportReason.REFUSED:
                     log.exception("row_not_noted", key=batch[0].media.key)
                     written += batch
                 else:
@@ -209,22 +212,22 @@ class Working:
             self._next_stock *= 10
             await self.ledger.take_stock()
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: LedgerEntry) -> None:
         self.progress.states[entry.state] += 1
         if entry.content is not None and entry.content.borrowed:
             self.progress.adopted_bytes += entry.content.size_bytes
 
-    async def _anew(self, entries: Sequence[Entry]) -> list[Entry]:
+    async def _anew(self, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
         """Look at rows once more whose content was lost to a sweep, or that somebody else committed meanwhile."""
         found = []
         known = await self.ledger.known(self.source_id, [entry.media.key for entry in entries]) if entries else {}
         for entry in entries:
             resolution = await self.source.locate(entry.media)
-            verdict = self.judge.judge(Located(entry.media, resolution), known.get(entry.media.key, Known()))
-            if isinstance(verdict, Carry):
+            verdict = self.judge.judge(SourceItem(entry.media, resolution), known.get(entry.media.key, LedgerState()))
+            if isinstance(verdict, TransferItem):
                 ended = await self.carry(verdict)
                 found += [] if ended is None else [ended]
-            elif isinstance(verdict, Entry):
+            elif isinstance(verdict, LedgerEntry):
                 found.append(verdict)
             else:
                 await self.ledger.mark_seen(self.source_id, self.run_id, [verdict.media.key])
@@ -232,7 +235,7 @@ class Working:
         return found
 
 
-def _refused(entry: Entry, exc: Exception) -> Entry:
+def _refused(entry: LedgerEntry, exc: Exception) -> LedgerEntry:
     """Say of a row that it could not be written; what was made for it is removed as all that nobody commits."""
     words = f"the row could not be written: {exc}"
     log.error("item_set_aside", queue=Queue.IMPORTS, item="/".join(entry.media.key), reason=words)
@@ -242,4 +245,4 @@ def _refused(entry: Entry, exc: Exception) -> Entry:
         kind=entry.media.kind,
         quarantined_by=entry.media.quarantined_by,
     )
-    return Entry(media=bare, state=ItemState.FAILED, reason=Reason.REFUSED, words=storable_text(words, 500))
+    return LedgerEntry(media=bare, state=ItemState.FAILED, reason=ImportReason.REFUSED, words=storable_text(words, 500))

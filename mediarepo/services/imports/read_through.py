@@ -14,13 +14,13 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource
 from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.concurrency import SingleFlight
-from mediarepo.model.import_ledger import Entry, ImportSource, ItemState, Known, Reason, RemoteChoice
-from mediarepo.model.import_source import Located, MediaKind, Resolution, ResolutionState, SourceMedia
+from mediarepo.model.import_ledger import ImportReason, ImportSource, ItemState, LedgerEntry, LedgerState, RemoteChoice
+from mediarepo.model.import_source import MediaKind, Resolution, ResolutionState, SourceItem, SourceMedia
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.imports.decision import Carry, Policy
-from mediarepo.services.imports.pipeline import Working
+from mediarepo.services.imports.decision import ImportPolicy, TransferItem
+from mediarepo.services.imports.pipeline import ImportPipeline
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.run import Importing, Options
+from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 
 log = structlog.get_logger(__name__)
 
@@ -44,11 +44,11 @@ class _Past:
     """One source that is looked through on behalf of clients; `run_id` is None until that has happened once."""
 
     opened: OpenSource
-    policy: Policy
+    policy: ImportPolicy
     kind: str
     holder: str = field(default_factory=lambda: f"read-through {secrets.token_hex(8)}")
     known: ImportSource | None = None
-    working: Working | None = None
+    working: ImportPipeline | None = None
     looked: float = -_LOOK_WHETHER_ENDED_S
     failed: float = -_LEAVE_ALONE_S
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -57,8 +57,8 @@ class _Past:
 class ReadThrough:
     """Looks into the sources that are configured so, one look for everybody who asks for the same media."""
 
-    def __init__(self, importing: Importing, *, on_outcome: Callable[[str], None]) -> None:
-        self._importing = importing
+    def __init__(self, import_runner: ImportRunner, *, on_outcome: Callable[[str], None]) -> None:
+        self._importing = import_runner
         self._on_outcome = on_outcome
         self._pasts: list[_Past] = []
         self._flights = SingleFlight[bool]()
@@ -68,7 +68,7 @@ class ReadThrough:
         self._nothing: dict[Mxc, float] = {}
         self._unchanged: dict[Mxc, float] = {}
 
-    def add(self, opened: OpenSource, policy: Policy, kind: str) -> None:
+    def add(self, opened: OpenSource, policy: ImportPolicy, kind: str) -> None:
         """Look through a source, too."""
         self._pasts.append(_Past(opened=opened, policy=policy, kind=kind))
 
@@ -80,13 +80,13 @@ class ReadThrough:
         for past in self._pasts:
             with suppress(MatrixError):  # what is left is removed by the sweep
                 if past.working is not None:
-                    await past.working.carrier.keys.give_back()
+                    await past.working.item_transfer.keys.give_back()
                 await self._importing.clear(past.holder)
 
-    async def look_back(self, mxc: Mxc, *, by_stranger: bool) -> bool:
+    async def import_media(self, mxc: Mxc, *, unauthenticated: bool) -> bool:
         """Say whether something about these media was imported just now; an outage of a source is never a no."""
         loop = asyncio.get_running_loop()
-        asked = self._asked(mxc, by_stranger=by_stranger)
+        asked = self._asked(mxc, unauthenticated=unauthenticated)
         if not asked or self._nothing.get(mxc, -_REMEMBER_S) > loop.time() - _REMEMBER_S:
             return False
         with self.waiters.enter():
@@ -99,7 +99,7 @@ class ReadThrough:
             _remember(self._nothing, mxc, loop.time())
         return found
 
-    async def look_again(self, mxc: Mxc, source_id: int) -> bool:
+    async def refresh_media(self, mxc: Mxc, source_id: int) -> bool:
         """Say whether media that were imported were changed by what their source says now, as when it has hidden them.
 
         What is here is served during outages of the source, and when too many ask at once.
@@ -134,24 +134,24 @@ class ReadThrough:
                 log.warning("source_unavailable", source=past.opened.source.name, reason=str(exc))
         return False
 
-    async def _compare_with(self, past: _Past, working: Working, mxc: Mxc) -> bool:
+    async def _compare_with(self, past: _Past, working: ImportPipeline, mxc: Mxc) -> bool:
         async with self.comparing.enter():
             media = await past.opened.source.lookup(mxc.server_name, mxc.media_id)
         if media is None:
             return False
-        located = Located(media, Resolution(ResolutionState.MISSING, "not looked for"))
+        located = SourceItem(media, Resolution(ResolutionState.MISSING, "not looked for"))
         known = await self._importing.ledger.known(working.source_id, [media.key])
-        verdict = working.judge.judge(located, known.get(media.key, Known()))
-        if not isinstance(verdict, Entry) or verdict.state is not ItemState.COMMITTED:
+        verdict = working.judge.judge(located, known.get(media.key, LedgerState()))
+        if not isinstance(verdict, LedgerEntry) or verdict.state is not ItemState.COMMITTED:
             return False
         await self._importing.commits.commit(working.source_id, working.run_id, [verdict])
         self._on_outcome("changed")
         return True
 
-    def _asked(self, mxc: Mxc, *, by_stranger: bool) -> Sequence[_Past]:
+    def _asked(self, mxc: Mxc, *, unauthenticated: bool) -> Sequence[_Past]:
         """Choose sources: that of the media's own homeserver, or, for users, all: each may hide remote media."""
         own = [past for past in self._pasts if mxc.server_name in past.opened.server_names]
-        if own or by_stranger or mxc.server_name in self._importing.own_server_names:
+        if own or unauthenticated or mxc.server_name in self._importing.own_server_names:
             return own
         return self._pasts
 
@@ -184,26 +184,26 @@ class ReadThrough:
             entry = await self._entry(past, working, media)
             if entry is None:
                 return False
-            if entry.reason in {Reason.STORAGE, Reason.UNREADABLE}:
+            if entry.reason in {ImportReason.STORAGE, ImportReason.UNREADABLE}:
                 log.error("not_moved", mxc=str(mxc), reason=entry.why)
                 raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
             again = await self._importing.commits.commit(working.source_id, working.run_id, [entry])
-            working.carrier.forget([entry.content] if entry.content is not None else [])
+            working.item_transfer.forget([entry.content] if entry.content is not None else [])
             if not again:
                 break
-            await working.carrier.keys.give_back()  # the sweep may have claimed them all
+            await working.item_transfer.keys.give_back()  # the sweep may have claimed them all
         return True
 
-    async def _entry(self, past: _Past, working: Working, media: SourceMedia) -> Entry | None:
+    async def _entry(self, past: _Past, working: ImportPipeline, media: SourceMedia) -> LedgerEntry | None:
         """Bring one row here, as a run would; None when nothing is new about it."""
-        located = Located(media, await past.opened.source.locate(media))
+        located = SourceItem(media, await past.opened.source.locate(media))
         known = await self._importing.ledger.known(working.source_id, [media.key])
-        verdict = working.judge.judge(located, known.get(media.key, Known()))
-        if isinstance(verdict, Carry):
+        verdict = working.judge.judge(located, known.get(media.key, LedgerState()))
+        if isinstance(verdict, TransferItem):
             return await working.carry(verdict)
-        return verdict if isinstance(verdict, Entry) else None
+        return verdict if isinstance(verdict, LedgerEntry) else None
 
-    async def _open(self, past: _Past) -> Working | None:
+    async def _open(self, past: _Past) -> ImportPipeline | None:
         """Note that the source is looked through; None once it is finalized."""
         loop = asyncio.get_running_loop()
         async with past.opening:
@@ -214,7 +214,7 @@ class ReadThrough:
                 return None
             if past.working is None or past.working.source_id != past.known.source_id:
                 run_id = await self._importing.runs.begin(past.known.source_id, "read-through", {})
-                options = Options(policy=past.policy, jobs=_AT_ONCE)
+                options = ImportRunOptions(policy=past.policy, jobs=_AT_ONCE)
                 past.working = self._importing.working(
                     past.opened.source, past.known, run_id, None, options, Progress(), holder=past.holder
                 )

@@ -8,33 +8,33 @@ from dataclasses import asdict, dataclass, replace
 import structlog
 
 from mediarepo.config.media import UploadsConfig
-from mediarepo.db.deletion import Deleting
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
 from mediarepo.db.import_ledger import ImportLedger, ImportRuns
-from mediarepo.db.sweep import Intents
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_ledger import Entry, ImportSource, Known, LedgerOrphan
-from mediarepo.model.import_source import Located, MediaKind, Orphan, ResolutionState
+from mediarepo.model.import_ledger import ImportSource, LedgerEntry, LedgerOrphan, LedgerState
+from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem
 from mediarepo.model.media import ThumbnailSpec
 from mediarepo.model.tasks import Lease
 from mediarepo.services.deletion import OutboxWorker
-from mediarepo.services.imports.decision import Carry, Judge, Policy, Verdict, place_of
-from mediarepo.services.imports.destination_stores import Targets
+from mediarepo.services.imports.decision import ImportDecider, ImportPolicy, TransferItem, Verdict, place_of
+from mediarepo.services.imports.destination_stores import DestinationStores
 from mediarepo.services.imports.ownership import prune
-from mediarepo.services.imports.pipeline import BATCH, Working
+from mediarepo.services.imports.pipeline import BATCH, ImportPipeline
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.throttle import KeyPool, Pace
-from mediarepo.services.imports.thumbnails import ThumbnailTaking
-from mediarepo.services.imports.transfer import Carrier, Copying
-from mediarepo.services.leases import Holding
+from mediarepo.services.imports.throttle import KeyPool, Throttle
+from mediarepo.services.imports.thumbnails import ThumbnailImport
+from mediarepo.services.imports.transfer import ItemTransfer, ServerSideCopy
+from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.stores import Stores
 from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.uploads import LargeUploads
 
 
-class Plan:
+class DryRun:
     """Rows and bytes, by what would become of them."""
 
     def __init__(self) -> None:
@@ -47,12 +47,12 @@ class Plan:
         self.bytes[what] = self.bytes.get(what, 0) + size_bytes
 
 
-async def make_plan(
-    source: Source, known: ImportSource, judge: Judge, ledger: ImportLedger, progress: Progress
-) -> Plan:
+async def dry_run(
+    source: Source, known: ImportSource, judge: ImportDecider, ledger: ImportLedger, progress: Progress
+) -> DryRun:
     """Walk through the source and judge every row as a run would; nothing is changed anywhere."""
-    plan = Plan()
-    batch: list[Located] = []
+    plan = DryRun()
+    batch: list[SourceItem] = []
     async with aclosing(source.located()) as walk:
         async for met in walk:
             progress.lists = source.lists
@@ -71,19 +71,19 @@ async def make_plan(
 
 
 async def _plan_batch(
-    known: ImportSource, batch: Sequence[Located], judge: Judge, ledger: ImportLedger, plan: Plan
+    known: ImportSource, batch: Sequence[SourceItem], judge: ImportDecider, ledger: ImportLedger, plan: DryRun
 ) -> None:
     found = await ledger.known(known.source_id, [one.media.key for one in batch])
     for one in batch:
-        verdict = judge.judge(one, found.get(one.media.key, Known()))
-        size_bytes = verdict.found.size_bytes if isinstance(verdict, Carry) else one.media.size_bytes
+        verdict = judge.judge(one, found.get(one.media.key, LedgerState()))
+        size_bytes = verdict.found.size_bytes if isinstance(verdict, TransferItem) else one.media.size_bytes
         plan.note(_what(verdict), size_bytes or 0)
 
 
 def _what(verdict: Verdict) -> str:
-    if isinstance(verdict, Carry):
+    if isinstance(verdict, TransferItem):
         return str(verdict.route.mode)
-    if isinstance(verdict, Entry):
+    if isinstance(verdict, LedgerEntry):
         return str(verdict.reason or verdict.mode or "changed")
     return "unchanged"
 
@@ -102,10 +102,10 @@ class ImportBusyError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ImportRunOptions:
     """How one run goes about it; None: without limit."""
 
-    policy: Policy
+    policy: ImportPolicy
     jobs: int = 32
     bytes_per_s: float | None = None
     requests_per_s: float | None = None
@@ -113,21 +113,21 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Importing:
+class ImportRunner:
     """Runs imports of sources into our stores and tables."""
 
     config: UploadsConfig
     stores: Stores
-    targets: Targets
+    targets: DestinationStores
     runs: ImportRuns
     ledger: ImportLedger
     commits: ImportCommits
     thumbnails: ImportThumbnails
-    intents: Intents
-    holding: Holding
+    upload_intents: UploadIntents
+    lease_holder: LeaseHolder
     large: LargeUploads
     outbox: OutboxWorker
-    deleting: Deleting
+    deletion_table: DeletionTable
     sizes: Sequence[ThumbnailSpec]
     own_server_names: frozenset[str]
     now_ms: Callable[[], int]
@@ -136,9 +136,9 @@ class Importing:
     async def holding_source(self, known: ImportSource) -> AsyncIterator[Lease]:
         """Be the only one who imports from a source; what a dead one left is removed first, what is left now last."""
         loop, holder = asyncio.get_running_loop(), holder_of(known.name)
-        until = loop.time() + self.holding.duration_ms / 1000 * _PATIENCE
+        until = loop.time() + self.lease_holder.duration_ms / 1000 * _PATIENCE
         while True:
-            async with self.holding.trying(f"import {known.name}") as lease:
+            async with self.lease_holder.acquire(f"import {known.name}") as lease:
                 if lease is not None:
                     await self.clear(holder)
                     yield lease
@@ -151,10 +151,10 @@ class Importing:
 
     async def clear(self, holder: str) -> None:
         """Remove what a holder made and nobody committed."""
-        if await self.intents.condemn_all(holder):
+        if await self.upload_intents.condemn_all(holder):
             await self.outbox.drain()
 
-    async def run(self, source: Source, known: ImportSource, options: Options, progress: Progress) -> int:
+    async def run(self, source: Source, known: ImportSource, options: ImportRunOptions, progress: Progress) -> int:
         """Import what is new or changed; gives the number of the run, which is complete unless this raises."""
         async with self.holding_source(known) as lease:
             run_id = await self.runs.begin(known.source_id, "run", asdict(options))
@@ -170,10 +170,16 @@ class Importing:
         return run_id
 
     async def _run(
-        self, source: Source, known: ImportSource, run_id: int, lease: Lease, options: Options, progress: Progress
+        self,
+        source: Source,
+        known: ImportSource,
+        run_id: int,
+        lease: Lease,
+        options: ImportRunOptions,
+        progress: Progress,
     ) -> None:
         working = self.working(source, known, run_id, lease, options, progress)
-        working.carrier.hashes = await self.ledger.hashes(_MAX_HASHES)
+        working.item_transfer.hashes = await self.ledger.hashes(_MAX_HASHES)
         try:
             async with working.entered():
                 await self._walk(source, known, run_id, working, progress)
@@ -181,24 +187,24 @@ class Importing:
             raise exc.exceptions[0] from exc
         if options.policy.thumbnails:
             await self._thumbnails(working, options, lease).take_all()
-        await working.carrier.keys.give_back()
+        await working.item_transfer.keys.give_back()
         progress.lists = source.lists
         await self.ledger.forget_orphans_before(known.source_id, run_id)
         await self.ledger.mark_gone(known.source_id, run_id)
         await self.commits.release_blocks(known.source_id)
         await self.commits.list_hidden(known.source_id, known.name)
         if options.prune:
-            await prune(known, self.ledger, self.deleting)
+            await prune(known, self.ledger, self.deletion_table)
 
-    def _thumbnails(self, working: Working, options: Options, lease: Lease) -> ThumbnailTaking:
-        return ThumbnailTaking(
+    def _thumbnails(self, working: ImportPipeline, options: ImportRunOptions, lease: Lease) -> ThumbnailImport:
+        return ThumbnailImport(
             source=working.source,
             source_id=working.source_id,
             mode=options.policy.mode,
             sizes=self.sizes,
             targets=self.targets,
             stores=self.stores,
-            keys=working.carrier.keys,
+            keys=working.item_transfer.keys,
             table=self.thumbnails,
             pace=working.pace,
             progress=working.progress,
@@ -206,9 +212,9 @@ class Importing:
         )
 
     async def _walk(
-        self, source: Source, known: ImportSource, run_id: int, working: Working, progress: Progress
+        self, source: Source, known: ImportSource, run_id: int, working: ImportPipeline, progress: Progress
     ) -> None:
-        batch: list[Located] = []
+        batch: list[SourceItem] = []
         orphans: list[LedgerOrphan] = []
         async with aclosing(source.located()) as walk:
             async for met in walk:
@@ -239,20 +245,20 @@ class Importing:
         known: ImportSource,
         run_id: int,
         lease: Lease | None,
-        options: Options,
+        options: ImportRunOptions,
         progress: Progress,
         *,
         holder: str | None = None,
-    ) -> Working:
+    ) -> ImportPipeline:
         """Join what one run, or one look through a source on behalf of a client, works with."""
-        pace = Pace(options.jobs, bytes_per_s=options.bytes_per_s, requests_per_s=options.requests_per_s)
-        return Working(
+        pace = Throttle(options.jobs, bytes_per_s=options.bytes_per_s, requests_per_s=options.requests_per_s)
+        return ImportPipeline(
             source=source,
             source_id=known.source_id,
             run_id=run_id,
             lease=lease,
             judge=self.judge(source, options.policy),
-            carrier=self._carrier(source, known.source_id, holder or holder_of(known.name), pace, progress),
+            item_transfer=self._carrier(source, known.source_id, holder or holder_of(known.name), pace, progress),
             ledger=self.ledger,
             commits=self.commits,
             pace=pace,
@@ -260,27 +266,29 @@ class Importing:
             jobs=options.jobs,
         )
 
-    def _carrier(self, source: Source, source_id: int, holder: str, pace: Pace, progress: Progress) -> Carrier:
+    def _carrier(self, source: Source, source_id: int, holder: str, pace: Throttle, progress: Progress) -> ItemTransfer:
         def on_bytes(count: int) -> None:
             progress.moved_bytes += count
 
-        return Carrier(
+        return ItemTransfer(
             source=source,
             source_id=source_id,
             config=self.config,
             stores=self.stores,
             ledger=self.ledger,
-            keys=KeyPool(self.intents, holder, self.now_ms),
+            keys=KeyPool(self.upload_intents, holder, self.now_ms),
             memory=MemoryBudget(self.config),
             large=replace(self.large, holder=holder),
-            copying=Copying(stores=self.stores, intents=self.intents, holder=holder, now_ms=self.now_ms),
+            copying=ServerSideCopy(
+                stores=self.stores, upload_intents=self.upload_intents, holder=holder, now_ms=self.now_ms
+            ),
             pace=pace,
             on_bytes=on_bytes,
         )
 
-    def judge(self, source: Source, policy: Policy) -> Judge:
+    def judge(self, source: Source, policy: ImportPolicy) -> ImportDecider:
         """Make what decides about rows of a source."""
-        return Judge(
+        return ImportDecider(
             policy,
             self.targets,
             buckets=source.bucket_addresses,
@@ -293,12 +301,12 @@ class Importing:
             await asyncio.sleep(_BEAT_S)
             try:
                 await self.runs.beat(run_id, progress.figures())
-                await self.intents.beat_all(holder_of(known.name))
+                await self.upload_intents.beat_all(holder_of(known.name))
             except MatrixError as exc:
                 log.warning("import_not_noted", reason=exc.message)
 
 
-def _check_first(batch: Sequence[Located], progress: Progress) -> None:
+def _check_first(batch: Sequence[SourceItem], progress: Progress) -> None:
     """Refuse to call everything missing: then it is the folder, or the bucket, that is another one."""
     states = [
         one.resolution.state

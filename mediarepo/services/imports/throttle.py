@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from mediarepo.db.sweep import Intents
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.storage.store import Store
@@ -14,7 +14,7 @@ _GOOD_RUN = 50
 _BURST_S = 0.5
 
 
-class Allowance:
+class RateAllowance:
     """So much a second, of whatever; who takes more than there is waits until it has come in. None: without limit."""
 
     def __init__(self, per_s: float | None) -> None:
@@ -31,12 +31,12 @@ class Allowance:
             await asyncio.sleep(self._free_at - now)
 
 
-class Pace:
+class Throttle:
     """Bytes and requests per second, and how much goes on at once: half of it when S3 asks for less, then ever more."""
 
     def __init__(self, jobs: int, *, bytes_per_s: float | None = None, requests_per_s: float | None = None) -> None:
-        self.bytes = Allowance(bytes_per_s)
-        self.requests = Allowance(requests_per_s)
+        self.bytes = RateAllowance(bytes_per_s)
+        self.requests = RateAllowance(requests_per_s)
         self.allowed = jobs
         self.active = 0
         self._jobs = jobs
@@ -76,8 +76,8 @@ _MAX_AGE_MS = 300_000
 class KeyPool:
     """Hands out keys, each once; whatever is not made media of by the time its holder ends, is removed."""
 
-    def __init__(self, intents: Intents, holder: str, now_ms: Callable[[], int]) -> None:
-        self._intents = intents
+    def __init__(self, upload_intents: UploadIntents, holder: str, now_ms: Callable[[], int]) -> None:
+        self._intents = upload_intents
         self._holder = holder
         self._now_ms = now_ms
         self._ready: dict[tuple[str, StoreClass], list[str]] = defaultdict(list)

@@ -11,7 +11,7 @@ from mediarepo.db.import_commits import ImportThumbnails
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_ledger import Content, ItemMode, ObjectMode, TakenThumbnail, ThumbnailEnd
+from mediarepo.model.import_ledger import ImportedBytes, ImportedThumbnail, ItemMode, ObjectMode, ThumbnailEnd
 from mediarepo.model.import_source import (
     ObjectBytes,
     Resolution,
@@ -22,9 +22,9 @@ from mediarepo.model.import_source import (
 )
 from mediarepo.model.media import StoreClass, ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.tasks import Lease
-from mediarepo.services.imports.destination_stores import Targets
+from mediarepo.services.imports.destination_stores import DestinationStores
 from mediarepo.services.imports.progress import Progress
-from mediarepo.services.imports.throttle import KeyPool, Pace
+from mediarepo.services.imports.throttle import KeyPool, Throttle
 from mediarepo.services.stores import Stores
 
 log = structlog.get_logger(__name__)
@@ -47,18 +47,18 @@ class _Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThumbnailTaking:
+class ThumbnailImport:
     """Takes the thumbnails that answer the sizes configured here; others would never be asked for."""
 
     source: Source
     source_id: int
     mode: ObjectMode
     sizes: Sequence[ThumbnailSpec]
-    targets: Targets
+    targets: DestinationStores
     stores: Stores
     keys: KeyPool
     table: ImportThumbnails
-    pace: Pace
+    pace: Throttle
     progress: Progress
     lease: Lease
 
@@ -117,8 +117,8 @@ class ThumbnailTaking:
         await self._commit([made for made in copied if made is not None], again)
 
     async def _commit(
-        self, taken: Sequence[TakenThumbnail], pairs: dict[int, tuple[_Wanted, Resolution]]
-    ) -> list[TakenThumbnail]:
+        self, taken: Sequence[ImportedThumbnail], pairs: dict[int, tuple[_Wanted, Resolution]]
+    ) -> list[ImportedThumbnail]:
         elsewhere = await self.table.take(self.source_id, taken, self.lease) if taken else []
         left = {id(made) for made in elsewhere}
         for made in taken:
@@ -126,11 +126,11 @@ class ThumbnailTaking:
                 self._end(pairs[id(made)][0].thumbnail, ThumbnailEnd.TAKEN)
         return elsewhere
 
-    async def _paced(self, work: Awaitable[TakenThumbnail | None]) -> TakenThumbnail | None:
+    async def _paced(self, work: Awaitable[ImportedThumbnail | None]) -> ImportedThumbnail | None:
         async with self.pace.one():
             return await work
 
-    async def _taken(self, one: _Wanted, resolution: Resolution, *, adopt: bool = True) -> TakenThumbnail | None:
+    async def _taken(self, one: _Wanted, resolution: Resolution, *, adopt: bool = True) -> ImportedThumbnail | None:
         """Have a thumbnail's bytes where we can serve them; None, with the reason told, when that cannot be."""
         found = resolution.found
         if resolution.state is not ResolutionState.FOUND or found is None:
@@ -148,27 +148,29 @@ class ThumbnailTaking:
         except (SourceError, MatrixError) as exc:
             self._end(one.thumbnail, ThumbnailEnd.FAILED, str(exc))
             return None
-        return TakenThumbnail(one.key, one.spec, one.thumbnail.content_type, content)
+        return ImportedThumbnail(one.key, one.spec, one.thumbnail.content_type, content)
 
-    def _adopted(self, resolution: Resolution, size_bytes: int) -> Content | None:
+    def _adopted(self, resolution: Resolution, size_bytes: int) -> ImportedBytes | None:
         """Choose an object that can stay where it is."""
         for found in resolution.candidates:
             if not isinstance(found, ObjectBytes) or found.size_bytes != size_bytes:
                 continue
-            route = self.targets.route(self.source.bucket_addresses[found.shelf], self.mode, StoreClass.THUMBNAILS)
+            route = self.targets.route(
+                self.source.bucket_addresses[found.byte_source], self.mode, StoreClass.THUMBNAILS
+            )
             if route.mode is ItemMode.ADOPT and route.store is not None:
-                return Content(route.store, found.object_key, size_bytes, None, sha256_known=False, borrowed=True)
+                return ImportedBytes(route.store, found.object_key, size_bytes, None, sha256_known=False, borrowed=True)
         return None
 
-    async def _stored(self, found: SourceBytes) -> Content:
+    async def _stored(self, found: SourceBytes) -> ImportedBytes:
         await self.pace.requests.take(1)
         data = await self.source.read(found)
         await self.pace.bytes.take(len(data))
-        store = self.stores.taking(StoreClass.THUMBNAILS)
+        store = self.stores.store_for_class(StoreClass.THUMBNAILS)
         key = await self.keys.take(store, StoreClass.THUMBNAILS)
         await store.put(key, [data], size_bytes=len(data), metadata={})
         self.progress.moved_bytes += len(data)
-        return Content(store.name, key, len(data), None, sha256_known=False, intent=True)
+        return ImportedBytes(store.name, key, len(data), None, sha256_known=False, intent=True)
 
 
 def answered(one: SourceThumbnail, sizes: Sequence[ThumbnailSpec]) -> ThumbnailSpec | None:

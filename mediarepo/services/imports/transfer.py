@@ -11,17 +11,17 @@ import structlog
 
 from mediarepo.config.media import UploadsConfig
 from mediarepo.db.import_ledger import ImportLedger
-from mediarepo.db.sweep import Intents
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import BadRequestError, TooLargeError
 from mediarepo.importers.errors import BytesVanishedError
 from mediarepo.importers.source import Source
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.ids import new_object_key
-from mediarepo.model.import_ledger import Content, Entry, ItemMode, ItemState, Reason
+from mediarepo.model.import_ledger import ImportedBytes, ImportReason, ItemMode, ItemState, LedgerEntry
 from mediarepo.model.import_source import ObjectBytes
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.imports.decision import Carry, place_of, repairs_of
-from mediarepo.services.imports.throttle import KeyPool, Pace
+from mediarepo.services.imports.decision import TransferItem, place_of, repairs_of
+from mediarepo.services.imports.throttle import KeyPool, Throttle
 from mediarepo.services.stores import Stores
 from mediarepo.services.upload_parts import MemoryBudget, Part, PartReader
 from mediarepo.services.uploads import LargeUploads
@@ -38,11 +38,11 @@ _PART_BYTES = GIB
 
 
 @dataclass(slots=True, kw_only=True)
-class Copying:
+class ServerSideCopy:
     """Copies objects, and learns their hashes if the server tells them; finds out first whether it is allowed to."""
 
     stores: Stores
-    intents: Intents
+    upload_intents: UploadIntents
     holder: str
     now_ms: Callable[[], int]
     max_copy_bytes: int = MAX_COPY_BYTES
@@ -51,18 +51,18 @@ class Copying:
     _algorithms: dict[str, str | None] = field(default_factory=dict)
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def is_allowed(self, item: Carry, keys: KeyPool) -> bool:
+    async def is_allowed(self, item: TransferItem, keys: KeyPool) -> bool:
         """Say whether our store's credentials may copy out of the source's bucket; found out by the first object."""
         if not isinstance(item.found, ObjectBytes):
             return False
-        store = self.stores.taking(item.store_class)
+        store = self.stores.store_for_class(item.store_class)
         route = (item.found.bucket, store.name)
         async with self._probing:
             if route not in self._allowed:
                 self._allowed[route] = await self._probe(item.found, store, item, keys)
             return self._allowed[route]
 
-    async def _probe(self, found: ObjectBytes, store: Store, item: Carry, keys: KeyPool) -> bool:
+    async def _probe(self, found: ObjectBytes, store: Store, item: TransferItem, keys: KeyPool) -> bool:
         if found.size_bytes > self.max_copy_bytes:
             return True
         key = await keys.take(store, item.store_class)
@@ -76,11 +76,11 @@ class Copying:
         self._algorithms[store.name] = None if checksum is None else "SHA256"
         return True
 
-    async def copy(self, item: Carry, keys: KeyPool) -> Content:
+    async def copy(self, item: TransferItem, keys: KeyPool) -> ImportedBytes:
         """Copy one object under a key of ours, and make sure that it is as long as it should be."""
         if not isinstance(item.found, ObjectBytes):
             raise TypeError(f"{item.found} is no object")
-        found, store = item.found, self.stores.taking(item.store_class)
+        found, store = item.found, self.stores.store_for_class(item.store_class)
         if found.size_bytes > self.max_copy_bytes:
             key, checksum = await self._copy_parts(found, store, item), None
         else:
@@ -92,20 +92,20 @@ class Copying:
             raise StorageError(f"the copy of {found.object_key} is not as long as the object")
         sha256 = None if checksum is None else base64.b64decode(checksum)
         claimed = item.media.sha256 if item.check_size else None
-        return Content(
+        return ImportedBytes(
             store.name, key, found.size_bytes, sha256 or claimed, sha256_known=sha256 is not None, intent=True
         )
 
-    async def _copy_parts(self, found: ObjectBytes, store: Store, item: Carry) -> str:
+    async def _copy_parts(self, found: ObjectBytes, store: Store, item: TransferItem) -> str:
         """Copy what is too large for one request; the intent says that it is under way."""
         key = new_object_key(store.prefix, item.store_class, self.now_ms())
-        await self.intents.begin_many(store.name, [key], self.holder)
+        await self.upload_intents.begin_many(store.name, [key], self.holder)
         upload_id = await store.begin_multipart(key, metadata={})
-        await self.intents.beat(store.name, key, upload_id)
+        await self.upload_intents.beat(store.name, key, upload_id)
         etags = []
         for number, offset in enumerate(range(0, found.size_bytes, self.part_bytes), 1):
-            span = Span(offset, min(self.part_bytes, found.size_bytes - offset))
-            etags.append(await store.copy_part(_source(found), key, upload_id, number, span))
+            byte_range = ByteRange(offset, min(self.part_bytes, found.size_bytes - offset))
+            etags.append(await store.copy_part(_source(found), key, upload_id, number, byte_range))
         await store.complete_multipart(key, upload_id, etags, size_bytes=found.size_bytes)
         return key
 
@@ -123,7 +123,7 @@ class _SourceBody:
     """A body that comes from a source, at the pace that the operator allows."""
 
     pieces: AsyncGenerator[bytes, None]
-    pace: Pace
+    pace: Throttle
 
     async def read(self) -> bytes:
         piece = await anext(self.pieces, b"")
@@ -132,7 +132,7 @@ class _SourceBody:
 
 
 @dataclass(slots=True, kw_only=True)
-class Carrier:
+class ItemTransfer:
     """Makes contents durable; what is made is mentioned by intents alone until it is committed.
 
     `fresh` holds contents that were stored and are not committed yet, so that equal ones are stored once. `hashes` has
@@ -148,14 +148,14 @@ class Carrier:
     keys: KeyPool
     memory: MemoryBudget
     large: LargeUploads
-    copying: Copying
-    pace: Pace
+    copying: ServerSideCopy
+    pace: Throttle
     on_bytes: Callable[[int], None]
     joins_claimed: bool = True
     hashes: set[bytes] | None = None
     fresh: dict[tuple[str, bytes], asyncio.Future[None]] = field(default_factory=dict)
 
-    async def carry(self, item: Carry) -> Entry:
+    async def carry(self, item: TransferItem) -> LedgerEntry:
         """Bring one row's bytes here; raises SourceError, StorageError or LimitExceededError when they stay there."""
         await self.pace.requests.take(0 if item.route.mode is ItemMode.ADOPT else 1)
         mode = item.route.mode
@@ -169,11 +169,11 @@ class Carrier:
                 content = await self._stored(item)
         except WrongHashError:
             words = "the bytes have another SHA-256 than the row says"
-            return _refused(item, ItemState.MISMATCHED, Reason.HASH, words)
+            return _refused(item, ItemState.MISMATCHED, ImportReason.HASH, words)
         except (BytesVanishedError, BadRequestError, TooLargeError) as exc:
-            return _refused(item, ItemState.FAILED, Reason.VANISHED, str(exc))
+            return _refused(item, ItemState.FAILED, ImportReason.VANISHED, str(exc))
         reason, words = repairs_of(item.media)
-        return Entry(
+        return LedgerEntry(
             media=item.media,
             state=ItemState.COMMITTED,
             mode=mode,
@@ -184,20 +184,22 @@ class Carrier:
             preview_expires_ts=item.preview_expires_ts,
         )
 
-    async def _copied(self, item: Carry) -> Content:
+    async def _copied(self, item: TransferItem) -> ImportedBytes:
         """Have one row's object copied, unless content that the row says is the same has been copied or stored."""
 
-        async def copy() -> Content:
+        async def copy() -> ImportedBytes:
             content = await self.copying.copy(item, self.keys)
             if content.sha256_known and content.sha256 is not None:
                 _check_hash(item, content.sha256)
             return content
 
         claimed = item.media.sha256 if item.check_size and self.joins_claimed else None
-        store = self.stores.taking(item.store_class)
-        return await self._once(Content(store.name, None, item.found.size_bytes, claimed, sha256_known=False), copy)
+        store = self.stores.store_for_class(item.store_class)
+        return await self._once(
+            ImportedBytes(store.name, None, item.found.size_bytes, claimed, sha256_known=False), copy
+        )
 
-    async def _stored(self, item: Carry) -> Content:
+    async def _stored(self, item: TransferItem) -> ImportedBytes:
         size_bytes = item.found.size_bytes
         if item.check_size and size_bytes <= self.config.part_bytes:
             async with self.memory.account(size_bytes) as account:
@@ -223,22 +225,22 @@ class Carrier:
                 return await self._store_small(item, b"".join(first.pieces))
             return await self._store_large(item, first, reader)
 
-    async def _store_small(self, item: Carry, data: bytes) -> Content:
+    async def _store_small(self, item: TransferItem, data: bytes) -> ImportedBytes:
         sha256, size_bytes = hashlib.sha256(data).digest(), len(data)
         _check_hash(item, sha256)
-        store = self.stores.taking(item.store_class)
+        store = self.stores.store_for_class(item.store_class)
 
-        async def put() -> Content:
+        async def put() -> ImportedBytes:
             key = await self.keys.take(store, item.store_class)
             metadata = self.stores.metadata(_mxc(item))
             await store.put(key, [data], size_bytes=size_bytes, metadata=metadata)
             self.on_bytes(size_bytes)
-            return Content(store.name, key, size_bytes, sha256, sha256_known=True, intent=True)
+            return ImportedBytes(store.name, key, size_bytes, sha256, sha256_known=True, intent=True)
 
-        return await self._once(Content(store.name, None, size_bytes, sha256, sha256_known=True), put)
+        return await self._once(ImportedBytes(store.name, None, size_bytes, sha256, sha256_known=True), put)
 
-    async def _store_large(self, item: Carry, first: Part, reader: PartReader) -> Content:
-        store = self.stores.taking(item.store_class)
+    async def _store_large(self, item: TransferItem, first: Part, reader: PartReader) -> ImportedBytes:
+        store = self.stores.store_for_class(item.store_class)
         large = replace(self.large, store_class=item.store_class)
 
         async def is_known(sha256: bytes) -> bool:
@@ -248,11 +250,11 @@ class Carrier:
         stored = await large.put(_mxc(item), first, reader, is_known)
         sha256 = reader.sha256.digest()
         if stored is None:
-            return Content(store.name, None, reader.size_bytes, sha256, sha256_known=True)
+            return ImportedBytes(store.name, None, reader.size_bytes, sha256, sha256_known=True)
         self.on_bytes(stored.size_bytes)
-        return Content(store.name, stored.object_key, stored.size_bytes, sha256, sha256_known=True, intent=True)
+        return ImportedBytes(store.name, stored.object_key, stored.size_bytes, sha256, sha256_known=True, intent=True)
 
-    async def _once(self, known: Content, put: Callable[[], Awaitable[Content]]) -> Content:
+    async def _once(self, known: ImportedBytes, put: Callable[[], Awaitable[ImportedBytes]]) -> ImportedBytes:
         """Store content unless it is stored, or being stored, already."""
         if known.sha256 is None:
             return await put()
@@ -275,7 +277,7 @@ class Carrier:
             self.hashes.add(known.sha256[:8])
         return content
 
-    async def _has(self, known: Content) -> bool:
+    async def _has(self, known: ImportedBytes) -> bool:
         if known.sha256 is None or (self.hashes is not None and known.sha256[:8] not in self.hashes):
             return False
         return await self.ledger.has_content(known, self.source_id)
@@ -285,17 +287,17 @@ class Carrier:
             return False
         return await self.ledger.holds(store, sha256)
 
-    def forget(self, contents: list[Content]) -> None:
+    def forget(self, contents: list[ImportedBytes]) -> None:
         """Forget contents that the database knows by now, or never will."""
         for content in contents:
             if content.sha256 is not None:
                 self.fresh.pop((content.store, content.sha256), None)
 
 
-def _adopted(item: Carry) -> Content:
+def _adopted(item: TransferItem) -> ImportedBytes:
     if not isinstance(item.found, ObjectBytes) or item.route.store is None:
         raise TypeError(f"{item.found} cannot be adopted")
-    return Content(
+    return ImportedBytes(
         item.route.store,
         item.found.object_key,
         item.found.size_bytes,
@@ -305,14 +307,14 @@ def _adopted(item: Carry) -> Content:
     )
 
 
-def _check_hash(item: Carry, sha256: bytes) -> None:
+def _check_hash(item: TransferItem, sha256: bytes) -> None:
     if item.check_size and item.media.sha256 is not None and item.media.sha256 != sha256:
         raise WrongHashError
 
 
-def _refused(item: Carry, state: ItemState, reason: Reason, words: str) -> Entry:
-    return Entry(media=item.media, state=state, reason=reason, words=words, place=place_of(item.found))
+def _refused(item: TransferItem, state: ItemState, reason: ImportReason, words: str) -> LedgerEntry:
+    return LedgerEntry(media=item.media, state=state, reason=reason, words=words, place=place_of(item.found))
 
 
-def _mxc(item: Carry) -> Mxc:
+def _mxc(item: TransferItem) -> Mxc:
     return Mxc(item.media.server_name, item.media.media_id)

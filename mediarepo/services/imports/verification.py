@@ -10,10 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mediarepo.db.import_verification import ImportedContent, ImportedContents
-from mediarepo.db.unverified_hashes import HashingTable
+from mediarepo.db.import_verification import ImportedContent, ImportedContentTable
+from mediarepo.db.unverified_hashes import UnverifiedHashTable
 from mediarepo.importers.source import Source
-from mediarepo.model.import_ledger import ImportSource, ItemState, Reason
+from mediarepo.model.import_ledger import ImportReason, ImportSource, ItemState
 from mediarepo.model.import_source import FileBytes
 from mediarepo.model.media import Ownership, Sha256State
 from mediarepo.services.hash_learning import HashingSink
@@ -32,7 +32,7 @@ class WrongBucketError(Exception):
     """So much is missing that the bucket must be another one; nothing was noted."""
 
 
-class Level(StrEnum):
+class VerifyLevel(StrEnum):
     """How closely to look."""
 
     SIZE = "size"
@@ -43,25 +43,25 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Closeness:
+class VerifyScope:
     """A level; `share` of all contents are looked at."""
 
-    level: Level
+    level: VerifyLevel
     share: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "Closeness":
+    def parse(cls, text: str) -> "VerifyScope":
         """Read a level as the operator writes it; ValueError says what it may be."""
         match = _SAMPLE.fullmatch(text)
         if match is not None and 0 < float(match[1]) <= 100:  # noqa: PLR2004 - per cent
-            return cls(Level.SAMPLE, float(match[1]) / 100)
-        if text in {Level.SIZE, Level.ETAG, Level.SERVER, Level.FULL}:
-            return cls(Level(text))
+            return cls(VerifyLevel.SAMPLE, float(match[1]) / 100)
+        if text in {VerifyLevel.SIZE, VerifyLevel.ETAG, VerifyLevel.SERVER, VerifyLevel.FULL}:
+            return cls(VerifyLevel(text))
         raise ValueError(f"{text!r} is no level: size, etag, server, full, or sample:1%")
 
 
 @dataclass(slots=True)
-class Findings:
+class VerifyReport:
     """What a verification saw; `shallow` were only compared by size, as nothing closer could be had."""
 
     checked: int = 0
@@ -76,31 +76,31 @@ class Findings:
 
 
 @dataclass(slots=True, kw_only=True)
-class Verifying:
+class Verifier:
     """Compares contents with the bucket, with the source's files, and with their hashes."""
 
-    contents: ImportedContents
-    hashing: HashingTable
+    contents: ImportedContentTable
+    hashing: UnverifiedHashTable
     stores: Stores
     source: Source
     part_bytes: int
     jobs: int
     chance: Callable[[], float] = random.random
 
-    async def verify(self, known: ImportSource, closeness: Closeness, findings: Findings) -> None:
+    async def verify(self, known: ImportSource, verify_scope: VerifyScope, findings: VerifyReport) -> None:
         """Look at everything, or at a sample; what is wrong is not served any longer."""
         for name, ownership in await self.contents.stores(known.source_id):
             store = self.stores.named(name)
             batch: list[tuple[ImportedContent, ListedObject | None]] = []
             async with aclosing(self._met(known, store, ownership)) as met:
                 async for pair in met:
-                    if closeness.level is Level.SAMPLE and self.chance() >= closeness.share:
+                    if verify_scope.level is VerifyLevel.SAMPLE and self.chance() >= verify_scope.share:
                         continue
                     batch.append(pair)
                     if len(batch) == _BATCH:
-                        await self._check_batch(known, store, batch, closeness.level, findings)
+                        await self._check_batch(known, store, batch, verify_scope.level, findings)
                         batch = []
-            await self._check_batch(known, store, batch, closeness.level, findings)
+            await self._check_batch(known, store, batch, verify_scope.level, findings)
 
     async def _met(
         self, known: ImportSource, store: Store, ownership: Ownership
@@ -120,12 +120,14 @@ class Verifying:
         known: ImportSource,
         store: Store,
         batch: list[tuple[ImportedContent, ListedObject | None]],
-        level: Level,
-        findings: Findings,
+        level: VerifyLevel,
+        findings: VerifyReport,
     ) -> None:
         slots = asyncio.Semaphore(self.jobs)
 
-        async def check(content: ImportedContent, listed: ListedObject | None) -> tuple[ItemState, Reason, str] | None:
+        async def check(
+            content: ImportedContent, listed: ListedObject | None
+        ) -> tuple[ItemState, ImportReason, str] | None:
             async with slots:
                 return await self._check(store, content, listed, level, findings)
 
@@ -147,27 +149,32 @@ class Verifying:
         await self.contents.note_verified(known.source_id, good, level)
 
     async def _check(
-        self, store: Store, content: ImportedContent, listed: ListedObject | None, level: Level, findings: Findings
-    ) -> tuple[ItemState, Reason, str] | None:
+        self,
+        store: Store,
+        content: ImportedContent,
+        listed: ListedObject | None,
+        level: VerifyLevel,
+        findings: VerifyReport,
+    ) -> tuple[ItemState, ImportReason, str] | None:
         size_bytes = listed.size_bytes if listed is not None else await store.size_of(content.blob.object_key)
         if size_bytes is None:
-            return ItemState.MISSING, Reason.NOT_FOUND, f"there is no object {content.blob.object_key}"
+            return ItemState.MISSING, ImportReason.NOT_FOUND, f"there is no object {content.blob.object_key}"
         if size_bytes != content.blob.size_bytes:
             words = f"{content.blob.object_key} has {size_bytes} bytes, and should have {content.blob.size_bytes}"
-            return ItemState.MISMATCHED, Reason.SIZE, words
+            return ItemState.MISMATCHED, ImportReason.SIZE, words
         match level:
-            case Level.ETAG:
+            case VerifyLevel.ETAG:
                 return await self._check_etag(content, listed, findings)
-            case Level.SERVER:
+            case VerifyLevel.SERVER:
                 return await self._check_server(store, content, findings)
-            case Level.FULL | Level.SAMPLE:
+            case VerifyLevel.FULL | VerifyLevel.SAMPLE:
                 return await self._check_whole(store, content, findings)
             case _:
                 return None
 
     async def _check_etag(
-        self, content: ImportedContent, listed: ListedObject | None, findings: Findings
-    ) -> tuple[ItemState, Reason, str] | None:
+        self, content: ImportedContent, listed: ListedObject | None, findings: VerifyReport
+    ) -> tuple[ItemState, ImportReason, str] | None:
         """Compare with the source's own file, if it still has it, without reading the object."""
         media = await self.source.lookup(content.mxc.server_name, content.mxc.media_id)
         found = (await self.source.locate(media)).found if media is not None else None
@@ -178,11 +185,11 @@ class Verifying:
             expected = await etag_of(pieces, self.part_bytes if "-" in listed.etag else None)
         if expected == listed.etag:
             return None
-        return ItemState.MISMATCHED, Reason.HASH, f"{found.path} and {content.blob.object_key} differ"
+        return ItemState.MISMATCHED, ImportReason.HASH, f"{found.path} and {content.blob.object_key} differ"
 
     async def _check_server(
-        self, store: Store, content: ImportedContent, findings: Findings
-    ) -> tuple[ItemState, Reason, str] | None:
+        self, store: Store, content: ImportedContent, findings: VerifyReport
+    ) -> tuple[ItemState, ImportReason, str] | None:
         checksum = await store.checksum_of(content.blob.object_key)
         if checksum is None:
             findings.shallow += 1
@@ -190,21 +197,25 @@ class Verifying:
         return await self._compare(content, base64.b64decode(checksum), findings)
 
     async def _check_whole(
-        self, store: Store, content: ImportedContent, findings: Findings
-    ) -> tuple[ItemState, Reason, str] | None:
+        self, store: Store, content: ImportedContent, findings: VerifyReport
+    ) -> tuple[ItemState, ImportReason, str] | None:
         sink = HashingSink()
         try:
             async with store.open(content.blob.object_key, known_bytes=content.blob.size_bytes) as stored:
                 await stored.send_to(sink)
         except ObjectMissingError:
-            return ItemState.MISSING, Reason.NOT_FOUND, f"there is no object {content.blob.object_key}"
+            return ItemState.MISSING, ImportReason.NOT_FOUND, f"there is no object {content.blob.object_key}"
         return await self._compare(content, sink.sha256.digest(), findings)
 
     async def _compare(
-        self, content: ImportedContent, sha256: bytes, findings: Findings
-    ) -> tuple[ItemState, Reason, str] | None:
+        self, content: ImportedContent, sha256: bytes, findings: VerifyReport
+    ) -> tuple[ItemState, ImportReason, str] | None:
         if content.sha256 is not None and content.sha256 != sha256:
-            return ItemState.MISMATCHED, Reason.HASH, f"{content.blob.object_key} has another SHA-256 than it should"
+            return (
+                ItemState.MISMATCHED,
+                ImportReason.HASH,
+                f"{content.blob.object_key} has another SHA-256 than it should",
+            )
         if content.sha256_state is not Sha256State.VERIFIED:
             findings.learnt += content.sha256 is None
             await self.hashing.confirm(content.blob, sha256)

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.model.authority import Thing
-from mediarepo.model.declared import check_texts
+from mediarepo.model.declared import check_text
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.authorization import Admin
 from mediarepo.web.auth import RequiredPermission, bearer_token, find_tenant, permission_of, tenant_required
@@ -16,7 +16,7 @@ async def admin_required(request: web.Request, query: Query) -> Admin:
     tenant = tenant_required(request)
     address = request.app[PROXIES].client_address(request)
     admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query), address)
-    check_texts([*query.fields().items(), *(("the path", one) for one in path_segments(request, _segments(request)))])
+    check_text([*query.fields().items(), *(("the path", one) for one in path_segments(request, _segments(request)))])
     check_permission(request, admin, permission_of(request))
     return admin
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from mediarepo.errors import BadRequestError, InvalidParamError
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder
 from mediarepo.model.mxc import Mxc, parse_media_id
-from mediarepo.services.media_admin import Stretch
+from mediarepo.services.media_admin import PageRequest
 from mediarepo.web.admin.access import admin_required
 from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
 from mediarepo.web.params import Query, media_path, path_segments
@@ -196,11 +196,11 @@ async def user_statistics(request: web.Request) -> web.Response:
     search_term = query.text("search_term")
     if search_term == "":
         raise InvalidParamError("Query parameter search_term cannot be an empty string.")
-    stretch = _stretch(query, backwards=query.choice("dir", Direction) is Direction.BACKWARDS)
+    page_request = _stretch(query, backwards=query.choice("dir", Direction) is Direction.BACKWARDS)
     users, total = await request.app[RECORDS].of_users(
         admin,
         query.choice("order_by", UserOrder) or UserOrder.USER_ID,
-        stretch,
+        page_request,
         from_ts=from_ts,
         until_ts=until_ts,
         search_term=search_term,
@@ -214,7 +214,7 @@ async def user_statistics(request: web.Request) -> web.Response:
         }
         for one in users
     ]
-    return json_response(_with_next({"users": found}, total, stretch.start, stretch.limit))
+    return json_response(_with_next({"users": found}, total, page_request.start, page_request.limit))
 
 
 async def _page(request: web.Request) -> tuple[Page, int, int]:
@@ -224,14 +224,14 @@ async def _page(request: web.Request) -> tuple[Page, int, int]:
     user_id, _ = path_segments(request, 2)
     order, direction = query.choice("order_by", RecordOrder), query.choice("dir", Direction)
     newest_first = order is None and direction is None
-    stretch = _stretch(query, backwards=newest_first or direction is Direction.BACKWARDS)
-    page = await request.app[RECORDS].of_user(user_id, admin, order or RecordOrder.CREATED_TS, stretch)
-    return page, stretch.start, stretch.limit
+    page_request = _stretch(query, backwards=newest_first or direction is Direction.BACKWARDS)
+    page = await request.app[RECORDS].of_user(user_id, admin, order or RecordOrder.CREATED_TS, page_request)
+    return page, page_request.start, page_request.limit
 
 
-def _stretch(query: Query, *, backwards: bool) -> Stretch:
+def _stretch(query: Query, *, backwards: bool) -> PageRequest:
     limit = min(query.count("limit", default=_DEFAULT_LIMIT), _MAX_LIMIT)
-    return Stretch(query.count("from", default=0), limit, backwards)
+    return PageRequest(query.count("from", default=0), limit, backwards)
 
 
 def _with_next(body: dict[str, object], total: int, start: int, limit: int) -> dict[str, object]:

@@ -8,12 +8,12 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.errors import BadRequestError, ContentLostError, ForbiddenError, MediaHostUnknownError
 from mediarepo.model.authority import Action
 from mediarepo.model.media import Media
-from mediarepo.services.downloads import Asking
+from mediarepo.services.downloads import DownloadOptions
 from mediarepo.services.tee import TeeView
 from mediarepo.web.auth import bearer_token, find_tenant, requester_required, tenant_required
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
 from mediarepo.web.params import Query, media_path
-from mediarepo.web.rate_limits import limit_download, limit_stranger
+from mediarepo.web.rate_limits import limit_anonymous, limit_download
 from mediarepo.web.wire.disposition import content_disposition
 from mediarepo.web.wire.request_headers import http_date, is_not_modified, media_etag, parse_range, range_applies
 from mediarepo.web.wire.responses import send_arriving, send_bytes
@@ -25,10 +25,10 @@ async def download(request: web.Request) -> web.StreamResponse:
     """Send media to a user."""
     query, tenant = Query(request), tenant_required(request)
     limit_download(request, await requester_required(request, tenant, query))
-    asking = asking_of(request, query, tenant)
+    options = parse_download_options(request, query, tenant)
     if query.flag("admin_unsafely_bypass_quarantine", default=False):
-        asking = replace(asking, see_hidden=await _sees_hidden(request, query, tenant))
-    return await _send(request, asking)
+        options = replace(options, see_hidden=await _sees_hidden(request, query, tenant))
+    return await _send(request, options)
 
 
 async def _sees_hidden(request: web.Request, query: Query, tenant: HomeserverConfig) -> bool:
@@ -43,16 +43,18 @@ async def _sees_hidden(request: web.Request, query: Query, tenant: HomeserverCon
 
 async def legacy_download(request: web.Request) -> web.StreamResponse:
     """Send media from before the freeze to anybody."""
-    asking = asking_of(request, Query(request), legacy_tenant(request), legacy=True)
-    limit_stranger(request)
-    return await _send(request, asking)
+    options = parse_download_options(request, Query(request), legacy_tenant(request), legacy=True)
+    limit_anonymous(request)
+    return await _send(request, options)
 
 
-def asking_of(request: web.Request, query: Query, tenant: HomeserverConfig, *, legacy: bool = False) -> Asking:
+def parse_download_options(
+    request: web.Request, query: Query, tenant: HomeserverConfig, *, legacy: bool = False
+) -> DownloadOptions:
     """Read on which terms media is asked for."""
     wait_ms = query.wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
     allow_remote = query.flag("allow_remote", default=True)
-    return Asking(tenant=tenant, legacy=legacy, wait_ms=wait_ms, allow_remote=allow_remote)
+    return DownloadOptions(tenant=tenant, legacy=legacy, wait_ms=wait_ms, allow_remote=allow_remote)
 
 
 def legacy_tenant(request: web.Request) -> HomeserverConfig:
@@ -64,16 +66,16 @@ def legacy_tenant(request: web.Request) -> HomeserverConfig:
     return tenant
 
 
-async def _send(request: web.Request, asking: Asking) -> web.StreamResponse:
+async def _send(request: web.Request, options: DownloadOptions) -> web.StreamResponse:
     mxc, file_name = media_path(request)
     remote = request.app[REMOTE_MEDIA]
-    found = await remote.find(mxc, asking, teed=_may_be_teed(request))
+    found = await remote.find(mxc, options, teed=_may_be_teed(request))
     if isinstance(found, TeeView):
         return await _send_teed(request, found, file_name)
     try:
         return await _send_stored(request, found, file_name)
     except ContentLostError:
-        return await _send_stored(request, await remote.find_stored(mxc, asking), file_name)
+        return await _send_stored(request, await remote.find_stored(mxc, options), file_name)
 
 
 def _may_be_teed(request: web.Request) -> bool:
@@ -105,21 +107,21 @@ async def _send_stored(request: web.Request, media: Media, file_name: str | None
     if is_not_modified(request.headers, etag=etag, modified_ts=media.created_ts):
         return web.Response(status=304, headers=headers)
     size_bytes = media.blob.size_bytes if media.blob is not None else 0
-    span = None
+    byte_range = None
     ranged = request.method == "GET" and "Range" in request.headers  # RFC 9110: Range is for GET alone
     if ranged and range_applies(request.headers, etag=etag, modified_ts=media.created_ts):
-        span = parse_range(request.headers["Range"], size_bytes)
+        byte_range = parse_range(request.headers["Range"], size_bytes)
     headers |= _content_headers(media, file_name)
-    if span is not None:
-        headers["Content-Range"] = f"bytes {span.offset}-{span.last}/{size_bytes}"
-    to_send = size_bytes if span is None else span.size_bytes
-    status = 200 if span is None else 206
+    if byte_range is not None:
+        headers["Content-Range"] = f"bytes {byte_range.offset}-{byte_range.last}/{size_bytes}"
+    to_send = size_bytes if byte_range is None else byte_range.size_bytes
+    status = 200 if byte_range is None else 206
     if request.method == "HEAD":
         headers["Content-Length"] = str(to_send)
         return web.Response(status=status, headers=headers)
     return await send_bytes(
         request,
-        downloads.open(media, span),
+        downloads.open(media, byte_range),
         size_bytes=to_send,
         status=status,
         headers=headers,

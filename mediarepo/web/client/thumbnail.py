@@ -3,12 +3,12 @@
 from aiohttp import web
 
 from mediarepo.errors import ContentLostError
-from mediarepo.services.downloads import Asking
+from mediarepo.services.downloads import DownloadOptions
 from mediarepo.web.auth import requester_required, tenant_required
-from mediarepo.web.client.download import asking_of, cache_headers, legacy_tenant
+from mediarepo.web.client.download import cache_headers, legacy_tenant, parse_download_options
 from mediarepo.web.keys import SETTINGS, THUMBNAILS
 from mediarepo.web.params import Query, media_path, thumbnail_spec
-from mediarepo.web.rate_limits import limit_download, limit_stranger
+from mediarepo.web.rate_limits import limit_anonymous, limit_download
 from mediarepo.web.wire.request_headers import is_not_modified, thumbnail_etag
 from mediarepo.web.wire.responses import send_bytes
 
@@ -19,28 +19,28 @@ async def thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail to a user."""
     query, tenant = Query(request), tenant_required(request)
     limit_download(request, await requester_required(request, tenant, query))
-    return await _send(request, query, asking_of(request, query, tenant))
+    return await _send(request, query, parse_download_options(request, query, tenant))
 
 
 async def legacy_thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail of media from before the freeze to anybody."""
     query = Query(request)
-    asking = asking_of(request, query, legacy_tenant(request), legacy=True)
-    limit_stranger(request)
-    return await _send(request, query, asking)
+    options = parse_download_options(request, query, legacy_tenant(request), legacy=True)
+    limit_anonymous(request)
+    return await _send(request, query, options)
 
 
-async def _send(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:
+async def _send(request: web.Request, query: Query, options: DownloadOptions) -> web.StreamResponse:
     try:
-        return await _send_kept(request, query, asking)
+        return await _send_kept(request, query, options)
     except ContentLostError:
-        return await _send_kept(request, query, asking)
+        return await _send_kept(request, query, options)
 
 
-async def _send_kept(request: web.Request, query: Query, asking: Asking) -> web.StreamResponse:
+async def _send_kept(request: web.Request, query: Query, options: DownloadOptions) -> web.StreamResponse:
     mxc, _ = media_path(request)
     thumbnails, config = request.app[THUMBNAILS], request.app[SETTINGS].downloads
-    found = await thumbnails.find(mxc, thumbnail_spec(query), asking)
+    found = await thumbnails.find(mxc, thumbnail_spec(query), options)
     etag = thumbnail_etag(found.media, found.thumbnail.spec)
     headers = cache_headers(etag, found.media, config.max_age_s)
     if is_not_modified(request.headers, etag=etag, modified_ts=found.media.created_ts):

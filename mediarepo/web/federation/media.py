@@ -20,7 +20,7 @@ from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tai
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
 from mediarepo.model.requester import prove_client
-from mediarepo.services.downloads import Asking
+from mediarepo.services.downloads import DownloadOptions
 from mediarepo.web.auth import find_tenant
 from mediarepo.web.client.download import cache_headers
 from mediarepo.web.client.thumbnail import thumbnail_disposition
@@ -38,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _PAUSE_S = 0.5
 
 
-def never_shunned(handler: Handler) -> Handler:
+def outages_as_not_found(handler: Handler) -> Handler:
     """Wrap a handler so that other servers never see a 5xx or 429 from it, M_NOT_YET_UPLOADED aside."""
 
     async def patient(request: web.Request) -> web.StreamResponse:
@@ -71,12 +71,12 @@ _MAX_DISPOSITION_CHARS = 900
 _SHORT_NAME_CHARS = 60
 
 
-@never_shunned
+@outages_as_not_found
 async def download(request: web.Request) -> web.StreamResponse:
     """Send media of ours to another server."""
-    mxc, asking = await _asked(request)
+    mxc, options = await _asked(request)
     downloads = request.app[DOWNLOADS]
-    media = await downloads.find(mxc, asking)
+    media = await downloads.find(mxc, options)
     etag = media_etag(media)
     disposition = content_disposition(media.content_type, media.upload_name)
     if len(disposition) > _MAX_DISPOSITION_CHARS and media.upload_name is not None:
@@ -98,19 +98,19 @@ async def _send_location(request: web.Request, media: Media, disposition: str) -
     return web.Response(body=mixed_redirect(boundary, url), headers=headers)
 
 
-@never_shunned
+@outages_as_not_found
 async def thumbnail(request: web.Request) -> web.StreamResponse:
     """Send a thumbnail of media of ours to another server: the same bytes that clients get."""
-    mxc, asking = await _asked(request)
+    mxc, options = await _asked(request)
     try:
-        return await _send_thumbnail(request, mxc, asking)
+        return await _send_thumbnail(request, mxc, options)
     except ContentLostError:
-        return await _send_thumbnail(request, mxc, asking)
+        return await _send_thumbnail(request, mxc, options)
 
 
-async def _send_thumbnail(request: web.Request, mxc: Mxc, asking: Asking) -> web.StreamResponse:
+async def _send_thumbnail(request: web.Request, mxc: Mxc, options: DownloadOptions) -> web.StreamResponse:
     thumbnails = request.app[THUMBNAILS]
-    found = await thumbnails.find(mxc, thumbnail_spec(Query(request)), asking)
+    found = await thumbnails.find(mxc, thumbnail_spec(Query(request)), options)
     return await _send(
         request,
         found.media,
@@ -122,7 +122,7 @@ async def _send_thumbnail(request: web.Request, mxc: Mxc, asking: Asking) -> web
     )
 
 
-async def _asked(request: web.Request) -> tuple[Mxc, Asking]:
+async def _asked(request: web.Request) -> tuple[Mxc, DownloadOptions]:
     """Read what is asked for, by a server that has proven who it is."""
     host = find_tenant(request)
     verified = await request.app[VERIFICATION].check(
@@ -138,7 +138,9 @@ async def _asked(request: web.Request) -> tuple[Mxc, Asking]:
     limit_server(request, verified.origin)
     (media_id,) = path_segments(request, 1)
     wait_ms = Query(request).wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
-    return Mxc(tenant.server_name, parse_media_id(media_id)), Asking(tenant=tenant, wait_ms=wait_ms, allow_remote=False)
+    return Mxc(tenant.server_name, parse_media_id(media_id)), DownloadOptions(
+        tenant=tenant, wait_ms=wait_ms, allow_remote=False
+    )
 
 
 async def _send(

@@ -8,7 +8,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 
 from mediarepo.errors import RangeNotSatisfiableError
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.declared import LAST_TS
 from mediarepo.model.media import Media, ThumbnailSpec
 
@@ -79,7 +79,7 @@ _SINGLE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.ASCII | re.I
 _MAX_RANGE_CHARS = 64
 
 
-def parse_range(header: str | None, size_bytes: int) -> Span | None:
+def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
     """Read a Range header against a whole of `size_bytes`; None means: send the whole.
 
     Several ranges, other units and nonsense are ignored, as the RFC allows; a range past the end is refused.
@@ -97,12 +97,12 @@ def parse_range(header: str | None, size_bytes: int) -> Span | None:
     if int(first) >= size_bytes:
         raise RangeNotSatisfiableError("the range begins after the last byte", size_bytes=size_bytes)
     end = min(int(last) + 1, size_bytes) if last else size_bytes
-    return Span(int(first), end - int(first))
+    return ByteRange(int(first), end - int(first))
 
 
-def _suffix(wanted: int, size_bytes: int) -> Span | None:
+def _suffix(wanted: int, size_bytes: int) -> ByteRange | None:
     if wanted == 0:
         raise RangeNotSatisfiableError("the range holds no byte", size_bytes=size_bytes)
     if size_bytes == 0:
         return None
-    return Span(max(size_bytes - wanted, 0), min(wanted, size_bytes))
+    return ByteRange(max(size_bytes - wanted, 0), min(wanted, size_bytes))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.embedded.data_folder import EmbeddedError, explained
+from mediarepo.embedded.data_folder import EmbeddedError, start_error_text
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 
@@ -20,7 +20,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
     ],
 )
 def test_the_reason_is_read_from_the_programs_own_words(words: str, reason: str) -> None:
-    first, second = str(explained("it failed", words)).splitlines()
+    first, second = str(start_error_text("it failed", words)).splitlines()
 
     assert first.startswith("it failed (")
     assert first.endswith("):")
@@ -29,7 +29,7 @@ def test_the_reason_is_read_from_the_programs_own_words(words: str, reason: str)
 
 
 def test_words_without_a_known_reason_stand_for_themselves() -> None:
-    assert str(explained("it failed", "  odd\n")) == "it failed:\nodd"
+    assert str(start_error_text("it failed", "  odd\n")) == "it failed:\nodd"
 
 
 async def test_without_the_extra_the_way_to_install_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +45,6 @@ async def test_without_the_extra_the_way_to_install_it_is_told(tmp_path: Path, m
 
 
 def test_of_many_words_the_last_are_told() -> None:
-    message = str(explained("it failed", "\n".join(f"line {n}" for n in range(100))))
+    message = str(start_error_text("it failed", "\n".join(f"line {n}" for n in range(100))))
 
     assert message.splitlines()[1:] == [f"line {n}" for n in range(88, 100)]

@@ -57,10 +57,10 @@ async def _world(authority: Authority) -> AsyncIterator[World]:
     async with (
         origin(authority, "a.example", "b.example", "127.0.0.1") as server,
         Outbound(config, lookup=_local) as outbound,
-        SingleFlight[Delegation]() as flights,
+        SingleFlight[Delegation]() as remote_fetches,
     ):
         well_known = WellKnown(
-            outbound, flights, clock_s=lambda: made.now_s, url_of=lambda host: server.url(PATH, host)
+            outbound, remote_fetches, clock_s=lambda: made.now_s, url_of=lambda host: server.url(PATH, host)
         )
         discovery = Discovery(well_known, clock_s=lambda: made.now_s, lookup=lambda name: made.srv(name))  # noqa: PLW0108 - made below
         made = World(discovery, outbound, server, {})
@@ -329,7 +329,7 @@ async def test_names_that_could_be_taken_for_addresses_lead_nowhere(world: World
     client = FederationClient(discovery=world.discovery, outbound=world.outbound)
 
     with pytest.raises(OutboundError) as caught:
-        async with client.open(server_name, "/", headers={}, patience=PATIENCE):
+        async with client.open(server_name, "/", headers={}, timeouts=PATIENCE):
             pass
     assert caught.value.reason == OutboundReason.BAD_URL
     assert world.server.requests == []
@@ -369,7 +369,7 @@ async def test_the_next_place_is_tried_while_connecting_fails(world: World) -> N
     }
     client = FederationClient(discovery=world.discovery, outbound=world.outbound)
 
-    async with client.open("a.example", "/x", headers={}, patience=PATIENCE) as answer:
+    async with client.open("a.example", "/x", headers={}, timeouts=PATIENCE) as answer:
         assert await answer.read_all(10) == b"here"
     assert world.server.requests[-1].host == "a.example"
 
@@ -380,7 +380,7 @@ async def test_who_refuses_is_not_asked_elsewhere(world: World) -> None:
     }
     client = FederationClient(discovery=world.discovery, outbound=world.outbound)
 
-    async with client.open("a.example", "/x", headers={}, patience=PATIENCE) as answer:
+    async with client.open("a.example", "/x", headers={}, timeouts=PATIENCE) as answer:
         assert answer.status == 404
     assert world.server.asked().count("/x") == 1
 
@@ -390,7 +390,7 @@ async def test_when_nobody_can_be_reached_the_last_one_is_named(world: World) ->
     client = FederationClient(discovery=world.discovery, outbound=world.outbound)
 
     with pytest.raises(OutboundError, match=r"inside\.example") as caught:
-        async with client.open("a.example", "/x", headers={}, patience=PATIENCE):
+        async with client.open("a.example", "/x", headers={}, timeouts=PATIENCE):
             pass
     assert caught.value.reason == OutboundReason.FORBIDDEN_ADDRESS
 

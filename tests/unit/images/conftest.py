@@ -1,13 +1,13 @@
 import pytest
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.images.decode import Limits
+from mediarepo.images.decode import DecodeLimits
 
 
 @pytest.fixture(scope="session")
-def limits() -> Limits:
+def limits() -> DecodeLimits:
     config = ThumbnailsConfig()
-    return Limits(
+    return DecodeLimits(
         max_pixels=config.max_pixels,
         max_pixels_webp=config.max_pixels_webp,
         max_frames=20,

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from PIL import Image
 
-from mediarepo.images.decode import Limits
+from mediarepo.images.decode import DecodeLimits
 from mediarepo.images.rendering import render
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.browsing import Cells, cells_of
@@ -93,7 +93,7 @@ def pictures() -> dict[str, bytes]:
     }
 
 
-def thumbnail(data: bytes, limits: Limits, *, animated: bool = False) -> Image.Image:
+def thumbnail(data: bytes, limits: DecodeLimits, *, animated: bool = False) -> Image.Image:
     (made,) = render(data, [ThumbnailSpec(*BOX, animated=animated)], limits)
     return Image.open(io.BytesIO(made.data or data))
 
@@ -103,7 +103,7 @@ def near(found: tuple[int, ...], expected: tuple[int, ...], by: int) -> bool:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_stills_look_as_in_chromium(limits: Limits, name: str) -> None:
+def test_stills_look_as_in_chromium(limits: DecodeLimits, name: str) -> None:
     cells: Cells = cells_of(thumbnail(pictures()[name], limits))
 
     expected = [tuple(bytes.fromhex(one)) for one in SHOWN[name].split()]
@@ -111,7 +111,7 @@ def test_stills_look_as_in_chromium(limits: Limits, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MOVING)
-def test_animations_look_as_in_chromium(limits: Limits, name: str) -> None:
+def test_animations_look_as_in_chromium(limits: DecodeLimits, name: str) -> None:
     plays, duration_ms, first, second = MOVING[name]
     moving = thumbnail(pictures()[name], limits, animated=True)
 
@@ -128,19 +128,19 @@ def test_animations_look_as_in_chromium(limits: Limits, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["apng without fcTL 4", "apng unknown disposal", "apng frame outside", "apng one frame"]
 )
-def test_what_is_no_animation_stands_still(limits: Limits, name: str) -> None:
+def test_what_is_no_animation_stands_still(limits: DecodeLimits, name: str) -> None:
     shown = thumbnail(pictures()[name], limits, animated=True)
 
     assert getattr(shown, "n_frames", 1) == 1
     assert near(cells_of(shown)[0], RED, 4)
 
 
-def test_an_animation_that_is_played_65536_times_moves(limits: Limits) -> None:
+def test_an_animation_that_is_played_65536_times_moves(limits: DecodeLimits) -> None:
     assert thumbnail(pictures()["gif loop 65535"], limits, animated=True).info["loop"] == 65_535
 
 
 @pytest.mark.parametrize("dark", [0, 20, 60, 100, 140, 148])
-def test_hdr_greys_are_halved_up_to_white(limits: Limits, dark: int) -> None:
+def test_hdr_greys_are_halved_up_to_white(limits: DecodeLimits, dark: int) -> None:
     measured = {0: 0, 20: 1, 60: 26, 100: 76, 140: 163, 148: 187}
     row = b"\x00" + bytes((dark,)) * 3 * 96
     data = pngs.written(
@@ -151,7 +151,7 @@ def test_hdr_greys_are_halved_up_to_white(limits: Limits, dark: int) -> None:
     assert all(near(cell, (measured[dark],) * 3 + (255,), 3) for cell in cells)
 
 
-def test_colours_of_an_avif_are_those_of_the_item_that_is_shown(limits: Limits) -> None:
+def test_colours_of_an_avif_are_those_of_the_item_that_is_shown(limits: DecodeLimits) -> None:
     expected = cells_of(thumbnail(pictures()["avif 4:2:0"], limits))
 
     for name in ("avif colours of no item 9 16", "avif colours of no item 1 8", "avif of many brands"):
@@ -159,6 +159,6 @@ def test_colours_of_an_avif_are_those_of_the_item_that_is_shown(limits: Limits) 
         assert all(near(one, other, 6) for one, other in zip(cells, expected, strict=True)), name
 
 
-def test_exif_of_an_avif_turns_nothing_that_its_container_does_not_turn(limits: Limits) -> None:
+def test_exif_of_an_avif_turns_nothing_that_its_container_does_not_turn(limits: DecodeLimits) -> None:
     assert thumbnail(pictures()["avif exif that turns more than irot"], limits).size == (48, 36)
     assert thumbnail(pictures()["avif turned 6"], limits).size == (36, 48)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.images.rendering import frame, region
+from mediarepo.images.rendering import crop_geometry, crop_region
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 
 CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE
@@ -26,7 +26,7 @@ SIDES = st.integers(min_value=1, max_value=5000)
     ],
 )
 def test_sizes(spec: tuple[int, int, ThumbnailMethod], source: tuple[int, int], size: tuple[int, int]) -> None:
-    framing = frame(ThumbnailSpec(*spec), *source)
+    framing = crop_geometry(ThumbnailSpec(*spec), *source)
 
     assert (framing.width, framing.height) == size
 
@@ -35,8 +35,8 @@ def test_sizes(spec: tuple[int, int, ThumbnailMethod], source: tuple[int, int], 
 def test_nothing_is_ever_enlarged_and_nothing_outside_is_shown(
     width: int, height: int, box_width: int, box_height: int, method: ThumbnailMethod
 ) -> None:
-    framing = frame(ThumbnailSpec(box_width, box_height, method), width, height)
-    left, top, right, bottom = region(framing, width, height)
+    framing = crop_geometry(ThumbnailSpec(box_width, box_height, method), width, height)
+    left, top, right, bottom = crop_region(framing, width, height)
 
     assert 1 <= framing.width <= min(width, max(box_width, 1))
     assert 1 <= framing.height <= min(height, max(box_height, 1))

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from mediarepo.images.apng import read_apng
-from mediarepo.images.decode import Limits, frame_count, open_picture, orientation_of
+from mediarepo.images.decode import DecodeLimits, frame_count, open_picture, orientation_of
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.gif import read_gif
 from mediarepo.images.isobmff import colour_code_points, declared_size, play_count
 from mediarepo.images.jpeg import read_jpeg, with_end
 from mediarepo.images.png import read_png
-from mediarepo.images.rendering import Made, render
+from mediarepo.images.rendering import RenderedImage, render
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded
 from tests.pictures.varied import gifs, moving_pngs, pngs
@@ -21,14 +21,14 @@ from tests.pictures.varied import gifs, moving_pngs, pngs
 MOVING = ThumbnailSpec(48, 48, ThumbnailMethod.SCALE, animated=True)
 
 
-def made(data: bytes, limits: Limits) -> Made:
+def made(data: bytes, limits: DecodeLimits) -> RenderedImage:
     (one,) = render(data, [MOVING], limits)
     return one
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 def test_a_cut_png_that_unpacks_to_much_more_is_unpacked_as_far_as_its_header_says(
-    limits: Limits, *, interlaced: bool
+    limits: DecodeLimits, *, interlaced: bool
 ) -> None:
     bomb = zlib.compressobj(9)
     packed = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(200)) + bomb.flush()
@@ -38,7 +38,7 @@ def test_a_cut_png_that_unpacks_to_much_more_is_unpacked_as_far_as_its_header_sa
     assert made(data, limits).content_type in {"image/png", "image/jpeg"}
 
 
-def test_a_frame_of_an_apng_that_unpacks_to_much_more_is_a_frame(limits: Limits) -> None:
+def test_a_frame_of_an_apng_that_unpacks_to_much_more_is_a_frame(limits: DecodeLimits) -> None:
     bomb = zlib.compressobj(9)
     packed = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(200)) + bomb.flush()
     chunks = moving_pngs.animation()
@@ -61,7 +61,7 @@ def test_frames_of_an_apng_stay_within_its_canvas(place: tuple[int, int, int, in
     assert len(apng.frames) == 1
 
 
-def test_an_apng_of_many_tiny_frames_on_a_large_canvas_stands_still(limits: Limits) -> None:
+def test_an_apng_of_many_tiny_frames_on_a_large_canvas_stands_still(limits: DecodeLimits) -> None:
     chunks = moving_pngs.animation()
     assert isinstance(chunks[3], tuple)
     large = (b"IHDR", struct.pack(">IIBBBBB", 3000, 3000, 8, 6, 0, 0, 0))
@@ -81,7 +81,7 @@ def test_an_endless_row_of_chunks_ends() -> None:
     assert len(read_png(data).moving) <= 200_000
 
 
-def test_frames_of_a_gif_larger_than_its_screen_count_with_their_own_pixels(limits: Limits) -> None:
+def test_frames_of_a_gif_larger_than_its_screen_count_with_their_own_pixels(limits: DecodeLimits) -> None:
     small = gifs.image((0, 0, 4, 4), bytes(16))
     huge = b"\x2c" + struct.pack("<4H", 0, 0, 60_000, 60_000) + b"\x00" + gifs.packed(bytes(16))
     data = gifs.screen((4, 4)) + small + huge * 10 + b"\x3b"
@@ -92,7 +92,7 @@ def test_frames_of_a_gif_larger_than_its_screen_count_with_their_own_pixels(limi
     assert made(data, limits).width == 4
 
 
-def test_a_first_frame_larger_than_the_screen_is_refused_by_its_size(limits: Limits) -> None:
+def test_a_first_frame_larger_than_the_screen_is_refused_by_its_size(limits: DecodeLimits) -> None:
     huge = b"\x2c" + struct.pack("<4H", 0, 0, 60_000, 60_000) + b"\x00" + gifs.packed(bytes(16))
 
     with pytest.raises(PictureError) as refused:
@@ -108,7 +108,7 @@ def test_blocks_of_a_gif_that_never_end_do() -> None:
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"progressive": True, "subsampling": 0}])
 def test_a_jpeg_that_is_kept_in_memory_has_the_ordinary_limit_cut_or_not(
-    limits: Limits, options: dict[str, bool]
+    limits: DecodeLimits, options: dict[str, bool]
 ) -> None:
     data = resized(encoded(corners(64, 64), "JPEG", **options), 12_000, 9_000)
 
@@ -127,7 +127,7 @@ def test_a_sequential_jpeg_with_a_scan_for_each_colour_is_kept_in_memory() -> No
     assert read_jpeg(alone, 100).in_memory
 
 
-def test_a_jpeg_too_large_to_be_decoded_even_at_an_eighth_is_refused(limits: Limits) -> None:
+def test_a_jpeg_too_large_to_be_decoded_even_at_an_eighth_is_refused(limits: DecodeLimits) -> None:
     with pytest.raises(PictureError) as refused:
         made(resized(encoded(corners(64, 64), "JPEG"), 65_500, 65_500), limits)
     assert refused.value.reason is Reason.TOO_MANY_PIXELS
@@ -139,7 +139,7 @@ def resized(data: bytes, width: int, height: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def test_scans_are_counted_in_a_file_without_an_end_too(limits: Limits) -> None:
+def test_scans_are_counted_in_a_file_without_an_end_too(limits: DecodeLimits) -> None:
     data = encoded(corners(64, 64), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
 
@@ -148,7 +148,7 @@ def test_scans_are_counted_in_a_file_without_an_end_too(limits: Limits) -> None:
     assert refused.value.reason is Reason.TOO_MANY_SCANS
 
 
-def test_a_jpeg_that_ends_before_its_picture_is_corrupt(limits: Limits) -> None:
+def test_a_jpeg_that_ends_before_its_picture_is_corrupt(limits: DecodeLimits) -> None:
     data = encoded(corners(64, 64), "JPEG")
 
     for end in (2, 4, 20, data.index(b"\xff\xda"), data.index(b"\xff\xda") + 6):
@@ -186,13 +186,13 @@ def test_exif_that_leads_nowhere_turns_nothing(block: bytes) -> None:
     "values", [[0] * 8, [2**32 - 1] * 8, [1] * 8, [31270, 32900, 1, 1, 2, 2, 3, 3], [31270, 0, 0, 0, 0, 0, 0, 0]]
 )
 @pytest.mark.parametrize("gamma", [0, 1, 2**31, 2**32 - 1])
-def test_colours_that_cannot_be_are_no_reason_to_refuse(limits: Limits, values: list[int], gamma: int) -> None:
+def test_colours_that_cannot_be_are_no_reason_to_refuse(limits: DecodeLimits, values: list[int], gamma: int) -> None:
     data = pngs.png(2, 8, (b"cHRM", struct.pack(">8I", *values)), (b"gAMA", struct.pack(">I", gamma)))
 
     assert made(data, limits).width == 48
 
 
-def test_every_code_point_is_shown_as_something(limits: Limits) -> None:
+def test_every_code_point_is_shown_as_something(limits: DecodeLimits) -> None:
     for code in [*range(24), 255]:
         for other in (0, 1, 9, 10, 13, 16, 18, 255):
             data = pngs.png(0, 1, (b"cICP", bytes((code, other, 0, 1))))
@@ -200,7 +200,7 @@ def test_every_code_point_is_shown_as_something(limits: Limits) -> None:
             assert open_picture(pngs.png(0, 1, (b"cICP", bytes((other, code, 0, 1)))), limits).width == 96
 
 
-def test_bytes_behind_the_picture_are_never_decoded(limits: Limits) -> None:
+def test_bytes_behind_the_picture_are_never_decoded(limits: DecodeLimits) -> None:
     other = encoded(Image.new("RGB", (96, 72), "white"), "PNG")
 
     assert [chunk for chunk, _ in read_png(pngs.png() + other).moving] == [b"IDAT"]
@@ -221,13 +221,13 @@ def webp(kind: bytes, content: bytes) -> bytes:
         webp(b"VP8X", bytes(4) + b"\xff\xff\xff" * 2),
     ],
 )
-def test_a_webp_is_too_large_before_its_decoder_takes_memory(limits: Limits, data: bytes) -> None:
+def test_a_webp_is_too_large_before_its_decoder_takes_memory(limits: DecodeLimits, data: bytes) -> None:
     with pytest.raises(PictureError) as refused:
         made(data, limits)
     assert refused.value.reason is Reason.TOO_MANY_PIXELS
 
 
-def test_an_avif_is_too_large_before_its_decoder_sees_it(limits: Limits) -> None:
+def test_an_avif_is_too_large_before_its_decoder_sees_it(limits: DecodeLimits) -> None:
     data = encoded(corners(64, 48), "AVIF")
     at = data.index(b"ispe") + 8
 

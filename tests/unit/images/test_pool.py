@@ -258,11 +258,11 @@ async def test_memory_freed_while_a_waiting_job_is_being_given_up_goes_to_the_ne
         async with budget.reserve(10):
             await leave.wait()
 
-    holding, given_up, next_one = [asyncio.create_task(use()) for _ in range(3)]
+    lease_holder, given_up, next_one = [asyncio.create_task(use()) for _ in range(3)]
     await asyncio.sleep(0.01)
     leave.set()
     given_up.cancel()
-    results = await asyncio.gather(holding, given_up, next_one, return_exceptions=True)
+    results = await asyncio.gather(lease_holder, given_up, next_one, return_exceptions=True)
 
     assert [type(result) for result in results] == [type(None), asyncio.CancelledError, type(None)]
     assert budget._free == 10

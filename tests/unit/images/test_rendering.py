@@ -5,9 +5,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.images.decode import Limits
+from mediarepo.images.decode import DecodeLimits
 from mediarepo.images.errors import PictureError
-from mediarepo.images.rendering import Made, render
+from mediarepo.images.rendering import RenderedImage, render
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import BLUE, GREEN, RED, WHITE, animated, corners, encoded, hostile, jpeg, oriented
 
@@ -15,7 +15,7 @@ CROP, SCALE = ThumbnailMethod.CROP, ThumbnailMethod.SCALE
 SPECS = ThumbnailsConfig().specs
 
 
-def opened(made: Made) -> Image.Image:
+def opened(made: RenderedImage) -> Image.Image:
     assert made.data is not None
     picture = Image.open(io.BytesIO(made.data))
     assert picture.size == (made.width, made.height)
@@ -41,7 +41,7 @@ def looks_like(picture: Image.Image, expected: Sequence[tuple[int, int, int]] = 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_comes_out_upright_in_every_size(limits: Limits, orientation: int) -> None:
+def test_every_orientation_comes_out_upright_in_every_size(limits: DecodeLimits, orientation: int) -> None:
     made = render(oriented(1200, 800, orientation), SPECS, limits)
 
     assert {one.spec: (one.width, one.height) for one in made} == {
@@ -74,7 +74,7 @@ def test_every_orientation_comes_out_upright_in_every_size(limits: Limits, orien
     ],
 )
 def test_every_format_keeps_its_colours_and_gets_its_type(
-    limits: Limits, name: str, mode: str, content_type: str
+    limits: DecodeLimits, name: str, mode: str, content_type: str
 ) -> None:
     noise = Image.merge("RGB", [Image.effect_noise((1000, 700), 60) for _ in range(3)])
     picture = Image.blend(corners(1000, 700), noise, 0.08).convert(mode)
@@ -90,7 +90,7 @@ def test_every_format_keeps_its_colours_and_gets_its_type(
 
 
 @pytest.mark.parametrize("name", ["WEBP", "AVIF", "TIFF", "PNG"])
-def test_transparency_survives_as_png(limits: Limits, name: str) -> None:
+def test_transparency_survives_as_png(limits: DecodeLimits, name: str) -> None:
     picture = corners(400, 400, "RGBA")
     picture.putalpha(Image.linear_gradient("L").resize((400, 400)))
 
@@ -103,7 +103,7 @@ def test_transparency_survives_as_png(limits: Limits, name: str) -> None:
     assert max(alpha) > 230
 
 
-def test_palette_transparency_becomes_alpha(limits: Limits) -> None:
+def test_palette_transparency_becomes_alpha(limits: DecodeLimits) -> None:
     picture = corners(200, 200).quantize()
     data = encoded(picture, "PNG", transparency=0)
 
@@ -112,7 +112,7 @@ def test_palette_transparency_becomes_alpha(limits: Limits) -> None:
     assert opened(made).mode == "RGBA"
 
 
-def test_sixteen_bits_become_eight_and_not_white(limits: Limits) -> None:
+def test_sixteen_bits_become_eight_and_not_white(limits: DecodeLimits) -> None:
     ramp = Image.linear_gradient("L").resize((300, 300)).convert("I").point(lambda v: v * 257).convert("I;16")
 
     (made,) = render(encoded(ramp, "PNG"), [ThumbnailSpec(96, 96, CROP)], limits)
@@ -122,7 +122,7 @@ def test_sixteen_bits_become_eight_and_not_white(limits: Limits) -> None:
     assert max(grey) > 245
 
 
-def test_an_icc_profile_is_converted_and_removed(limits: Limits) -> None:
+def test_an_icc_profile_is_converted_and_removed(limits: DecodeLimits) -> None:
     swapped = Image.new("RGB", (400, 400), (200, 30, 30))
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
@@ -139,13 +139,13 @@ def test_an_icc_profile_is_converted_and_removed(limits: Limits) -> None:
     assert "icc_profile" not in small.info
 
 
-def test_a_broken_profile_is_ignored(limits: Limits) -> None:
+def test_a_broken_profile_is_ignored(limits: DecodeLimits) -> None:
     made = render(jpeg(1000, 700, icc_profile=b"nonsense" * 40), SPECS, limits)
 
     assert all(looks_like(opened(one)) for one in made)
 
 
-def test_a_small_bare_picture_is_its_own_thumbnail(limits: Limits) -> None:
+def test_a_small_bare_picture_is_its_own_thumbnail(limits: DecodeLimits) -> None:
     for name, content_type in (("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")):
         made = render(
             encoded(corners(60, 40), name), [ThumbnailSpec(96, 96, CROP), ThumbnailSpec(800, 600, SCALE)], limits
@@ -165,7 +165,7 @@ def test_a_small_bare_picture_is_its_own_thumbnail(limits: Limits) -> None:
         animated("GIF", 60, 40, 3),
     ],
 )
-def test_a_small_picture_with_more_in_it_is_encoded_anew_in_its_own_size(limits: Limits, data: bytes) -> None:
+def test_a_small_picture_with_more_in_it_is_encoded_anew_in_its_own_size(limits: DecodeLimits, data: bytes) -> None:
     (made,) = render(data, [ThumbnailSpec(800, 600, SCALE)], limits)
 
     assert (made.width, made.height) == (60, 40)
@@ -175,7 +175,7 @@ def test_a_small_picture_with_more_in_it_is_encoded_anew_in_its_own_size(limits:
 
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG"])
-def test_an_animation_stays_one_only_when_asked_for(limits: Limits, name: str) -> None:
+def test_an_animation_stays_one_only_when_asked_for(limits: DecodeLimits, name: str) -> None:
     still, moving = ThumbnailSpec(32, 32, CROP), ThumbnailSpec(32, 32, CROP, animated=True)
     data = animated(name, 200, 100, 5)
 
@@ -189,7 +189,7 @@ def test_an_animation_stays_one_only_when_asked_for(limits: Limits, name: str) -
 
 
 @pytest.mark.parametrize("data", [animated("GIF", 20, 20, 30), animated("GIF", 1000, 1000, 6), jpeg(200, 200)])
-def test_what_cannot_or_should_not_move_stands_still(limits: Limits, data: bytes) -> None:
+def test_what_cannot_or_should_not_move_stands_still(limits: DecodeLimits, data: bytes) -> None:
     moving = ThumbnailSpec(16, 16, CROP, animated=True)
 
     (made,) = render(data, [moving], limits)
@@ -198,7 +198,7 @@ def test_what_cannot_or_should_not_move_stands_still(limits: Limits, data: bytes
     assert made.content_type != "image/webp"
 
 
-def test_the_pages_of_a_document_are_no_animation(limits: Limits) -> None:
+def test_the_pages_of_a_document_are_no_animation(limits: DecodeLimits) -> None:
     pages = [corners(300, 200), corners(300, 200, "L").convert("RGB")]
     data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
 
@@ -207,7 +207,7 @@ def test_the_pages_of_a_document_are_no_animation(limits: Limits) -> None:
     assert made.content_type == "image/jpeg"
 
 
-def test_an_animation_that_was_cut_off_moves_as_far_as_it_goes(limits: Limits) -> None:
+def test_an_animation_that_was_cut_off_moves_as_far_as_it_goes(limits: DecodeLimits) -> None:
     noise = [Image.effect_noise((200, 200), 200 + n).convert("P") for n in range(6)]
     data = encoded(noise[0], "GIF", save_all=True, append_images=noise[1:])
 
@@ -217,7 +217,7 @@ def test_an_animation_that_was_cut_off_moves_as_far_as_it_goes(limits: Limits) -
     assert 2 <= opened(made).n_frames <= 4  # type: ignore[attr-defined]
 
 
-def test_equal_input_gives_equal_bytes(limits: Limits) -> None:
+def test_equal_input_gives_equal_bytes(limits: DecodeLimits) -> None:
     data = encoded(corners(900, 700), "PNG")
 
     assert render(data, SPECS, limits) == render(data, SPECS, limits)
@@ -237,7 +237,7 @@ def test_equal_input_gives_equal_bytes(limits: Limits) -> None:
         ("drawing.svg", "unsupported_format"),
     ],
 )
-def test_hostile_files_are_refused_by_their_header(limits: Limits, name: str, reason: str) -> None:
+def test_hostile_files_are_refused_by_their_header(limits: DecodeLimits, name: str, reason: str) -> None:
     with pytest.raises(PictureError) as refused:
         render(hostile()[name], SPECS, limits)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.outbound.ssrf_guard import AddressRules
+from mediarepo.outbound.ssrf_guard import AddressPolicy
 
 FORBIDDEN_IPV4 = [
     "0.0.0.0",
@@ -75,11 +75,11 @@ PUBLIC = [
     "::ffff:8.8.8.8",
     "64:ff9b::8.8.8.8",
 ]
-NOTHING_SPECIAL = AddressRules(allow=[], deny=[])
+NOTHING_SPECIAL = AddressPolicy(allow=[], deny=[])
 
 
 def permitted(text: str, *, allow: list[str] | None = None, deny: list[str] | None = None) -> bool:
-    return AddressRules(allow=allow or [], deny=deny or []).permits(ipaddress.ip_address(text))
+    return AddressPolicy(allow=allow or [], deny=deny or []).permits(ipaddress.ip_address(text))
 
 
 def hiding(ipv4: str) -> dict[str, str]:

@@ -3,11 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.outbound.web_response import (
-    Framing,
+    BodyFraming,
     HeadError,
+    body_framing,
     body_reader,
     find_end,
-    framing,
     location,
     parse_head,
     refresh,
@@ -70,40 +70,40 @@ def head_of(*lines: str, first: str = "HTTP/1.1 200 OK") -> bytes:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([], (Framing.CLOSE, 0)),
-        (["Content-Length: 5"], (Framing.LENGTH, 5)),
-        (["Content-Length: 5", "Content-Length: 5"], (Framing.LENGTH, 5)),
-        (["Content-Length: 5, 5"], (Framing.LENGTH, 5)),
-        (["Content-Length: 005"], (Framing.LENGTH, 5)),
-        (["Content-Length: five"], (Framing.CLOSE, 0)),
-        (["Content-Length: -5"], (Framing.CLOSE, 0)),
-        (["Content-Length: +5"], (Framing.CLOSE, 0)),
-        (["Content-Length:"], (Framing.CLOSE, 0)),
-        (["Content-Length: 99999999999999999999"], (Framing.CLOSE, 0)),
-        (["Transfer-Encoding: chunked", "Content-Length: 5"], (Framing.CHUNKED, 0)),
-        (["Transfer-Encoding: Chunked", "Content-Length: 5", "Content-Length: 6"], (Framing.CHUNKED, 0)),
-        (["Transfer-Encoding: gzip, chunked"], (Framing.CHUNKED, 0)),
-        (["Transfer-Encoding: identity", "Content-Length: 5"], (Framing.LENGTH, 5)),
+        ([], (BodyFraming.CLOSE, 0)),
+        (["Content-Length: 5"], (BodyFraming.LENGTH, 5)),
+        (["Content-Length: 5", "Content-Length: 5"], (BodyFraming.LENGTH, 5)),
+        (["Content-Length: 5, 5"], (BodyFraming.LENGTH, 5)),
+        (["Content-Length: 005"], (BodyFraming.LENGTH, 5)),
+        (["Content-Length: five"], (BodyFraming.CLOSE, 0)),
+        (["Content-Length: -5"], (BodyFraming.CLOSE, 0)),
+        (["Content-Length: +5"], (BodyFraming.CLOSE, 0)),
+        (["Content-Length:"], (BodyFraming.CLOSE, 0)),
+        (["Content-Length: 99999999999999999999"], (BodyFraming.CLOSE, 0)),
+        (["Transfer-Encoding: chunked", "Content-Length: 5"], (BodyFraming.CHUNKED, 0)),
+        (["Transfer-Encoding: Chunked", "Content-Length: 5", "Content-Length: 6"], (BodyFraming.CHUNKED, 0)),
+        (["Transfer-Encoding: gzip, chunked"], (BodyFraming.CHUNKED, 0)),
+        (["Transfer-Encoding: identity", "Content-Length: 5"], (BodyFraming.LENGTH, 5)),
     ],
 )
-def test_the_end_of_a_body_is_where_browsers_see_it(lines: list[str], expected: tuple[Framing, int]) -> None:
-    assert framing(parse_head(head_of(*lines))) == expected
+def test_the_end_of_a_body_is_where_browsers_see_it(lines: list[str], expected: tuple[BodyFraming, int]) -> None:
+    assert body_framing(parse_head(head_of(*lines))) == expected
 
 
 def test_chunks_do_not_count_before_http_1_1() -> None:
     old = parse_head(head_of("Transfer-Encoding: chunked", "Content-Length: 5", first="HTTP/1.0 200 OK"))
 
-    assert framing(old) == (Framing.LENGTH, 5)
+    assert body_framing(old) == (BodyFraming.LENGTH, 5)
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_some_answers_have_no_body(status: int) -> None:
-    assert framing(parse_head(head_of("Content-Length: 5", first=f"HTTP/1.1 {status} x"))) == (Framing.NONE, 0)
+    assert body_framing(parse_head(head_of("Content-Length: 5", first=f"HTTP/1.1 {status} x"))) == (BodyFraming.NONE, 0)
 
 
 def test_two_lengths_are_refused() -> None:
     with pytest.raises(HeadError):
-        framing(parse_head(head_of("Content-Length: 5", "Content-Length: 6")))
+        body_framing(parse_head(head_of("Content-Length: 5", "Content-Length: 6")))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_the_first_refresh_counts() -> None:
     assert refresh(parse_head(head_of("Refresh: 0;url=/a", "Refresh: 0;url=/b"))) == "0;url=/a"
 
 
-def read(framing_of: Framing, data: bytes, step: int, size: int = 0) -> bytes:
+def read(framing_of: BodyFraming, data: bytes, step: int, size: int = 0) -> bytes:
     reader = body_reader(framing_of, size)
     return b"".join(reader.feed(data[at : at + step]) for at in range(0, len(data), step) if not reader.is_done)
 
@@ -157,11 +157,11 @@ def read(framing_of: Framing, data: bytes, step: int, size: int = 0) -> bytes:
     ],
 )
 def test_chunks_are_read_up_to_where_they_make_no_sense(data: bytes, step: int) -> None:
-    assert read(Framing.CHUNKED, data, step) == b"hello world"
+    assert read(BodyFraming.CHUNKED, data, step) == b"hello world"
 
 
 def test_a_chunk_line_without_end_ends_the_body() -> None:
-    reader = body_reader(Framing.CHUNKED, 0)
+    reader = body_reader(BodyFraming.CHUNKED, 0)
     for _ in range(100):
         assert reader.feed(b"1" * 1000) == b""
 
@@ -169,9 +169,9 @@ def test_a_chunk_line_without_end_ends_the_body() -> None:
 
 
 def test_a_declared_length_is_the_most_that_is_read() -> None:
-    assert read(Framing.LENGTH, b"hello world", 3, 5) == b"hello"
-    assert read(Framing.LENGTH, b"hello", 3, 500) == b"hello"
-    assert read(Framing.CLOSE, b"hello", 2) == b"hello"
+    assert read(BodyFraming.LENGTH, b"hello world", 3, 5) == b"hello"
+    assert read(BodyFraming.LENGTH, b"hello", 3, 500) == b"hello"
+    assert read(BodyFraming.CLOSE, b"hello", 2) == b"hello"
 
 
 @given(
@@ -181,7 +181,7 @@ def test_a_declared_length_is_the_most_that_is_read() -> None:
 def test_any_bytes_are_a_head_or_are_refused(data: bytes) -> None:
     try:
         head = parse_head(data)
-        framing(head)
+        body_framing(head)
         location(head)
     except HeadError:
         return
@@ -194,10 +194,10 @@ def test_any_bytes_are_a_head_or_are_refused(data: bytes) -> None:
 def test_chunks_come_out_as_they_went_in_however_they_are_cut(chunks: list[bytes], step: int) -> None:
     data = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
-    assert read(Framing.CHUNKED, data, step) == b"".join(chunks)
+    assert read(BodyFraming.CHUNKED, data, step) == b"".join(chunks)
 
 
 @given(data=st.binary(max_size=200), step=st.integers(1, 60))
 def test_any_bytes_are_chunks_up_to_some_point(data: bytes, step: int) -> None:
-    assert len(read(Framing.CHUNKED, data, step)) <= len(data)
-    assert read(Framing.CHUNKED, data, step) == read(Framing.CHUNKED, data, 1000)
+    assert len(read(BodyFraming.CHUNKED, data, step)) <= len(data)
+    assert read(BodyFraming.CHUNKED, data, step) == read(BodyFraming.CHUNKED, data, 1000)

@@ -1,7 +1,7 @@
 import pytest
 
 from mediarepo.model.previews import OEmbed, Page, Picture
-from mediarepo.previews.image_candidates import illustrations, is_too_small, number, picture_of, widest
+from mediarepo.previews.image_candidates import image_candidate, image_candidates, is_too_small, number, widest
 
 URL = "https://a.example/b/"
 
@@ -41,7 +41,7 @@ def test_the_largest_of_a_srcset_that_fits_is_chosen(srcset: str, expected: str 
     ],
 )
 def test_an_image_is_found_where_a_script_would_find_it(attributes: dict[str, str], expected: str | None) -> None:
-    picture = picture_of(attributes, URL, "img")
+    picture = image_candidate(attributes, URL, "img")
 
     assert (picture.url if picture else None) == expected
 
@@ -86,7 +86,7 @@ def test_properties_belong_to_the_image_before_them() -> None:
         ("og:image:url", "3.png"),
     )
 
-    found = illustrations(page, None, 5)
+    found = image_candidates(page, None, 5)
 
     assert [(one.url, one.width, one.alt) for one in found] == [
         ("https://s.example/1.png", 100, None),
@@ -104,7 +104,7 @@ def test_images_are_tried_from_the_most_to_the_least_deliberate() -> None:
         pictures=(Picture(url=URL + "b.png", rule="img"), Picture(url=URL + "l.png", rule="link rel=image_src")),
     )
 
-    assert [one.rule for one in illustrations(page, oembed, 9)] == [
+    assert [one.rule for one in image_candidates(page, oembed, 9)] == [
         "og:image",
         "twitter:image",
         "oEmbed thumbnail_url",
@@ -112,5 +112,5 @@ def test_images_are_tried_from_the_most_to_the_least_deliberate() -> None:
         "itemprop=image",
         "img",
     ]
-    assert len(illustrations(page, oembed, 2)) == 2
-    assert illustrations(page, oembed, 0) == ()
+    assert len(image_candidates(page, oembed, 2)) == 2
+    assert image_candidates(page, oembed, 0) == ()

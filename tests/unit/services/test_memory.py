@@ -6,7 +6,7 @@ import pytest
 
 from mediarepo.config.media import MIB, UploadsConfig
 from mediarepo.errors import LimitExceededError, TooSlowError
-from mediarepo.services.upload_parts import Account, MemoryBudget
+from mediarepo.services.upload_parts import MemoryAccount, MemoryBudget
 
 PART = 8 * MIB
 SMALL = PART // 2
@@ -23,7 +23,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield opened
 
 
-async def large(budget: MemoryBudget, stack: AsyncExitStack) -> Account:
+async def large(budget: MemoryBudget, stack: AsyncExitStack) -> MemoryAccount:
     account = await stack.enter_async_context(budget.account(None))
     await account.reserve(PART)
     return account
@@ -173,7 +173,7 @@ async def test_an_upload_that_is_being_ended_is_not_ended_twice() -> None:
 
 
 async def test_an_upload_whose_time_is_just_running_out_is_left_to_that() -> None:
-    async def stall(account: Account) -> None:
+    async def stall(account: MemoryAccount) -> None:
         async with account.reading():
             assert account._reading is not None
             account._reading._on_timeout()  # type: ignore[attr-defined]

@@ -3,44 +3,44 @@ import pytest
 from mediarepo.errors import UnavailableError
 from mediarepo.storage.errors import (
     ObjectMissingError,
-    Place,
-    Refusal,
+    S3ErrorResponse,
+    S3Location,
     StorageError,
     StorageUnavailableError,
     UploadGoneError,
-    error_of_failure,
-    error_of_refusal,
+    error_from_exception,
+    error_from_response,
     outcome_of,
 )
 
-PLACE = Place(endpoint_url="https://s3.example.org", region="garage", bucket="media")
+PLACE = S3Location(endpoint_url="https://s3.example.org", region="garage", bucket="media")
 
 
 def test_only_no_such_key_about_an_object_means_missing() -> None:
-    refusal = Refusal(status=404, code="NoSuchKey")
-    assert isinstance(error_of_refusal(refusal, PLACE, object_key="mediarepo/a"), ObjectMissingError)
-    assert not isinstance(error_of_refusal(refusal, PLACE), ObjectMissingError)
+    refusal = S3ErrorResponse(status=404, code="NoSuchKey")
+    assert isinstance(error_from_response(refusal, PLACE, object_key="mediarepo/a"), ObjectMissingError)
+    assert not isinstance(error_from_response(refusal, PLACE), ObjectMissingError)
 
 
 @pytest.mark.parametrize(
     "refusal",
     [
-        Refusal(status=404, code="NoSuchBucket"),
-        Refusal(status=404),
-        Refusal(status=404, message="<html>"),
-        Refusal(status=403, code="InvalidAccessKeyId"),
-        Refusal(status=401, code="Unauthorized"),
-        Refusal(status=301, code="PermanentRedirect"),
-        Refusal(status=400, code="AuthorizationHeaderMalformed"),
-        Refusal(status=500, code="InternalError"),
-        Refusal(status=503, code="SlowDown"),
-        Refusal(status=502),
-        Refusal(status=507),
-        Refusal(status=507, code="InsufficientStorage"),
+        S3ErrorResponse(status=404, code="NoSuchBucket"),
+        S3ErrorResponse(status=404),
+        S3ErrorResponse(status=404, message="<html>"),
+        S3ErrorResponse(status=403, code="InvalidAccessKeyId"),
+        S3ErrorResponse(status=401, code="Unauthorized"),
+        S3ErrorResponse(status=301, code="PermanentRedirect"),
+        S3ErrorResponse(status=400, code="AuthorizationHeaderMalformed"),
+        S3ErrorResponse(status=500, code="InternalError"),
+        S3ErrorResponse(status=503, code="SlowDown"),
+        S3ErrorResponse(status=502),
+        S3ErrorResponse(status=507),
+        S3ErrorResponse(status=507, code="InsufficientStorage"),
     ],
 )
-def test_an_outage_never_looks_like_missing(refusal: Refusal) -> None:
-    error = error_of_refusal(refusal, PLACE, object_key="mediarepo/a")
+def test_an_outage_never_looks_like_missing(refusal: S3ErrorResponse) -> None:
+    error = error_from_response(refusal, PLACE, object_key="mediarepo/a")
     assert isinstance(error, StorageUnavailableError)
     assert outcome_of(error) == "unavailable"
 
@@ -48,34 +48,34 @@ def test_an_outage_never_looks_like_missing(refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("refusal", "transient"),
     [
-        (Refusal(status=503, code="SlowDown"), True),
-        (Refusal(status=500, code="InternalError"), True),
-        (Refusal(status=400, code="RequestTimeout"), True),
-        (Refusal(status=502), True),
-        (Refusal(status=429, code="TooManyRequests"), True),
-        (Refusal(status=403, code="AccessDenied"), False),
-        (Refusal(status=404, code="NoSuchBucket"), False),
+        (S3ErrorResponse(status=503, code="SlowDown"), True),
+        (S3ErrorResponse(status=500, code="InternalError"), True),
+        (S3ErrorResponse(status=400, code="RequestTimeout"), True),
+        (S3ErrorResponse(status=502), True),
+        (S3ErrorResponse(status=429, code="TooManyRequests"), True),
+        (S3ErrorResponse(status=403, code="AccessDenied"), False),
+        (S3ErrorResponse(status=404, code="NoSuchBucket"), False),
     ],
 )
-def test_what_passes_by_itself_is_transient(refusal: Refusal, transient: bool) -> None:
-    error = error_of_refusal(refusal, PLACE)
+def test_what_passes_by_itself_is_transient(refusal: S3ErrorResponse, transient: bool) -> None:
+    error = error_from_response(refusal, PLACE)
     assert isinstance(error, StorageUnavailableError)
     assert error.transient is transient
 
 
 def test_a_refusal_that_no_retry_mends_is_a_storage_error() -> None:
-    error = error_of_refusal(Refusal(status=400, code="EntityTooSmall", message="too small"), PLACE)
+    error = error_from_response(S3ErrorResponse(status=400, code="EntityTooSmall", message="too small"), PLACE)
     assert type(error) is StorageError
     assert outcome_of(error) == "refused"
 
 
 def test_an_upload_that_is_gone_is_told_from_other_refusals() -> None:
-    assert isinstance(error_of_refusal(Refusal(status=404, code="NoSuchUpload"), PLACE), UploadGoneError)
-    assert not isinstance(error_of_refusal(Refusal(status=400, code="InvalidPart"), PLACE), UploadGoneError)
+    assert isinstance(error_from_response(S3ErrorResponse(status=404, code="NoSuchUpload"), PLACE), UploadGoneError)
+    assert not isinstance(error_from_response(S3ErrorResponse(status=400, code="InvalidPart"), PLACE), UploadGoneError)
 
 
 def test_silence_is_told_from_a_closed_connection() -> None:
-    silent, closed = error_of_failure(TimeoutError(), PLACE), error_of_failure(ConnectionResetError(), PLACE)
+    silent, closed = error_from_exception(TimeoutError(), PLACE), error_from_exception(ConnectionResetError(), PLACE)
     assert (silent.timed_out, silent.transient) == (True, False)
     assert (closed.timed_out, closed.transient) == (False, True)
 
@@ -83,8 +83,8 @@ def test_silence_is_told_from_a_closed_connection() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        error_of_failure(ConnectionRefusedError(), PLACE),
-        error_of_refusal(Refusal(status=400, code="EntityTooLarge", message="at s3.example.org"), PLACE),
+        error_from_exception(ConnectionRefusedError(), PLACE),
+        error_from_response(S3ErrorResponse(status=400, code="EntityTooLarge", message="at s3.example.org"), PLACE),
     ],
 )
 def test_clients_are_told_nothing_of_the_store(error: StorageError) -> None:

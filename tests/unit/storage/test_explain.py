@@ -5,21 +5,21 @@ import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from mediarepo.storage.errors import Place, explain_failure, explain_refusal, parse_refusal
+from mediarepo.storage.errors import S3Location, explain_error_response, explain_failure, parse_error_response
 from tests.unit.storage.provider_errors import PROVIDER_ERRORS
 
-PLACE = Place(endpoint_url="https://s3.example.org", region="us-east-1", bucket="media")
+PLACE = S3Location(endpoint_url="https://s3.example.org", region="us-east-1", bucket="media")
 
 
 @pytest.mark.parametrize(("provider", "status", "body", "words"), PROVIDER_ERRORS)
 def test_a_providers_error_becomes_the_operators_words(provider: str, status: int, body: str, words: str) -> None:
-    told = explain_refusal(parse_refusal(status, body.encode()), PLACE)
+    told = explain_error_response(parse_error_response(status, body.encode()), PLACE)
     assert words in told, provider
 
 
 def test_nothing_of_a_signature_is_shown() -> None:
     body = b"<Error><Code>SignatureDoesNotMatch</Code><SignatureProvided>abcdef</SignatureProvided></Error>"
-    assert "abcdef" not in explain_refusal(parse_refusal(403, body), PLACE)
+    assert "abcdef" not in explain_error_response(parse_error_response(403, body), PLACE)
 
 
 def connector_error(cause: OSError) -> aiohttp.ClientConnectorError:

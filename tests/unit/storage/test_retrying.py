@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
-from mediarepo.storage.retry import Retrying, is_lost_answer
+from mediarepo.storage.retry import RetryPolicy, is_lost_answer
 
 
 class Attempts:
@@ -39,13 +39,13 @@ def silent() -> StorageUnavailableError:
 
 async def test_a_success_is_asked_for_once(pauses: list[float]) -> None:
     attempts = Attempts()
-    assert await Retrying().call(attempts, "answer") == "answer"
+    assert await RetryPolicy().call(attempts, "answer") == "answer"
     assert (attempts.made, pauses) == (1, [])
 
 
 async def test_transient_failures_are_tried_again_after_growing_pauses(pauses: list[float]) -> None:
     attempts = Attempts(transient(), transient())
-    assert await Retrying(chance=lambda: 0.5).call(attempts, "answer") == "answer"
+    assert await RetryPolicy(chance=lambda: 0.5).call(attempts, "answer") == "answer"
     assert attempts.made == 3
     assert pauses == sorted(pauses)
     assert len(set(pauses)) == 2
@@ -53,8 +53,8 @@ async def test_transient_failures_are_tried_again_after_growing_pauses(pauses: l
 
 async def test_chance_scatters_the_pauses(pauses: list[float]) -> None:
     chances = iter([0.0, 1.0])
-    await Retrying(chance=lambda: next(chances)).call(Attempts(transient()), "answer")
-    await Retrying(chance=lambda: next(chances)).call(Attempts(transient()), "answer")
+    await RetryPolicy(chance=lambda: next(chances)).call(Attempts(transient()), "answer")
+    await RetryPolicy(chance=lambda: next(chances)).call(Attempts(transient()), "answer")
     assert pauses[0] < pauses[1]
 
 
@@ -62,7 +62,7 @@ async def test_chance_scatters_the_pauses(pauses: list[float]) -> None:
 async def test_the_third_failure_is_final() -> None:
     attempts = Attempts(transient(), transient(), transient())
     with pytest.raises(StorageUnavailableError):
-        await Retrying().call(attempts, "answer")
+        await RetryPolicy().call(attempts, "answer")
     assert attempts.made == 3
 
 
@@ -70,12 +70,12 @@ async def test_the_third_failure_is_final() -> None:
 async def test_what_trying_again_does_not_mend_is_not_tried_again(failure: Exception) -> None:
     attempts = Attempts(failure)
     with pytest.raises(type(failure)):
-        await Retrying().call(attempts, "answer")
+        await RetryPolicy().call(attempts, "answer")
     assert attempts.made == 1
 
 
 @pytest.mark.usefixtures("pauses")
 async def test_a_lost_answer_is_asked_for_again_where_that_is_wanted() -> None:
     attempts = Attempts(silent())
-    assert await Retrying().call_while(is_lost_answer, attempts, "answer") == "answer"
+    assert await RetryPolicy().call_while(is_lost_answer, attempts, "answer") == "answer"
     assert attempts.made == 2

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.errors import RangeNotSatisfiableError
-from mediarepo.model.byte_stream import Span
+from mediarepo.model.byte_stream import ByteRange
 from mediarepo.web.wire.request_headers import parse_range
 
 SIZE = 1000
@@ -12,19 +12,19 @@ SIZE = 1000
 @pytest.mark.parametrize(
     ("header", "span"),
     [
-        ("bytes=0-1", Span(0, 2)),
-        ("bytes=0-", Span(0, 1000)),
-        ("bytes=999-", Span(999, 1)),
-        ("bytes=5-5", Span(5, 1)),
-        ("bytes=990-2000", Span(990, 10)),
-        ("bytes=-1", Span(999, 1)),
-        ("bytes=-5000", Span(0, 1000)),
-        ("Bytes=0-1", Span(0, 2)),
-        ("bytes= 0-1 ", Span(0, 2)),
+        ("bytes=0-1", ByteRange(0, 2)),
+        ("bytes=0-", ByteRange(0, 1000)),
+        ("bytes=999-", ByteRange(999, 1)),
+        ("bytes=5-5", ByteRange(5, 1)),
+        ("bytes=990-2000", ByteRange(990, 10)),
+        ("bytes=-1", ByteRange(999, 1)),
+        ("bytes=-5000", ByteRange(0, 1000)),
+        ("Bytes=0-1", ByteRange(0, 2)),
+        ("bytes= 0-1 ", ByteRange(0, 2)),
     ],
 )
-def test_a_single_range_becomes_a_span(header: str, span: Span) -> None:
-    assert parse_range(header, SIZE) == span
+def test_a_single_range_becomes_a_span(header: str, byte_range: ByteRange) -> None:
+    assert parse_range(header, SIZE) == byte_range
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_a_suffix_of_nothing_is_nothing_not_an_error() -> None:
 def test_whatever_comes_a_span_lies_within_the_whole(text: str, size: int) -> None:
     for header in (text, f"bytes={text}"):
         try:
-            span = parse_range(header, size)
+            byte_range = parse_range(header, size)
         except RangeNotSatisfiableError:
             continue
-        if span is not None:
-            assert 0 <= span.offset <= span.last < size
+        if byte_range is not None:
+            assert 0 <= byte_range.offset <= byte_range.last < size

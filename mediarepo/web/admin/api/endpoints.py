@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from mediarepo.errors import BadJsonError, InvalidParamError, NotJsonError, TooLargeError
 from mediarepo.model.authority import Grant, Role, grant_of
-from mediarepo.model.declared import check_texts
+from mediarepo.model.declared import check_text
 from mediarepo.services.authorization import Admin
 from mediarepo.web.admin.access import api_admin_required, check_permission
 from mediarepo.web.admin.api.media_shapes import Nothing, Shape
@@ -66,7 +66,7 @@ class Endpoint:
         query = Query(request)
         admin = await api_admin_required(request, query)
         path = self._path(request)
-        check_texts([*path.items(), *query.fields().items()])
+        check_text([*path.items(), *query.fields().items()])
         check_permission(request, admin, self.permission)
         call = Call(request.app, admin, path, _parse_query(query, self.query), await self._body(request))
         answer = await self.handler(call)
@@ -90,7 +90,7 @@ class Endpoint:
             document = json.loads(text) if text.strip() else {}
         except (ValueError, RecursionError) as exc:
             raise NotJsonError("the body is not JSON") from exc
-        check_texts(_texts(document))
+        check_text(_texts(document))
         try:
             return self.body.model_validate(document)
         except ValidationError as exc:
