@@ -1,4 +1,4 @@
-"""The refusals, in Matrix words; their HTTP statuses stand in `mediarepo.web.error_responses`."""
+"""Matrix errors; their HTTP statuses are in `mediarepo.web.error_responses`."""
 
 
 class MatrixError(Exception):

@@ -1,4 +1,4 @@
-"""What happens by the clock."""
+"""The scheduler: runs jobs at intervals."""
 
 import asyncio
 import random

@@ -1,1 +1,1 @@
-"""The parts are joined here, once, by hand."""
+"""Composition root: builds every service from its collaborators."""

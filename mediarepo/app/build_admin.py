@@ -1,4 +1,4 @@
-"""What admins use, joined by hand."""
+"""Builds the services behind the admin APIs and the admin commands."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What previews web pages, joined by hand."""
+"""Builds what talks to other servers: federation and URL previews."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""What compares bucket and database, joined by hand."""
+"""Builds the services for uploads, downloads, thumbnails and housekeeping."""
 
 from contextlib import AsyncExitStack
 

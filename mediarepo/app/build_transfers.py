@@ -1,4 +1,4 @@
-"""What takes media out of here, joined by hand."""
+"""Builds imports, exports and read-through sources."""
 
 import sys
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""What everything else stands on: settings, figures, database, stores, clocks."""
+"""Settings, metrics, database, stores and clocks, which everything else is built on."""
 
 import time
 from collections.abc import AsyncIterator, Mapping

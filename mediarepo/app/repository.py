@@ -1,4 +1,4 @@
-"""The parts, joined once, and the jobs that run by the clock."""
+"""The whole repository as one object, opened and closed in order."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""What happens by the clock: in every process, or once in the whole fleet."""
+"""The scheduled jobs: in every process, or once for all processes over one database."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""A whole server: opened, listening, and stopped in order."""
+"""The HTTP server process: builds the application, listens, and stops in order."""
 
 import asyncio
 from collections.abc import AsyncIterator

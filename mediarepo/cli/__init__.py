@@ -1,1 +1,1 @@
-"""The operator speaks."""
+"""The command line."""

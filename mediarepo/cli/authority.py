@@ -1,6 +1,7 @@
-"""Which line of the table of authority each command asks; a command that is not here runs for nobody.
+"""The permission that each command requires, and what the admin commands share.
 
-What a command does to single media, users and content is asked again where it is done, by whose they are.
+A command that is not in the table runs for nobody. What a command does to single media, users and content is checked
+again where it is done, by whose they are.
 """
 
 import functools

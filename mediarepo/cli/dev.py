@@ -1,4 +1,4 @@
-"""`mediarepo dev`: everything on one machine, with nothing installed but this."""
+"""`mediarepo dev`: a server with its own Postgres and S3 server on one machine."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`mediarepo doctor`: finding out where things get stuck."""
+"""`mediarepo doctor`: checks step by step and names what fails."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`mediarepo export`: media on their way back out."""
+"""`mediarepo export`: exports media to another media repository or to files."""
 
 import asyncio
 import json

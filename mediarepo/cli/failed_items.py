@@ -1,4 +1,4 @@
-"""`mediarepo failed-items`: what background work could not process."""
+"""`mediarepo failed-items`: items that background work could not process."""
 
 from dataclasses import asdict
 from typing import Annotated

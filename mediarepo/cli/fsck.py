@@ -1,4 +1,4 @@
-"""`mediarepo fsck`."""
+"""`mediarepo fsck`: compares buckets and database."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`mediarepo keys`: making and moving signing keys."""
+"""`mediarepo keys`: generates, shows, converts and merges signing keys."""
 
 import os
 from pathlib import Path

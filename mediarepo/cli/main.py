@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line's entry point; subcommands are loaded when they are used."""
 
 import gc
 import sys

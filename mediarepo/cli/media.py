@@ -1,4 +1,4 @@
-"""`mediarepo media`: looking at media, deleting, restoring, holding them."""
+"""`mediarepo media`: shows, searches, deletes, restores, pins and holds media."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Serving, and keeping what is served in order."""
+"""`mediarepo serve`, `migrate`, `check-config`, `sweep`, `fsck`, `claim` and `dev`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What commands write: tables for people, JSON for programs, a moving line on terminals."""
+"""Output of commands: tables, JSON, and a progress line on terminals."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""`mediarepo preview`: what users would be told of a web page, and why."""
+"""`mediarepo preview`: shows the preview of a web page, and how it was made."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass

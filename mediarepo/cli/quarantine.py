@@ -1,4 +1,4 @@
-"""`mediarepo quarantine`: hiding content and showing it again."""
+"""`mediarepo quarantine`: quarantines content and lifts quarantines."""
 
 import json
 import re

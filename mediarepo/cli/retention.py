@@ -1,4 +1,4 @@
-"""`mediarepo retention`: seeing what policies would remove, then letting them."""
+"""`mediarepo retention`: plans, arms and runs retention policies."""
 
 from dataclasses import asdict
 from typing import Annotated

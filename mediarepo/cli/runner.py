@@ -1,4 +1,4 @@
-"""Running a coroutine as a whole program: signals, and errors in one line."""
+"""Runs a coroutine as a program: reads the settings, handles signals, prints errors in one line."""
 
 import asyncio
 import gc

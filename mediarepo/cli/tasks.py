@@ -1,4 +1,4 @@
-"""`mediarepo tasks` and `mediarepo audit`: work in the background, and what admins did."""
+"""`mediarepo tasks` and `mediarepo audit`: background tasks and the audit log."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`mediarepo usage`: who takes up how much."""
+"""`mediarepo usage`: stored bytes by homeserver, user and class."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,1 +1,1 @@
-"""What the operator chose."""
+"""The configuration file's sections."""

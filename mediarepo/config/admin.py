@@ -1,4 +1,4 @@
-"""With whom homeservers share what they hide."""
+"""Administrators, the trash, and how homeservers share quarantines."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What every configuration section has in common: misspelt keys are fatal, values never change."""
+"""The base class of configuration sections, and secrets in files and in the environment."""
 
 import os
 from pathlib import Path

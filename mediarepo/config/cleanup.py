@@ -1,4 +1,4 @@
-"""When leftovers are removed from the bucket."""
+"""Retention policies, the sweep of orphaned objects, and last-access times."""
 
 import hashlib
 from typing import Self

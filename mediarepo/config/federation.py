@@ -1,4 +1,4 @@
-"""How other servers' requests are answered."""
+"""Federation: signing keys, remote media, and connections to other servers."""
 
 import ipaddress
 

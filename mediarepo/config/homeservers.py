@@ -1,4 +1,4 @@
-"""The homeservers that share this repository, and the application services that each of them has."""
+"""The homeservers that share this repository, and their application services."""
 
 import re
 from typing import Annotated, Self

@@ -1,4 +1,4 @@
-"""Which other media repositories media are imported from, and what of them."""
+"""The media repositories that media are imported from."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""How often, and how much at once."""
+"""Quotas and rate limits, and the sets of users they apply to."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""From a YAML file to settings, or to words about what is wrong with it."""
+"""Loads settings from a YAML file, and explains what is wrong with it."""
 
 import difflib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sizes and limits of thumbnails."""
+"""Uploads and thumbnails: sizes, formats and memory."""
 
 import os
 from typing import Self

@@ -1,4 +1,4 @@
-"""Previews of web pages: which, how large, and how long they are kept."""
+"""URL previews: which pages, how large, and for how long."""
 
 import re
 from typing import Annotated, Literal, Self

@@ -1,4 +1,4 @@
-"""How strictly the processes that read untrusted bytes are confined."""
+"""The server process: listening addresses, logs, and the sandbox of its workers."""
 
 import ipaddress
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where bytes are kept."""
+"""The database and the S3 stores."""
 
 from enum import StrEnum
 from typing import Self

@@ -1,4 +1,4 @@
-"""Settings that are valid each, but together do not do what somebody who set them would expect."""
+"""Warnings about settings that are each valid but do not work together."""
 
 import importlib.util
 import ipaddress

@@ -1,4 +1,4 @@
-"""What admins did, written down for good, in the transaction that did it."""
+"""The audit log, written in the transaction that did what it says."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

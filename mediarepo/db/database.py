@@ -1,4 +1,4 @@
-"""Connections to Postgres: pooled, bounded in time, with foreign errors translated at the border."""
+"""Connections to Postgres: pooled, with timeouts; driver errors become our own."""
 
 import asyncio
 from collections import deque

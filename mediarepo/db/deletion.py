@@ -1,6 +1,7 @@
-"""Rows go before bytes: media, and blobs that nothing refers to any more.
+"""Deletion of media and unreferenced blobs, and the outbox of objects to delete.
 
-A blob's row is locked first and judged in a statement of its own, whose snapshot then sees every reference that was
+Rows are deleted before bytes: the transaction that deletes a row queues its object for deletion.
+A blob's row is locked first and checked in a statement of its own, whose snapshot then sees every reference that was
 committed before the lock was granted; a publication that comes later finds the row gone and stores the content anew.
 Who locks media and their blob locks the media first, in the order of their ids.
 """

@@ -1,4 +1,4 @@
-"""Media that leave, in the order of their keys."""
+"""Media to export, in the order of their keys."""
 
 from collections.abc import AsyncGenerator
 

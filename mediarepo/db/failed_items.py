@@ -1,4 +1,4 @@
-"""Items that background work has set aside, and when each is tried again."""
+"""Items that background work has set aside, and when each is retried."""
 
 from collections.abc import Sequence
 

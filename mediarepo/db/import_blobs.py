@@ -1,4 +1,4 @@
-"""From imported content to blobs, many at a time, within the transaction that makes media of them."""
+"""Blobs of imported content, many at a time, in the transaction that inserts their media."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

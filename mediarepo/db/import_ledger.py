@@ -1,4 +1,4 @@
-"""The ledger of imports: a line for each row of a source."""
+"""Import runs, and the ledger: one row for each row of a source."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Media rows of what is imported."""
+"""Media rows of imported media, and the quarantine and protection they came with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Contents that came from a source, for whoever checks them, takes them over, or takes them back."""
+"""Imported content to be verified, taken over, or undone."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Leaky buckets that all processes pour into."""
+"""Quotas and shared rate limits.
+
+Whoever changes what a user has reserved holds an advisory lock on that user until the transaction ends, and takes it
+after all other locks; so the sum of what is stored and reserved never exceeds a limit.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rows of media, as readers meet them."""
+"""Rows of media and thumbnails as downloads read them, and last-access times."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

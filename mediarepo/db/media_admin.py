@@ -1,4 +1,4 @@
-"""Media found by what is known of them."""
+"""Media as admins see them: by address, by user, and by search."""
 
 from mediarepo.db.database import Database, Row
 from mediarepo.db.marks import hidden, marked_by, quarantined_by

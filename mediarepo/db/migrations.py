@@ -1,4 +1,4 @@
-"""The schema's history, applied under a lock so that any number of processes may try at once."""
+"""Runs the migrations under a lock, so that any number of processes may try at once."""
 
 from collections.abc import Callable
 from pathlib import Path

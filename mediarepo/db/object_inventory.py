@@ -1,4 +1,4 @@
-"""Blobs whose objects were missing, and what is known of a store's oldest objects."""
+"""Every object that rows refer to, and blobs whose objects are missing."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Previews of web pages that are kept for a while, and the media that belong to them."""
+"""Cached URL previews and their images."""
 
 import json
 from collections.abc import Sequence

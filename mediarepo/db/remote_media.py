@@ -1,4 +1,4 @@
-"""Other servers' keys, kept for all processes."""
+"""Failed fetches from other servers, back-off, and other servers' keys."""
 
 import base64
 import json

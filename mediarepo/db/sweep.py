@@ -1,4 +1,4 @@
-"""What the sweep asks of the database: intents of multipart uploads, and which keys no row knows."""
+"""Upload intents, and object keys that no row knows."""
 
 from collections.abc import Sequence
 from uuid import UUID

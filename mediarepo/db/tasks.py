@@ -1,4 +1,4 @@
-"""Tasks: work that admins asked for, waiting, under way or done."""
+"""Tasks, runs of scheduled jobs, and the backlog."""
 
 import json
 from typing import Any

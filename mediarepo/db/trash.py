@@ -1,4 +1,4 @@
-"""Deletion that can be undone for a while: media first become invisible, later let go of their content."""
+"""The trash: deleted media that can still be restored."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Content whose hash nobody here has computed: not known, or only claimed by where it was imported from."""
+"""Content whose hash is unknown, or claimed by an import source and not verified."""
 
 from collections.abc import Sequence
 

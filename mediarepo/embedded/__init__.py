@@ -1,1 +1,1 @@
-"""A Postgres and an S3 of our own, for the quick start and the tests."""
+"""A Postgres and an S3 server of our own, for the quick start and the tests."""

@@ -1,4 +1,4 @@
-"""A server as a child process: in a session of its own, with a log, and found again after we were killed."""
+"""A server as a child process: in its own session, with a log, and found again after a crash."""
 
 import asyncio
 import fcntl

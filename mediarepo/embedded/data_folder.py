@@ -1,4 +1,4 @@
-"""Folders of the embedded servers: closed to other users, and used by one process at a time."""
+"""Data folders of the embedded servers: private, and locked by one process at a time."""
 
 import fcntl
 import hashlib

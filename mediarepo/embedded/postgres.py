@@ -1,4 +1,4 @@
-"""A Postgres of our own, from a wheel: reached through a private socket, closed to the network."""
+"""An embedded Postgres, from a wheel: reached through a private socket, closed to the network."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Postgres and S3 together, in one folder that one process uses at a time."""
+"""Postgres and S3 together, in one data folder."""
 
 import asyncio
 from contextlib import AsyncExitStack

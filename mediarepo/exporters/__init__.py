@@ -1,1 +1,1 @@
-"""What writes the databases, folders and buckets of others."""
+"""Writes the databases, folders and buckets of other repositories."""

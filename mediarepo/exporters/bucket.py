@@ -1,4 +1,4 @@
-"""Somebody else's bucket, as bytes are put into it."""
+"""Writes exported objects to another repository's bucket."""
 
 import hashlib
 from collections.abc import AsyncIterator

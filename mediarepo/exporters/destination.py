@@ -1,4 +1,4 @@
-"""Where exported bytes are put, whatever it is made of."""
+"""The interface of export destinations, and their errors."""
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass

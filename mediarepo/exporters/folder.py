@@ -1,4 +1,4 @@
-"""A folder that files appear in only when they are whole."""
+"""A folder in which files appear only when they are complete."""
 
 import asyncio
 import fcntl

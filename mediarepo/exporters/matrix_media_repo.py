@@ -1,4 +1,4 @@
-"""The database of matrix-media-repo, as rows of media are added to it."""
+"""Writes rows to the database of matrix-media-repo."""
 
 import hashlib
 from collections.abc import Collection, Sequence

@@ -1,1 +1,1 @@
-"""Other servers' media: how they are found, asked and answered."""
+"""Federation: discovery, requests, signatures, and remote media."""

@@ -1,4 +1,4 @@
-"""GET from other servers, wherever their name leads."""
+"""GET requests to other servers by server name."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

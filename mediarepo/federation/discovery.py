@@ -1,4 +1,4 @@
-"""From a server name to where that server answers (server-server API, "Resolving server names")."""
+"""Server discovery: from a server name to the addresses that serve it (server-server API, "Resolving server names")."""
 
 import ipaddress
 import random

@@ -1,4 +1,4 @@
-"""Walks the way to another server hop by hop, and says in words which one fails."""
+"""Checks the way to another server step by step, and says which step fails."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass

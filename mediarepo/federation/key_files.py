@@ -1,4 +1,4 @@
-"""Signing keys in the files that homeservers keep them in."""
+"""Signing keys in the file formats of the homeservers."""
 
 import re
 from collections.abc import Sequence

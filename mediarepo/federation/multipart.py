@@ -1,4 +1,4 @@
-"""The multipart/mixed bodies in which servers hand media to one another (server-server API, "Content Repository").
+"""Multipart/mixed bodies of federation media endpoints (server-server API, "Content Repository").
 
 Written to the byte as the strictest readers need it; read as the loosest writers send it: some leave out the closing
 dashes or the whole last boundary, end all lines with LF alone, fold headers, quote the boundary, or send no headers.

@@ -1,4 +1,4 @@
-"""Whose request is this? Told by its signature (server-server API, "Request Authentication")."""
+"""Authentication of federation requests (server-server API, "Request Authentication")."""
 
 import fnmatch
 import re

@@ -1,4 +1,4 @@
-"""Other servers' keys, fetched from themselves (server-server API, "Retrieving server keys")."""
+"""Other servers' signing keys, fetched and cached (server-server API, "Retrieving server keys")."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Ed25519 signatures, as servers make and check them (Matrix appendices, "Signing JSON")."""
+"""Canonical JSON and Ed25519 signatures (Matrix appendices, "Signing JSON")."""
 
 import base64
 import binascii

@@ -1,1 +1,1 @@
-"""Whose token is this?"""
+"""The configured homeservers: tokens, admins, users."""

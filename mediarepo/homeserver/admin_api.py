@@ -1,4 +1,4 @@
-"""Which media are avatars, as far as a homeserver says."""
+"""What a homeserver's admin API and profiles say: admins, users, avatars."""
 
 import asyncio
 from typing import Any

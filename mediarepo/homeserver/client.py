@@ -1,4 +1,4 @@
-"""Requests to the configured homeservers; their addresses are the operator's own, hence trusted."""
+"""HTTP client for the configured homeservers, whose addresses the operator trusts."""
 
 import json
 import ssl

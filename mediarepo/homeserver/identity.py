@@ -1,4 +1,4 @@
-"""Whose token is this? Answered by an application service's registration, by memory, or by the homeserver."""
+"""Identifies the user behind an access token: application services, cache, whoami."""
 
 import hashlib
 import hmac

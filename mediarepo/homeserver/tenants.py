@@ -1,4 +1,4 @@
-"""Which homeserver a request is for."""
+"""Finds the homeserver that a request or a server name belongs to."""
 
 from collections.abc import Sequence
 

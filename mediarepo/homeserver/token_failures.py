@@ -1,4 +1,4 @@
-"""How many access tokens that nobody knows a client network may try."""
+"""Limits how many unknown access tokens a client network may try."""
 
 import asyncio
 from collections import OrderedDict

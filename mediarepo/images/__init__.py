@@ -1,1 +1,1 @@
-"""Pixels."""
+"""Image decoding and thumbnails."""

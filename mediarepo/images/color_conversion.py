@@ -1,4 +1,4 @@
-"""From whatever colours a file has to sRGB or grey, eight bits each, with or without alpha."""
+"""Converts decoded images to 8-bit sRGB or grey, with or without alpha."""
 
 from io import BytesIO
 

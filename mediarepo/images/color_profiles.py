@@ -1,4 +1,9 @@
-"""ICC profiles made for colours that a file describes by numbers (ICC.1:2001-04; ITU-T H.273 for code points)."""
+"""Colour primaries, HDR transfer functions and ICC profiles (ITU-T H.273, BT.2100, ICC.1:2001-04).
+
+HDR is tone-mapped as browsers do it: light up to white is halved, what is brighter is bent into the other half
+(SMPTE ST 2094-50, reference white tone mapping), with one gain for red, green and blue, that of the strongest of them
+in BT.2020.
+"""
 
 import math
 import struct

@@ -1,4 +1,4 @@
-"""A picture to try things out with."""
+"""Opens images, checks their headers against the limits, and applies the EXIF orientation."""
 
 import io
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Why a picture has no thumbnail."""
+"""Why an image has no thumbnail."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes; what it is said to be never counts."""
+"""Image formats by their magic bytes; the declared content type never counts."""
 
 from enum import StrEnum
 

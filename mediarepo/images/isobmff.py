@@ -1,4 +1,4 @@
-"""What AVIF files say of colours and repetitions in boxes that the decoder keeps to itself (ISO/IEC 14496-12)."""
+"""Colours and repetitions in AVIF boxes that the decoder does not report (ISO/IEC 14496-12)."""
 
 from collections.abc import Iterator
 

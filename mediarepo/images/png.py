@@ -1,6 +1,8 @@
-"""PNG files read by their structure (W3C PNG, third edition): what is not the picture is left out before it is decoded.
+"""PNG files, parsed by chunk (W3C PNG, third edition).
 
 Browsers skip ancillary chunks that are broken, unknown, huge or in the wrong place; decoders give up on some of them.
+So what is not the picture is left out before it is decoded; transparent colours and rows that a truncated file does not
+have are handled afterwards.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""From one picture to all its thumbnails, with one decode."""
+"""Renders all thumbnails of an image from one decode."""
 
 import io
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Pictures on their way to a worker: in memory, in a file that has no name, within one budget."""
+"""Source images in sealed memory files, within one memory budget."""
 
 import asyncio
 import os

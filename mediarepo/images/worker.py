@@ -1,4 +1,4 @@
-"""An image worker: loads its codecs, gives up everything else, and then makes thumbnails until told to end."""
+"""The image worker: loads its codecs, enters the sandbox, then renders thumbnails until told to stop."""
 
 import importlib
 import io

@@ -1,4 +1,4 @@
-"""The image workers, and the jobs that they do."""
+"""The pool of image worker processes."""
 
 import os
 from collections.abc import Sequence

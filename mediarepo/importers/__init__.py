@@ -1,1 +1,1 @@
-"""Media from another repository: read only, whatever it is."""
+"""Reads other media repositories; never writes to them."""

@@ -1,4 +1,4 @@
-"""Dendrite: one table, one tree of files named by the hashes of their contents."""
+"""Reads Dendrite: one table, and files named by content hash."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""What can be wrong with a source."""
+"""Errors of import sources."""
 
 
 class SourceError(Exception):

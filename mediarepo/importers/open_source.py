@@ -1,4 +1,4 @@
-"""From the operator's words to a source that can be read."""
+"""Opens an import source from its configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

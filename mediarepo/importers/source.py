@@ -1,4 +1,4 @@
-"""What every source can do, whatever keeps its media."""
+"""The interface of import sources."""
 
 from collections.abc import AsyncGenerator
 from typing import Protocol, Self

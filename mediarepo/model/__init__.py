@@ -1,1 +1,1 @@
-"""The nouns."""
+"""Value types that every layer uses."""

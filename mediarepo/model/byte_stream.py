@@ -1,4 +1,4 @@
-"""Where bytes are pushed to."""
+"""Byte ranges, and sinks that bytes are pushed to."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""Tasks that fail together, with one error instead of a group of them."""
+"""Single flight, and task groups that fail with one error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable

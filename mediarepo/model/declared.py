@@ -1,4 +1,4 @@
-"""What others declare about media: types, names, users, times. One rule for all of it, whoever says it.
+"""Validates what others declare about media: types, names, users, times; one rule for every path.
 
 What an upload would be refused for cannot be passed on either: `content_type_or_default` and the others leave it out.
 """

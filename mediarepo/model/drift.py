@@ -1,4 +1,4 @@
-"""Where bucket and database disagree."""
+"""Differences between bucket and database."""
 
 from dataclasses import dataclass
 from enum import StrEnum

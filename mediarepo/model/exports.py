@@ -1,4 +1,4 @@
-"""Media on their way out of here."""
+"""Media to be exported, and the results."""
 
 from collections import Counter
 from dataclasses import dataclass, field

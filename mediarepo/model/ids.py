@@ -1,4 +1,4 @@
-"""Names that are made at random: media ids and object keys."""
+"""Random names: media ids and object keys."""
 
 import base64
 import secrets

@@ -1,4 +1,4 @@
-"""What becomes of another repository's media here: decided, carried, committed, counted."""
+"""The import ledger: states, reasons and results of each source row."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Media as another media repository keeps them, before they are ours."""
+"""Media as an import source describes them."""
 
 import hashlib
 import json

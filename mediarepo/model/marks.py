@@ -1,4 +1,7 @@
-"""Marks on media: who wants them hidden, spared, held or pinned, and for whom."""
+"""Marks on media: quarantine, protection, legal holds and pins, with owner and scope.
+
+Content that is too short to say anything is quarantined by its address only, never by its hash.
+"""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""Media: what was uploaded, where its content is kept, who may see it."""
+"""Media, blobs and thumbnails."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Looking for media by what is known of them."""
+"""Media as admins see and search them."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Where a piece of media lives in Matrix: server name and media id."""
+"""mxc:// addresses: server name and media id (client-server API, "Matrix Content URIs")."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is read off a web page, and what becomes of it: the preview."""
+"""What is read from a web page, and the preview made of it."""
 
 from dataclasses import dataclass, field
 from typing import Self

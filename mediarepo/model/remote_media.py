@@ -1,4 +1,4 @@
-"""Why media of another server could not be fetched."""
+"""Other servers' keys, and why remote media could not be fetched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

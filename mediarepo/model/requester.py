@@ -1,4 +1,8 @@
-"""Who asks, and on behalf of which homeserver."""
+"""Who makes a request: the user, the homeserver, and the client for fair shares.
+
+`Client` decides about fairness only, never about rights: who may do something is always passed on explicitly. Every
+request sets it, and the tasks that a request starts inherit it.
+"""
 
 import fnmatch
 import re

@@ -1,4 +1,4 @@
-"""What may be let go of because of its age, its idleness, or the room it takes."""
+"""Retention policies, candidates and plans."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Work in the background: what the fleet does regularly, and what admins ask for."""
+"""Leases, runs of scheduled jobs, and tasks."""
 
 from dataclasses import dataclass
 from enum import StrEnum

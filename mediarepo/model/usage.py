@@ -1,4 +1,4 @@
-"""What media and objects take up."""
+"""Stored bytes and media counts, quotas and reservations."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,1 +1,1 @@
-"""The only door to other people's HTTP servers, guarded."""
+"""The outbound HTTP clients for other people's servers, behind the SSRF guard."""

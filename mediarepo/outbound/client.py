@@ -1,4 +1,4 @@
-"""GET from other people's servers: each address checked, each wait and each answer bounded, no proxy, no cookies."""
+"""The outbound HTTP client for federation: addresses checked, times and sizes bounded, no proxy, no cookies."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Why something outside could not be had."""
+"""Errors of outbound requests, their targets and timeouts."""
 
 import ssl
 from collections.abc import Iterator

@@ -1,4 +1,8 @@
-"""From names to addresses that may be connected to; aiohttp connects to nothing else."""
+"""The SSRF guard: resolves names, and permits only public addresses and what the operator allows.
+
+The special ranges are those of the IANA special-purpose registries. An IPv6 address that carries an IPv4 address is
+checked by what it carries as well, since gateways and kernels route it there.
+"""
 
 import asyncio
 import ipaddress

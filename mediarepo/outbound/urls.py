@@ -1,4 +1,8 @@
-"""URLs as they are followed: read strictly, so that nobody understands them in another way than we do."""
+"""URLs: parsed strictly for federation, and as browsers do (WHATWG URL) for web pages.
+
+Rules, SSRF guard and cache see one spelling of a web URL: hosts as DNS knows them (UTS 46), IPv4 addresses as four
+decimal numbers however they were written, also inside IPv6 notation, no trailing dot, no needless escapes.
+"""
 
 import ipaddress
 import re

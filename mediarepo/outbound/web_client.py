@@ -1,4 +1,4 @@
-"""GET of web pages and what belongs to them: addresses, sizes and times as strict as ever, answers read as browsers do.
+"""The outbound HTTP client for web pages: the same limits, and responses read as browsers read them.
 
 One connection a request, HTTP/1.1 over TCP or TLS. What other servers of the federation answer goes through `client`.
 """

@@ -1,4 +1,8 @@
-"""Bodies of web servers' answers: what came is what counts, wherever and however it ends."""
+"""Heads and bodies of web servers' responses, parsed as browsers parse them; pure functions of bytes.
+
+Tolerated: bare LF, folded lines, lines that are no headers, statuses without a reason, any bytes in values. Not
+tolerated: a response that does not begin as HTTP, and lengths or locations that contradict one another.
+"""
 
 import re
 from collections.abc import Sequence

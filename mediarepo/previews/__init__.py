@@ -1,1 +1,1 @@
-"""From the bytes of a web page to the fields of its preview; asks nobody, waits for nothing."""
+"""Parses web pages into previews; no I/O."""

@@ -1,4 +1,4 @@
-"""Previews of links that lead to a file instead of a page."""
+"""Builds the preview of a page or a file (client-server API, GET preview_url)."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""From a page's bytes to its text, whatever it says of its encoding."""
+"""Content encodings and character sets: from bytes to text, within bounds (RFC 9110; WHATWG Encoding)."""
 
 import codecs
 import re

@@ -1,4 +1,4 @@
-"""What a page says, gathered while it is read aloud."""
+"""Parses HTML and XML as a stream of events, and extracts what previews need."""
 
 import re
 from collections.abc import Callable

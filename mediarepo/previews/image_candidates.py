@@ -1,4 +1,4 @@
-"""The images that may stand for a page, in the order in which they are worth trying."""
+"""Images that may illustrate a page, best first."""
 
 import re
 from collections.abc import Iterator

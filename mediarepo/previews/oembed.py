@@ -1,4 +1,4 @@
-"""oEmbed answers (oembed.com, 2.3): JSON or XML, of which only text and one image are ever used."""
+"""oEmbed providers and responses (oembed.com, 2.3); only text and one image are used."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""From an answer's bytes to what the page says."""
+"""Reads a response: is it a page or a file, and what does it say."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""RSS and Atom, for links that lead to a feed instead of a page."""
+"""JSON-LD (schema.org) and RSS or Atom feeds."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Text for a preview: no markup, nothing invisible, cut where a word ends."""
+"""Titles, descriptions and visible text of a page."""
 
 import html
 import re

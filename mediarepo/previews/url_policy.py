@@ -1,4 +1,4 @@
-"""Which URLs may be asked for, by the operator's rules; to be applied to pages, redirects, oEmbed and images alike."""
+"""Which URLs may be previewed, by the operator's rules; for pages, redirects, oEmbed and images."""
 
 import fnmatch
 import re

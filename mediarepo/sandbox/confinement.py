@@ -1,4 +1,4 @@
-"""What a worker gives up before it meets a stranger's bytes: files, network, processes, memory without bound."""
+"""Gives up files, network, processes and unbounded memory (Landlock, seccomp, rlimits); sealed memory files."""
 
 import contextlib
 import ctypes

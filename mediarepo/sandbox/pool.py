@@ -1,4 +1,4 @@
-"""A few sandboxed processes, started when needed, replaced when they misbehave."""
+"""A pool of sandboxed processes, started on demand and replaced when they misbehave."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

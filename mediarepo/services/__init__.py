@@ -1,1 +1,1 @@
-"""What a media repository does."""
+"""What a media repository does: no HTTP, no SQL, no S3."""

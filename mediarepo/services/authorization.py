@@ -1,4 +1,4 @@
-"""Asks the table of authority whether somebody may do something, and refuses what they may not."""
+"""Authorizes admins by the table of authority, and reads the audit log."""
 
 import hmac
 from dataclasses import dataclass, field

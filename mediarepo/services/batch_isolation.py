@@ -1,4 +1,4 @@
-"""Batches in which one item's failure does not stop the others."""
+"""Processes batches so that one failing item does not stop the others."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Deleting media: first into the trash, then for good; each act is written down."""
+"""Deletes media: into the trash first, then for good; and deletes queued objects from S3."""
 
 from collections import defaultdict
 from collections.abc import Callable

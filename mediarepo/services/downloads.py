@@ -1,4 +1,4 @@
-"""From an mxc address to bytes, or to the refusal."""
+"""Finds media and opens their bytes; waits for uploads; notes last-access times."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Compares a store with the database, both ways, by walking through both in the order of keys.
+"""Compares a store with the database in the order of keys, and repairs differences.
 
 Neither side stands still meanwhile: what looks wrong is looked at once more before it is called so, and whatever is
 younger than the grace is nobody's business yet.

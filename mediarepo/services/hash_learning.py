@@ -1,4 +1,4 @@
-"""Learning hashes that nobody told us, when quarantine makes them matter."""
+"""Computes unknown or unverified hashes when a quarantine depends on them."""
 
 import asyncio
 import hashlib

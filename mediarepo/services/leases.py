@@ -1,4 +1,4 @@
-"""Regular work that all processes over one database do once, together."""
+"""Holds leases for as long as the work takes; runs scheduled jobs once for all processes."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Who takes up how much, answered from counters."""
+"""Media, users and usage as admins may see them."""
 
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Media ids before their content: announced, claimed, filled."""
+"""Media ids that are created before their content (client-server API, "Asynchronous uploads")."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

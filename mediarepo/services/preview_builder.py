@@ -1,4 +1,4 @@
-"""From a URL to a preview: the page, what oEmbed knows of it, the first of its pictures that can be had."""
+"""Builds a preview: the page, its oEmbed response, the first image that can be fetched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Pages, oEmbed answers and images, fetched under the operator's rules for URLs."""
+"""Fetches pages, oEmbed responses and images under the URL rules, and parses them in the sandbox."""
 
 import os
 from collections.abc import AsyncIterator, Mapping

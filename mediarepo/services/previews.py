@@ -1,4 +1,4 @@
-"""Previews of web pages: made once for any number of requests in any number of processes, kept for a while."""
+"""URL previews: made once for all requests and processes, then cached."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Hiding media, by themselves, by who uploaded them, by the room they are in; each act is written down."""
+"""Quarantines media by address, hash, user, room or server."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How much users may store: checked before the body comes, and once more when the upload becomes media."""
+"""Checks quotas before the body is read, and reserves what it needs."""
 
 import contextlib
 from collections.abc import AsyncIterator

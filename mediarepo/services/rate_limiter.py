@@ -1,4 +1,4 @@
-"""Rate limits: leaky buckets in memory, which all processes share every second or so."""
+"""Rate limits: leaky buckets in memory, shared by all processes every second."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether what we depend on answers."""
+"""Whether the database and the stores respond."""
 
 import asyncio
 from dataclasses import dataclass

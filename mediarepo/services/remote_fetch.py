@@ -1,4 +1,4 @@
-"""One fetch of another server's media: from its first byte to the row, passed on to clients meanwhile."""
+"""One fetch of remote media: stores it, and passes it on to waiting clients meanwhile."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Other servers' media: what is kept here, or else one fetch for everybody who asks.
+"""Remote media: stored here, or fetched once for everybody who asks.
 
 In one process, requests share a flight; across processes, a lease says who fetches, and the others wait until the
 media is stored or the fetch has failed. A process that dies holds a lease only for moments.

@@ -1,4 +1,4 @@
-"""Retention: letting go of what is old, idle or too much, once somebody has seen what that would be."""
+"""Retention policies: plan, arm, run."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field

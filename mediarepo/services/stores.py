@@ -1,4 +1,8 @@
-"""Which store takes what, and what its objects say of themselves."""
+"""Stores by name and by class, and the ownership markers of buckets.
+
+A prefix without a marker becomes ours only while the database knows of no objects there, or when most of the oldest
+ones are found: else it is a wrong bucket, and nothing that is missing in it can be believed to be lost.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping

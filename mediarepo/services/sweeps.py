@@ -1,4 +1,4 @@
-"""Removes what crashes left behind: objects that no row knows, and multipart uploads that nobody finishes."""
+"""Garbage collection: deletes orphaned objects and aborts abandoned multipart uploads."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass

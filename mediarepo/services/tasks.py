@@ -1,4 +1,4 @@
-"""Tasks: long work that an admin asks for, done by one process of the fleet and taken over when that dies."""
+"""Background tasks that admins start, and the types of tasks."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From an mxc address to a thumbnail: kept, made now, or refused for good."""
+"""Finds kept thumbnails, or renders them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

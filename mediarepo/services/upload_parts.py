@@ -1,4 +1,11 @@
-"""A body cut into parts of equal size, hashed and counted on the way."""
+"""Bodies cut into parts that are hashed and counted, within one memory budget for all uploads.
+
+An upload reserves a whole part before it reads the part's first byte, so one that began a part can always finish it.
+It may hold one part while it waits for the next; what sends the first is watched meanwhile, so that its failure ends
+the wait (`services/uploads`). Large bodies may use half of the budget, they and those of at most one part three
+quarters, and the rest is for small ones, so that small uploads pass however many large ones crawl; it also makes up
+for what waiting connections hold unread. While others wait, whoever sends too slowly is ended.
+"""
 
 import asyncio
 import hashlib

@@ -1,4 +1,9 @@
-"""From a stream of bytes to media."""
+"""Stores a body as media: in one PUT, or as a multipart upload under its final key.
+
+Order of writes of a large upload: the intent row, then S3's multipart upload, then the parts, then either Abort (the
+content is known already) or Complete and the rows. A crash anywhere leaves an intent whose heartbeat stops, which the
+sweep claims.
+"""
 
 import asyncio
 import contextlib

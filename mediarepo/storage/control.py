@@ -1,4 +1,4 @@
-"""Everything about objects but their bytes, through aioboto3."""
+"""S3 operations other than reading and writing bytes, through aioboto3."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""What can go wrong between this process and an S3 server."""
+"""S3 error responses, and what they mean for the operator."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""When a request to S3 is made again."""
+"""When a request to S3 is retried."""
 
 import asyncio
 import random

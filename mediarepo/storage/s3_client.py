@@ -1,4 +1,4 @@
-"""Bytes to and from S3: signed by ourselves, over one pool of connections."""
+"""Reads and writes bytes in S3 over one connection pool; requests are signed here."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4, as pure functions of the request (docs: Create a signed AWS API request)."""
+"""AWS Signature Version 4, credentials and presigned URLs, as pure functions of the request."""
 
 import hashlib
 import hmac

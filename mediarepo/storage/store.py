@@ -1,4 +1,4 @@
-"""One bucket and prefix, as other packages see it."""
+"""One bucket and prefix."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence

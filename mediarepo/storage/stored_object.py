@@ -1,4 +1,4 @@
-"""An object whose bytes are on their way."""
+"""An object that is being read, and the shared connections for reading from S3."""
 
 import asyncio
 from collections import OrderedDict, deque

@@ -1,4 +1,4 @@
-"""Log lines: short constant events with fields, for people or for machines."""
+"""Structured logs: short constant events with fields, as text or JSON."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, with labels that never name users, media or other servers."""
+"""Prometheus metrics; labels never name users, media or other servers."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest

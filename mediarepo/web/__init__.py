@@ -1,1 +1,1 @@
-"""A client or a server speaks HTTP."""
+"""The HTTP server."""

@@ -1,4 +1,4 @@
-"""Whose request it is: the homeserver it is for, the token it carries, the user behind it."""
+"""Authenticates a request: the homeserver, the access token, the user, and the permission it needs."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Requests that are being answered, so that a stop can wait for them."""
+"""Counts requests in flight, so that a shutdown can wait for them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The one table from refusals to HTTP."""
+"""Maps errors to HTTP statuses and Matrix error codes, in one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

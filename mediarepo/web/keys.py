@@ -1,4 +1,4 @@
-"""Typed keys under which handlers find what they need."""
+"""Typed keys of the application and of requests."""
 
 from aiohttp import web
 

@@ -1,4 +1,4 @@
-"""Around every request: preflights, refusals turned into JSON, headers that all responses carry, figures."""
+"""Middlewares: CORS preflights, errors as JSON, response headers, metrics."""
 
 import time
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""From raw text in a request to values that can be trusted."""
+"""Parses and checks request parameters."""
 
 import re
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Whose forwarded headers are believed, and which client a request comes from."""
+"""Trusted proxies: whose forwarded headers are believed, and the client's address."""
 
 import ipaddress
 import re

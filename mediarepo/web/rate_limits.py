@@ -1,4 +1,4 @@
-"""Rate limits around requests: let in first, bytes counted once they are known."""
+"""Applies rate limits to requests: admitted first, bytes counted when they are known."""
 
 from aiohttp import web
 

@@ -1,4 +1,4 @@
-"""The table of endpoints."""
+"""The table of routes."""
 
 from aiohttp import web
 

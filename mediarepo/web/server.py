@@ -1,4 +1,4 @@
-"""The HTTP server: its addresses, its limits, and JSON even for what is hardly HTTP."""
+"""The HTTP server: addresses, limits, and JSON errors even for malformed requests."""
 
 import os
 import socket

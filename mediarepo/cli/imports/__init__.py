@@ -1,1 +1,1 @@
-"""`mediarepo import`: moving in from another media repository."""
+"""`mediarepo import`: imports media of another media repository."""

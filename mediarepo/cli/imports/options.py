@@ -1,4 +1,4 @@
-"""What the operator wishes of an import, out of configuration and command line."""
+"""The options of an import, from the configuration and the command line."""
 
 import re
 from collections.abc import AsyncIterator

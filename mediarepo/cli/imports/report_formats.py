@@ -1,4 +1,4 @@
-"""The account of an import as text, JSON lines, CSV and HTML."""
+"""The report of an import as text, JSON lines, CSV and HTML."""
 
 import csv
 import html

@@ -1,4 +1,4 @@
-"""`mediarepo import NAME status | report`: accounts that need the ledger alone."""
+"""`mediarepo import NAME status | report`: what the ledger says."""
 
 import sys
 from dataclasses import asdict

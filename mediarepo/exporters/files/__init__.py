@@ -1,1 +1,1 @@
-"""Media for people: files, with a list of what they are."""
+"""Media as files, with lists that describe them."""

@@ -1,4 +1,4 @@
-"""An archive of media: content files, and the lists that go with them."""
+"""An archive of media in a folder: content files and their lists."""
 
 import hashlib
 import json

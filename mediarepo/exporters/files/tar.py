@@ -1,4 +1,4 @@
-"""An archive that is one stream: a tar file, or whatever standard output is."""
+"""An archive as one tar stream, to a file or to standard output."""
 
 import asyncio
 import os

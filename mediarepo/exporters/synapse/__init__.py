@@ -1,1 +1,1 @@
-"""Media for a Synapse: rows in its tables, bytes at its paths."""
+"""Writes rows and files for a Synapse."""

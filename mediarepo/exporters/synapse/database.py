@@ -1,4 +1,4 @@
-"""Synapse's database, as rows are added to it."""
+"""Writes to Synapse's database: the changes, and SQLite or Postgres."""
 
 import asyncio
 import contextlib

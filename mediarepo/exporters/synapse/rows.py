@@ -1,4 +1,4 @@
-"""What Synapse's tables say of media."""
+"""Rows of Synapse's media tables, written to its database or to a file of statements."""
 
 import asyncio
 import hashlib

@@ -1,1 +1,1 @@
-"""Servers that keep facts about media in trees of keys and values: Conduit, Tuwunel and their kin."""
+"""Reads servers that keep media in key-value databases: Conduit, Tuwunel and their forks."""

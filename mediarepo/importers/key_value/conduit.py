@@ -1,4 +1,4 @@
-"""Conduit: trees of bytes, and files named by the hashes of their contents."""
+"""Reads Conduit: RocksDB or SQLite trees, and files named by content hash."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""Conduit before version 17 of its database, and its heirs: one folder, whose files' names say everything."""
+"""Reads Conduit before database version 17 and its forks: one folder whose file names hold the metadata."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Sources whose rows cannot be asked for in any order of use: they are read whole, and put in order here."""
+"""Keys of Conduit-like databases, and sources that must be read whole and sorted here."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""RocksDB, read through the `rocksdict` wheel where it is installed."""
+"""Reads RocksDB through the `rocksdict` wheel where it is installed."""
 
 import importlib
 import tempfile

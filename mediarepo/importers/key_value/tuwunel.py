@@ -1,4 +1,4 @@
-"""Tuwunel and its kin: keys that say everything but size and time, and files named by the hashes of keys."""
+"""Reads Tuwunel and its forks: metadata in keys, and files named by key hash."""
 
 import asyncio
 import base64

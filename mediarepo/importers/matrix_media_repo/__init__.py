@@ -1,1 +1,1 @@
-"""matrix-media-repo: its configuration, its tables, its datastores."""
+"""Reads matrix-media-repo: its configuration, tables and datastores."""

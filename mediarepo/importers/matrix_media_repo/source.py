@@ -1,4 +1,4 @@
-"""matrix-media-repo: rows that say in which datastore their content is, and where in it."""
+"""The matrix-media-repo source: its configuration, and media in its datastores."""
 
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence

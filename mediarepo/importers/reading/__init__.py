@@ -1,1 +1,1 @@
-"""What sources are made of: databases, folders, buckets, and how rows meet their bytes."""
+"""What sources are made of: databases, folders and buckets, and the merge join of rows and bytes."""

@@ -1,4 +1,4 @@
-"""What sources with folders and buckets have in common."""
+"""Base class of sources with folders and buckets."""
 
 import time
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""A bucket of somebody else, read with storage/'s own client."""
+"""A source's bucket, read with our own S3 client."""
 
 import asyncio
 import base64

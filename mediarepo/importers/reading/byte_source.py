@@ -1,4 +1,4 @@
-"""Places where a source keeps bytes under relative paths."""
+"""The interface of places where a source keeps bytes under relative paths."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Other servers' YAML files, whose values may be anything."""
+"""Coerces values of other servers' databases and YAML files, whatever their types."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

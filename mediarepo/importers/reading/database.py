@@ -1,4 +1,4 @@
-"""Somebody else's database, of which we read tables in the order of keys."""
+"""A source's database, whose tables are read in the order of their keys."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""Where another server's database is."""
+"""Addresses of source databases: Postgres and SQLite."""
 
 import re
 import shlex

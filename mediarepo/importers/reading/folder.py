@@ -1,4 +1,4 @@
-"""A folder of a source, out of which no path leads."""
+"""A source's folder; no path leads out of it."""
 
 import asyncio
 import errno

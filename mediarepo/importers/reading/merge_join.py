@@ -1,4 +1,4 @@
-"""Rows meet their bytes: both walked through once, side by side, in the same order."""
+"""Merge join of a source's rows with its bytes, each listed once in the same order."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""A Postgres database of a server that may be running, reached directly, through PgBouncer, or on a replica."""
+"""A source's Postgres database, possibly in use, directly, through PgBouncer, or a replica."""
 
 import asyncio
 import re

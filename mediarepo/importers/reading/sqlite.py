@@ -1,4 +1,4 @@
-"""A SQLite database of a server that may be running."""
+"""A source's SQLite database, possibly in use or left by a crash; it is never written to."""
 
 import asyncio
 import fcntl

@@ -1,1 +1,1 @@
-"""Synapse: its configuration, its tables, its folders, its admin API."""
+"""Reads Synapse: its configuration, tables, folders and buckets, or its admin API."""

@@ -1,4 +1,4 @@
-"""What homeserver.yaml tells about media."""
+"""Reads the media settings of homeserver.yaml."""
 
 import os
 from collections.abc import Iterable, Mapping

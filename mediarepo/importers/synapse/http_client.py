@@ -1,4 +1,4 @@
-"""The client of a homeserver that is reached by HTTP only: patient, bounded, and told when to wait."""
+"""HTTP client for a Synapse's admin API: bounded, and patient when told to slow down."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping

@@ -1,4 +1,4 @@
-"""A Synapse that is reached by HTTP only: its admin API tells of local media, and gives out their bytes."""
+"""A Synapse that is reached by HTTP only, through its admin API."""
 
 import re
 from collections.abc import AsyncGenerator, Mapping

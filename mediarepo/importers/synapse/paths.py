@@ -1,4 +1,4 @@
-"""Synapse's layout of files, which is also that of its S3 keys."""
+"""Synapse's file layout, which is also its S3 key layout."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Synapse's media, out of its database, its folders and its buckets."""
+"""A Synapse source: database, folders and buckets."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""Synapse's tables, of any age."""
+"""Synapse's media tables, of any schema version."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing

@@ -1,1 +1,1 @@
-"""Media on their way out: what goes, and what became of it."""
+"""Exports of media to other repositories and to files."""

@@ -1,4 +1,4 @@
-"""Work on many things at once, with results in the order of the things."""
+"""Sends content to an export destination, checks its hash, and maps failures to results."""
 
 import asyncio
 import hashlib

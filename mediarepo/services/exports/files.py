@@ -1,4 +1,4 @@
-"""Media for people: an archive of files, with a list that tells of every media, and of those without content why."""
+"""Exports media as an archive of files."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing

@@ -1,1 +1,1 @@
-"""Media of other repositories: judged, carried here, committed, verified, counted, and taken back if need be."""
+"""Imports of media from other repositories: decide, transfer, commit, verify, undo."""

@@ -1,4 +1,4 @@
-"""What is to become of one row of a source: nothing new, a line in the ledger, or its bytes carried here."""
+"""Decides what to do with one row of a source: nothing, a ledger entry, or a transfer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Which of our stores a source's objects lie in already, or near."""
+"""Which of our stores hold a source's objects already, or can copy them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Media that the source has removed, removed here too."""
+"""Takes ownership of adopted objects, and deletes media that the source deleted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

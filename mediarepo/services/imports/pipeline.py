@@ -1,4 +1,4 @@
-"""From the walk through a source to the ledger: rows judged in batches, bytes carried side by side, ends committed."""
+"""The import pipeline: decides in batches, transfers in parallel, commits results."""
 
 import asyncio
 import random

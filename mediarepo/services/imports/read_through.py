@@ -1,4 +1,4 @@
-"""Media that have not moved in yet: looked up where they were kept before, served, and imported on the way."""
+"""Reads media that are not imported yet from their source, and imports them on the way."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""One turn of an import: everything the source has, looked at once, and what is new or changed brought here."""
+"""One run of an import over all rows of a source, and its dry run."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Keys of objects that are about to be made, announced to the database many at a time."""
+"""Limits how fast an import goes, and announces object keys in advance."""
 
 import asyncio
 from collections import defaultdict

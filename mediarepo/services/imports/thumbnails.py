@@ -1,4 +1,4 @@
-"""Thumbnails that the source has made already: adopted, or read and stored, once their media are here."""
+"""Imports thumbnails that the source has made already."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence

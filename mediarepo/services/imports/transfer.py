@@ -1,4 +1,4 @@
-"""Brings the bytes of one row here: adopted where they lie, copied by the S3 server, or read and stored."""
+"""Transfers the bytes of one row: adopts them, copies them within S3, or reads and stores them."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Whether what was committed is what it should be, looked at as closely as the operator has time for."""
+"""Verifies imported content: by size, ETag, checksum or full read."""
 
 import asyncio
 import base64

@@ -1,1 +1,1 @@
-"""The endpoints that admins use."""
+"""Admin endpoints."""

@@ -1,4 +1,4 @@
-"""Who asks an admin endpoint, and whether they may."""
+"""Authenticates and authorizes admin requests."""
 
 from aiohttp import web
 

@@ -1,4 +1,4 @@
-"""Synapse's admin API for a user's media, and for what each user takes up."""
+"""Synapse's admin API for media, quarantine and users' media."""
 
 from enum import StrEnum
 

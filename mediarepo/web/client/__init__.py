@@ -1,1 +1,1 @@
-"""The endpoints that clients use."""
+"""Client endpoints."""

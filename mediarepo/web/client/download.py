@@ -1,4 +1,4 @@
-"""GET and HEAD of media, on the authenticated and on the legacy paths."""
+"""GET and HEAD of media, on the authenticated and the legacy paths."""
 
 from dataclasses import replace
 

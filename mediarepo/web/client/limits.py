@@ -1,4 +1,4 @@
-"""GET of what a user has stored so far (MSC4034)."""
+"""GET of the upload limits, and of what a user has stored (MSC4034)."""
 
 from aiohttp import web
 

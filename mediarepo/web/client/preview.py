@@ -1,4 +1,4 @@
-"""GET of a preview of a web page (client-server API, GET preview_url)."""
+"""GET of a URL preview (client-server API, GET preview_url)."""
 
 from aiohttp import web
 

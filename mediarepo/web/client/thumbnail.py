@@ -1,4 +1,4 @@
-"""GET of thumbnails, on the authenticated and on the legacy paths."""
+"""GET of thumbnails, on the authenticated and the legacy paths."""
 
 from aiohttp import web
 

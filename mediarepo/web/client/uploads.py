@@ -1,4 +1,4 @@
-"""POST /_matrix/media/v1/create, and PUT of the content that follows."""
+"""POST of uploads, and asynchronous uploads: create, then PUT."""
 
 from aiohttp import web
 

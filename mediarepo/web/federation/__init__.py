@@ -1,1 +1,1 @@
-"""The endpoints that other servers use."""
+"""Federation endpoints."""

@@ -1,4 +1,8 @@
-"""GET of our media by other servers (server-server API, "Content Repository")."""
+"""Federation endpoints for media (server-server API, "Content Repository").
+
+A Synapse that gets a 5xx or 429 from one of these endpoints backs off from the whole homeserver, for minutes up to a
+week; so an outage of ours is waited out, and in the end called "not found", logged and counted as what it is.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,1 +1,1 @@
-"""The endpoints that operators use."""
+"""Operator endpoints."""

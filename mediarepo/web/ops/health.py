@@ -1,4 +1,4 @@
-"""Is this process alive, and can it serve?"""
+"""Liveness, readiness and metrics."""
 
 from aiohttp import web
 

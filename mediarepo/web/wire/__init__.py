@@ -1,1 +1,1 @@
-"""HTTP itself: ranges, conditions, dispositions, bodies."""
+"""HTTP details: ranges, conditions, dispositions, bodies."""

@@ -1,4 +1,4 @@
-"""Content-Disposition: shown in place or saved, and under which name (RFC 6266, RFC 8187)."""
+"""Content-Disposition: inline or attachment, and the file name (RFC 6266, RFC 8187)."""
 
 import re
 import unicodedata

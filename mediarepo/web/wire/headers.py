@@ -1,4 +1,4 @@
-"""Headers that every response carries."""
+"""Headers of every response, and the request body."""
 
 from types import MappingProxyType
 

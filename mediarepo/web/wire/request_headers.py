@@ -1,4 +1,4 @@
-"""Byte ranges (RFC 9110 section 14): one at a time; anything else is answered with the whole."""
+"""Conditional requests and byte ranges (RFC 9110, sections 13 and 14)."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Media on its way out: headers decided first, then bytes pushed."""
+"""Media responses: headers decided first, then bytes pushed."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The table of our own admin endpoints."""
+"""The table of our own admin API's endpoints."""
 
 import functools
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Endpoints as values: what they take and give is checked, and documented, from the same words."""
+"""Admin endpoints as values: one model checks requests and documents them."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Media: looking for them, and what can be done to one."""
+"""Admin endpoints for media: search, delete, restore, hold, pin, quarantine."""
 
 import base64
 import json

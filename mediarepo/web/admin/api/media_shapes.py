@@ -1,4 +1,4 @@
-"""What the admin API takes and gives for media; its OpenAPI document is made of these."""
+"""Request and response models of the admin API for media."""
 
 from typing import Any
 

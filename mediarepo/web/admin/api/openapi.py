@@ -1,4 +1,4 @@
-"""The admin API's OpenAPI 3.1 document, made of the models that check it."""
+"""The admin API's OpenAPI 3.1 document."""
 
 from collections.abc import Sequence
 from importlib.metadata import version

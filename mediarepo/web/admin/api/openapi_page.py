@@ -1,4 +1,4 @@
-"""The admin API's document as a page to read: no scripts, nothing from elsewhere."""
+"""The admin API's documentation as an HTML page, without scripts."""
 
 from html import escape
 from typing import Any

@@ -1,4 +1,4 @@
-"""Usage, stores, retention, tasks, the audit log, regular work."""
+"""Admin endpoints for usage, stores, retention, tasks and the audit log."""
 
 from dataclasses import asdict
 from typing import Any

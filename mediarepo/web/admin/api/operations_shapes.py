@@ -1,4 +1,4 @@
-"""What the admin API takes and gives for everything but single media."""
+"""Request and response models of the admin API for everything but media."""
 
 from typing import Any
 
