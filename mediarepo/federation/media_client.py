@@ -192,7 +192,7 @@ class MediaClient:
         url = joined(f"https://{asked.mxc.server_name}/", location)
         await stack.aclose()
         answer = await stack.enter_async_context(
-            self.outbound.get(url, headers={}, timeouts=self._patience(0), schemes=_SCHEMES)
+            self.outbound.get(url, headers={}, timeouts=self._timeouts(0), schemes=_SCHEMES)
         )
         if answer.status != _OK:
             raise failure_of(answer.status, None, "where the other server points to")
@@ -212,11 +212,11 @@ class MediaClient:
             asked.mxc.server_name,
             request_target,
             headers={"Authorization": authorization},
-            timeouts=self._patience(asked.wait_ms),
+            timeouts=self._timeouts(asked.wait_ms),
         )
         return await stack.enter_async_context(opening)
 
-    def _patience(self, wait_ms: int) -> Timeouts:
+    def _timeouts(self, wait_ms: int) -> Timeouts:
         config = self.config
         return Timeouts(
             connect_ms=config.connect_timeout_ms,

@@ -77,7 +77,7 @@ async def outbound(authority: Authority) -> AsyncIterator[Outbound]:
 
 
 async def text_of(outbound: Outbound, url: str, **arguments: Any) -> bytes:
-    async with outbound.get(url, **{"headers": {}, "patience": PATIENCE, **arguments}) as answer:
+    async with outbound.get(url, **{"headers": {}, "timeouts": PATIENCE, **arguments}) as answer:
         return await answer.read_all(10_000_000)
 
 
@@ -88,7 +88,7 @@ async def refusal_of(outbound: Outbound, url: str, **arguments: Any) -> Outbound
 
 
 async def said(outbound: Outbound, server: Origin, **arguments: Any) -> bytes:
-    timeouts = arguments.pop("patience", PATIENCE)
+    timeouts = arguments.pop("timeouts", PATIENCE)
     async with outbound.ask(server.target(), "/", headers={}, timeouts=timeouts) as answer:
         return await answer.read_all(10_000_000)
 

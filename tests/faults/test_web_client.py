@@ -57,7 +57,7 @@ async def client(authority: Authority, **config: Any) -> AsyncIterator[WebClient
 
 
 async def body_of(options: WebClient, url: str, **arguments: Any) -> bytes:
-    how: dict[str, Any] = {"patience": PATIENCE, "policy": Policy(), "cookies": CookieJar(), **arguments}
+    how: dict[str, Any] = {"timeouts": PATIENCE, "policy": Policy(), "cookies": CookieJar(), **arguments}
     async with options.get(url, **how) as found:
         text = bytearray()
         while piece := await found.read():

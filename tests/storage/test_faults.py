@@ -166,7 +166,7 @@ async def test_an_answer_without_a_length_is_counted(
 
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize(("more", "fewer"), [(b"x", 0), (b"", 1), (b"", 10_000)])
-@pytest.mark.parametrize("span", [None, ByteRange(0, 10_000)])
+@pytest.mark.parametrize("byte_range", [None, ByteRange(0, 10_000)])
 async def test_an_answer_without_a_length_must_have_the_bytes_that_are_known(
     faulty_store: Store, faulty: FaultyS3, *, chunked: bool, more: bytes, fewer: int, byte_range: ByteRange | None
 ) -> None:

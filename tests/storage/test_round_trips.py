@@ -66,7 +66,8 @@ async def test_what_was_put_in_parts_comes_back(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "span", [ByteRange(0, 1), ByteRange(5_000, 1), ByteRange(9_999, 1), ByteRange(17, 4_000), ByteRange(0, 10_000)]
+    "byte_range",
+    [ByteRange(0, 1), ByteRange(5_000, 1), ByteRange(9_999, 1), ByteRange(17, 4_000), ByteRange(0, 10_000)],
 )
 async def test_a_span_comes_alone(store: Store, byte_range: ByteRange) -> None:
     body = os.urandom(10_000)
@@ -74,7 +75,7 @@ async def test_a_span_comes_alone(store: Store, byte_range: ByteRange) -> None:
     assert await fetch(store, key, byte_range) == body[byte_range.offset : byte_range.offset + byte_range.size_bytes]
 
 
-@pytest.mark.parametrize("span", [ByteRange(10_000, 1), ByteRange(9_999, 2), ByteRange(20_000, 5)])
+@pytest.mark.parametrize("byte_range", [ByteRange(10_000, 1), ByteRange(9_999, 2), ByteRange(20_000, 5)])
 async def test_a_span_beyond_the_object_is_an_error(store: Store, byte_range: ByteRange) -> None:
     key = await fill(store, "local/a", os.urandom(10_000))
     with pytest.raises(StorageError):

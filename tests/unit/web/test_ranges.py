@@ -10,7 +10,7 @@ SIZE = 1000
 
 
 @pytest.mark.parametrize(
-    ("header", "span"),
+    ("header", "byte_range"),
     [
         ("bytes=0-1", ByteRange(0, 2)),
         ("bytes=0-", ByteRange(0, 1000)),
