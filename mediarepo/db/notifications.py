@@ -13,6 +13,7 @@ import structlog
 
 from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.database import BareConnection, connect_arguments
+from mediarepo.telemetry.error_text import error_text
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class NotificationListener:
             try:
                 await self._listen()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
-                log.info("not_listening", reason=repr(exc)[:200])
+                log.info("not_listening", reason=error_text(exc))
             await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.errors import HomeserverUnavailableError, NotFoundError
+from mediarepo.errors import HomeserverUnavailableError, LimitExceededError, NotFoundError
 from mediarepo.homeserver.client import HomeserverClient, no_verdict
 from mediarepo.model.mxc import Mxc
 
@@ -70,18 +70,21 @@ class HomeserverAdmins:
             raise NotFoundError("Room not found")
         if status != _OK:
             raise no_verdict(homeserver, f"status {status} for a room's media")
-        return [uri for name in ("local", "remote") for uri in answer.get(name, []) if isinstance(uri, str)]
+        lists = [answer.get(name, []) for name in ("local", "remote")]
+        if not all(isinstance(one, list) for one in lists):
+            raise no_verdict(homeserver, "a room's media are no lists")
+        return [uri for one in lists for uri in one if isinstance(uri, str)]
 
     async def avatars(self, homeserver: HomeserverConfig, token: str) -> set[str]:
         """Collect the mxc:// addresses of all users' and rooms' avatars."""
         users = await self._list(homeserver, token, "/_synapse/admin/v2/users", "users", {"deactivated": "true"})
-        found = {user.get("avatar_url") for user in users}
+        found = [user.get("avatar_url") for user in users]
         for room in await self._list(homeserver, token, "/_synapse/admin/v1/rooms", "rooms", {}):
-            path = f"/_synapse/admin/v1/rooms/{quote(str(room.get('room_id')), safe='')}"
+            path = f"/_synapse/admin/v1/rooms/{quote(str(room.get('room_id')), safe='', errors='replace')}"
             status, details = await self._calls.get(homeserver, path, token)
             if status not in {_OK, _NOT_FOUND}:
                 raise no_verdict(homeserver, f"status {status} for a room")
-            found.add(details.get("avatar"))
+            found.append(details.get("avatar"))
         return {uri for uri in found if isinstance(uri, str)}
 
     async def _list(
@@ -92,7 +95,7 @@ class HomeserverAdmins:
             parameters = {"limit": str(_PAGE), "from": str(len(found)), **fixed}
             status, answer = await self._calls.get(homeserver, path, token, parameters=parameters, max_bytes=_MAX_BYTES)
             page = answer.get(name)
-            if status != _OK or not isinstance(page, list):
+            if status != _OK or not isinstance(page, list) or not all(isinstance(one, dict) for one in page):
                 raise no_verdict(homeserver, f"status {status} for its {name}")
             found += page
             if not page or (answer.get("next_token") is None and answer.get("next_batch") is None):
@@ -117,15 +120,15 @@ class Avatars:
         self._calls = calls
         self._admins = admins
         self._all: set[str] | None = None
+        self._is_silent = False
         self._of_user: dict[str, str | None] = {}
 
     async def uses(self, mxc: Mxc, uploaded_by: str | None) -> bool | None:
         """Say whether media are an avatar; None when the homeserver cannot tell."""
         if self._homeserver.admin_token is not None:
-            if self._all is None:
-                token = self._homeserver.admin_token.get_secret_value()
-                self._all = await self._admins.avatars(self._homeserver, token)
-            return str(mxc) in self._all
+            if self._all is None and not self._is_silent:
+                await self._ask_for_all(self._homeserver.admin_token.get_secret_value())
+            return None if self._all is None else str(mxc) in self._all
         if uploaded_by is None:
             return None
         if uploaded_by not in self._of_user:
@@ -133,10 +136,18 @@ class Avatars:
                 self._of_user.clear()
             try:
                 self._of_user[uploaded_by] = await self._ask(uploaded_by)
-            except HomeserverUnavailableError as exc:
+            except (HomeserverUnavailableError, LimitExceededError) as exc:
                 log.info("avatar_unknown", user_id=uploaded_by, reason=exc.message)
                 return None
         return self._of_user[uploaded_by] == str(mxc)
+
+    async def _ask_for_all(self, token: str) -> None:
+        """Learn all avatars; a homeserver that cannot tell is asked once: others' media are not to wait for it."""
+        try:
+            self._all = await self._admins.avatars(self._homeserver, token)
+        except (HomeserverUnavailableError, LimitExceededError) as exc:
+            self._is_silent = True
+            log.warning("avatars_unknown", server_name=self._homeserver.server_name, reason=exc.message)
 
     async def _ask(self, user_id: str) -> str | None:
         path = f"/_matrix/client/v3/profile/{quote(user_id, safe='')}/avatar_url"

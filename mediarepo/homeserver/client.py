@@ -12,6 +12,7 @@ from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.model.admission import Admission
 from mediarepo.outbound.client import tls_context
+from mediarepo.telemetry.error_text import error_text
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ class HomeserverClient:
             ):
                 return response.status, await _answer(homeserver, response, max_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            log.warning("homeserver_unreachable", server_name=homeserver.server_name, reason=repr(exc))
+            log.warning("homeserver_unreachable", server_name=homeserver.server_name, reason=error_text(exc))
             raise HomeserverUnavailableError(
                 f"the homeserver {homeserver.server_name} cannot be reached to check the access token",
                 retry_after_s=RETRY_AFTER_S,

@@ -13,6 +13,7 @@ from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import PictureFormat
 from mediarepo.images.source_memory import SourceBuffer
 from mediarepo.model.media import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
+from mediarepo.sandbox.confinement import create_memfd, discard
 from mediarepo.sandbox.pool import ProcessPool
 from mediarepo.sandbox.process import (
     BadAnswerError,
@@ -101,7 +102,7 @@ class Worker:
         wanted = [[spec.width, spec.height, spec.method, spec.animated] for spec in specs]
         answer = await self._ask({"specs": wanted}, source, result)
         try:
-            return _thumbnails(_Thumbnails.model_validate(answer), specs)
+            return _thumbnails(_Thumbnails.model_validate(answer), specs, os.fstat(result).st_size)
         except (ValueError, BadAnswerError) as exc:  # pydantic's error is a ValueError
             raise await self._distrust(exc) from exc
 
@@ -155,18 +156,22 @@ def _settings(config: ThumbnailsConfig) -> dict[str, Any]:
     return {"limits": {name: getattr(config, name) for name in limits} | {"heic": config.heic}}
 
 
-def _thumbnails(answer: _Thumbnails, specs: Sequence[ThumbnailSpec]) -> list[RenderedThumbnail]:
-    """Check that what was made was asked for, and lies one behind the other in the result."""
+def _thumbnails(answer: _Thumbnails, specs: Sequence[ThumbnailSpec], result_bytes: int) -> list[RenderedThumbnail]:
+    """Check that what was made is what was asked for, each once, and lies one behind the other in the result."""
     wanted, made, end = set(specs), list[RenderedThumbnail](), 0
     for one in answer.made:
         width, height, method, animated = one.spec
         spec = ThumbnailSpec(int(width), int(height), ThumbnailMethod(str(method)), bool(animated))
-        if spec not in wanted or (not one.own_bytes and one.offset != end) or (one.own_bytes and one.size_bytes):
+        misplaced = bool(one.offset or one.size_bytes) if one.own_bytes else one.offset != end or not one.size_bytes
+        if spec not in wanted or misplaced:
             raise BadAnswerError("a thumbnail that was not asked for")
+        wanted.remove(spec)
         end += one.size_bytes
-        if end > _MAX_OUTPUT_BYTES:
-            raise BadAnswerError("more bytes than fit")
+        if end > min(_MAX_OUTPUT_BYTES, result_bytes):
+            raise BadAnswerError("more bytes than there are")
         made.append(RenderedThumbnail(spec=spec, **one.model_dump(exclude={"spec"})))
+    if wanted:
+        raise BadAnswerError("a thumbnail is missing")
     return made
 
 
@@ -216,22 +221,22 @@ class WorkerPool:
         """Make thumbnails of a source; LimitExceededError when too many jobs wait already, or this one for too long."""
         async with self._pool.process() as worker:
             source.seal()
-            result = os.memfd_create("mediarepo-thumbnails", os.MFD_CLOEXEC)
+            result = create_memfd("mediarepo-thumbnails")
             try:
                 thumbnails = await worker.render(source.fd, result, specs)
                 return Rendered(thumbnails, _read_all(result, thumbnails))
             finally:
-                os.close(result)
+                discard(result)
 
     async def measure(self, source: SourceBuffer) -> ImageDimensions:
         """Look at a picture's header; PictureError when it is none, LimitExceededError as above."""
         async with self._pool.process() as worker:
             source.seal()
-            result = os.memfd_create("mediarepo-thumbnails", os.MFD_CLOEXEC)
+            result = create_memfd("mediarepo-thumbnails")
             try:
                 return await worker.measure(source.fd, result)
             finally:
-                os.close(result)
+                discard(result)
 
 
 def _read_all(result: int, thumbnails: list[RenderedThumbnail]) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from mediarepo.sandbox.confinement import allow_cpu_seconds, confine, die_with_parent
+from mediarepo.sandbox.confinement import allow_cpu_seconds, confine, die_with_parent, limit_cpu_seconds
 
 MESSAGE_BYTES = 64 * 1024
 
@@ -35,6 +35,7 @@ def run(load: Callable[[dict[str, Any]], Answer]) -> None:
         signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     answer = load(settings)
+    limit_cpu_seconds(settings["max_jobs"] * (settings["cpu_limit_s"] + 1))
     confinement = confine(settings["memory_bytes"], parent, threads=settings["threads"])
     channel.sendmsg([json.dumps(asdict(confinement)).encode()])
     while True:

@@ -20,6 +20,13 @@ def create_memfd(name: str) -> int:
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
+def discard(descriptor: int) -> None:
+    """Close a file, and give its memory back even if a process that it was lent to keeps it open."""
+    os.ftruncate(descriptor, 0)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    os.close(descriptor)
+
+
 def seal(descriptor: int) -> None:
     """Make sure that nobody changes the bytes from now on."""
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -87,11 +94,22 @@ def confine(memory_bytes: int, parent: int, *, threads: bool = False) -> Confine
     )
 
 
+def limit_cpu_seconds(seconds: int) -> None:
+    """Let this process never use more processor time than so much, whatever it does."""
+    most = _cpu_seconds() + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+
+
 def allow_cpu_seconds(seconds: int) -> None:
     """Let this process use so much more processor time before the kernel ends it."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = _cpu_seconds() + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if most == resource.RLIM_INFINITY else min(soft, most), most))
+
+
+def _cpu_seconds() -> int:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = usage.ru_utime + usage.ru_stime
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 1 + seconds, resource.RLIM_INFINITY))
+    return int(usage.ru_utime + usage.ru_stime)
 
 
 def _limit(memory_bytes: int) -> None:

@@ -90,6 +90,7 @@ class SandboxedProcess:
             **settings,
             "memory_bytes": limits.memory_bytes,
             "cpu_limit_s": limits.cpu_limit_s,
+            "max_jobs": limits.max_jobs,
             "threads": limits.threads,
         }
         try:
@@ -120,7 +121,7 @@ class SandboxedProcess:
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 ready = await self._receive()
-        except TimeoutError:
+        except (TimeoutError, BadAnswerError):
             ready = None
         if ready is None:
             self._log_stderr()
@@ -137,16 +138,13 @@ class SandboxedProcess:
     async def ask(self, job: Mapping[str, Any], source: int, result: int, *, timeout_s: float) -> dict[str, Any]:
         """Have a job done: its JSON object, the descriptors of a source and of an empty file for the result.
 
-        ProcessDiedError when the process ends, TimeoutError when it takes too long; then it must be ended.
+        ProcessDiedError when the process ends or takes no job, TimeoutError when it takes too long, BadAnswerError when
+        it answers no JSON object; then it must be ended.
         """
         self._jobs += 1
         self.has_answered = False
         try:
-            socket.send_fds(self._channel, [json.dumps(job).encode()], [source, result])
-            async with asyncio.timeout(timeout_s):
-                answer = await self._receive()
-        except ConnectionError:
-            answer = None
+            answer = await self._answer(json.dumps(job).encode(), source, result, timeout_s)
         finally:
             self._log_stderr()
         if answer is None:
@@ -154,6 +152,14 @@ class SandboxedProcess:
             raise ProcessDiedError(self._process.returncode)
         self.has_answered = True
         return answer
+
+    async def _answer(self, job: bytes, source: int, result: int, timeout_s: float) -> dict[str, Any] | None:
+        try:
+            socket.send_fds(self._channel, [job], [source, result])
+        except OSError:  # it is dead, or takes nothing from its queue
+            return None
+        async with asyncio.timeout(timeout_s):
+            return await self._receive()
 
     def should_retire(self) -> bool:
         """Say whether the process is dead, has done its share, or has grown too large."""
@@ -173,7 +179,7 @@ class SandboxedProcess:
             self._stderr = -1
 
     async def _receive(self) -> dict[str, Any] | None:
-        """Wait for the next message; None when the process is dead."""
+        """Wait for the next message; None when the process is dead, BadAnswerError when it is no JSON object."""
         loop = asyncio.get_running_loop()
         readable: asyncio.Future[None] = loop.create_future()
         loop.add_reader(self._channel, _settle, readable)
@@ -185,8 +191,7 @@ class SandboxedProcess:
             message = self._channel.recv(MESSAGE_BYTES)
         except ConnectionError:
             return None
-        answer: dict[str, Any] | None = json.loads(message) if message else None
-        return answer
+        return _parsed(message) if message else None
 
     def _log_stderr(self) -> None:
         """Log the beginning of what the process wrote to stderr, in one line."""
@@ -196,6 +201,21 @@ class SandboxedProcess:
             return
         if text:
             log.info("sandbox_stderr", pid=self.pid, chars=len(text), text=ascii(text[:_STDERR_LOGGED_CHARS]))
+
+
+def _parsed(message: bytes) -> dict[str, Any]:
+    """Read a message, of which nothing is believed before."""
+    try:
+        answer = json.loads(message, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        raise BadAnswerError("no JSON") from exc
+    if not isinstance(answer, dict):
+        raise BadAnswerError("no JSON object")
+    return answer
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _settle(readable: "asyncio.Future[None]") -> None:

@@ -20,9 +20,10 @@ from mediarepo.previews.encoding import ACCEPTED, Decoder, UnreadableEncodingErr
 from mediarepo.previews.html import parse_refresh
 from mediarepo.previews.page import RequestHeaders
 from mediarepo.previews.url_policy import UrlRules, preview_url, resolved
-from mediarepo.sandbox.confinement import create_memfd, seal
+from mediarepo.sandbox.confinement import create_memfd, discard, seal
 from mediarepo.sandbox.pool import ProcessPool
 from mediarepo.sandbox.process import BadAnswerError, ProcessDiedError, SandboxedProcess, SandboxLimits, SandboxPolicy
+from mediarepo.telemetry.error_text import error_text
 
 _OK = range(200, 300)
 _PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,text/plain;q=0.5,image/*;q=0.5,*/*;q=0.1"
@@ -202,7 +203,7 @@ class PreviewParser:
         max_bytes: int = worker.MAX_RESULT_BYTES,
     ) -> Result:
         source = create_memfd("mediarepo-page")
-        result = os.memfd_create("mediarepo-preview", os.MFD_CLOEXEC)
+        result = create_memfd("mediarepo-preview")
         try:
             _write_all(source, body)
             seal(source)
@@ -214,11 +215,11 @@ class PreviewParser:
                     await process.end()
                     raise
         except (TimeoutError, ProcessDiedError, BadAnswerError) as exc:
-            log.warning("page_unreadable", reason=repr(exc))
+            log.warning("page_unreadable", reason=error_text(exc))
             raise PageError("the page is too much work to be read") from exc
         finally:
             os.close(source)
-            os.close(result)
+            discard(result)
 
 
 def _read(answer: dict[str, Any], result: int, adapter: TypeAdapter[Result], max_bytes: int) -> Result:
@@ -227,7 +228,7 @@ def _read(answer: dict[str, Any], result: int, adapter: TypeAdapter[Result], max
         log.info("page_refused", reason=str(answer["refused"])[:50], detail=str(answer.get("detail", ""))[:200])
         raise PageError("the page cannot be read")
     size_bytes = answer.get("size_bytes")
-    if not isinstance(size_bytes, int) or not 0 < size_bytes <= max_bytes:
+    if type(size_bytes) is not int or not 0 < size_bytes <= max_bytes:
         raise BadAnswerError("no size")
     try:
         return adapter.validate_json(os.pread(result, size_bytes, 0), strict=True)

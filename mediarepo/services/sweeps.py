@@ -18,6 +18,7 @@ from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores, is_there
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import ListedMultipart, Store
+from mediarepo.telemetry.error_text import error_text
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Sweeps:
             raise
         except Exception as exc:
             log.exception("sweep_failed", store=store.name)
-            return SweepReport(store.name, stopped=repr(exc))
+            return SweepReport(store.name, stopped=error_text(exc))
 
     async def _sweep_store(self, store: Store) -> SweepReport:
         if not await self.markers.claim(store):

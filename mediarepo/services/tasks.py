@@ -20,6 +20,7 @@ from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.retention import Retention, RetentionTally
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
+from mediarepo.telemetry.error_text import error_text
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +146,7 @@ class Tasks:
             return TaskState.FAILED, None, exc.message
         except Exception as exc:
             log.exception("task_failed", task=task.task_id, kind=task.kind)
-            return TaskState.FAILED, None, repr(exc)[:500]
+            return TaskState.FAILED, None, error_text(exc)
 
     async def forget_old(self) -> None:
         """Remove tasks that ended long ago."""

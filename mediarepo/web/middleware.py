@@ -14,6 +14,7 @@ from mediarepo.errors import (
     UnsupportedEncodingError,
 )
 from mediarepo.model.requester import begin_request
+from mediarepo.telemetry.error_text import error_text
 from mediarepo.web.error_responses import error_body, error_headers, error_response_for
 from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
 from mediarepo.web.rate_limits import count_bytes
@@ -114,4 +115,4 @@ def _to_nobody(request: web.Request) -> web.Response:
 
 
 def _cause(error: MatrixError) -> str | None:
-    return None if error.__cause__ is None else repr(error.__cause__)[:500]
+    return None if error.__cause__ is None else error_text(error.__cause__)

@@ -44,7 +44,7 @@ class _Protocol(RequestHandler):
         """Answer what the HTTP parser refused, with the headers and the JSON of every other refusal."""
         if status >= 500:  # noqa: PLR2004 - a failure of ours: aiohttp logs it
             return super().handle_error(request, status, exc, message)
-        log.debug("malformed_request", status=status, reason=message)
+        log.debug("malformed_request", status=status, reason=type(exc).__name__)  # its words quote the request
         error = BadRequestError("the request is not well-formed HTTP")
         response = json_response(error_body(error), status=status, headers=EVERY_RESPONSE)
         response.headers["Connection"] = "close"

@@ -9,14 +9,14 @@ import pytest
 from mediarepo.app.foundation import now_ms
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.errors import HomeserverUnavailableError, InvalidParamError
+from mediarepo.errors import InvalidParamError
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionPlan
 from mediarepo.services.retention import Retention, RetentionTally
 from tests.pictures.drawn import corners, encoded
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
-from tests.support.installation import SERVER_NAME, Installation, installed, settings_for
+from tests.support.installation import OTHER_SERVER_NAME, SERVER_NAME, Installation, installed, settings_for
 
 DAY = 24 * 3_600_000
 USER, OTHER = f"@user_1:{SERVER_NAME}", f"@userx1:{SERVER_NAME}"
@@ -253,12 +253,22 @@ async def test_without_an_admins_token_profiles_are_asked_and_silence_keeps(
         assert await states(own) == {avatar: "ready", goes: "trashed", silent: "ready", nobodys: "ready"}
 
 
-async def test_a_homeserver_that_cannot_list_its_avatars_stops_the_plan(running: Any, synapse: FakeHomeserver) -> None:
-    async with running({**OLD, "keep_avatars": True}, **homeservers(synapse, admin_token="nobodys")) as own:
+async def test_a_homeserver_that_cannot_list_its_avatars_keeps_its_media_and_stops_nobody_elses(
+    running: Any, synapse: FakeHomeserver
+) -> None:
+    synapse.register("admins", "@admin:x")
+    synapse.admins = {"@admin:x"}
+    both = [
+        {"server_name": SERVER_NAME, "client_api_url": synapse.url, "admin_token": "nobodys"},
+        {"server_name": OTHER_SERVER_NAME, "client_api_url": synapse.url, "admin_token": "admins"},
+    ]
+    async with running({**OLD, "keep_avatars": True}, homeservers=both) as own:
         own.token = "users"
-        await media(own, 20)
-        with pytest.raises(HomeserverUnavailableError):
-            await plan(own, "old")
+        kept, goes = await media(own, 20), await media(own, 20, server_name=OTHER_SERVER_NAME)
+        removed = await run(own, "old")
+
+        assert (removed.count, removed.kept_unknown) == (1, 1)
+        assert await states(own) == {kept: "ready", goes: "trashed"}
 
 
 async def test_idle_remote_media_are_forgotten_with_their_objects_and_thumbnails(running: Any) -> None:

@@ -1,20 +1,26 @@
 """The server's side of the sandbox: what must stand, what a child may say, and how much of it is logged."""
 
+import contextlib
 import io
+import json
 import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from mediarepo.config.media import ThumbnailsConfig
+from mediarepo.config.media import ThumbnailsConfig, ThumbnailSize
 from mediarepo.config.server import SandboxEnforcement
 from mediarepo.errors import UnavailableError
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.sandbox.confinement import Confinement
+from mediarepo.model.media import ThumbnailMethod
+from mediarepo.sandbox.confinement import Confinement, create_memfd, discard
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
 from tests.pictures.drawn import jpeg
 
@@ -135,3 +141,92 @@ async def test_what_a_worker_must_not_say_is_not_believed(
             await render(pool, config, jpeg(100, 70))
 
         assert pid not in pool.pids
+
+
+SIZE = ThumbnailSize(width=32, height=32, method=ThumbnailMethod.CROP)
+
+
+@contextlib.contextmanager
+def wired(pool: WorkerPool, channel: socket.socket) -> Iterator[None]:
+    """Let the only worker's messages come over another channel."""
+    (worker,) = pool._pool._idle
+    process = worker._process
+    original, process._channel = process._channel, channel
+    with original:
+        yield
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe",
+        b"1",
+        b"null",
+        b'"refused"',
+        b"[]",
+        b'{"made": NaN}',
+        b'{"made": [' + b"[" * 30_000,
+        b'{"made": ' + b"1" * 10_000 + b"}",
+        b'{"refused": "' + b"x" * 60_000 + b'"}',
+        json.dumps({"made": [MADE | {"size_bytes": 0}]}).encode(),
+        json.dumps({"made": [MADE | {"size_bytes": 11}]}).encode(),
+        json.dumps({"made": [MADE | {"own_bytes": True}]}).encode(),
+        json.dumps({"made": [MADE, MADE | {"offset": 10}]}).encode(),
+        json.dumps({"made": []}).encode(),
+    ],
+)
+async def test_whatever_a_worker_sends_it_costs_its_own_job_only(
+    message: bytes,
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    config = ThumbnailsConfig(workers=1, sizes=[SIZE])
+    async with WorkerPool(config) as pool:
+        await render(pool, config, jpeg(100, 70))
+        with theirs, wired(pool, ours):
+            theirs.send(message)
+            with pytest.raises(PictureError, match="worker_died"):
+                await render(pool, config, jpeg(100, 70))
+        assert pool.pids == []
+        await render(pool, config, jpeg(100, 70))
+
+
+async def test_a_worker_that_takes_no_jobs_is_ended() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ours.send(b"x" * 1000)
+    config = ThumbnailsConfig(workers=1)
+    async with WorkerPool(config) as pool:
+        await render(pool, config, jpeg(100, 70))
+        with theirs, wired(pool, ours), pytest.raises(PictureError, match="worker_died"):
+            await render(pool, config, jpeg(100, 70))
+        assert pool.pids == []
+
+
+async def test_processor_time_is_limited_for_good() -> None:
+    process = SandboxedProcess("mediarepo.previews.worker", {}, limits=LIMITS, policy=SandboxPolicy())
+    try:
+        await process.started()
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+    finally:
+        await process.end()
+
+    soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max cpu time"))
+    assert int(soft) <= int(hard) <= 60 + LIMITS.max_jobs * (LIMITS.cpu_limit_s + 1)
+
+
+def test_a_result_that_is_done_with_takes_no_memory_whoever_keeps_it_open() -> None:
+    result = create_memfd("result")
+    kept = os.dup(result)
+    os.pwrite(result, b"x" * 1_000_000, 0)
+    discard(result)
+    try:
+        assert os.fstat(kept).st_blocks == 0
+        with pytest.raises(PermissionError):
+            os.pwrite(kept, b"x", 0)
+    finally:
+        os.close(kept)
