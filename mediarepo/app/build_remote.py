@@ -1,6 +1,6 @@
 """Builds what talks to other servers: federation and URL previews."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +42,13 @@ class FederationParts:
 
     client: FederationClient
     media: MediaClient
-    keys: Mapping[str, SigningKey]
+    keys: dict[str, SigningKey]
+    known_keys: dict[str, dict[str, bytes]]
     server_keys: ServerKeys
+
+    def replace_keys(self, own_keys: Mapping[str, Sequence[SigningKey]]) -> None:
+        """Sign, and check our own signatures, with these keys from now on."""
+        _fill(self.keys, self.known_keys, own_keys)
 
 
 @asynccontextmanager
@@ -51,8 +56,8 @@ async def open_federation(foundation: Foundation, *, lookup: SrvLookup = lookup_
     """Read our keys, and open the door to other servers."""
     settings = foundation.settings
     async with AsyncExitStack() as stack:
-        own_keys = read_signing_keys(settings)
-        keys = {server_name: of_server[0] for server_name, of_server in own_keys.items()}
+        keys, known_keys = dict[str, SigningKey](), dict[str, dict[str, bytes]]()
+        _fill(keys, known_keys, read_signing_keys(settings))
         outbound = await stack.enter_async_context(Outbound(settings.outbound))
         remote_fetches = await stack.enter_async_context(SingleFlight[Delegation]())
         well_known = WellKnown(outbound, remote_fetches, clock_s=_clock_s)
@@ -63,10 +68,20 @@ async def open_federation(foundation: Foundation, *, lookup: SrvLookup = lookup_
             client,
             ServerKeyTable(foundation.database),
             await stack.enter_async_context(SingleFlight[KeysOfServer]()),
-            known={name: {key.key_id: key.public_key for key in of_server} for name, of_server in own_keys.items()},
+            known=known_keys,
             now_ms=now_ms,
         )
-        yield FederationParts(client=client, media=media, keys=keys, server_keys=server_keys)
+        yield FederationParts(client=client, media=media, keys=keys, known_keys=known_keys, server_keys=server_keys)
+
+
+def _fill(
+    keys: dict[str, SigningKey], known_keys: dict[str, dict[str, bytes]], own_keys: Mapping[str, Sequence[SigningKey]]
+) -> None:
+    keys.clear()
+    known_keys.clear()
+    for server_name, of_server in own_keys.items():
+        keys[server_name] = of_server[0]
+        known_keys[server_name] = {key.key_id: key.public_key for key in of_server}
 
 
 def read_signing_keys(settings: Settings) -> dict[str, list[SigningKey]]:
@@ -109,16 +124,15 @@ async def open_previews(
     pages = PreviewFetcher(
         config=config,
         client=client,
-        rules=UrlRules.of(config.url_rules),
+        rules=UrlRules(config.url_rules),
         request_headers=RequestHeaders(config),
     )
-    limits = settings.uploads.model_copy(update={"max_bytes": config.max_image_bytes})
     images = PreviewImages(
         config=config,
         pages=pages,
         pool=workers.pool,
         sources=workers.sources,
-        uploads=build_uploads(foundation, memory, limits, StoreClass.REMOTE),
+        uploads=build_uploads(foundation, memory, StoreClass.REMOTE, max_bytes=lambda: config.max_image_bytes),
         now_ms=now_ms,
     )
     making = PreviewBuilder(

@@ -1,9 +1,10 @@
 """Builds the services for uploads, downloads, thumbnails and housekeeping."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
-from mediarepo.config.media import ThumbnailsConfig, UploadsConfig
+from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.deletion import DeletionTable, Outbox
 from mediarepo.db.leases import Leases
 from mediarepo.db.limits import QuotaTable
@@ -20,6 +21,7 @@ from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.admission import Admission
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.media import StoreClass
+from mediarepo.model.shutdown import Shutdown
 from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.downloads import AccessTimes, Downloads, ReadThroughSource, UploadWaiters
 from mediarepo.services.fsck import Fsck, Repairs
@@ -59,9 +61,13 @@ def build_sweeps(foundation: Foundation) -> Sweeps:
 
 
 def build_uploads(
-    foundation: Foundation, memory: MemoryBudget, config: UploadsConfig, store_class: StoreClass = StoreClass.LOCAL
+    foundation: Foundation,
+    memory: MemoryBudget,
+    store_class: StoreClass = StoreClass.LOCAL,
+    *,
+    max_bytes: Callable[[], int] | None = None,
 ) -> Uploads:
-    """Join what takes media in, within these limits."""
+    """Join what takes media in; `max_bytes` is another limit than that of users' uploads."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
     publishing = PublishTable(database, settings.sweep.grace_ms)
     large = LargeUploads(
@@ -73,7 +79,8 @@ def build_uploads(
         store_class=store_class,
     )
     return Uploads(
-        config=config,
+        config=settings.uploads,
+        max_bytes=max_bytes or (lambda: settings.uploads.max_bytes),
         memory=memory,
         publishing=publishing,
         stores=stores,
@@ -143,9 +150,14 @@ async def build_thumbnails(
     )
 
 
-def build_readiness(foundation: Foundation) -> Readiness:
+def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
     """Join what tells whether we can serve."""
-    return Readiness(database=foundation.database, stores=foundation.stores, failed=foundation.isolation.failed)
+    return Readiness(
+        database=foundation.database,
+        stores=foundation.stores,
+        failed=foundation.isolation.failed,
+        stopping=shutdown.stop,
+    )
 
 
 def build_hash_learner(foundation: Foundation) -> HashLearner:
@@ -190,11 +202,10 @@ def build_remote_media(
     """Join what brings other servers' media in."""
     settings, database = foundation.settings, foundation.database
     config, table = settings.remote_media, RemoteTable(database)
-    limits = settings.uploads.model_copy(update={"max_bytes": config.max_bytes})
     fetching = RemoteFetcher(
         config=config,
         fetcher=fetcher,
-        uploads=build_uploads(foundation, memory, limits, StoreClass.REMOTE),
+        uploads=build_uploads(foundation, memory, StoreClass.REMOTE, max_bytes=lambda: config.max_bytes),
         table=table,
         tenants=downloads.tenants,
         budget=TeeBudget(config.tee_memory_bytes),

@@ -58,6 +58,7 @@ class Repository:
     pending: PendingUploads
     downloads: Downloads
     remote_media: RemoteMedia
+    federating: FederationParts
     verification: RequestVerifier
     administration: Administration
     thumbnails: Thumbnails
@@ -71,8 +72,8 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
     """Join everything, and run the jobs, until left."""
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
-        tenants, memory = Homeservers(settings.homeservers), MemoryBudget(settings.uploads)
-        access_times = build_access_times(foundation)
+        tenants, memory = Homeservers(lambda: settings.homeservers), MemoryBudget(settings.uploads)
+        access_times, quotas = build_access_times(foundation), build_quotas(foundation)
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
         upload_waiters = await _open_arrivals(stack, settings)
         hashing = await stack.enter_async_context(build_hash_learner(foundation))
@@ -83,7 +84,6 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         await stack.enter_async_context(remote_media)
         calls = await stack.enter_async_context(HomeserverClient(settings.identity))
         identity = await stack.enter_async_context(_build_identity(foundation, calls))
-        quotas = build_quotas(foundation)
         thumbnails = await build_thumbnails(foundation, downloads, remote_media, stack)
         repository = Repository(
             foundation=foundation,
@@ -91,12 +91,13 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             identity=identity,
             administration=build_administration(foundation, tenants, identity, calls, hashing),
             memory=memory,
-            uploads=build_uploads(foundation, memory, settings.uploads),
+            uploads=build_uploads(foundation, memory),
             quotas=quotas,
             rates=RateLimiter(settings.rate_limits, RateTable(foundation.database), elapsed_ms),
             pending=build_pending_uploads(foundation, quotas, read_through),
             downloads=downloads,
             remote_media=remote_media,
+            federating=federating,
             verification=_verification(settings, federating, tenants),
             thumbnails=thumbnails,
             previews=await open_previews(stack, foundation, memory, thumbnails.rendering),
@@ -162,5 +163,6 @@ def jobs_of(repository: Repository) -> list[ScheduledJob]:
 def _build_identity(foundation: Foundation, calls: HomeserverClient) -> Identity:
     foreign_users = foundation.metrics.foreign_users
     whoami = Whoami(calls, on_foreign_user=lambda server_name: foreign_users.labels(server_name).inc())
-    failures = TokenFailureLimiter(foundation.settings.rate_limits.failing_tokens, elapsed_ms)
+    limits = foundation.settings.rate_limits
+    failures = TokenFailureLimiter(lambda: limits.failing_tokens, elapsed_ms)
     return Identity(foundation.settings.identity, whoami, elapsed_ms, failures)

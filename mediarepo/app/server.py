@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from mediarepo.app.build_services import build_readiness
+from mediarepo.app.reloading import Reloading
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
+from mediarepo.model.shutdown import Shutdown
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
 from mediarepo.web import keys
@@ -22,15 +26,15 @@ from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_o
 from mediarepo.web.server import serving
 
 
-def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> web.Application:
+def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, operators: bool) -> web.Application:
     """Make an application of the endpoints for clients, for operators, or for both."""
     foundation = repository.foundation
     app = web.Application(middlewares=[observe, answer_in_matrix])
     app.on_response_prepare.append(add_headers)
     app[keys.SETTINGS] = foundation.settings
-    app[keys.IN_FLIGHT] = InFlight()
+    app[keys.IN_FLIGHT] = InFlight(shutdown.drain_over)
     app[keys.METRICS] = foundation.metrics
-    app[keys.READINESS] = build_readiness(foundation)
+    app[keys.READINESS] = build_readiness(foundation, shutdown)
     app[keys.TENANTS] = repository.tenants
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen)
     app[keys.IDENTITY] = repository.identity
@@ -67,26 +71,34 @@ def make_web_app(repository: Repository, *, matrix: bool, operators: bool) -> we
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A repository that answers on these addresses."""
+
+    repository: Repository
+    addresses: list[Address]
+
+
 @asynccontextmanager
-async def serving_repository(settings: Settings) -> AsyncIterator[list[Address]]:
-    """Open everything and listen; gives the addresses on which clients are answered."""
+async def serving_repository(settings: Settings, shutdown: Shutdown) -> AsyncIterator[Server]:
+    """Open everything and listen."""
     listen = settings.listen
     async with AsyncExitStack() as stack:
         repository = await stack.enter_async_context(open_repository(settings))
         apart = listen.metrics_address is not None
         if listen.metrics_address is not None:
-            operators = make_web_app(repository, matrix=False, operators=True)
+            operators = make_web_app(repository, shutdown, matrix=False, operators=True)
             await stack.enter_async_context(serving(operators, [listen.metrics_address], listen))
-        app = make_web_app(repository, matrix=True, operators=not apart)
+        app = make_web_app(repository, shutdown, matrix=True, operators=not apart)
         addresses = await stack.enter_async_context(serving(app, listen.addresses, listen))
         await _report(repository, addresses)
-        yield addresses
+        yield Server(repository=repository, addresses=addresses)
 
 
 async def _report(repository: Repository, addresses: list[Address]) -> None:
     """Log where we listen, what goes where, and what does not answer yet."""
     foundation = repository.foundation
-    readiness = build_readiness(foundation)
+    readiness = build_readiness(foundation, Shutdown())
     log.info("listening", addresses=[str(address) for address in addresses])
     for name, store in foundation.settings.stores.items():
         log.info("store", store=name, endpoint=store.endpoint_url, bucket=store.bucket, prefix=store.prefix)
@@ -94,8 +106,19 @@ async def _report(repository: Repository, addresses: list[Address]) -> None:
         log.error("not_ready", part=part, reason=reason)
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until told to stop, and then until running requests are done."""
-    async with serving_repository(settings):
-        await stop.wait()
-        log.info("stopping")
+async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event) -> None:
+    """Serve until told to stop: then not ready for a while, then without new connections until requests are done."""
+    settings = settings.model_copy(
+        deep=True
+    )  # defaults are shared by all settings, and a reload changes values in place
+    async with serving_repository(settings, shutdown) as server:
+        reloading = asyncio.create_task(Reloading(repository=server.repository, path=config).run(reload))
+        try:
+            await shutdown.stop.wait()
+        finally:
+            reloading.cancel()
+            await asyncio.wait([reloading])
+        log.info("stopping", delay_ms=settings.listen.shutdown_delay_ms)
+        await shutdown.delay(settings.listen.shutdown_delay_ms)
+        log.info("draining", timeout_ms=settings.listen.shutdown_timeout_ms)
+    log.info("stopped")

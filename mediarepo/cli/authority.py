@@ -124,10 +124,12 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
     async with (
         open_foundation(settings) as foundation,
         HomeserverClient(settings.identity) as calls,
-        Identity(settings.identity, Whoami(calls), elapsed_ms, TokenFailureLimiter(None, elapsed_ms)) as identity,
+        Identity(
+            settings.identity, Whoami(calls), elapsed_ms, TokenFailureLimiter(lambda: None, elapsed_ms)
+        ) as identity,
         build_hash_learner(foundation) as hashing,
     ):
-        tenants = Homeservers(settings.homeservers)
+        tenants = Homeservers(lambda: settings.homeservers)
         yield build_administration(foundation, tenants, identity, calls, hashing)
 
 

@@ -19,6 +19,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.services import EmbeddedServices
 from mediarepo.images.decode import sample_picture
+from mediarepo.model.shutdown import Shutdown
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,8 @@ async def run_dev(data_dir: Path, listen: str) -> None:
         settings = _settings(services, token, admin_token, listen)
         set_up_logs(settings.log)
         await upgrade(settings.database)
-        (address,) = await stack.enter_async_context(serving_repository(settings))
+        server = await stack.enter_async_context(serving_repository(settings, Shutdown()))
+        (address,) = server.addresses
         media_id = await _sample_media_id(data_dir, address, token)
         _print_welcome(address, token, data_dir, media_id)
         typer.echo(f"admin token: {admin_token}\n(see http://{address}/_mediarepo/admin/v1/docs)\n")

@@ -11,7 +11,7 @@ from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
 from mediarepo.cli.fsck import FsckOptions, run_fsck
-from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run, stop_signal
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_reloads, read_settings, run, server_signals
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.federation.key_files import KeyFileError
@@ -22,16 +22,18 @@ log = structlog.get_logger(__name__)
 
 
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Serve until stopped."""
+    """Serve until stopped; SIGHUP reloads the configuration, SIGTERM and SIGINT stop in order."""
+    ignore_reloads()
     settings = read_settings(config)
     set_up_logs(settings.log)
     for warning in config_warnings(settings):
         log.warning("config_warning", warning=warning)
-    run(_serve(settings))
+    run(_serve(settings, config))
 
 
-async def _serve(settings: Settings) -> None:
-    await serve_until(settings, stop_signal())
+async def _serve(settings: Settings, config: Path) -> None:
+    shutdown, reload = server_signals()
+    await serve_until(settings, config, shutdown, reload)
 
 
 def migrate(

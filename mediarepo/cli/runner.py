@@ -4,7 +4,7 @@ import asyncio
 import gc
 import importlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
+from mediarepo.model.shutdown import Shutdown
 from mediarepo.web.server import ListenError
 
 ConfigFile = Annotated[
@@ -60,13 +61,37 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 def stop_signal() -> asyncio.Event:
     """Give an event that SIGINT and SIGTERM set; a second one ends the process at once."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def advance() -> bool:
+        going_on = not stop.is_set()
+        stop.set()
+        return going_on
+
+    _on_stop_signals(advance)
+    return stop
+
+
+def server_signals() -> tuple[Shutdown, asyncio.Event]:
+    """Give a shutdown that SIGINT and SIGTERM begin, and each further one hastens, and an event that SIGHUP sets."""
+    shutdown, reload = Shutdown(), asyncio.Event()
+    _on_stop_signals(shutdown.advance)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+    return shutdown, reload
+
+
+def ignore_reloads() -> None:
+    """Let SIGHUP do nothing before there is anything to reload; processes started from here do not inherit this."""
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+def _on_stop_signals(advance: Callable[[], bool]) -> None:
+    """Call `advance` at each signal to stop; end the process at once when it says that nothing is left to hasten."""
+    loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
+        if not advance():
             raise SystemExit(128 + number)
-        stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
-    return stop

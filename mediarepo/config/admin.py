@@ -10,6 +10,8 @@ from mediarepo.config.base import Secret, Section
 class AdminConfig(Section):
     """Who may use the admin endpoints, and what deleting means."""
 
+    reloadable = frozenset({"token", "user_ids", "ask_homeserver", "trash_ms"})
+
     token: Secret | None = None
     """A token that administers all homeservers: text, {file: PATH} or {env: NAME}; none: no such token."""
     user_ids: list[str] = []
@@ -24,6 +26,8 @@ class AdminConfig(Section):
 
 class QuarantineConfig(Section):
     """For whom content is hidden that a homeserver's admin hides: for that homeserver, and those here with it."""
+
+    reloadable = frozenset({"shared"})
 
     shared: list[list[str]] = []
     """Groups of homeservers that trust one another: content that one of them hides is hidden for the whole group."""

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
@@ -11,6 +11,13 @@ class Section(BaseModel):
     """A part of the configuration file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    reloadable: ClassVar[frozenset[str]] = frozenset()
+    """Fields that a running process takes over from a configuration that is read again; all others need a restart."""
+
+    def can_reload(self, name: str, _new: Self) -> bool:
+        """Say whether a running process can take this field over from another configuration."""
+        return name in self.reloadable
 
 
 def read_secret(value: object) -> object:

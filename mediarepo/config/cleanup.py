@@ -59,6 +59,8 @@ class RetentionPolicy(Section):
 class RetentionConfig(Section):
     """What is let go of, and when; nothing goes before a plan was made and armed (`mediarepo retention`)."""
 
+    reloadable = frozenset({"policies", "plan_lifetime_ms"})
+
     policies: list[RetentionPolicy] = []
     """The rules."""
     interval_ms: int = Field(default=3_600_000, ge=1_000)
@@ -77,6 +79,8 @@ class RetentionConfig(Section):
 class SweepConfig(Section):
     """How leftovers of crashes are removed."""
 
+    reloadable = frozenset({"max_unknown"})
+
     enabled: bool = True
     """Sweep by the clock; off: only `mediarepo sweep` does."""
     interval_ms: int = Field(default=3_600_000, ge=1_000)
@@ -91,6 +95,8 @@ class SweepConfig(Section):
 
 class AccessConfig(Section):
     """How the last access to media is remembered."""
+
+    reloadable = frozenset({"max_buffered"})
 
     flush_interval_ms: int = Field(default=60_000, ge=10)
     """How often last-access times are written, in ms."""

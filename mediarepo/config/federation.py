@@ -10,6 +10,10 @@ from mediarepo.config.base import Section
 class FederationConfig(Section):
     """Whom we answer, and how."""
 
+    reloadable = frozenset(
+        {"allow_server_names", "deny_server_names", "outage_wait_ms", "redirect_downloads", "redirect_lifetime_ms"}
+    )
+
     allow_server_names: list[str] = []
     """Servers that are answered, * for any characters; none: all that are not denied."""
     deny_server_names: list[str] = []
@@ -27,6 +31,22 @@ MIB = 1024 * 1024
 
 class RemoteMediaConfig(Section):
     """Limits of what is fetched from other servers."""
+
+    reloadable = frozenset(
+        {
+            "max_bytes",
+            "deny_server_names",
+            "connect_timeout_ms",
+            "answer_timeout_ms",
+            "idle_timeout_ms",
+            "total_timeout_ms",
+            "min_bytes_per_s",
+            "remember_not_found_ms",
+            "remember_failure_ms",
+            "backoff_ms",
+            "max_backoff_ms",
+        }
+    )
 
     max_bytes: int = Field(default=100 * MIB, ge=0)
     """Largest media of another server that is fetched, in bytes."""
@@ -64,6 +84,8 @@ class RemoteMediaConfig(Section):
 
 class OutboundConfig(Section):
     """Rules for every connection to other people's servers."""
+
+    reloadable = frozenset({"allow_networks", "deny_networks", "max_redirects"})
 
     allow_networks: list[str] = []
     """Networks that may be connected to although they are not public, as in "10.1.0.0/16"."""

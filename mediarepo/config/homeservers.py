@@ -112,6 +112,8 @@ class HomeserverConfig(Section):
 class IdentityConfig(Section):
     """How access tokens are judged."""
 
+    reloadable = frozenset({"cache_ms", "cache_entries", "query_token"})
+
     cache_ms: int = Field(default=10_000, ge=0, le=10_000)
     """How long a homeserver's answer about a token is believed, in ms; at most 10 s."""
     cache_entries: int = Field(default=20_000, ge=1)

@@ -46,6 +46,8 @@ class QuotaRule(UserSet):
 class QuotasConfig(Section):
     """How much users may store."""
 
+    reloadable = frozenset({"rules", "reservation_ms", "info_uri"})
+
     rules: list[QuotaRule] = []
     """The first rule that fits a user counts; none fits: only uploads.max_bytes does."""
     reservation_ms: int = Field(default=3_600_000, ge=1_000)
@@ -94,6 +96,8 @@ class ServerRates(Section):
 class AnonymousRates(Section):
     """What each address may ask for on the legacy paths, which need no token; none: any amount."""
 
+    reloadable = frozenset({"downloads", "download_bytes"})
+
     downloads: Rate | None = None
     """Downloads and thumbnails, in requests."""
     download_bytes: Rate | None = None
@@ -102,6 +106,8 @@ class AnonymousRates(Section):
 
 class RateLimitsConfig(Section):
     """How often, and how much at once; all processes count together."""
+
+    reloadable = frozenset({"users", "servers", "failing_tokens"})
 
     users: list[UserRates] = [UserRates()]
     """The first of these that fits a user counts; application services with rate_limited off are exempt."""

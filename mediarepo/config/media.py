@@ -16,6 +16,19 @@ MAX_PARTS = 10_000
 class UploadsConfig(Section):
     """Limits of uploads."""
 
+    reloadable = frozenset(
+        {
+            "max_bytes",
+            "max_waiting",
+            "stall_ms",
+            "min_bytes_per_s",
+            "idle_timeout_ms",
+            "pending_lifetime_ms",
+            "max_pending_per_user",
+            "deduplicate_early",
+        }
+    )
+
     max_bytes: int = Field(default=100 * MIB, ge=0)
     """Largest upload, in bytes; told to clients as m.upload.size."""
     part_bytes: int = Field(default=8 * MIB, ge=5 * MIB, le=512 * MIB)
@@ -78,6 +91,8 @@ def _spec_sizes() -> list[ThumbnailSize]:
 
 class ThumbnailsConfig(Section):
     """How thumbnails are made."""
+
+    reloadable = frozenset({"sizes", "dynamic_sizes", "dynamic_sizes_per_media", "max_source_bytes"})
 
     sizes: list[ThumbnailSize] = Field(default_factory=_spec_sizes, min_length=1, max_length=32)
     """The sizes that are made, all together; those of the Matrix specification."""

@@ -63,6 +63,8 @@ class UrlRule(Section):
 class UrlRulesConfig(Section):
     """Which URLs are previewed; pages, redirects, oEmbed answers and images alike."""
 
+    reloadable = frozenset({"deny", "allow"})
+
     deny: list[UrlRule] = []
     """What fits one of these is never asked for."""
     allow: list[UrlRule] = []
@@ -92,6 +94,24 @@ class DomainConfig(Section):
 
 class PreviewsConfig(Section):
     """Previews of web pages."""
+
+    reloadable = frozenset(
+        {
+            "max_page_bytes",
+            "max_image_bytes",
+            "max_images",
+            "timeout_ms",
+            "user_agent",
+            "accept_language",
+            "domains",
+            "oembed",
+            "max_title_chars",
+            "max_description_chars",
+            "ttl_ms",
+            "failure_ttl_ms",
+            "budget_bytes",
+        }
+    )
 
     url_rules: UrlRulesConfig = UrlRulesConfig()
     """Which URLs are previewed; what is not public (see outbound) never is."""

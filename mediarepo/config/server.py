@@ -41,6 +41,10 @@ def parse_address(text: str) -> Address:
 class ListenConfig(Section):
     """Where the server listens."""
 
+    reloadable = frozenset(
+        {"trusted_proxies", "client_ipv4_prefix", "client_ipv6_prefix", "shutdown_delay_ms", "shutdown_timeout_ms"}
+    )
+
     addresses: list[str] = Field(default=["127.0.0.1:8000"], min_length=1)
     """Where clients are answered: HOST:PORT, [IPV6]:PORT or unix:/PATH."""
     socket_mode: str = Field(default="0660", pattern=r"^0?[0-7]{3}$")
@@ -53,6 +57,8 @@ class ListenConfig(Section):
     """Clients without a token share limits with those whose IPv4 address begins with the same bits."""
     client_ipv6_prefix: int = Field(default=64, ge=16, le=128)
     """The same for IPv6: providers give each customer 64 bits, or fewer."""
+    shutdown_delay_ms: int = Field(default=5_000, ge=0, le=600_000)
+    """How long a stopping process still serves while /health/ready says 503, so that proxies turn away first, in ms."""
     shutdown_timeout_ms: int = Field(default=30_000, ge=0)
     """How long running requests may go on after a stop was asked for, in ms."""
 
@@ -97,6 +103,8 @@ class LogLevel(StrEnum):
 
 class LogConfig(Section):
     """What is logged."""
+
+    reloadable = frozenset({"level", "access"})
 
     level: LogLevel = LogLevel.INFO
     """debug, info, warning or error."""

@@ -40,6 +40,8 @@ class StoreFor(Section):
 class DownloadsConfig(Section):
     """How downloads are answered."""
 
+    reloadable = frozenset({"max_age_s", "idle_timeout_ms", "max_wait_ms"})
+
     max_age_s: int = Field(default=86_400, ge=0)
     """How long a client's own cache may keep media without asking again, in seconds."""
     idle_timeout_ms: int = Field(default=60_000, ge=100)
@@ -52,6 +54,8 @@ class DownloadsConfig(Section):
 
 class Settings(Section):
     """Everything an operator can choose; `config.yaml` shows it all."""
+
+    reloadable = frozenset({"homeservers"})
 
     listen: ListenConfig = ListenConfig()
     """Where the server listens."""

@@ -12,6 +12,8 @@ from mediarepo.config.base import Secret, Section
 class DatabaseConfig(Section):
     """The Postgres database that holds every fact."""
 
+    reloadable = frozenset({"password"})
+
     url: str
     """postgresql://user@host:port/database; a socket folder as ?host=/run/postgresql."""
     password: Secret | None = None
@@ -26,6 +28,10 @@ class DatabaseConfig(Section):
     """How long one statement may take, in ms."""
     acquire_timeout_ms: int = Field(default=5_000, ge=100)
     """How long a request may wait for a free connection, in ms."""
+
+    def can_reload(self, name: str, new: Self) -> bool:
+        """Let a password replace a password; connections are made for one in the url, or for none."""
+        return super().can_reload(name, new) and None not in {self.password, new.password}
 
     @field_validator("url")
     @classmethod
@@ -45,6 +51,8 @@ class Checksum(StrEnum):
 
 class StoreConfig(Section):
     """One bucket of one S3 server, and how to talk to it."""
+
+    reloadable = frozenset({"access_key_id", "secret_access_key", "session_token"})
 
     endpoint_url: str
     """The S3 server's address, as in https://s3.example.org or http://127.0.0.1:3900."""
@@ -80,6 +88,10 @@ class StoreConfig(Section):
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE
     """What x-amz-checksum header a whole object's PUT carries; parts of larger ones carry Content-MD5 then."""
+
+    def can_reload(self, name: str, new: Self) -> bool:
+        """Let keys replace keys; from the configuration's to the environment's, or back, needs a restart."""
+        return super().can_reload(name, new) and None not in {self.access_key_id, new.access_key_id}
 
     @field_validator("endpoint_url")
     @classmethod

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
@@ -191,11 +192,16 @@ class _Unreset(BareConnection):
         return ""
 
 
+def _password(config: DatabaseConfig) -> str:
+    """Read the password as it is at the moment of connecting."""
+    return config.password.get_secret_value() if config.password is not None else ""
+
+
 def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
     """Say how to connect, in asyncpg's words."""
     return {
         "dsn": config.url,
-        "password": config.password.get_secret_value() if config.password is not None else None,
+        "password": None if config.password is None else partial(_password, config),
         "timeout": config.connect_timeout_ms / 1000,
         "command_timeout": (config.statement_timeout_ms + 1_000) / 1000,
         "server_settings": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.federation import FederationConfig
 from mediarepo.errors import (
     ForbiddenError,
@@ -106,8 +107,8 @@ class RequestVerifier:
     def __init__(self, config: FederationConfig, keys: ServerKeys, is_ours: Callable[[str], bool]) -> None:
         self._keys = keys
         self._is_ours = is_ours
-        self._allowed = _any_of(config.allow_server_names or ["*"])
-        self._denied = _any_of(config.deny_server_names)
+        self._allowed = Derived(lambda: config.allow_server_names, lambda globs: _any_of(globs or ["*"]))
+        self._denied = Derived(lambda: config.deny_server_names, _any_of)
 
     async def check(
         self, headers: Sequence[str], *, method: str, request_target: str, host_server_name: str | None
@@ -133,7 +134,7 @@ class RequestVerifier:
         raise UnauthorizedError(f"the request is not signed by {origin}")
 
     def _check_welcome(self, origin: str) -> None:
-        if self._denied.fullmatch(origin.lower()) or not self._allowed.fullmatch(origin.lower()):
+        if self._denied().fullmatch(origin.lower()) or not self._allowed().fullmatch(origin.lower()):
             raise ForbiddenError("this server does not answer yours")
 
     async def _is_signed(self, said: XMatrix, method: str, request_target: str, destination: str) -> bool:

@@ -1,21 +1,27 @@
 """Finds the homeserver that a request or a server name belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.model.mxc import spellings
+
+_Homeservers = dict[str, HomeserverConfig]
 
 
 class Homeservers:
     """The configured homeservers, found by Host header or by server name."""
 
-    def __init__(self, homeservers: Sequence[HomeserverConfig]) -> None:
-        self._by_server_name = {homeserver.server_name: homeserver for homeserver in homeservers}
-        self._by_host = {
-            host: homeserver
-            for homeserver in homeservers
-            for host in (homeserver.server_name.lower(), *homeserver.hosts)
-        }
+    def __init__(self, homeservers: Callable[[], Sequence[HomeserverConfig]]) -> None:
+        self._maps = Derived(homeservers, _maps)
+
+    @property
+    def _by_server_name(self) -> _Homeservers:
+        return self._maps()[0]
+
+    @property
+    def _by_host(self) -> _Homeservers:
+        return self._maps()[1]
 
     @property
     def any_frozen(self) -> bool:
@@ -53,3 +59,12 @@ class Homeservers:
         """Find a homeserver by a Host header; one that is configured without a port counts for every port."""
         found = (self._by_host.get(name) for name in spellings(host))
         return next((one for one in found if one is not None), None)
+
+
+def _maps(homeservers: Sequence[HomeserverConfig]) -> tuple[_Homeservers, _Homeservers]:
+    """Map server names, and Host headers, to homeservers."""
+    by_server_name = {homeserver.server_name: homeserver for homeserver in homeservers}
+    by_host = {
+        host: homeserver for homeserver in homeservers for host in (homeserver.server_name.lower(), *homeserver.hosts)
+    }
+    return by_server_name, by_host

@@ -26,7 +26,7 @@ class _Network:
 class TokenFailureLimiter:
     """Lets tokens be asked about, as long as not too many of the same network failed; good ones cost nothing."""
 
-    def __init__(self, rate: Rate | None, now_ms: Callable[[], int]) -> None:
+    def __init__(self, rate: Callable[[], Rate | None], now_ms: Callable[[], int]) -> None:
         self._rate = rate
         self._now_ms = now_ms
         self._networks: OrderedDict[str, _Network] = OrderedDict()
@@ -38,11 +38,12 @@ class TokenFailureLimiter:
         LimitExceededError when too many were. While others of the network are being asked about, their answers are
         waited for: they may all be good.
         """
-        if self._rate is None:
+        rate = self._rate()
+        if rate is None:
             yield lambda: None
             return
         network = self._network(name)
-        await self._wait(network, self._rate)
+        await self._wait(network, rate)
         network.options += 1
         try:
             yield lambda: self._fail(network)

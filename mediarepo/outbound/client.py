@@ -121,7 +121,7 @@ class Outbound:
     def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
         self._config = config
         self._own_lookup = SystemLookup() if lookup is None else None
-        rules = AddressPolicy(allow=config.allow_networks, deny=config.deny_networks)
+        rules = AddressPolicy(allow=lambda: config.allow_networks, deny=lambda: config.deny_networks)
         self._resolver = GuardedResolver(
             rules, lookup or self._own_lookup or SystemLookup(), config.resolve_timeout_ms / 1000
         )

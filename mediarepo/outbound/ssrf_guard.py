@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from mediarepo.config.derived import Derived
 from mediarepo.model.admission import Admission
 from mediarepo.model.requester import current_client
 from mediarepo.outbound.errors import OutboundError, OutboundReason
@@ -69,18 +70,22 @@ _LOW_32 = 0xFFFFFFFF
 class AddressPolicy:
     """Judges addresses; what is denied is so even where it is allowed as well."""
 
-    def __init__(self, *, allow: Sequence[str], deny: Sequence[str]) -> None:
-        self._allow = [ipaddress.ip_network(text) for text in allow]
-        self._deny = [ipaddress.ip_network(text) for text in deny]
+    def __init__(self, *, allow: Callable[[], Sequence[str]], deny: Callable[[], Sequence[str]]) -> None:
+        self._allow = Derived(allow, _networks)
+        self._deny = Derived(deny, _networks)
 
     def permits(self, address: Address) -> bool:
         """Say whether a connection to this address may be opened."""
         if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
             return False
         faces = list(_faces(address))
-        if any(_within(face, self._deny) for face in faces):
+        if any(_within(face, self._deny()) for face in faces):
             return False
-        return all(_within(face, self._allow) or _is_public(face) for face in faces)
+        return all(_within(face, self._allow()) or _is_public(face) for face in faces)
+
+
+def _networks(texts: Sequence[str]) -> list[Network]:
+    return [ipaddress.ip_network(text) for text in texts]
 
 
 def _faces(address: Address) -> Iterator[Address]:

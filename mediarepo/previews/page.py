@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from enum import StrEnum
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import Block, Page
 from mediarepo.previews.encoding import decode
@@ -84,17 +85,20 @@ class RequestHeaders:
     """The headers of requests, by host; to be asked anew after each redirect to another host."""
 
     def __init__(self, config: PreviewsConfig) -> None:
-        self._usual = {"User-Agent": config.user_agent, "Accept-Language": config.accept_language}
-        self._domains = [(compiled_host(domain.host), domain) for domain in config.domains]
+        self._config = config
+        self._domains = Derived(
+            lambda: config.domains, lambda domains: [(compiled_host(domain.host), domain) for domain in domains]
+        )
 
     def of(self, host: str) -> dict[str, str]:
         """Choose the headers for a host."""
-        for fits, domain in self._domains:
+        usual = {"User-Agent": self._config.user_agent, "Accept-Language": self._config.accept_language}
+        for fits, domain in self._domains():
             if fits(host):
                 ours = {"User-Agent": domain.user_agent, "Accept-Language": domain.accept_language}
                 chosen = {name: value for name, value in ours.items() if value is not None}
-                return _merged(_merged(self._usual, chosen), domain.headers)
-        return dict(self._usual)
+                return _merged(_merged(usual, chosen), domain.headers)
+        return usual
 
 
 def _merged(headers: dict[str, str], others: dict[str, str]) -> dict[str, str]:

@@ -3,9 +3,8 @@
 import fnmatch
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.previews import UrlRule, UrlRulesConfig
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.previews import PreviewUrl
@@ -92,17 +91,12 @@ def resolved(base_url: str, reference: str | None) -> str | None:
 _Judge = Callable[[PreviewUrl], bool]
 
 
-@dataclass(frozen=True, slots=True)
 class UrlRules:
     """Rules made ready; what fits one of `deny` is refused, and what fits none of `allow` if there are some."""
 
-    deny: tuple[_Judge, ...]
-    allow: tuple[_Judge, ...]
-
-    @classmethod
-    def of(cls, config: UrlRulesConfig) -> Self:
-        """Make the operator's rules ready."""
-        return cls(tuple(map(_judge, config.deny)), tuple(map(_judge, config.allow)))
+    def __init__(self, config: UrlRulesConfig) -> None:
+        self._deny = Derived(lambda: config.deny, lambda rules: list(map(_judge, rules)))
+        self._allow = Derived(lambda: config.allow, lambda rules: list(map(_judge, rules)))
 
     def allows(self, url: PreviewUrl) -> bool:
         """Tell whether a URL may be asked for."""
@@ -110,10 +104,11 @@ class UrlRules:
 
     def refusal(self, url: PreviewUrl) -> str | None:
         """Say which rule stands against a URL, for the operator; None when it may be asked for."""
-        for place, fits in enumerate(self.deny):
+        for place, fits in enumerate(self._deny()):
             if fits(url):
                 return f"url_rules.deny[{place}]"
-        if self.allow and not any(fits(url) for fits in self.allow):
+        allow = self._allow()
+        if allow and not any(fits(url) for fits in allow):
             return "url_rules.allow"
         return None
 

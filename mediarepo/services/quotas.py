@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.limits import QuotaRule, QuotasConfig
 from mediarepo.config.media import UploadsConfig
 from mediarepo.db.limits import QuotaTable
@@ -22,13 +23,16 @@ class Quotas:
         self._config = config
         self._uploads = uploads
         self.table = table
-        self._rules = [
-            (UserMatcher.of(rule.user_ids, rule.server_names, rule.appservices), rule) for rule in config.rules
-        ]
+        self._rules = Derived(
+            lambda: config.rules,
+            lambda rules: [
+                (UserMatcher.of(rule.user_ids, rule.server_names, rule.appservices), rule) for rule in rules
+            ],
+        )
 
     def rule_for(self, requester: Requester) -> QuotaRule | None:
         """Find the first rule that fits a user."""
-        return next((rule for matcher, rule in self._rules if matcher.fits(requester)), None)
+        return next((rule for matcher, rule in self._rules() if matcher.fits(requester)), None)
 
     def max_file_bytes(self, requester: Requester) -> int:
         """Say how large one upload of a user may be."""

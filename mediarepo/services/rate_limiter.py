@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.limits import Rate, RateLimitsConfig, ServerRates, UserRates
 from mediarepo.db.limits import BucketDelta, RateTable
 from mediarepo.errors import LimitExceededError
@@ -56,8 +57,13 @@ class RateLimiter:
         self._table = table
         self._now_ms = now_ms
         self._strangers = config.strangers
-        self._users = [(UserMatcher.of(one.user_ids, one.server_names, one.appservices), one) for one in config.users]
-        self._servers = [(compile_globs(one.server_names), one) for one in config.servers]
+        self._users = Derived(
+            lambda: config.users,
+            lambda users: [(UserMatcher.of(one.user_ids, one.server_names, one.appservices), one) for one in users],
+        )
+        self._servers = Derived(
+            lambda: config.servers, lambda servers: [(compile_globs(one.server_names), one) for one in servers]
+        )
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def user_downloads(self, requester: Requester) -> RateCounter:
@@ -121,10 +127,10 @@ class RateLimiter:
     def _of_user(self, requester: Requester) -> UserRates | None:
         if not requester.rate_limited:
             return None
-        return next((rates for matcher, rates in self._users if matcher.fits(requester)), None)
+        return next((rates for matcher, rates in self._users() if matcher.fits(requester)), None)
 
     def _of_server(self, server_name: str) -> ServerRates | None:
-        return next((rates for globs, rates in self._servers if globs is None or globs.match(server_name)), None)
+        return next((rates for globs, rates in self._servers() if globs is None or globs.match(server_name)), None)
 
     def _meter(self, who: str, kind: str, requests: Rate | None, of_bytes: Rate | None) -> RateCounter:
         """Count a request, unless it is too many or the bytes before it were."""
@@ -151,4 +157,5 @@ class RateLimiter:
         else:
             self._buckets.move_to_end(name)
         bucket.leak(now_ms)
+        bucket.rate = rate
         return bucket

@@ -19,6 +19,7 @@ class Readiness:
     database: Database
     stores: Stores
     failed: FailedItems
+    stopping: asyncio.Event
 
     async def details(self) -> dict[str, object]:
         """Tell what needs an operator's eye though all that we depend on answers; empty when nothing does."""
@@ -31,6 +32,8 @@ class Readiness:
 
     async def problems(self) -> dict[str, str]:
         """Name what does not answer, with the reason in the operator's words; empty when all is well."""
+        if self.stopping.is_set():
+            return {"process": "stopping"}
         names = ["database", *(f"store {name}" for name in self.stores.by_name)]
         checks = [self._database(), *(self._store(store) for store in self.stores.by_name.values())]
         reasons = await asyncio.gather(*checks)

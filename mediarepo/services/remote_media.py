@@ -7,12 +7,13 @@ media is stored or the fetch has failed. A process that dies holds a lease only 
 import asyncio
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
 
 import structlog
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.remote_media import PastFailure, RemoteTable
@@ -93,7 +94,7 @@ class RemoteMedia:
             max_waiting=config.max_waiting,
             wait_s=_PLACE_WAIT_S,
         )
-        self._denied = re.compile("|".join(fnmatch.translate(glob.lower()) for glob in config.deny_server_names))
+        self._denied = Derived(lambda: config.deny_server_names, _any_of)
         self._flights: dict[Mxc, tuple[RemoteFetch, asyncio.Task[None]]] = {}
         self.waiters = Waiters("wait for other servers' media", limit=config.max_waiting)
 
@@ -129,7 +130,7 @@ class RemoteMedia:
         return True
 
     def _check_denied(self, mxc: Mxc) -> None:
-        if self._config.deny_server_names and any(map(self._denied.fullmatch, spellings(mxc.server_name))):
+        if self._config.deny_server_names and any(map(self._denied().fullmatch, spellings(mxc.server_name))):
             raise NotFoundError("media not found")
 
     def _to_be_fetched(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
@@ -262,3 +263,7 @@ class RemoteMedia:
         if offset < media.blob.size_bytes:
             async with self._downloads.open(media, ByteRange(offset, media.blob.size_bytes - offset)) as stored:
                 await stored.send_to(sink)
+
+
+def _any_of(globs: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(glob.lower()) for glob in globs))

@@ -177,6 +177,7 @@ class Uploads:
     """Stores what users upload; the bytes are durable in S3 before any row mentions them."""
 
     config: UploadsConfig
+    max_bytes: Callable[[], int]
     memory: MemoryBudget
     publishing: PublishTable
     stores: Stores
@@ -186,7 +187,7 @@ class Uploads:
 
     def check_size(self, declared_bytes: int | None, max_bytes: int | None = None) -> None:
         """Refuse a declared length over the limit (the user's own, or that of all), before any byte is read."""
-        limit = self.config.max_bytes if max_bytes is None else max_bytes
+        limit = self.max_bytes() if max_bytes is None else max_bytes
         if declared_bytes is not None and declared_bytes > limit:
             raise TooLargeError(f"the upload is larger than the limit of {limit} bytes")
 
@@ -204,6 +205,7 @@ class Uploads:
 
         `on_hashed` is told the SHA-256 as soon as all bytes have come, before they are durable.
         """
+        max_bytes = self.max_bytes() if max_bytes is None else max_bytes
         self.check_size(declared_bytes, max_bytes)
         async with self.memory.account(at_most_bytes if declared_bytes is None else declared_bytes) as account:
             reader = PartReader(

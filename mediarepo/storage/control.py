@@ -70,16 +70,25 @@ class ObjectControl:
         self._place = place
         self._credentials = credentials
         self._on_request = on_request
-        self._stack = AsyncExitStack()
+        self._stack, self._retired = AsyncExitStack(), AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def renew(self) -> None:
+        """Use the credentials of this moment; what is under way ends with the old ones, until the next renewal."""
+        await self._retired.aclose()
+        self._stack, self._retired = AsyncExitStack(), self._stack
+        await self._open()
+
+    async def _open(self) -> None:
         try:
             self._client = await self._stack.enter_async_context(await self._make_client())
         except BotoCoreError as exc:
             raise StoreMisconfiguredError(f"the S3 client cannot be made: {exc}") from exc
         self._client.meta.events.register("before-call.s3", _never_redirect)
         self._client.meta.events.register("before-call.s3.DeleteObjects", _send_content_md5)
-        return self
 
     async def _make_client(self) -> AbstractAsyncContextManager[Any]:  # botocore makes the client's class at runtime
         config = self._config
@@ -97,6 +106,7 @@ class ObjectControl:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+        await self._retired.aclose()
 
     async def list(self, operation: str, **parameters: str | int) -> Answer:
         """Get one page of ListObjectsV2."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
+from mediarepo.config.base import Secret
 from mediarepo.config.storage import StoreConfig
 from mediarepo.storage.errors import StorageUnavailableError, StoreMisconfiguredError
 
@@ -102,14 +103,27 @@ class CredentialSource(Protocol):
 
 
 class FixedCredentials:
-    """Credentials from the configuration."""
+    """Credentials from the configuration, as it is now."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+        self._credentials = _configured(config)
 
     async def current(self) -> Credentials:
         """Give what is configured."""
+        credentials = _configured(self._config)
+        if credentials != self._credentials:
+            self._credentials = credentials
         return self._credentials
+
+
+def _configured(config: StoreConfig) -> Credentials:
+    def text(secret: Secret | None) -> str | None:
+        return secret.get_secret_value() if secret is not None else None
+
+    return Credentials(
+        text(config.access_key_id) or "", text(config.secret_access_key) or "", text(config.session_token)
+    )
 
 
 class FrozenCredentials(Protocol):
@@ -161,14 +175,7 @@ class EnvironmentCredentials:
 async def find_credentials(config: StoreConfig) -> CredentialSource:
     """Take the configured credentials, or look for some in the environment."""
     if config.access_key_id is not None and config.secret_access_key is not None:
-        token = config.session_token
-        return FixedCredentials(
-            Credentials(
-                config.access_key_id.get_secret_value(),
-                config.secret_access_key.get_secret_value(),
-                token.get_secret_value() if token is not None else None,
-            )
-        )
+        return FixedCredentials(config)
     try:
         found = await AioSession().get_credentials()
     except BotoCoreError as exc:

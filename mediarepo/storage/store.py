@@ -90,6 +90,10 @@ class Store:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    async def renew_credentials(self) -> None:
+        """Take the configured access key over as it is now."""
+        await self._control.renew()
+
     async def check(self) -> None:
         """Make sure that the bucket answers; raises StoreMisconfiguredError in the operator's words."""
         try:

@@ -10,7 +10,6 @@ from mediarepo.config.server import LogConfig, LogFormat
 
 def set_up_logs(config: LogConfig) -> None:
     """Send everything that is logged, by us and by libraries, to standard error in one format."""
-    level = logging.getLevelNamesMapping()[config.level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -37,8 +36,13 @@ def set_up_logs(config: LogConfig) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level)
+    logging.getLogger().handlers = [handler]
+    set_log_level(config)
+
+
+def set_log_level(config: LogConfig) -> None:
+    """Log what is at least so important, of libraries warnings and errors only."""
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    logging.getLogger().setLevel(level)
     for chatty in ("aiobotocore", "aioboto3", "boto3", "botocore", "asyncio", "aiohttp.access", "PIL", "urllib3"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))

@@ -1,7 +1,6 @@
 """Counts requests in flight, so that a shutdown can wait for them."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +11,9 @@ class InFlight:
     aiohttp's own shutdown stops reading at once, so that an upload under way could never end well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cut_short: asyncio.Event) -> None:
         self.draining = False
+        self._cut_short = cut_short
         self._count = 0
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -31,8 +31,11 @@ class InFlight:
                 self._none_left.set()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until all running requests are done, or the time is up."""
+        """Wait until all running requests are done, or the time is up, or the wait is cut short."""
         self.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._none_left.wait()
+        waits = [asyncio.create_task(self._none_left.wait()), asyncio.create_task(self._cut_short.wait())]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from mediarepo.config.derived import Derived
 from mediarepo.config.server import ListenConfig
 
 _HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([^:\[\]]+):[0-9]{1,5}|([^\[\]]+)")
@@ -17,10 +18,8 @@ class TrustedProxies:
     """The reverse proxies in front of us."""
 
     def __init__(self, config: ListenConfig) -> None:
-        self._unix = "unix" in config.trusted_proxies
-        self._networks = _networks(config.trusted_proxies)
-        self._prefixes = {4: config.client_ipv4_prefix, 6: config.client_ipv6_prefix}
-        self._known: dict[str, bool] = {}
+        self._config = config
+        self._trusted = Derived(lambda: config.trusted_proxies, _Trusted)
 
     def host(self, request: web.Request) -> str:
         """Read the Host that the client used, as a trusted proxy tells it, or as the request says.
@@ -44,7 +43,7 @@ class TrustedProxies:
             address = parse_hop(hop)
             if address is None:
                 break
-            if not self._within(address):
+            if not self._trusted().holds(address):
                 return str(address)
         return "" if peer is None else str(_parse(peer) or peer)
 
@@ -54,20 +53,34 @@ class TrustedProxies:
         address = _parse(text)
         if address is None:
             return text
-        return str(ipaddress.ip_network((address, self._prefixes[address.version]), strict=False))
+        bits = self._config.client_ipv4_prefix if address.version == 4 else self._config.client_ipv6_prefix  # noqa: PLR2004 - IPv4
+        return str(ipaddress.ip_network((address, bits), strict=False))
 
     def _trusts(self, request: web.Request) -> bool:
-        address = _peer(request)
-        if address is None:
+        return self._trusted().trusts(_peer(request))
+
+
+class _Trusted:
+    """The networks of one configuration, and which addresses were found to be in them."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._unix = "unix" in texts
+        self._networks = [ipaddress.ip_network(text) for text in texts if text != "unix"]
+        self._known: dict[str, bool] = {}
+
+    def trusts(self, peer: str | None) -> bool:
+        """Say whether the other end of a connection is a trusted proxy; None is a unix socket."""
+        if peer is None:
             return self._unix
-        if address not in self._known:
+        if peer not in self._known:
             if len(self._known) > 10_000:  # noqa: PLR2004 - a bound, not a tuning
                 self._known.clear()
-            parsed = _parse(address)
-            self._known[address] = parsed is not None and self._within(parsed)
-        return self._known[address]
+            parsed = _parse(peer)
+            self._known[peer] = parsed is not None and self.holds(parsed)
+        return self._known[peer]
 
-    def _within(self, address: _Address) -> bool:
+    def holds(self, address: _Address) -> bool:
+        """Say whether an address lies in one of the networks."""
         return any(address in network for network in self._networks if network.version == address.version)
 
 
@@ -87,10 +100,6 @@ def _parse(text: str) -> _Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped
-
-
-def _networks(texts: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    return [ipaddress.ip_network(text) for text in texts if text != "unix"]
 
 
 def origin_form(request_target: str) -> str:

@@ -79,7 +79,7 @@ async def store(foundation: Foundation, data: bytes, **facts: Any) -> str:
         authenticated=True,
         **facts,
     )
-    uploads = build_uploads(foundation, MemoryBudget(settings.uploads), settings.uploads)
+    uploads = build_uploads(foundation, MemoryBudget(settings.uploads))
     await uploads.store(media, Given(data), declared_bytes=len(data))
     return media.mxc.media_id
 

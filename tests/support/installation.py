@@ -16,6 +16,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
+from mediarepo.model.shutdown import Shutdown
 from mediarepo.storage.store import Store
 from mediarepo.web.server import serving
 
@@ -55,7 +56,7 @@ def document_for(postgres: EmbeddedPostgres, s3: EmbeddedS3, **overrides: Any) -
         "secret_access_key": s3.secret_access_key,
     }
     document: dict[str, Any] = {
-        "listen": {"addresses": ["127.0.0.1:0"], "shutdown_timeout_ms": 1000},
+        "listen": {"addresses": ["127.0.0.1:0"], "shutdown_delay_ms": 0, "shutdown_timeout_ms": 1000},
         "database": {"url": postgres.dsn, "schema": fresh_name()},
         "homeservers": [homeserver(SERVER_NAME, TOKEN), homeserver(OTHER_SERVER_NAME, OTHER_TOKEN)],
         "stores": {"main": store},
@@ -187,7 +188,7 @@ async def installed(settings: Settings, *, migrate: bool = True) -> AsyncIterato
     if migrate:
         await upgrade(settings.database)
     async with open_repository(settings) as repository:
-        app = make_web_app(repository, matrix=True, operators=True)
+        app = make_web_app(repository, Shutdown(), matrix=True, operators=True)
         async with (
             serving(app, settings.listen.addresses, settings.listen) as addresses,
             aiohttp.ClientSession(auto_decompress=False) as session,

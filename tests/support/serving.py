@@ -2,10 +2,11 @@
 
 import asyncio
 import io
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,43 @@ class Serving:
     url: str
     process: asyncio.subprocess.Process
     session: aiohttp.ClientSession
+    config: Path
+    log_file: Path
+
+    def reload(self, document: dict[str, Any] | str) -> None:
+        """Write another configuration, or a text that may be none, and ask for it to be read."""
+        if isinstance(document, dict):
+            listen = yaml.safe_load(self.config.read_text())["listen"]["addresses"]
+            document = yaml.safe_dump({**document, "listen": {**document["listen"], "addresses": listen}})
+        self.config.write_text(document)
+        self.process.send_signal(signal.SIGHUP)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Read the log's lines of an event; the log's format must be json."""
+        lines = [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    async def logs(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """Return an event's lines once there are so many."""
+        async with asyncio.timeout(60):
+            while len(found := self.logged(event)) < count:
+                await asyncio.sleep(0.02)
+        return found
+
+    async def status(self, path: str, *, headers: dict[str, str] | None = None, token: str | None = None) -> int:
+        """Ask on a connection of its own; gives the status."""
+        sent = {**self.headers, **(headers or {})}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}{path}", headers=sent) as answer:
+            await answer.read()
+            return answer.status
+
+    async def answers(self, path: str, status: int) -> None:
+        """Return once a path is answered with this status."""
+        async with asyncio.timeout(60):
+            while await self.status(path) != status:
+                await asyncio.sleep(0.02)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -88,12 +126,14 @@ async def serving(document: dict[str, Any], folder: Path) -> AsyncIterator[Servi
     command = [sys.executable, "-m", "mediarepo"]
     migrate = await asyncio.create_subprocess_exec(*command, "migrate", "-c", str(config))
     assert await migrate.wait() == 0
-    process = await asyncio.create_subprocess_exec(*command, "serve", "-c", str(config))
+    log_file = folder / "server.log"
+    with log_file.open("wb") if document.get("log", {}).get("format") == "json" else nullcontext() as log:
+        process = await asyncio.create_subprocess_exec(*command, "serve", "-c", str(config), stderr=log)
     connector = aiohttp.TCPConnector(limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
             await _until_ready(session, f"http://{url}", process)
-            yield Serving(f"http://{url}", process, session)
+            yield Serving(f"http://{url}", process, session, config, log_file)
     finally:
         if process.returncode is None:
             process.terminate()

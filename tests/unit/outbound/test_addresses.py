@@ -75,11 +75,11 @@ PUBLIC = [
     "::ffff:8.8.8.8",
     "64:ff9b::8.8.8.8",
 ]
-NOTHING_SPECIAL = AddressPolicy(allow=[], deny=[])
+NOTHING_SPECIAL = AddressPolicy(allow=list, deny=list)
 
 
 def permitted(text: str, *, allow: list[str] | None = None, deny: list[str] | None = None) -> bool:
-    return AddressPolicy(allow=allow or [], deny=deny or []).permits(ipaddress.ip_address(text))
+    return AddressPolicy(allow=lambda: allow or [], deny=lambda: deny or []).permits(ipaddress.ip_address(text))
 
 
 def hiding(ipv4: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from mediarepo.previews.url_policy import UrlRules, parse_preview_url
 
 
 def denied(rule: UrlRule, url: str) -> bool:
-    return not UrlRules.of(UrlRulesConfig(deny=[rule])).allows(parse_preview_url(url))
+    return not UrlRules(UrlRulesConfig(deny=[rule])).allows(parse_preview_url(url))
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_a_rule_fits_what_all_its_parts_fit(rule: UrlRule, url: str, *, expected
 
 
 def test_denying_goes_before_allowing() -> None:
-    rules = UrlRules.of(
+    rules = UrlRules(
         UrlRulesConfig(allow=[UrlRule(host="*.example.org")], deny=[UrlRule(scheme="http"), UrlRule(path="/x")])
     )
 
     assert rules.refusal(parse_preview_url("https://a.example.org/")) is None
     assert rules.refusal(parse_preview_url("https://a.example.org/x")) == "url_rules.deny[1]"
     assert rules.refusal(parse_preview_url("https://a.example.com/")) == "url_rules.allow"
-    assert UrlRules.of(UrlRulesConfig()).allows(parse_preview_url("http://anything.example/"))
+    assert UrlRules(UrlRulesConfig()).allows(parse_preview_url("http://anything.example/"))
 
 
 @pytest.mark.parametrize(
