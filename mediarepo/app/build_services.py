@@ -217,7 +217,7 @@ def build_remote_media(
         fetching=fetching,
         table=table,
         lease_holder=LeaseHolder(leases=Leases(database), duration_ms=config.lease_ms),
-        on_fetch=lambda outcome: foundation.metrics.fetches.labels(outcome).inc(),
+        on_fetch=lambda outcome: foundation.metrics.remote_fetches.labels(outcome).inc(),
     )
 
 

@@ -101,8 +101,10 @@ async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> Re
     configured = {name: one for name, one in foundation.settings.imports.items() if one.read_through}
     if not configured:
         return None
-    looked_back = foundation.metrics.looked_back
-    reading = ReadThrough(build_importer(foundation), on_outcome=lambda outcome: looked_back.labels(outcome).inc())
+    read_through_requests = foundation.metrics.read_through_requests
+    reading = ReadThrough(
+        build_importer(foundation), on_outcome=lambda outcome: read_through_requests.labels(outcome).inc()
+    )
     for name, config in configured.items():
         opened = open_source(name, config)
         await stack.enter_async_context(opened.source)

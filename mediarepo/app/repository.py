@@ -104,13 +104,13 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             sweeps=build_sweeps(foundation),
             access_times=access_times,
         )
-        _show_places(repository, federating, calls)
+        _show_admission(repository, federating, calls)
         await _claim_prefixes(repository)
         await stack.enter_async_context(Scheduler(jobs_of(repository)))
         yield repository
 
 
-def _show_places(repository: Repository, federating: FederationParts, calls: HomeserverClient) -> None:
+def _show_admission(repository: Repository, federating: FederationParts, calls: HomeserverClient) -> None:
     """Let the metrics show how busy everything is that clients have shares of."""
     for work, places in {
         "key_fetches": federating.server_keys.fetches,
@@ -119,7 +119,7 @@ def _show_places(repository: Repository, federating: FederationParts, calls: Hom
         "thumbnails": repository.thumbnails.rendering.places,
         "homeserver": calls.places,
     }.items():
-        repository.foundation.metrics.show_places(work, places)
+        repository.foundation.metrics.show_admission(work, places)
 
 
 def _verification(settings: Settings, federating: FederationParts, tenants: Homeservers) -> RequestVerifier:

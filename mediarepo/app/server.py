@@ -103,7 +103,7 @@ async def _report(repository: Repository, addresses: list[Address]) -> None:
     for name, store in foundation.settings.stores.items():
         log.info("store", store=name, endpoint=store.endpoint_url, bucket=store.bucket, prefix=store.prefix)
     for part, reason in (await readiness.problems()).items():
-        log.error("not_ready", part=part, reason=reason)
+        log.error("start_check_failed", part=part, reason=reason)
 
 
 async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event) -> None:

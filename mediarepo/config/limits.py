@@ -113,7 +113,7 @@ class RateLimitsConfig(Section):
     """The first of these that fits a user counts; application services with rate_limited off are exempt."""
     servers: list[ServerRates] = []
     """The first of these that fits another server counts; servers are slowed down rather than refused."""
-    strangers: AnonymousRates = AnonymousRates()
+    anonymous: AnonymousRates = AnonymousRates()
     """For requests without a token; the address is the one that trusted proxies tell."""
     failing_tokens: Rate | None = Rate(per_s=2, burst=100)
     """Unknown access tokens that each client network may try; good ones are not counted. None: any number."""

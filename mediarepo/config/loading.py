@@ -9,6 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from mediarepo.config.settings import Settings
 
+_RENAMED = {"rate_limits.strangers": "rate_limits.anonymous"}
+"""Settings by their former names."""
+
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message has one line per problem."""
@@ -43,6 +46,8 @@ def parse_settings(text: str, *, where: str = "config") -> Settings:
 def _explain(error: Any, document: dict[str, Any]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     location = [str(part) for part in error["loc"]]
     place = ".".join(location) or "settings"
+    if place in _RENAMED:
+        return f"{place}: this setting is called {_RENAMED[place]} now"
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown setting{_did_you_mean(error['loc'], document)}"
     if error["type"] == "missing":

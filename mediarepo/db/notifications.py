@@ -44,7 +44,7 @@ class NotificationListener:
             try:
                 await self._listen()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
-                log.info("not_listening", reason=error_text(exc))
+                log.info("notification_listener_disconnected", reason=error_text(exc))
             await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self) -> None:

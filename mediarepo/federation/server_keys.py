@@ -180,7 +180,7 @@ class ServerKeys:
         try:
             keys = await self._kept.get(server_name)
         except MatrixError as exc:
-            log.warning("keys_not_read", reason=exc.message)
+            log.warning("server_keys_not_loaded", reason=exc.message)
             return None
         if keys is not None:
             _remember(self._keys, server_name, keys)
@@ -210,7 +210,7 @@ class ServerKeys:
         try:
             await self._kept.keep(server_name, keys)
         except MatrixError as exc:
-            log.warning("keys_not_kept", reason=exc.message)
+            log.warning("server_keys_not_stored", reason=exc.message)
         return keys
 
     def _is_silent(self, destination: str) -> bool:

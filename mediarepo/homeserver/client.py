@@ -99,7 +99,7 @@ async def _answer(homeserver: HomeserverConfig, response: aiohttp.ClientResponse
 
 def no_verdict(homeserver: HomeserverConfig, reason: str) -> HomeserverUnavailableError:
     """Say that the homeserver gave no answer that can be understood."""
-    log.warning("homeserver_answers_nonsense", server_name=homeserver.server_name, reason=reason)
+    log.warning("homeserver_response_invalid", server_name=homeserver.server_name, reason=reason)
     return HomeserverUnavailableError(
         f"the homeserver {homeserver.server_name} did not say whose access token this is",
         retry_after_s=RETRY_AFTER_S,

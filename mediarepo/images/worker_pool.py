@@ -133,7 +133,7 @@ class Worker:
             reason = Reason(refusal.refused)
         except ValueError as exc:
             raise await self._distrust(exc) from exc
-        log.debug("picture_refused", reason=reason, detail=refusal.detail)
+        log.debug("image_refused", reason=reason, detail=refusal.detail)
         raise PictureError(reason)
 
     async def _distrust(self, cause: Exception) -> PictureError:

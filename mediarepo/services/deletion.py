@@ -157,7 +157,7 @@ class OutboxWorker:
                 gone += await self._delete(self.stores.named(name), batch)
             except Exception as exc:  # noqa: BLE001 - whatever it is, it must not hold up the others
                 if isinstance(exc, UnavailableError) and await self._is_outage(name):
-                    log.warning("deletions_postponed", store=name, count=len(batch), reason=str(exc))
+                    log.warning("object_deletion_deferred", store=name, count=len(batch), reason=str(exc))
                     if name not in self.stores.by_name:
                         for deletion in batch:
                             await self.outbox.note_failure(deletion, str(exc))

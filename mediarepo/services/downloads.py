@@ -276,7 +276,7 @@ class Downloads:
         """Refuse with UnavailableError when a blob's bucket is not ours: nothing missing there is lost."""
         store = self.stores.named(blob.store)
         if not await self.markers.is_ours(store):
-            log.error("bucket_is_not_ours", store=store.name, object_key=blob.object_key, help=NOT_OURS)
+            log.error("bucket_not_owned", store=store.name, object_key=blob.object_key, help=NOT_OURS)
             raise UnavailableError("storage cannot be reached just now", retry_after_s=60)
 
 

@@ -47,7 +47,7 @@ class LeaseHolder:
                 if not await self.leases.renew(lease, self.duration_ms):
                     return
             except MatrixError as exc:
-                log.warning("lease_not_renewed", lease=lease.name, reason=exc.message)
+                log.warning("lease_renewal_failed", lease=lease.name, reason=exc.message)
 
     async def _let_go(self, lease: Lease, beating: asyncio.Task[None]) -> None:
         await asyncio.wait([beating])
@@ -55,7 +55,7 @@ class LeaseHolder:
             async with asyncio.timeout(_RELEASE_TIMEOUT_S):
                 await self.leases.release(lease)
         except (MatrixError, TimeoutError) as exc:
-            log.warning("lease_left_to_run_out", lease=lease.name, reason=str(exc))
+            log.warning("lease_release_failed", lease=lease.name, reason=str(exc))
 
 
 Figures = dict[str, Any]

@@ -215,7 +215,7 @@ class PreviewParser:
                     await process.end()
                     raise
         except (TimeoutError, ProcessDiedError, BadAnswerError) as exc:
-            log.warning("page_unreadable", reason=error_text(exc))
+            log.warning("preview_page_unreadable", reason=error_text(exc))
             raise PageError("the page is too much work to be read") from exc
         finally:
             os.close(source)
@@ -225,7 +225,7 @@ class PreviewParser:
 def _read(answer: dict[str, Any], result: int, adapter: TypeAdapter[Result], max_bytes: int) -> Result:
     """Read an answer as plain data, and believe nothing that has not the right shape."""
     if "refused" in answer:
-        log.info("page_refused", reason=str(answer["refused"])[:50], detail=str(answer.get("detail", ""))[:200])
+        log.info("preview_page_refused", reason=str(answer["refused"])[:50], detail=str(answer.get("detail", ""))[:200])
         raise PageError("the page cannot be read")
     size_bytes = answer.get("size_bytes")
     if type(size_bytes) is not int or not 0 < size_bytes <= max_bytes:

@@ -137,7 +137,7 @@ class Previews:
         except (PageError, TimeoutError) as exc:
             reason = str(exc) or "it took too long"
             log.info(
-                "page_not_previewed",
+                "preview_failed",
                 host=url.host,
                 key=key.hex()[:16],
                 reason=hosts_only(reason),

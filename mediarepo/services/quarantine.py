@@ -129,7 +129,7 @@ class Quarantine:
         try:
             await self.hashing.learn_of(mxcs)
         except UnavailableError as exc:
-            log.warning("quarantined_content_unread", media=len(mxcs), reason=str(exc))
+            log.warning("quarantine_hashing_failed", media=len(mxcs), reason=str(exc))
 
     async def _can_be_hidden(self, mxc: Mxc) -> bool:
         """Leave out what nobody has and nobody can get: unknown ids of our own homeservers."""

@@ -92,7 +92,7 @@ class Quotas:
         try:
             await self.table.release(reservation)
         except MatrixError as exc:
-            log.warning("reservation_left_to_run_out", reason=exc.message)
+            log.warning("quota_release_failed", reason=exc.message)
 
     def _with_address(self, error: QuotaExceededError) -> QuotaExceededError:
         return QuotaExceededError(error.message, info_uri=self._config.info_uri)

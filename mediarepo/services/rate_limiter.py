@@ -56,7 +56,7 @@ class RateLimiter:
     def __init__(self, config: RateLimitsConfig, table: RateTable, now_ms: Callable[[], int]) -> None:
         self._table = table
         self._now_ms = now_ms
-        self._strangers = config.strangers
+        self._anonymous = config.anonymous
         self._users = Derived(
             lambda: config.users,
             lambda users: [(UserMatcher.of(one.user_ids, one.server_names, one.appservices), one) for one in users],
@@ -98,7 +98,7 @@ class RateLimiter:
 
     def anonymous_downloads(self, address: str) -> RateCounter:
         """Let somebody without a token download; LimitExceededError when that was too often or too much."""
-        return self._meter(address, "strangers", self._strangers.downloads, self._strangers.download_bytes)
+        return self._meter(address, "anonymous", self._anonymous.downloads, self._anonymous.download_bytes)
 
     def count(self, meter: RateCounter, *, sent: int, received: int) -> None:
         """Count the bytes that a request really took."""

@@ -213,7 +213,7 @@ class RemoteFetcher:
         if tee is None:
             return
         if scopes := await self.table.hidden_from(remote_fetch.mxc, sha256, body.size_bytes):
-            log.info("fetched_content_is_hidden", server_name=remote_fetch.mxc.server_name)
+            log.info("remote_content_quarantined", server_name=remote_fetch.mxc.server_name)
             remote_fetch.hide(tee, scopes)
         if OPERATOR in scopes:
             return

@@ -181,7 +181,7 @@ class RemoteMedia:
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         remote_fetch.land(failure)
         if failure is not None and not isinstance(failure, FetchError | MatrixError | asyncio.CancelledError):
-            log.error("fetch_failed_unexpectedly", server_name=remote_fetch.mxc.server_name, exc_info=failure)
+            log.error("remote_fetch_crashed", server_name=remote_fetch.mxc.server_name, exc_info=failure)
 
     async def _fly(self, remote_fetch: RemoteFetch, options: DownloadOptions) -> None:
         """Fetch, or wait for whoever does; FetchError or MatrixError when nobody can."""
@@ -228,7 +228,7 @@ class RemoteMedia:
         return media is not None
 
     async def _note(self, mxc: Mxc, error: FetchError, cause: BaseException) -> None:
-        log.warning("not_fetched", server_name=mxc.server_name, reason=error.reason, detail=error.message)
+        log.warning("remote_fetch_failed", server_name=mxc.server_name, reason=error.reason, detail=error.message)
         self._on_fetch(error.reason)
         await self._table.note_failure(mxc, error.reason, error.message)
         raise error from (cause if cause is not error else error.__cause__)
@@ -242,7 +242,7 @@ class RemoteMedia:
         backoff = await self._table.backoff(server_name)
         remote_fetch.known_backoff = backoff is not None
         if backoff is not None and backoff.remaining_ms > 0:
-            log.info("server_left_alone", server_name=server_name, reason=backoff.reason)
+            log.info("remote_server_backoff", server_name=server_name, reason=backoff.reason)
             raise RemoteUnavailableError(
                 f"{server_name} could not be reached just now", retry_after_s=-(-backoff.remaining_ms // 1000)
             )

@@ -87,14 +87,14 @@ class BucketMarkers:
                 async with asyncio.timeout(_CLAIM_TIMEOUT_S):
                     ours = await self.claim(store)
             except (MatrixError, TimeoutError) as exc:
-                log.warning("prefix_not_claimed", store=store.name, reason=str(exc))
+                log.warning("bucket_claim_failed", store=store.name, reason=str(exc))
                 continue
             if ours:
                 self.claimed.add(store.name)
                 self.foreign.discard(store.name)
             else:
                 self.foreign.add(store.name)
-                log.error("bucket_is_not_ours", store=store.name, marker=marker_key(store), help=NOT_OURS)
+                log.error("bucket_not_owned", store=store.name, marker=marker_key(store), help=NOT_OURS)
         return set(self.foreign)
 
     async def is_ours(self, store: Store) -> bool:

@@ -114,7 +114,7 @@ class ThumbnailRenderer:
         momentary = error.reason.is_momentary
         remembered = await self.table.note_failure(source, error.message, animated=animated, momentary=momentary)
         self.on_job("refused" if remembered else "failed")
-        log.info("cannot_thumbnail", blob_id=source.blob_id, reason=error.message, remembered=remembered)
+        log.info("thumbnail_failed", blob_id=source.blob_id, reason=error.message, remembered=remembered)
         if not remembered:
             raise UnavailableError("the thumbnail could not be made just now", retry_after_s=5) from error
 

@@ -158,7 +158,7 @@ class LargeUploads:
             async with asyncio.timeout(_CLEANUP_TIMEOUT_S):
                 await asyncio.shield(aborting)
         except (MatrixError, TimeoutError) as exc:
-            log.warning("multipart_left_to_sweep", object_key=multipart.object_key, reason=str(exc))
+            log.warning("multipart_abort_deferred", object_key=multipart.object_key, reason=str(exc))
         finally:
             aborting.cancel()
 

@@ -23,9 +23,30 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._add_background_work()
         self._s3_requests = self._counter("s3_requests", "Requests to S3.", "store", "operation", "outcome")
         self.objects_missing = self._counter("objects_missing", "Objects that S3 had lost when they were asked for.")
         self.upload_memory_bytes = self._gauge("upload_memory_bytes", "Memory reserved for the buffers of uploads.")
+        self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
+        self.remote_fetches = self._counter("remote_fetches", "Fetches of other servers' media, by outcome.", "outcome")
+        self._admission_in_use = self._gauge("admission_in_use", "Places for costly work that are taken.", "work")
+        self._admission_waiting = self._gauge(
+            "admission_waiting", "Requests that wait for a place for costly work.", "work"
+        )
+        self.sandbox = self._gauge(
+            "sandbox", "1 where the last process that was started for untrusted bytes has it.", "mechanism"
+        )
+        self.foreign_users = self._counter(
+            "foreign_users_refused", "Tokens for which a homeserver named a user of another server.", "server_name"
+        )
+        self.read_through_requests = self._counter(
+            "read_through_requests", "Media looked up where they were kept before.", "outcome"
+        )
+        self.outages_answered_as_not_found = self._counter(
+            "outages_answered_as_not_found", "Requests of other servers answered with 404 because of an outage of ours."
+        )
+
+    def _add_background_work(self) -> None:
         self.deletions_waiting = self._gauge("deletions_waiting", "Objects that wait for their deletion from S3.")
         self.backlog = self._gauge("backlog", "Work that waits in the background, in the whole fleet.", "queue")
         self.items_set_aside = self._gauge(
@@ -38,25 +59,11 @@ class Metrics:
         self.job_finished = self._gauge("job_finished_seconds", "When the fleet last did it, in Unix time.", "job")
         self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
-        self.thumbnails = self._counter("thumbnail_jobs", "Render jobs, by outcome.", "outcome")
-        self.fetches = self._counter("fetches", "Fetches of other servers' media, by outcome.", "outcome")
-        self._places_in_use = self._gauge("places_in_use", "Places for costly work that are taken.", "work")
-        self._places_waiting = self._gauge("places_waiting", "Requests that wait for a place for costly work.", "work")
-        self.sandbox = self._gauge(
-            "sandbox", "1 where the last process that was started for untrusted bytes has it.", "mechanism"
-        )
-        self.foreign_users = self._counter(
-            "foreign_users_refused", "Tokens for which a homeserver named a user of another server.", "server_name"
-        )
-        self.looked_back = self._counter("looked_back", "Media looked up where they were kept before.", "outcome")
-        self.outages_told_as_not_found = self._counter(
-            "outages_told_as_not_found", "Requests of other servers answered with 404 because of an outage of ours."
-        )
 
-    def show_places(self, work: str, admission: Admission) -> None:
+    def show_admission(self, work: str, admission: Admission) -> None:
         """Show how much of something is in use, and how many wait for it."""
-        self._places_in_use.labels(work).set_function(lambda: admission.in_use)
-        self._places_waiting.labels(work).set_function(lambda: admission.waiting)
+        self._admission_in_use.labels(work).set_function(lambda: admission.in_use)
+        self._admission_waiting.labels(work).set_function(lambda: admission.waiting)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"mediarepo_{name}", meaning, labels, registry=self.registry)

@@ -391,7 +391,7 @@ async def test_an_outage_is_waited_out_and_then_told_as_not_found(
         assert refusal(down) == (404, "M_NOT_FOUND")
         assert (await recovering).status == 200
         metrics = (await own.get("/metrics")).body.decode()
-        assert "mediarepo_outages_told_as_not_found_total 1.0" in metrics
+        assert "mediarepo_outages_answered_as_not_found_total 1.0" in metrics
 
 
 async def test_keys_from_forbidden_addresses_are_not_fetched(

@@ -123,8 +123,8 @@ async def test_sharing_survives_an_outage_and_counts_nothing_twice(running: Any)
         assert statuses(answers) == {200: 8, 429: 2}
 
 
-async def test_strangers_are_told_apart_by_the_address_that_the_proxy_tells(running: Any) -> None:
-    limits = {"strangers": {"downloads": {"per_s": SLOW, "burst": 2}}}
+async def test_anonymous_clients_are_told_apart_by_the_address_that_the_proxy_tells(running: Any) -> None:
+    limits = {"anonymous": {"downloads": {"per_s": SLOW, "burst": 2}}}
     homeservers = [
         {
             "server_name": SERVER_NAME,

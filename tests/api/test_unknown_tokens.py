@@ -54,8 +54,8 @@ async def test_five_hundred_random_tokens_make_few_calls_and_hold_up_nobody(
     assert all(answer.headers["Retry-After"] and answer.json["retry_after_ms"] for answer in refused)
     figures = (await judged.get("/metrics")).body
     for work in (b"homeserver", b"key_fetches", b"previews", b"remote_media", b"thumbnails"):
-        assert b'mediarepo_places_in_use{work="%s"} 0.0' % work in figures
-        assert b'mediarepo_places_waiting{work="%s"} 0.0' % work in figures
+        assert b'mediarepo_admission_in_use{work="%s"} 0.0' % work in figures
+        assert b'mediarepo_admission_waiting{work="%s"} 0.0' % work in figures
     assert (await ask(judged, "elsewhere", SOMEBODY)).status == 200
     assert (await ask(judged, "cached", ATTACKER)).status == 200
 

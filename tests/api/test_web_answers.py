@@ -198,6 +198,6 @@ async def test_the_log_tells_hosts_of_links_and_nothing_more(
     await ask(own, f"{site.url}/page?key=SECRET")
 
     told: Any = capsys.readouterr()
-    assert "page_not_previewed" in told.out + told.err
+    assert "preview_failed" in told.out + told.err
     assert "127.0.0.1" in told.out + told.err
     assert "secret" not in (told.out + told.err).lower()

@@ -161,7 +161,7 @@ async def test_a_signal_to_the_workers_too_lets_a_thumbnail_be_finished(
         (worker,) = server.pids()[1:]
         os.kill(worker, signal.SIGSTOP)
         options = asyncio.create_task(ask(second))
-        await server.shows('mediarepo_places_in_use{work="thumbnails"} 1.0')
+        await server.shows('mediarepo_admission_in_use{work="thumbnails"} 1.0')
         for pid in (worker, server.process.pid):
             os.kill(pid, signal.SIGTERM)
         await server.refuses_connections()

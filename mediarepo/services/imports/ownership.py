@@ -55,11 +55,11 @@ class OwnershipTransfer:
         except LeaseLostError:
             raise
         except Exception as exc:
-            log.exception("not_taken_over", mxc=str(content.mxc), reason=str(exc))
+            log.exception("ownership_transfer_failed", mxc=str(content.mxc), reason=str(exc))
             self.failed += 1
             return
         if reason is not None:
-            log.error("not_taken_over", mxc=str(content.mxc), reason=reason)
+            log.error("ownership_transfer_failed", mxc=str(content.mxc), reason=reason)
             self.failed += 1
             return
         self.on_owned(content.blob.size_bytes)

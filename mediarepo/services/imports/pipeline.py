@@ -171,7 +171,7 @@ class ImportPipeline:
                 if id(entry) not in kept:
                     self._count(entry)
             entries = await self._anew(again)
-        log.error("rows_not_committed", keys=[entry.media.key for entry in entries])
+        log.error("import_rows_not_committed", keys=[entry.media.key for entry in entries])
         words = "its object was lost again and again before it was committed"
         given_up = [
             LedgerEntry(media=entry.media, state=ItemState.FAILED, reason=ImportReason.STORAGE, words=words)
@@ -199,7 +199,7 @@ class ImportPipeline:
                 if len(batch) > 1:
                     waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
                 elif batch[0].reason is ImportReason.REFUSED:
-                    log.exception("row_not_noted", key=batch[0].media.key)
+                    log.exception("import_row_not_saved", key=batch[0].media.key)
                     written += batch
                 else:
                     waiting.append([_refused(batch[0], exc)])

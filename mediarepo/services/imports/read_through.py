@@ -114,7 +114,7 @@ class ReadThrough:
         except LimitExceededError:
             return False
         except TimeoutError:
-            log.warning("source_slow", mxc=str(mxc))
+            log.warning("import_source_slow", mxc=str(mxc))
             return False
         _remember(self._unchanged, mxc, loop.time())
         return changed
@@ -131,7 +131,7 @@ class ReadThrough:
                     return await self._compare_with(past, working, mxc)
             except SourceError as exc:
                 past.failed = loop.time()
-                log.warning("source_unavailable", source=past.opened.source.name, reason=str(exc))
+                log.warning("import_source_unavailable", source=past.opened.source.name, reason=str(exc))
         return False
 
     async def _compare_with(self, past: _Past, working: ImportPipeline, mxc: Mxc) -> bool:
@@ -164,7 +164,7 @@ class ReadThrough:
                         return True
                 except SourceError as exc:
                     self._on_outcome("unavailable")
-                    log.warning("source_unavailable", source=past.opened.source.name, reason=str(exc))
+                    log.warning("import_source_unavailable", source=past.opened.source.name, reason=str(exc))
                     if mxc.server_name in past.opened.server_names:
                         raise UnavailableError("media cannot be looked up just now", retry_after_s=10) from exc
         self._on_outcome("nothing")
@@ -185,7 +185,7 @@ class ReadThrough:
             if entry is None:
                 return False
             if entry.reason in {ImportReason.STORAGE, ImportReason.UNREADABLE}:
-                log.error("not_moved", mxc=str(mxc), reason=entry.why)
+                log.error("read_through_failed", mxc=str(mxc), reason=entry.why)
                 raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
             again = await self._importing.commits.commit(working.source_id, working.run_id, [entry])
             working.item_transfer.forget([entry.content] if entry.content is not None else [])

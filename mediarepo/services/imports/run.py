@@ -146,7 +146,7 @@ class ImportRunner:
                     return
             if loop.time() > until:
                 raise ImportBusyError(f"another process is importing from {known.name} just now")
-            log.warning("import_waits", source=known.name, reason="another process holds it, or died a moment ago")
+            log.warning("import_paused", source=known.name, reason="another process holds it, or died a moment ago")
             await asyncio.sleep(_LOOK_S)
 
     async def clear(self, holder: str) -> None:
@@ -303,7 +303,7 @@ class ImportRunner:
                 await self.runs.beat(run_id, progress.figures())
                 await self.upload_intents.beat_all(holder_of(known.name))
             except MatrixError as exc:
-                log.warning("import_not_noted", reason=exc.message)
+                log.warning("import_status_not_saved", reason=exc.message)
 
 
 def _check_first(batch: Sequence[SourceItem], progress: Progress) -> None:

@@ -92,7 +92,7 @@ class ThumbnailImport:
         if end not in {ThumbnailEnd.TAKEN, ThumbnailEnd.HERE}:
             size = f"{thumbnail.width}x{thumbnail.height} {thumbnail.method}"
             mxc = f"mxc://{thumbnail.server_name}/{thumbnail.media_id}"
-            log.info("thumbnail_not_taken", mxc=mxc, size=size, reason=str(end), words=words)
+            log.info("import_thumbnail_skipped", mxc=mxc, size=size, reason=str(end), words=words)
 
     async def _take_some(self, batch: Sequence[_Wanted]) -> None:
         if not batch:

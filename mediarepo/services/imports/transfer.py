@@ -71,7 +71,7 @@ class ServerSideCopy:
         except StorageUnavailableError:
             raise
         except StorageError as exc:
-            log.warning("server_does_not_copy", store=store.name, bucket=found.bucket, reason=str(exc))
+            log.warning("s3_copy_unsupported", store=store.name, bucket=found.bucket, reason=str(exc))
             return False
         self._algorithms[store.name] = None if checksum is None else "SHA256"
         return True

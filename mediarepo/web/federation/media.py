@@ -65,8 +65,8 @@ def outages_as_not_found(handler: Handler) -> Handler:
 
 
 def _disguised(request: web.Request, cause: Exception) -> NotFoundError:
-    log.error("outage_told_as_not_found", reason=str(cause)[:300])
-    request.app[METRICS].outages_told_as_not_found.inc()
+    log.error("outage_answered_as_not_found", reason=str(cause)[:300])
+    request.app[METRICS].outages_answered_as_not_found.inc()
     return NotFoundError("media not found")
 
 

@@ -225,6 +225,6 @@ async def send_arriving(
 
 def _break_off(request: web.Request, reason: Exception) -> None:
     """End the connection, so that the client notices that the body is incomplete."""
-    log.warning("download_broken_off", reason=str(reason))
+    log.warning("download_aborted", reason=str(reason))
     if request.transport is not None:
         request.transport.abort()

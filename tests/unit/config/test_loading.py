@@ -65,7 +65,7 @@ EXAMPLES = {
 REACHABLE = [
     path
     for path in all_settings(Settings, [])
-    if EXAMPLES.isdisjoint(path[1:-1]) and ("rate_limits" not in path or "strangers" not in path)
+    if EXAMPLES.isdisjoint(path[1:-1]) and ("rate_limits" not in path or "anonymous" not in path)
 ]
 
 
@@ -125,6 +125,13 @@ def test_a_value_that_cannot_be_is_explained(path: list[str | int], value: objec
         parse_settings(with_changes(path, value))
 
     assert words in str(refused.value)
+
+
+def test_a_setting_with_its_former_name_is_refused_with_the_new_one() -> None:
+    text = with_changes(["rate_limits", "strangers"], {})
+
+    with pytest.raises(ConfigError, match=r"rate_limits\.strangers: this setting is called rate_limits\.anonymous now"):
+        parse_settings(text)
 
 
 def test_two_homeservers_cannot_share_a_host() -> None:
