@@ -96,7 +96,10 @@ async def queue_deletion(connection: Connection, store: str, object_key: str) ->
 
 
 _NEEDED = """SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)
-    OR EXISTS (SELECT FROM thumbnail WHERE blob_id = $1 AND source_blob_id <> $1)"""
+    OR EXISTS (SELECT FROM thumbnail WHERE blob_id = $1 AND source_blob_id <> $1)
+    OR EXISTS (SELECT FROM quarantined_blob q JOIN blob b USING (blob_id) WHERE blob_id = $1 AND b.missing_ts IS NULL
+        AND b.sha256_state <> 'verified' AND NOT b.claim_checked)"""
+"""Hidden content whose hash nobody knows for certain stays until it is learnt: quarantine outlives deletion."""
 
 
 class DeletionTable:
@@ -150,7 +153,10 @@ async def lock_media_of(connection: Connection, blob_id: int) -> None:
 
 
 async def delete_if_unreferenced(connection: Connection, blob_id: int) -> None:
-    """Delete a blob and its thumbnails, unless media or another blob's thumbnails need it; borrowed objects stay."""
+    """Delete a blob and its thumbnails, unless media, another blob's thumbnails or its quarantine need it.
+
+    Borrowed objects stay.
+    """
     if not await _lock(connection, blob_id) or await connection.fetchval(_NEEDED, blob_id):
         return
     await delete_thumbnails(connection, blob_id)

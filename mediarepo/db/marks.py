@@ -31,14 +31,24 @@ def sees(row: str, viewer: str | None = None, *, media: str = "m") -> str:
 
 def _spared(row: str, viewer: str | None, media: str) -> str:
     """Say that media are protected against a row: by the operator, or by a homeserver that it counts for."""
-    return f"""EXISTS (SELECT FROM media_mark p WHERE {_KEY.format("p", media, MarkKind.PROTECTION)}
-        AND (p.owner = '' OR ({row}.owner <> '' AND {sees("p", viewer, media=media)})))"""
+    viewer = viewer or "NULL::text"
+    return f"is_spared({media}.server_name, {media}.media_id, m.remote IS NOT FALSE, {row}.owner, {viewer})"
+
+
+def folded(server_name: str) -> str:
+    """Spell a server's name as `media_mark.folded_name` does; see `mediarepo.model.mxc.spellings`."""
+    return f"regexp_replace(lower({server_name}), '\\.+(?=(:[0-9]*)?$)', '')"
+
+
+def _hides_address(row: str, viewer: str | None, media: str) -> str:
+    """Say that a mark hides media for whoever looks, however their server is spelled."""
+    return f"""{row}.folded_name = {folded(f"{media}.server_name")} AND {row}.media_id = {media}.media_id
+        AND {row}.kind = 'quarantine' AND {sees(row, viewer, media=media)}"""
 
 
 def hidden(viewer: str | None = None, *, media: str = "m") -> str:
     """Say whether media are quarantined, in whichever way, for whoever looks."""
-    return f"""(EXISTS (SELECT FROM media_mark h
-            WHERE {_KEY.format("h", media, MarkKind.QUARANTINE)} AND {sees("h", viewer, media=media)})
+    return f"""(EXISTS (SELECT FROM media_mark h WHERE {_hides_address("h", viewer, media)})
         OR EXISTS (SELECT FROM quarantined_hash q WHERE {_OF_CONTENT}
             AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id
@@ -48,21 +58,26 @@ def hidden(viewer: str | None = None, *, media: str = "m") -> str:
 
 def of_server(row: str, server_name: str) -> str:
     """Say that a row of hidden servers means a server, however that is spelled; see `mediarepo.model.mxc.spellings`."""
-    folded = f"regexp_replace(lower({server_name}), '\\.+(?=(:[0-9]*)?$)', '')"
-    return f"{row}.server_name IN ({server_name}, {folded}, regexp_replace({folded}, ':[0-9]*$', ''))"
+    name = folded(server_name)
+    return f"{row}.server_name IN ({server_name}, {name}, regexp_replace({name}, ':[0-9]*$', ''))"
 
 
-def suspect(viewer: str | None = None, *, media: str = "m") -> str:
-    """Say whether content may be hidden whose hash nobody here has computed."""
+def suspect(viewer: str, *, media: str = "m") -> str:
+    """Say whether content may be hidden whose hash nobody here has computed, as a homeserver's users see it."""
     return f"""(b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
-        AND EXISTS (SELECT FROM quarantined_hash q WHERE (q.size_bytes IS NULL OR q.size_bytes = b.size_bytes)
-            AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)}))"""
+        AND may_be_hidden({media}.server_name, {media}.media_id, m.remote IS NOT FALSE, b.size_bytes, {viewer}))"""
+
+
+def any_of_length(size_bytes: str) -> str:
+    """Say whether any hidden content has a length, or one that nobody knows; one step into an index each."""
+    return f"""((SELECT min(scope) FROM quarantined_hash WHERE size_bytes = {size_bytes}) IS NOT NULL
+        OR (SELECT min(scope) FROM quarantined_hash WHERE size_bytes IS NULL) IS NOT NULL)"""  # noqa: S608 - static text
 
 
 def quarantined_by(viewer: str | None = None) -> str:
     """Name who hid media, in whichever way; NULL when nobody did."""
     return f"""coalesce(
-        (SELECT h.set_by FROM media_mark h WHERE {_KEY.format("h", "m", MarkKind.QUARANTINE)} AND {sees("h", viewer)}
+        (SELECT h.set_by FROM media_mark h WHERE {_hides_address("h", viewer, "m")}
             ORDER BY h.owner LIMIT 1),
         (SELECT q.quarantined_by FROM quarantined_hash q WHERE {_OF_CONTENT} AND {sees("q", viewer)}
             AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
@@ -97,8 +112,8 @@ async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, 
     )
 
 
-async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> None:
-    """Hide content by its hash, which is known by now, as it was hidden by its blob."""
+async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> bool:
+    """Hide content by its hash, which is known by now, as it was hidden by its blob; False when it was not."""
     await connection.execute(
         """INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts, owner, scope)
            SELECT $2, b.size_bytes, q.quarantined_by, q.reason, q.created_ts, q.owner, q.scope
@@ -108,6 +123,7 @@ async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> N
         sha256,
         SMALLEST_HIDDEN_BYTES,
     )
+    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM quarantined_blob WHERE blob_id = $1)", blob_id))
 
 
 def columns(mxcs: Sequence[Mxc]) -> tuple[list[str], list[str]]:

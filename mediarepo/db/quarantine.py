@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
-from mediarepo.db.marks import SET_ABOVE, columns, hidden, set_mark
+from mediarepo.db.marks import SET_ABOVE, columns, folded, hidden, set_mark
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.media_admin import Change, HiddenHash, HiddenServer
-from mediarepo.model.mxc import Mxc
+from mediarepo.model.mxc import Mxc, spellings
 
 _CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS remote, {hidden("$7::text", media="k")} AS hidden
     FROM (SELECT s AS server_name, i AS media_id FROM unnest($1::text[], $2::text[]) AS n (s, i)
@@ -189,23 +189,30 @@ class QuarantineTable:
 
 
 async def _spared(connection: Connection, mxcs: Sequence[Mxc], act: AdminAction) -> set[Mxc]:
-    """Name media that are protected against whoever acts: by the operator, or by a homeserver against homeservers."""
+    """Name media that are protected against whoever acts: by the operator, or by a homeserver against homeservers.
+
+    Media of a server that is spelled otherwise are hidden with them, so they are spared with them.
+    """
+    keys = {mxc: (spellings(mxc.server_name)[0], mxc.media_id) for mxc in mxcs}
     rows = await connection.fetch(
-        """SELECT DISTINCT server_name, media_id FROM media_mark
+        """SELECT DISTINCT folded_name, media_id FROM media_mark
            WHERE kind = 'protection' AND (owner = '' OR owner = $3)
-               AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
-        *columns(mxcs),
+               AND (folded_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
+        [name for name, _ in keys.values()],
+        [media_id for _, media_id in keys.values()],
         act.owner,
     )
-    return {Mxc(row["server_name"], row["media_id"]) for row in rows}
+    spared = {(row["folded_name"], row["media_id"]) for row in rows}
+    return {mxc for mxc, key in keys.items() if key in spared}
 
 
 async def _contents(connection: Connection, mxcs: Sequence[Mxc]) -> _Contents:
+    """Read what media hold; its hash is not learnt, and it is not let go of, until this is through."""
     rows = await connection.fetch(
-        """SELECT DISTINCT b.blob_id, b.sha256, b.sha256_state = 'verified' OR b.claim_checked AS sure
-           FROM media m JOIN blob b USING (blob_id)
-           WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-               AND b.size_bytes >= $3""",
+        """SELECT b.blob_id, b.sha256, b.sha256_state = 'verified' OR b.claim_checked AS sure FROM blob b
+           WHERE b.size_bytes >= $3 AND b.blob_id IN (SELECT m.blob_id FROM media m
+               WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[])))
+           ORDER BY b.blob_id FOR SHARE""",
         *columns(mxcs),
         SMALLEST_HIDDEN_BYTES,
     )
@@ -266,18 +273,19 @@ async def _lift(connection: Connection, mxcs: Sequence[Mxc], contents: _Contents
     hashes = await _show_hashes(connection, contents.hashes, owner)
     blobs = await connection.execute(
         """DELETE FROM quarantined_blob WHERE ($4::text IS NULL OR owner = $4) AND blob_id IN (
-               SELECT m.blob_id FROM media m LEFT JOIN blob b USING (blob_id) WHERE b.sha256 = ANY($3::bytea[])
-                   OR (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[])))""",
+               SELECT blob_id FROM blob WHERE sha256 = ANY($3::bytea[])
+               UNION SELECT blob_id FROM media
+                   WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[])))""",
         *columns(mxcs),
         contents.hashes,
         owner,
     )
     marks = await connection.execute(
-        """DELETE FROM media_mark WHERE kind = 'quarantine' AND ($4::text IS NULL OR owner = $4)
-               AND (server_name, media_id) IN (
-                   SELECT * FROM unnest($1::text[], $2::text[])
-                   UNION SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
-                       WHERE b.sha256 = ANY($3::bytea[]))""",
+        f"""DELETE FROM media_mark WHERE kind = 'quarantine' AND ($4::text IS NULL OR owner = $4)
+                AND (folded_name, media_id) IN (
+                    SELECT {folded("n.s")}, n.i FROM unnest($1::text[], $2::text[]) AS n (s, i)
+                    UNION SELECT {folded("m.server_name")}, m.media_id FROM media m JOIN blob b USING (blob_id)
+                        WHERE b.sha256 = ANY($3::bytea[]))""",  # noqa: S608 - static text
         *columns(mxcs),
         contents.hashes,
         owner,

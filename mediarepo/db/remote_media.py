@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Database
-from mediarepo.db.marks import of_server
+from mediarepo.db.marks import folded, of_server
 from mediarepo.db.publishing import NOTIFY
 from mediarepo.model.failed_items import storable_text
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
@@ -42,7 +42,7 @@ class RemoteTable:
         row = await self._database.get(
             f"""SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
                    UNION SELECT scope FROM media_mark
-                       WHERE server_name = $1 AND media_id = $2 AND kind = 'quarantine'
+                       WHERE folded_name = {folded("$1::text")} AND media_id = $2 AND kind = 'quarantine'
                    UNION SELECT '' FROM quarantined_server_name q WHERE {of_server("q", "$1::text")})""",  # noqa: S608 - static text
             mxc.server_name,
             mxc.media_id,
@@ -60,9 +60,9 @@ class RemoteTable:
         if most_bytes is not None and most_bytes < SMALLEST_HIDDEN_BYTES:
             return False
         row = await self._database.get(
-            """SELECT EXISTS (SELECT FROM quarantined_hash WHERE size_bytes IS NULL)
-                OR EXISTS (SELECT FROM quarantined_hash WHERE size_bytes >= $1
-                    AND ($2::bigint IS NULL OR size_bytes <= $2))""",
+            """SELECT (SELECT min(scope) FROM quarantined_hash WHERE size_bytes IS NULL) IS NOT NULL
+                OR coalesce((SELECT min(size_bytes) FROM quarantined_hash WHERE size_bytes >= $1)
+                    <= coalesce($2, 9223372036854775807), false)""",
             max(least_bytes, SMALLEST_HIDDEN_BYTES),
             most_bytes,
         )

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import asyncpg
 
 from mediarepo.db.database import Database, Row
+from mediarepo.db.deletion import delete_if_unreferenced
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.marks import hide_as_hash
+from mediarepo.db.marks import any_of_length, hide_as_hash
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.media import Blob
@@ -15,6 +16,14 @@ from mediarepo.model.mxc import Mxc
 _BLOB = "b.blob_id, b.store, b.object_key, b.size_bytes"
 _UNSURE = """b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.parent_blob_id IS NULL
     AND b.missing_ts IS NULL"""
+
+
+_SUSPECTS = f"""SELECT {_BLOB} FROM blob b WHERE {_UNSURE} AND (
+        (b.size_bytes >= {SMALLEST_HIDDEN_BYTES} AND {any_of_length("b.size_bytes")})
+        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = b.blob_id)
+        OR EXISTS (SELECT FROM failed_item f WHERE f.queue = '{Queue.HASHING}' AND f.item_key = b.blob_id::text))
+        AND {is_due(Queue.HASHING, "b.blob_id::text")}
+    ORDER BY b.blob_id LIMIT $1"""  # noqa: S608 - static text
 
 
 class UnverifiedHashTable:
@@ -38,17 +47,7 @@ class UnverifiedHashTable:
     async def suspects(self, limit: int) -> list[Blob]:
         """Name content whose hash is not known for certain and that may be hidden, judged by its length."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                f"""SELECT {_BLOB} FROM blob b WHERE {_UNSURE} AND (EXISTS (
-                        SELECT FROM quarantined_hash q WHERE b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
-                            AND (q.size_bytes IS NULL OR q.size_bytes = b.size_bytes))
-                        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = b.blob_id)
-                        OR EXISTS (SELECT FROM failed_item f
-                            WHERE f.queue = '{Queue.HASHING}' AND f.item_key = b.blob_id::text))
-                        AND {is_due(Queue.HASHING, "b.blob_id::text")}
-                    ORDER BY b.blob_id LIMIT $1""",  # noqa: S608 - static text
-                limit,
-            )
+            rows = await connection.fetch(_SUSPECTS, limit)
         return [_blob(row) for row in rows]
 
     async def confirm(self, blob: Blob, sha256: bytes) -> None:
@@ -58,7 +57,8 @@ class UnverifiedHashTable:
     async def keep(self, blob: Blob, sha256: bytes) -> None:
         """Keep a hash that we computed; content of ours that is stored a second time is not what uploads refer to.
 
-        What was claimed of it, and hidden for that, is hidden by what it really is from now on.
+        What was claimed of it, and hidden for that, is hidden by what it really is from now on, and is let go of when
+        its media were deleted meanwhile.
         """
         try:
             await self._keep(blob, sha256)
@@ -77,7 +77,8 @@ class UnverifiedHashTable:
                 blob.blob_id,
                 sha256,
             )
-            await hide_as_hash(connection, blob.blob_id, sha256)
+            if await hide_as_hash(connection, blob.blob_id, sha256):
+                await delete_if_unreferenced(connection, blob.blob_id)
 
 
 def _blob(row: Row) -> Blob:

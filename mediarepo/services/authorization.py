@@ -49,10 +49,11 @@ class Admins:
         if self.is_operators(token):
             return Admin(_OPERATOR, homeserver, None, Role.OPERATOR, client_address)
         requester = await self.identity.identify(homeserver, token)
+        if requester.is_guest or requester.appservice is not None:
+            raise ForbiddenError("guests and application services are no server admins")
         if requester.user_id in self.config.user_ids:
             return Admin(requester.user_id, homeserver, token, Role.NAMED_ADMIN, client_address)
-        asks = self.config.ask_homeserver and not requester.is_guest
-        if asks and await self.homeserver_admins.is_admin(homeserver, token, requester.user_id):
+        if self.config.ask_homeserver and await self.homeserver_admins.is_admin(homeserver, token, requester.user_id):
             return Admin(requester.user_id, homeserver, token, Role.HOMESERVER_ADMIN, client_address)
         raise ForbiddenError("You are not a server admin")
 

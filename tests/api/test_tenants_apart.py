@@ -6,7 +6,9 @@ import secrets
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import SecretStr
 
+from mediarepo.config.homeservers import AppserviceConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.tenants import REMOTE, A, B, Tenants, two_tenants, user_of
@@ -63,6 +65,36 @@ async def test_a_hidden_server_stays_hidden_however_it_is_spelled(tenants: Tenan
     assert await tenants.seen(f"{REMOTE}/{media_id}") == (200, 200)
 
 
+@pytest.mark.parametrize("hider", [OPERATOR, A])
+@pytest.mark.parametrize("hidden_as", [REMOTE, REMOTE.upper(), f"{REMOTE}.", f"{REMOTE}:8448"])
+async def test_media_hidden_by_their_address_are_hidden_however_their_server_is_spelled(
+    tenants: Tenants, hider: str, hidden_as: str
+) -> None:
+    seen, port = {}, hidden_as.partition(":")[2]
+    spelled = (REMOTE, REMOTE.upper(), f"{REMOTE}.", f"{REMOTE}:8448", f"{REMOTE.title()}.:8448", f"not-{REMOTE}")
+    media_id = (await tenants.remote(b"xy")).partition("/")[2]  # too short to be hidden by its hash
+    hidden = await tenants.do(hider, "quarantine", f"{hidden_as}/{media_id}")
+    for name in spelled:
+        await tenants.own.rows("UPDATE media SET server_name = $1 WHERE media_id = $2", name, media_id)
+        seen[name] = await tenants.seen(f"{name}/{media_id}")
+    shown = await tenants.do(hider, "unquarantine", f"{hidden_as.upper()}/{media_id}")
+    await tenants.own.rows("UPDATE media SET server_name = $1 WHERE media_id = $2", REMOTE, media_id)
+
+    same = {name for name in spelled if not name.startswith("not-") and name.partition(":")[2] == port}
+    assert (hidden.json, shown.status) == ({"affected": 1}, 200)
+    assert seen == {name: (404, 404 if hider == OPERATOR else 200) if name in same else (200, 200) for name in spelled}
+    assert await tenants.seen(f"{REMOTE}/{media_id}") == (200, 200)
+
+
+async def test_protected_media_are_not_hidden_by_another_spelling_of_their_server(tenants: Tenants) -> None:
+    media = await tenants.remote(b"xy")
+    await tenants.do(OPERATOR, "protect", media)
+    hidden = await tenants.do(A, "quarantine", media.replace(REMOTE, REMOTE.upper()))
+
+    assert hidden.json == {"affected": 0, "left_out": {"protected": 1}}
+    assert await tenants.seen(media) == (200, 200)
+
+
 @pytest.mark.parametrize("value", [10**30, -(10**30), 1e400, "9" * 400])
 async def test_a_place_in_a_list_that_no_page_gave_is_refused(tenants: Tenants, value: object) -> None:
     cursor = base64.urlsafe_b64encode(json.dumps([value, A, "x"]).encode()).decode()
@@ -107,3 +139,20 @@ async def test_a_neighbour_spelled_with_a_last_dot_is_the_neighbour(tenants: Ten
 
     assert [answer.status for answer in answers] == [404, 404, 404]
     assert tenants.own.repository.downloads.tenants.is_ours(f"{B}.:8448")
+
+
+@pytest.mark.parametrize("name", ["bridge", "guest"])
+async def test_application_services_and_guests_never_become_admins_by_their_name(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, name: str
+) -> None:
+    user_id = f"@{name}:{A}"
+    async with two_tenants(postgres, s3, admin={"token": "operators-token", "user_ids": [user_id]}) as tenants:
+        bridge = AppserviceConfig(id="bridge", as_token=SecretStr("bridges-token"), sender=f"@bridge:{A}")
+        tenants.own.settings.homeservers[0].appservices.append(bridge)
+        token = "bridges-token" if name == "bridge" else f"guest-{A}"
+        answers = [
+            await tenants.own.get("/_mediarepo/admin/v1/media", token=token, host=A),
+            await tenants.own.get(f"/_synapse/admin/v1/users/@user:{A}/media", token=token, host=A),
+        ]
+
+    assert [(one.status, one.json["errcode"]) for one in answers] == [(403, "M_FORBIDDEN")] * 2

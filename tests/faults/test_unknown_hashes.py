@@ -152,3 +152,43 @@ async def test_equal_content_that_is_learnt_twice_at_once_is_known_twice(own: In
 
     assert await own.value("SELECT count(*) FROM blob WHERE sha256_state = 'verified'") == 25
     assert await own.value("SELECT count(*) FROM blob WHERE sha256_state = 'claimed' AND claim_checked") == 25
+
+
+async def purge(own: Installation, media_id: str) -> None:
+    """Delete media, and empty the trash."""
+    admin = own.repository.administration
+    await admin.deletion.delete([Mxc(SERVER_NAME, media_id)], operator(own.settings))
+    await own.rows("UPDATE media SET trashed_ts = 1 WHERE state = 'trashed'")
+    await admin.deletion.empty_trash()
+
+
+@pytest.mark.parametrize("ownership", ["borrowed", "owned"])
+async def test_quarantine_of_content_that_was_not_read_outlives_its_deletion(own: Installation, ownership: str) -> None:
+    bad = await adopt(own, PICTURE, ownership=ownership)
+    await own.rows("UPDATE blob SET store = 'unheard-of'")
+    await hide(own, bad)
+    await purge(own, bad)
+    await own.rows("UPDATE blob SET store = 'main'")
+    kept = await own.value("SELECT count(*) FROM blob")
+    await own.repository.administration.failed_items.retry("@a:a", queue=None, key=None)
+    await own.repository.administration.hashing.learn_suspects()
+
+    assert kept == 1
+    assert await own.value("SELECT count(*) FROM blob") == 0
+    assert await own.value("SELECT count(*) FROM object_deletion") == (ownership == "owned")
+    assert await status(own, await own.upload(PICTURE)) == 404
+
+
+async def test_content_that_is_learnt_and_hidden_at_once_is_hidden_by_its_hash(own: Installation) -> None:
+    table = own.repository.administration.hashing._table
+    quarantine = own.repository.administration.quarantine
+    for number in range(25):
+        data = b"content %d" % number
+        mxc = Mxc(SERVER_NAME, await adopt(own, data))
+        (blob,) = await table.of([mxc])
+        act = quarantine.authorization.admin_action(operator(own.settings), "quarantine")
+        await asyncio.gather(
+            quarantine.table.hide([mxc], act, str(mxc), scopes=[""]), table.keep(blob, hashlib.sha256(data).digest())
+        )
+
+        assert await status(own, await own.upload(data)) == 404
