@@ -68,58 +68,67 @@ class RemoteTable:
         )
         return bool(row is not None and row[0])
 
-    async def failure(self, mxc: Mxc) -> PastFailure | None:
-        """Read how the last fetch failed, if it did."""
+    async def failure(self, mxc: Mxc, asked_by: str) -> PastFailure | None:
+        """Read how the last fetch in a homeserver's name failed, if it did."""
         row = await self._database.get(
             f"""SELECT kind, message, {NOW_MS} - created_ts AS age_ms FROM remote_failure
-                WHERE server_name = $1 AND media_id = $2""",  # noqa: S608 - static text
+                WHERE server_name = $1 AND media_id = $2 AND asked_by = $3""",  # noqa: S608 - static text
             mxc.server_name,
             mxc.media_id,
+            asked_by,
         )
         return None if row is None else PastFailure(FetchReason(row["kind"]), row["message"], row["age_ms"])
 
-    async def note_failure(self, mxc: Mxc, reason: FetchReason, message: str) -> None:
-        """Remember how a fetch failed, and tell those who wait for it."""
+    async def note_failure(self, mxc: Mxc, asked_by: str, reason: FetchReason, message: str) -> None:
+        """Remember how a fetch in a homeserver's name failed, and tell those who wait for it."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                f"""INSERT INTO remote_failure (server_name, media_id, kind, message, created_ts)
-                    VALUES ($1, $2, $3, $4, {NOW_MS})
-                    ON CONFLICT (server_name, media_id) DO UPDATE
+                f"""INSERT INTO remote_failure (server_name, media_id, asked_by, kind, message, created_ts)
+                    VALUES ($1, $2, $3, $4, $5, {NOW_MS})
+                    ON CONFLICT (server_name, media_id, asked_by) DO UPDATE
                         SET kind = EXCLUDED.kind, message = EXCLUDED.message, created_ts = EXCLUDED.created_ts""",  # noqa: S608 - static text
                 mxc.server_name,
                 mxc.media_id,
+                asked_by,
                 reason,
                 storable_text(message),
             )
             await connection.execute(NOTIFY, str(mxc))
 
-    async def backoff(self, server_name: str) -> Backoff | None:
-        """Read whether a server is being left alone."""
+    async def backoff(self, server_name: str, asked_by: str) -> Backoff | None:
+        """Read whether a homeserver leaves a server alone."""
         row = await self._database.get(
-            f"SELECT failures, retry_ts - {NOW_MS} AS remaining_ms, reason FROM server_backoff WHERE server_name = $1",  # noqa: S608 - static text
+            f"""SELECT failures, retry_ts - {NOW_MS} AS remaining_ms, reason FROM server_backoff
+                WHERE server_name = $1 AND asked_by = $2""",  # noqa: S608 - static text
             server_name,
+            asked_by,
         )
         return None if row is None else Backoff(row["failures"], row["remaining_ms"], FetchReason(row["reason"]))
 
-    async def note_unreachable(self, server_name: str, reason: FetchReason, *, first_ms: int, longest_ms: int) -> None:
+    async def note_unreachable(
+        self, server_name: str, asked_by: str, reason: FetchReason, *, first_ms: int, longest_ms: int
+    ) -> None:
         """Count a failure to reach a server; from the second in a row on it is left alone, each time twice as long."""
         async with self._database.connection() as connection:
             await connection.execute(
-                f"""INSERT INTO server_backoff AS b (server_name, failures, retry_ts, reason)
-                    VALUES ($1, 1, {NOW_MS}, $2)
-                    ON CONFLICT (server_name) DO UPDATE SET failures = b.failures + 1, reason = EXCLUDED.reason,
-                        retry_ts = {NOW_MS}
-                            + least($3::bigint * (1::bigint << least(b.failures - 1, 30)), $4::bigint)""",  # noqa: S608 - static text
+                f"""INSERT INTO server_backoff AS b (server_name, asked_by, failures, retry_ts, reason)
+                    VALUES ($1, $2, 1, {NOW_MS}, $3)
+                    ON CONFLICT (server_name, asked_by) DO UPDATE
+                    SET failures = b.failures + 1, reason = EXCLUDED.reason, retry_ts = {NOW_MS}
+                            + least($4::bigint * (1::bigint << least(b.failures - 1, 30)), $5::bigint)""",  # noqa: S608 - static text
                 server_name,
+                asked_by,
                 reason,
                 first_ms,
                 longest_ms,
             )
 
-    async def note_reached(self, server_name: str) -> None:
+    async def note_reached(self, server_name: str, asked_by: str) -> None:
         """Forget that a server could not be reached."""
         async with self._database.connection() as connection:
-            await connection.execute("DELETE FROM server_backoff WHERE server_name = $1", server_name)
+            await connection.execute(
+                "DELETE FROM server_backoff WHERE server_name = $1 AND asked_by = $2", server_name, asked_by
+            )
 
     async def forget_old_failures(self, age_ms: int) -> None:
         """Remove what nobody will ask for any more."""

@@ -26,10 +26,11 @@ LINGER_S = 5.0
 
 
 class RemoteFetch:
-    """A fetch under way; `tee` can be read from once it is shown."""
+    """A fetch under way in a homeserver's name, `asked_by`; `tee` can be read from once it is shown."""
 
-    def __init__(self, mxc: Mxc, send_rest: Callable[[Mxc, int, Sink, str], Awaitable[None]]) -> None:
+    def __init__(self, mxc: Mxc, asked_by: str, send_rest: Callable[[Mxc, int, Sink, str], Awaitable[None]]) -> None:
         self.mxc = mxc
+        self.asked_by = asked_by
         self.tee: Tee | None = None
         self.known_backoff = False
         self._send_rest = send_rest
@@ -101,7 +102,7 @@ _UNREACHED = {
     FetchReason.SERVER_ERROR,
     FetchReason.RATE_LIMITED,
 }
-"""Failures of the server as a whole, for which it is left alone for a while."""
+"""Failures of the server as a whole, for which whoever met them leaves it alone for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +125,21 @@ class RemoteFetcher:
         try:
             async with self.fetcher.open(mxc, options.tenant, wait_ms=options.wait_ms) as content:
                 if remote_fetch.known_backoff:
-                    await self.table.note_reached(mxc.server_name)
+                    await self.table.note_reached(mxc.server_name, remote_fetch.asked_by)
                 await self._store(remote_fetch, content, lease, again=again)
         except FetchError as exc:
             if exc.reason in _UNREACHED:
-                await self._note_unreachable(mxc.server_name, exc.reason)
+                await self._note_unreachable(remote_fetch, exc.reason)
             raise
 
-    async def _note_unreachable(self, server_name: str, reason: FetchReason) -> None:
+    async def _note_unreachable(self, remote_fetch: RemoteFetch, reason: FetchReason) -> None:
         config = self.config
         await self.table.note_unreachable(
-            server_name, reason, first_ms=config.backoff_ms, longest_ms=config.max_backoff_ms
+            remote_fetch.mxc.server_name,
+            remote_fetch.asked_by,
+            reason,
+            first_ms=config.backoff_ms,
+            longest_ms=config.max_backoff_ms,
         )
 
     async def _store(self, remote_fetch: RemoteFetch, content: RemoteContent, lease: Lease, *, again: bool) -> None:

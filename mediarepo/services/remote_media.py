@@ -1,7 +1,9 @@
 """Remote media: stored here, or fetched once for everybody who asks.
 
 In one process, requests share a flight; across processes, a lease says who fetches, and the others wait until the
-media is stored or the fetch has failed. A process that dies holds a lease only for moments.
+media is stored or the fetch has failed. A process that dies holds a lease only for moments. A fetch is asked for in one
+homeserver's name: what it brings is for all homeservers, how it fails may be due to who asked, and is told to its own
+users only.
 """
 
 import asyncio
@@ -95,7 +97,7 @@ class RemoteMedia:
             wait_s=_PLACE_WAIT_S,
         )
         self._denied = Derived(lambda: config.deny_server_names, _any_of)
-        self._flights: dict[Mxc, tuple[RemoteFetch, asyncio.Task[None]]] = {}
+        self._flights: dict[tuple[Mxc, str], tuple[RemoteFetch, asyncio.Task[None]]] = {}
         self.waiters = Waiters("wait for other servers' media", limit=config.max_waiting)
 
     async def __aenter__(self) -> Self:
@@ -150,34 +152,51 @@ class RemoteMedia:
                 raise error_for_failure(exc) from exc
 
     async def _joined(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Tee | None:
-        """Take part in a flight; in another one while content is still to follow and the asker will wait for it."""
+        """Take part in a flight; in another one while content is still to follow and the asker will wait for it.
+
+        What fails in another homeserver's name is tried in the asker's own.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + options.wait_ms / 1000
+        names = self._downloads.tenants.names
         while True:
-            remote_fetch, task = self._flight(mxc, options)
+            remote_fetch, task = self._flight(mxc, options, shared_with=names)
             try:
                 if teed and await remote_fetch.shown_before(task, options.viewer):
                     return remote_fetch.tee
                 await asyncio.shield(task)
-            except FetchError as exc:
+            except (FetchError, MatrixError) as exc:
+                if remote_fetch.asked_by != options.viewer:
+                    names = ()
+                    continue
                 remaining_s = until - loop.time()
-                if exc.reason is not FetchReason.NOT_YET_UPLOADED or remaining_s < _LOOK_S:
+                if (
+                    not isinstance(exc, FetchError)
+                    or exc.reason is not FetchReason.NOT_YET_UPLOADED
+                    or remaining_s < _LOOK_S
+                ):
                     raise
                 await asyncio.sleep(_LOOK_S)
                 options = replace(options, wait_ms=int((remaining_s - _LOOK_S) * 1000))
             else:
                 return None
 
-    def _flight(self, mxc: Mxc, options: DownloadOptions) -> tuple[RemoteFetch, "asyncio.Task[None]"]:
-        if mxc not in self._flights:
-            remote_fetch = RemoteFetch(mxc, self._send_rest)
-            task = asyncio.create_task(self._fly(remote_fetch, options), name="fetch")
-            self._flights[mxc] = remote_fetch, task
-            task.add_done_callback(lambda done: self._landed(remote_fetch, done))
-        return self._flights[mxc]
+    def _flight(
+        self, mxc: Mxc, options: DownloadOptions, *, shared_with: Sequence[str]
+    ) -> tuple[RemoteFetch, "asyncio.Task[None]"]:
+        """Give the flight of one's own homeserver, or one of `shared_with`; begin one where there is none."""
+        under_way = (self._flights.get((mxc, name)) for name in (options.viewer, *shared_with))
+        found = next((one for one in under_way if one is not None), None)
+        if found is not None:
+            return found
+        remote_fetch = RemoteFetch(mxc, options.viewer, self._send_rest)
+        task = asyncio.create_task(self._fly(remote_fetch, options), name="fetch")
+        self._flights[mxc, options.viewer] = remote_fetch, task
+        task.add_done_callback(lambda done: self._landed(remote_fetch, done))
+        return remote_fetch, task
 
     def _landed(self, remote_fetch: RemoteFetch, task: "asyncio.Task[None]") -> None:
-        del self._flights[remote_fetch.mxc]
+        del self._flights[remote_fetch.mxc, remote_fetch.asked_by]
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         remote_fetch.land(failure)
         if failure is not None and not isinstance(failure, FetchError | MatrixError | asyncio.CancelledError):
@@ -211,9 +230,9 @@ class RemoteMedia:
                 async with asyncio.timeout(self._config.total_timeout_ms / 1000):
                     await self._fetching.fetch(remote_fetch, options, lease, again=again)
             except TimeoutError as exc:
-                await self._note(remote_fetch.mxc, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
+                await self._note(remote_fetch, FetchError(FetchReason.TOO_SLOW, "the fetch took too long"), exc)
             except FetchError as exc:
-                await self._note(remote_fetch.mxc, exc, exc)
+                await self._note(remote_fetch, exc, exc)
             except LeaseLostError:
                 return False  # somebody else went on with it, and is waited for
         self._on_fetch("stored")
@@ -227,19 +246,26 @@ class RemoteMedia:
         await self._check_past(remote_fetch, waited_ms)
         return media is not None
 
-    async def _note(self, mxc: Mxc, error: FetchError, cause: BaseException) -> None:
-        log.warning("remote_fetch_failed", server_name=mxc.server_name, reason=error.reason, detail=error.message)
+    async def _note(self, remote_fetch: RemoteFetch, error: FetchError, cause: BaseException) -> None:
+        mxc, asked_by = remote_fetch.mxc, remote_fetch.asked_by
+        log.warning(
+            "remote_fetch_failed",
+            server_name=mxc.server_name,
+            asked_by=asked_by,
+            reason=error.reason,
+            detail=error.message,
+        )
         self._on_fetch(error.reason)
-        await self._table.note_failure(mxc, error.reason, error.message)
+        await self._table.note_failure(mxc, asked_by, error.reason, error.message)
         raise error from (cause if cause is not error else error.__cause__)
 
     async def _check_past(self, remote_fetch: RemoteFetch, waited_ms: float) -> None:
         """Refuse what has just failed, here or in another process, and servers that are left alone."""
         server_name = remote_fetch.mxc.server_name
-        failure = await self._table.failure(remote_fetch.mxc)
+        failure = await self._table.failure(remote_fetch.mxc, remote_fetch.asked_by)
         if failure is not None and failure.age_ms <= max(waited_ms, self._memory_ms(failure)):
             raise FetchError(failure.reason, failure.message)
-        backoff = await self._table.backoff(server_name)
+        backoff = await self._table.backoff(server_name, remote_fetch.asked_by)
         remote_fetch.known_backoff = backoff is not None
         if backoff is not None and backoff.remaining_ms > 0:
             log.info("remote_server_backoff", server_name=server_name, reason=backoff.reason)
