@@ -9,6 +9,7 @@ from typing import Self
 import structlog
 
 from mediarepo.errors import MatrixError
+from mediarepo.model.in_use import InUse
 
 log = structlog.get_logger(__name__)
 
@@ -28,12 +29,13 @@ class ScheduledJob:
 class Scheduler:
     """Runs jobs until left; one that fails is tried again at its next time."""
 
-    def __init__(self, jobs: list[ScheduledJob]) -> None:
+    def __init__(self, jobs: list[ScheduledJob], in_use: InUse | None = None) -> None:
         self._jobs = jobs
+        self._in_use = in_use or InUse()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(_repeat(job), name=f"job {job.name}") for job in self._jobs]
+        self._tasks = [asyncio.create_task(self._repeat(job), name=f"job {job.name}") for job in self._jobs]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -42,19 +44,18 @@ class Scheduler:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for job in self._jobs:
             if job.last_time:
-                await _once(job)
+                await self._once(job)
 
+    async def _repeat(self, job: ScheduledJob) -> None:
+        while True:
+            await asyncio.sleep(job.interval_ms / 1000 * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+            await self._once(job)
 
-async def _repeat(job: ScheduledJob) -> None:
-    while True:
-        await asyncio.sleep(job.interval_ms / 1000 * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
-        await _once(job)
-
-
-async def _once(job: ScheduledJob) -> None:
-    try:
-        await job.run()
-    except MatrixError as exc:
-        log.warning("job_postponed", job=job.name, reason=str(exc))
-    except Exception:
-        log.exception("job_failed", job=job.name)
+    async def _once(self, job: ScheduledJob) -> None:
+        try:
+            with self._in_use.holding("jobs"):
+                await job.run()
+        except MatrixError as exc:
+            log.warning("job_postponed", job=job.name, reason=str(exc))
+        except Exception:
+            log.exception("job_failed", job=job.name)

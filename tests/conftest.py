@@ -18,7 +18,15 @@ from cryptography.x509.oid import NameOID
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
+from tests.support.idle import all_idle
 from tests.support.s3_wire import S3Wire
+
+
+@pytest.fixture(autouse=True)
+async def everything_comes_back() -> AsyncIterator[None]:
+    """After every test, servers that go on running hold nothing."""
+    yield
+    await all_idle()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deletion import DeletionTable
-from mediarepo.db.leases import Leases
 from mediarepo.db.marks import MarkTable
 from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
 from mediarepo.db.quarantine import QuarantineTable
@@ -22,7 +21,6 @@ from mediarepo.services.authorization import Admins, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.hash_learning import HashLearner
-from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.retention import Retention
@@ -108,7 +106,7 @@ def _join_tasks(foundation: Foundation, retention: Retention) -> Tasks:
     database = foundation.database
     return Tasks(
         table=TaskTable(database),
-        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=_TASK_LEASE_MS),
+        lease_holder=foundation.lease_holder(_TASK_LEASE_MS),
         works=TaskTypes(retention=retention, repairs=build_repairs(foundation), stores=foundation.stores).by_kind(),
         isolation=foundation.isolation,
     )

@@ -9,7 +9,6 @@ from typing import Protocol
 from mediarepo.app.build_services import build_uploads
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms
 from mediarepo.config.settings import Settings
-from mediarepo.db.leases import Leases
 from mediarepo.db.previews import PreviewTable
 from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.federation.client import FederationClient
@@ -29,7 +28,6 @@ from mediarepo.outbound.web_client import WebClient
 from mediarepo.previews.oembed import OEmbedProviders
 from mediarepo.previews.page import RequestHeaders
 from mediarepo.previews.url_policy import UrlRules
-from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.preview_builder import PreviewBuilder, PreviewImages
 from mediarepo.services.preview_pages import PreviewFetcher, PreviewParser
 from mediarepo.services.previews import Previews
@@ -142,7 +140,7 @@ async def open_previews(
         images=images,
         providers=OEmbedProviders.shipped(),
     )
-    lease_holder = LeaseHolder(leases=Leases(foundation.database), duration_ms=_LEASE_MS)
+    lease_holder = foundation.lease_holder(_LEASE_MS)
     previews = Previews(
         config,
         table=PreviewTable(foundation.database),

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.deletion import DeletionTable, Outbox
-from mediarepo.db.leases import Leases
 from mediarepo.db.limits import QuotaTable
 from mediarepo.db.media import AccessTable, MediaTable, ThumbnailTable
 from mediarepo.db.object_inventory import MissingObjects, ObjectInventory
@@ -20,13 +19,13 @@ from mediarepo.images.source_memory import SourceBudget
 from mediarepo.images.worker_pool import WorkerPool
 from mediarepo.model.admission import Admission
 from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.in_use import InUse
 from mediarepo.model.media import StoreClass
 from mediarepo.model.shutdown import Shutdown
 from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.downloads import AccessTimes, Downloads, ReadThroughSource, UploadWaiters
 from mediarepo.services.fsck import Fsck, Repairs
 from mediarepo.services.hash_learning import HashLearner
-from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.quotas import Quotas
 from mediarepo.services.readiness import Readiness
@@ -77,6 +76,7 @@ def build_uploads(
         now_ms=now_ms,
         heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
         store_class=store_class,
+        in_use=foundation.in_use,
     )
     return Uploads(
         config=settings.uploads,
@@ -139,6 +139,7 @@ async def build_thumbnails(
         now_ms=now_ms,
         on_job=lambda outcome: foundation.metrics.thumbnails.labels(outcome).inc(),
     )
+    _show_rendering(foundation.in_use, rendering)
     return Thumbnails(
         config=settings.thumbnails,
         media=downloads.media,
@@ -148,6 +149,14 @@ async def build_thumbnails(
         rendering=rendering,
         remote=remote_media,
     )
+
+
+def _show_rendering(in_use: InUse, rendering: ThumbnailRenderer) -> None:
+    in_use.show("thumbnail_flights", lambda: rendering.remote_fetches.in_use)
+    in_use.show("picture_bytes", lambda: rendering.sources.in_use)
+    in_use.show("picture_bytes_waiting", lambda: rendering.sources.waiting)
+    in_use.show("image_processes", lambda: rendering.pool.busy)
+    in_use.show("image_processes_waiting", lambda: rendering.pool.waiting)
 
 
 def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
@@ -162,9 +171,10 @@ def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
 
 def build_hash_learner(foundation: Foundation) -> HashLearner:
     """Join what learns hashes that nobody told us."""
-    return HashLearner(
-        table=UnverifiedHashTable(foundation.database), stores=foundation.stores, isolation=foundation.isolation
-    )
+    table = UnverifiedHashTable(foundation.database)
+    hashing = HashLearner(table=table, stores=foundation.stores, isolation=foundation.isolation)
+    foundation.in_use.show("hashing_flights", lambda: hashing.flights.in_use)
+    return hashing
 
 
 def build_access_times(foundation: Foundation) -> AccessTimes:
@@ -184,7 +194,7 @@ def build_pending_uploads(
 ) -> PendingUploads:
     """Join what gives out media ids before their content."""
     config, database = foundation.settings.uploads, foundation.database
-    lease_holder = LeaseHolder(leases=Leases(database), duration_ms=config.lease_ms)
+    lease_holder = foundation.lease_holder(config.lease_ms)
     table = PendingTable(database)
     return PendingUploads(
         config=config,
@@ -202,23 +212,28 @@ def build_remote_media(
     """Join what brings other servers' media in."""
     settings, database = foundation.settings, foundation.database
     config, table = settings.remote_media, RemoteTable(database)
+    budget = TeeBudget(config.tee_memory_bytes)
     fetching = RemoteFetcher(
         config=config,
         fetcher=fetcher,
         uploads=build_uploads(foundation, memory, StoreClass.REMOTE, max_bytes=lambda: config.max_bytes),
         table=table,
         tenants=downloads.tenants,
-        budget=TeeBudget(config.tee_memory_bytes),
+        budget=budget,
         now_ms=now_ms,
     )
-    return RemoteMedia(
+    remote_media = RemoteMedia(
         config,
         downloads=downloads,
         fetching=fetching,
         table=table,
-        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=config.lease_ms),
+        lease_holder=foundation.lease_holder(config.lease_ms),
         on_fetch=lambda outcome: foundation.metrics.remote_fetches.labels(outcome).inc(),
     )
+    foundation.in_use.show("tee_memory_bytes", lambda: budget.in_use)
+    foundation.in_use.show("remote_fetches", lambda: remote_media.flights)
+    foundation.in_use.show("remote_media_waiting", lambda: remote_media.waiters.in_use)
+    return remote_media
 
 
 def build_repairs(foundation: Foundation) -> Repairs:

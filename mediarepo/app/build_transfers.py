@@ -14,7 +14,6 @@ from mediarepo.db.exports import ExportTable
 from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
 from mediarepo.db.import_ledger import ImportLedger, ImportRuns
 from mediarepo.db.import_verification import ImportedContentTable
-from mediarepo.db.leases import Leases
 from mediarepo.db.object_inventory import MissingObjects
 from mediarepo.db.publishing import PublishTable
 from mediarepo.db.sweep import SweepTable, UploadIntents
@@ -51,7 +50,6 @@ from mediarepo.services.imports.progress import Progress
 from mediarepo.services.imports.read_through import ReadThrough
 from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 from mediarepo.services.imports.verification import Verifier
-from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.stores import BucketMarkers
 from mediarepo.services.uploads import LargeUploads
 
@@ -73,13 +71,14 @@ def build_importer(foundation: Foundation) -> ImportRunner:
         commits=ImportCommits(database, own_server_names),
         thumbnails=ImportThumbnails(database),
         upload_intents=upload_intents,
-        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=_LEASE_MS),
+        lease_holder=foundation.lease_holder(_LEASE_MS),
         large=LargeUploads(
             publishing=PublishTable(database, settings.sweep.grace_ms),
             upload_intents=upload_intents,
             stores=stores,
             now_ms=now_ms,
             heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
+            in_use=foundation.in_use,
         ),
         outbox=build_sweeps(foundation).outbox,
         deletion_table=DeletionTable(database),
@@ -110,6 +109,10 @@ async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> Re
         await stack.enter_async_context(opened.source)
         reading.add(opened, policy_of(config), config.kind)
     await stack.enter_async_context(reading)
+    in_use = foundation.in_use
+    in_use.show("read_through_flights", lambda: reading.flights.in_use)
+    in_use.show("read_through_waiting", lambda: reading.waiters.in_use + reading.comparing.waiting)
+    in_use.show("read_through_places", lambda: reading.places.in_use + reading.comparing.in_use)
     return reading
 
 

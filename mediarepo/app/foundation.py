@@ -9,9 +9,12 @@ from functools import partial
 from mediarepo.config.settings import Settings
 from mediarepo.db.database import Database
 from mediarepo.db.failed_items import FailedItems
+from mediarepo.db.leases import Leases
+from mediarepo.model.in_use import InUse
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.metrics import Metrics
@@ -36,6 +39,11 @@ class Foundation:
     database: Database
     stores: Stores
     isolation: BatchIsolation
+    in_use: InUse
+
+    def lease_holder(self, duration_ms: int) -> LeaseHolder:
+        """Make what takes leases for so long."""
+        return LeaseHolder(leases=Leases(self.database), duration_ms=duration_ms, in_use=self.in_use)
 
     def sandbox_policy(self) -> SandboxPolicy:
         """Return what must stand before a process may read untrusted bytes; the metrics show what does."""
@@ -50,7 +58,8 @@ class Foundation:
 @asynccontextmanager
 async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
     """Open database and stores; neither needs to be up yet."""
-    metrics = Metrics()
+    metrics, in_use = Metrics(), InUse()
+    metrics.show_in_use(in_use)
     async with AsyncExitStack() as stack:
         stores: Mapping[str, Store] = {
             name: await stack.enter_async_context(Store(name, config, on_request=partial(metrics.s3_request, name)))
@@ -58,6 +67,7 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
         }
         database = await stack.enter_async_context(Database(settings.database))
         opened = Stores(by_name=stores, store_for=settings.store_for)
+        _show_connections(in_use, database, opened)
         yield Foundation(
             settings=settings,
             metrics=metrics,
@@ -68,4 +78,14 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
                 stores=opened,
                 on_failure=lambda queue: metrics.item_failures.labels(queue).inc(),
             ),
+            in_use=in_use,
         )
+
+
+def _show_connections(in_use: InUse, database: Database, stores: Stores) -> None:
+    in_use.show("database_connections", lambda: database.in_use)
+    in_use.show("database_waiting", lambda: database.waiting)
+    for store in stores.by_name.values():
+        in_use.show("s3_requests", partial(getattr, store, "requests_under_way"))
+        in_use.show("s3_read_connections", partial(getattr, store.read_connections, "in_use"))
+        in_use.show("s3_read_connections_waiting", partial(getattr, store.read_connections, "waiting"))

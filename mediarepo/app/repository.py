@@ -106,7 +106,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         )
         _show_admission(repository, federating, calls)
         await _claim_prefixes(repository)
-        await stack.enter_async_context(Scheduler(jobs_of(repository)))
+        await stack.enter_async_context(Scheduler(jobs_of(repository), foundation.in_use))
         yield repository
 
 
@@ -120,6 +120,18 @@ def _show_admission(repository: Repository, federating: FederationParts, calls: 
         "homeserver": calls.places,
     }.items():
         repository.foundation.metrics.show_admission(work, places)
+        repository.foundation.in_use.show(f"{work}_places", partial(getattr, places, "in_use"))
+        repository.foundation.in_use.show(f"{work}_places_waiting", partial(getattr, places, "waiting"))
+    in_use, previews, memory = repository.foundation.in_use, repository.previews, repository.memory
+    in_use.show("upload_memory_bytes", lambda: memory.used)
+    in_use.show("upload_memory_waiting", lambda: memory.waiting)
+    in_use.show("preview_flights", lambda: previews.flights.in_use)
+    in_use.show("previews_waiting", lambda: previews.waiters.in_use)
+    in_use.show("page_processes", lambda: previews.making.reading.busy)
+    in_use.show("page_processes_waiting", lambda: previews.making.reading.waiting)
+    in_use.show("token_flights", lambda: repository.identity.flights.in_use)
+    in_use.show("key_flights", lambda: federating.server_keys.flights.in_use)
+    in_use.show("announced_media_waiting", lambda: repository.downloads.upload_waiters.waiters.in_use)
 
 
 def _verification(settings: Settings, federating: FederationParts, tenants: Homeservers) -> RequestVerifier:

@@ -6,7 +6,6 @@ from typing import Any
 
 from mediarepo.app.build_admin import Administration
 from mediarepo.app.foundation import Foundation
-from mediarepo.db.leases import Leases
 from mediarepo.db.limits import RateTable
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.tasks import BacklogTable, JobRuns
@@ -14,7 +13,7 @@ from mediarepo.jobs import ScheduledJob
 from mediarepo.model.failed_items import Queue
 from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.downloads import AccessTimes
-from mediarepo.services.leases import ClusterJobs, LeaseHolder
+from mediarepo.services.leases import ClusterJobs
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.sweeps import Sweeps
 
@@ -39,9 +38,7 @@ def regular_jobs(
 ) -> list[ScheduledJob]:
     """List what is done by the clock."""
     database = foundation.database
-    cluster_jobs = ClusterJobs(
-        lease_holder=LeaseHolder(leases=Leases(database), duration_ms=_LEASE_MS), runs=JobRuns(database)
-    )
+    cluster_jobs = ClusterJobs(lease_holder=foundation.lease_holder(_LEASE_MS), runs=JobRuns(database))
     backlog = partial(_show_backlog, foundation, cluster_jobs)
     access = foundation.settings.access_times.flush_interval_ms
     return [

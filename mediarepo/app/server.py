@@ -32,7 +32,7 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app = web.Application(middlewares=[observe, answer_in_matrix])
     app.on_response_prepare.append(add_headers)
     app[keys.SETTINGS] = foundation.settings
-    app[keys.IN_FLIGHT] = InFlight(shutdown.drain_over)
+    app[keys.IN_FLIGHT] = InFlight(shutdown.drain_over, foundation.in_use)
     app[keys.METRICS] = foundation.metrics
     app[keys.READINESS] = build_readiness(foundation, shutdown)
     app[keys.TENANTS] = repository.tenants

@@ -1,17 +1,20 @@
 """Connections to Postgres: pooled, with timeouts; driver errors become our own."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from mediarepo.config.storage import DatabaseConfig
+from mediarepo.db.read_pool import BareConnection, ReadPool
 from mediarepo.errors import UnavailableError
+
+log = structlog.get_logger(__name__)
 
 
 class DatabaseUnavailableError(UnavailableError):
@@ -38,6 +41,14 @@ SCHEMA_VERSION = 10
 """The version that this code was written for: that of its newest migration."""
 OLDEST_SERVABLE_VERSION = 10
 """The oldest version that has all this code needs, so that upgrades can roll."""
+_TABLES = (
+    "audit_log blob failed_item import_item import_orphan import_run import_source job_run lease media "
+    "media_access media_mark media_usage media_usage_delta multipart_intent object_deletion object_usage "
+    "object_usage_delta preview quarantine_change quarantined_blob quarantined_hash quarantined_server_name "
+    "quota_reservation rate_level remote_failure retention_plan schema_meta server_backoff server_keys task thumbnail "
+    "thumbnail_failure"
+)
+"""The tables that this code was written for."""
 
 
 async def check_compatible(connection: Any, schema: str) -> None:  # noqa: ANN401 - pool proxy or plain connection
@@ -63,90 +74,19 @@ async def check_compatible(connection: Any, schema: str) -> None:  # noqa: ANN40
         )
 
 
-if TYPE_CHECKING:  # only the stubs know these classes as generic
-    BareConnection = asyncpg.Connection[asyncpg.Record]
-else:
-    BareConnection = asyncpg.Connection
-
-
-class ReadPool:
-    """Up to `limit` connections, each good for one statement at a time; broken ones are replaced when needed.
-
-    A read through asyncpg's pool costs three times what the statement itself does; every download is one read.
-    """
-
-    def __init__(self, connect: Callable[[], Awaitable[BareConnection]], *, limit: int, timeout_s: float) -> None:
-        self._connect = connect
-        self._timeout_s = timeout_s
-        self._free = limit
-        self._idle: list[BareConnection] = []
-        self._waiters: deque[asyncio.Future[None]] = deque()
-
-    async def read(self, query: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
-        """Read one row; TimeoutError when no connection becomes free in time."""
-        connection = await self._take()
-        healthy = False
-        try:
-            row: asyncpg.Record | None = await connection.fetchrow(query, *arguments)
-        except asyncpg.PostgresError:
-            healthy = True
-            raise
-        else:
-            healthy = True
-            return row
-        finally:
-            self._give_back(connection, healthy=healthy)
-
-    async def close(self) -> None:
-        """End all idle connections."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.terminate()
-
-    async def _take(self) -> BareConnection:
-        await self._enter()
-        try:
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.is_closed():
-                    return connection
-            return await self._connect()
-        except BaseException:
-            self._leave()
-            raise
-
-    def _give_back(self, connection: BareConnection, *, healthy: bool) -> None:
-        if healthy and not connection.is_closed():
-            self._idle.append(connection)
-        else:
-            connection.terminate()
-        self._leave()
-
-    async def _enter(self) -> None:
-        """Take a place, or wait in line until one is handed over."""
-        if self._free:
-            self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(turn)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await turn
-        except BaseException:
-            if turn in self._waiters:
-                self._waiters.remove(turn)
-            elif not turn.cancelled():
-                self._leave()
-            raise
-
-    def _leave(self) -> None:
-        """Hand the place to whoever has waited longest, so that no newcomer overtakes."""
-        while self._waiters:
-            turn = self._waiters.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+async def check_tables(connection: Any, schema: str) -> None:  # noqa: ANN401 - pool proxy or plain connection
+    """Refuse to serve on a schema out of which tables were taken."""
+    rows = await connection.fetch(
+        "SELECT name FROM unnest($1::text[]) AS t (name) WHERE to_regclass(quote_ident($2) || '.' || name) IS NULL",
+        _TABLES.split(),
+        schema,
+    )
+    if rows:
+        names = ", ".join(row["name"] for row in rows)
+        raise SchemaIncompatibleError(
+            f"the database schema {schema} lacks tables that it should have: {names}; restore them from a backup",
+            retry_after_s=30,
+        )
 
 
 Row = asyncpg.Record
@@ -158,7 +98,6 @@ else:
 
 _LOST = (
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -172,14 +111,17 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.UndefinedTableError,
-    asyncpg.InvalidSchemaNameError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     OSError,
     TimeoutError,
 )
+_MAY_NOT_FIT = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+"""What our SQL meets on another schema than it was written for (undefined tables), or when it is wrong itself."""
+_LOOK_AGAIN_S = 1.0
+"""For how long what was found of a schema that may not fit is believed."""
 
 _UNREACHABLE = "the database cannot be reached just now"
 
@@ -221,6 +163,10 @@ class Database:
         self.config = config
         self._pool: Pool | None = None
         self._compatible = False
+        self._waiting = 0
+        self._misfit: SchemaIncompatibleError | None = None
+        self._looked_s = -_LOOK_AGAIN_S
+        self._looking = asyncio.Lock()
         reading = config.pool_size // 2
         self._writing = config.pool_size - reading
         self._readers = ReadPool(self._connect, limit=reading, timeout_s=config.acquire_timeout_ms / 1000)
@@ -246,6 +192,17 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
+    @property
+    def in_use(self) -> int:
+        """How many connections are lent."""
+        lent = 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+        return lent + self._readers.in_use
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection."""
+        return self._waiting + self._readers.waiting
+
     async def check(self) -> None:
         """Say whether the database answers with a schema we can serve on, else DatabaseUnavailableError."""
         async with self.connection() as connection:
@@ -265,6 +222,34 @@ class Database:
             return await self._readers.read(query, arguments)
         except _UNAVAILABLE as exc:
             raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
+        except _MAY_NOT_FIT:
+            await self._blame_schema()
+            raise
+
+    async def _blame_schema(self) -> None:
+        """Raise SchemaIncompatibleError when the schema does not fit (any more): then our SQL is not to blame."""
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            if loop.time() - self._looked_s >= _LOOK_AGAIN_S:
+                self._misfit = await self._find_misfit()
+                self._looked_s = loop.time()
+        if self._misfit is not None:
+            raise SchemaIncompatibleError(self._misfit.message, retry_after_s=30)
+
+    async def _find_misfit(self) -> SchemaIncompatibleError | None:
+        try:
+            connection: BareConnection = await asyncpg.connect(**connect_arguments(self.config))
+            try:
+                await check_compatible(connection, self.config.db_schema)
+                await check_tables(connection, self.config.db_schema)
+            finally:
+                connection.terminate()
+        except SchemaIncompatibleError as exc:
+            log.error("schema_incompatible", reason=exc.message)  # noqa: TRY400 - the message says it all
+            return exc
+        except _UNAVAILABLE as exc:
+            raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
+        return None
 
     async def _connect(self) -> BareConnection:
         connection: BareConnection = await asyncpg.connect(**connect_arguments(self.config))
@@ -282,18 +267,50 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection without a transaction: each statement is its own."""
+        """Lend a connection without a transaction: each statement is its own.
+
+        DatabaseUnavailableError when Postgres does not serve, SchemaIncompatibleError when the schema does not fit;
+        what is wrong with a statement itself passes unchanged.
+        """
         if self._pool is None:
             raise DatabaseUnavailableError("the database is not open", retry_after_s=5)
         try:
-            async with self._pool.acquire(timeout=self.config.acquire_timeout_ms / 1000) as connection:
+            async with self._lent(self._pool) as connection:
                 await self._check(connection)
                 yield connection
         except _UNAVAILABLE as exc:
             raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
+        except _MAY_NOT_FIT:
+            await self._blame_schema()
+            raise
+
+    @asynccontextmanager
+    async def _lent(self, pool: Pool) -> AsyncIterator[Connection]:
+        self._waiting += 1
+        try:
+            connection = await pool.acquire(timeout=self.config.acquire_timeout_ms / 1000)
+        except asyncpg.InterfaceError as exc:
+            raise ConnectionAbortedError("the pool is closed") from exc
+        finally:
+            self._waiting -= 1
+        try:
+            yield connection
+        except asyncpg.InterfaceError as exc:
+            if _is_gone(connection):
+                raise ConnectionResetError("the connection was closed") from exc
+            raise
+        finally:
+            await pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction (read committed); it must not wait for anything but Postgres."""
         async with self.connection() as connection, connection.transaction():
             yield connection
+
+
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken it back, which it does when the connection ends
+        return True

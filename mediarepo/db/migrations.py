@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.database import BareConnection, connect_arguments
+from mediarepo.db.database import connect_arguments
+from mediarepo.db.read_pool import BareConnection
 
 _LOCK_KEY = 0x6D65_6469_6172_6570  # "mediarep"
 _LOCK_TIMEOUT_MS = 120_000

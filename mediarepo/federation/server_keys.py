@@ -137,7 +137,7 @@ class ServerKeys:
     ) -> None:
         self._client = client
         self._kept = kept
-        self._flights = remote_fetches
+        self.flights = remote_fetches
         self._known = known
         self._now_ms = now_ms
         self._keys: OrderedDict[str, KeysOfServer] = OrderedDict()
@@ -163,7 +163,7 @@ class ServerKeys:
             keys = await self._from_database(server_name) or keys
         if keys is None or (not self._serve(keys, key_id) and keys.fetched_ts + _AGAIN_MS <= self._now_ms()):
             remote_fetch = server_name, current_client().network  # nobody waits in somebody else's queue
-            keys = await self._flights.run(remote_fetch, lambda: self._fetched(server_name))
+            keys = await self.flights.run(remote_fetch, lambda: self._fetched(server_name))
         if key_id not in keys.verify_keys:
             raise ServerKeyError(KeyProblem.UNKNOWN_KEY, f"{server_name} publishes no key {key_id}")
         if not self._is_good(keys):

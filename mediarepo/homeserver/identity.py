@@ -153,14 +153,14 @@ class Identity:
         self._verdicts: OrderedDict[_Key, _Verdict] = OrderedDict()
         self._failures = failures
         self._good: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        self._flights = SingleFlight[Requester | MatrixError]()
+        self.flights = SingleFlight[Requester | MatrixError]()
 
     async def __aenter__(self) -> Self:
-        await self._flights.__aenter__()
+        await self.flights.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._flights.__aexit__(*exc_info)
+        await self.flights.__aexit__(*exc_info)
 
     async def identify(
         self, homeserver: HomeserverConfig, token: str, *, user_id: str | None = None, device_id: str | None = None
@@ -177,7 +177,7 @@ class Identity:
         answer = self._remembered(key)
         if answer is None:
             network = current_client().network
-            answer = await self._flights.run((key, network), lambda: self._ask(homeserver, token, key, network))
+            answer = await self.flights.run((key, network), lambda: self._ask(homeserver, token, key, network))
         if isinstance(answer, MatrixError):
             raise answer.with_traceback(None)
         return answer

@@ -40,10 +40,20 @@ class SourceBudget:
     """Hands out memory for sources in order of arrival."""
 
     def __init__(self, config: ThumbnailsConfig) -> None:
-        self._free = config.memory_budget_bytes
+        self._limit = self._free = config.memory_budget_bytes
         self._queue_limit = config.queue_limit
         self._queue_timeout_s = config.queue_timeout_ms / 1000
         self._waiters: deque[_Waiter] = deque()
+
+    @property
+    def in_use(self) -> int:
+        """How much is reserved, in bytes."""
+        return self._limit - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._waiters)
 
     @asynccontextmanager
     async def reserve(self, size_bytes: int) -> AsyncIterator[SourceBuffer]:

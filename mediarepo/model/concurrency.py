@@ -26,6 +26,11 @@ class SingleFlight(Generic[Value]):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
+    @property
+    def in_use(self) -> int:
+        """How many tasks run."""
+        return len(self._running)
+
     async def run(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
         """Do the work for a key, or wait for whoever does it already."""
         task = self._running.get(key)

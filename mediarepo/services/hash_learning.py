@@ -39,20 +39,20 @@ class HashLearner:
         self._table = table
         self._stores = stores
         self._isolation = isolation
-        self._flights = SingleFlight[None]()
+        self.flights = SingleFlight[None]()
 
     async def __aenter__(self) -> Self:
-        await self._flights.__aenter__()
+        await self.flights.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._flights.__aexit__(*exc_info)
+        await self.flights.__aexit__(*exc_info)
 
     async def learn(self, blob: Blob) -> None:
         """Learn a blob's hash; UnavailableError when that takes too long, though it goes on."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._flights.run(blob.blob_id, partial(self._read, blob))
+                await self.flights.run(blob.blob_id, partial(self._read, blob))
         except TimeoutError as exc:
             raise UnavailableError("the content is being looked at; try again", retry_after_s=_PATIENCE_S) from exc
 
@@ -82,7 +82,7 @@ class HashLearner:
 
     async def _read_each(self, blobs: Sequence[Blob]) -> int:
         for blob in blobs:
-            await self._flights.run(blob.blob_id, partial(self._read, blob))
+            await self.flights.run(blob.blob_id, partial(self._read, blob))
         return len(blobs)
 
     async def _read(self, blob: Blob) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -11,6 +11,7 @@ import structlog
 from mediarepo.db.leases import Leases
 from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import MatrixError
+from mediarepo.model.in_use import InUse
 from mediarepo.model.tasks import JobRun, Lease
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,7 @@ class LeaseHolder:
 
     leases: Leases
     duration_ms: int
+    in_use: InUse = field(default_factory=InUse)
 
     @contextlib.asynccontextmanager
     async def acquire(self, name: str) -> AsyncIterator[Lease | None]:
@@ -33,9 +35,15 @@ class LeaseHolder:
         if lease is None:
             yield None
             return
-        beating = asyncio.create_task(self._beat(lease), name=f"lease {name}")
+        with self.in_use.holding("leases"):
+            async with self._renewed(lease):
+                yield lease
+
+    @contextlib.asynccontextmanager
+    async def _renewed(self, lease: Lease) -> AsyncIterator[None]:
+        beating = asyncio.create_task(self._beat(lease), name=f"lease {lease.name}")
         try:
-            yield lease
+            yield
         finally:
             beating.cancel()
             await asyncio.shield(self._let_go(lease, beating))

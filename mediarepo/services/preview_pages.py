@@ -168,6 +168,16 @@ class PreviewParser:
         await self._pool.__aexit__(*exc_info)
 
     @property
+    def busy(self) -> int:
+        """How many readers have a job."""
+        return self._pool.busy
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a reader."""
+        return self._pool.waiting
+
+    @property
     def pids(self) -> list[int]:
         """The process ids of all readers."""
         return self._pool.pids

@@ -65,18 +65,18 @@ class Previews:
         self.making = making
         self._holding = lease_holder
         self._isolation = isolation
-        self._flights = SingleFlight[KeptPreview]()
+        self.flights = SingleFlight[KeptPreview]()
         self.places = Admission(
             "wait for previews", places=_AT_ONCE, share=4, per_target=_PER_DOMAIN, wait_s=_PLACE_WAIT_S
         )
         self.waiters = Waiters("wait for previews", limit=_MAX_WAITING)
 
     async def __aenter__(self) -> Self:
-        await self._flights.__aenter__()
+        await self.flights.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._flights.__aexit__(*exc_info)
+        await self.flights.__aexit__(*exc_info)
 
     def parse(self, text: str) -> PreviewUrl:
         """Read a URL; InvalidParamError when it is none, ForbiddenError when a rule stands against it."""
@@ -104,7 +104,7 @@ class Previews:
     ) -> KeptPreview:
         remote_fetch = key, current_client().name  # nobody waits in somebody else's queue
         with self.waiters.enter():
-            return await self._flights.run(remote_fetch, lambda: self._make_or_wait(key, url, homeserver, language))
+            return await self.flights.run(remote_fetch, lambda: self._make_or_wait(key, url, homeserver, language))
 
     async def _make_or_wait(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None

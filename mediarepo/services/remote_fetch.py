@@ -18,11 +18,11 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.model.tasks import Lease
 from mediarepo.services.downloads import DownloadOptions
-from mediarepo.services.tee import Tee, TeeBudget
+from mediarepo.services.tee import ANNOUNCING_S, ANNOUNCING_WINDOWS, Tee, TeeBudget
 from mediarepo.services.uploads import Uploads
 
 LINGER_S = 5.0
-"""How long after its fetch a tee's memory still serves readers."""
+"""How long after its fetch a tee's memory still serves readers, if there are any."""
 
 
 class RemoteFetch:
@@ -78,12 +78,22 @@ class RemoteFetch:
             self.tee.fail(NotFoundError("the media could not be fetched"))
         self._landed.set()
         loop = asyncio.get_running_loop()
-        loop.call_later(LINGER_S if self.tee is not None else 0, self._forget)
+        loop.call_later(ANNOUNCING_S if self.tee is not None else 0, self._linger)
+
+    def _linger(self) -> None:
+        """Keep what is in memory for as long as it has readers, but not for long."""
+        tee = self.tee
+        if tee is None or not tee.readers:
+            self._forget()
+            return
+        tee.on_left = lambda: None if tee.readers else self._forget()
+        asyncio.get_running_loop().call_later(LINGER_S, self._forget)
 
     def _forget(self) -> None:
         if self.tee is not None:
             self.tee.drop()
-        for call in self._on_landed:
+        calls, self._on_landed = self._on_landed, []
+        for call in calls:
             call()
 
 
@@ -195,15 +205,19 @@ class RemoteFetcher:
         small = at_most is not None and at_most <= part_bytes
         if held_back and not small:
             return None
-        held_bytes = at_most if small and at_most is not None else _WINDOW_BYTES
-        if not self.budget.take(held_bytes):
+        if small and at_most is not None:
+            reserved = self.budget.take(at_most)
+        else:
+            reserved = self.budget.take(ANNOUNCING_WINDOWS * _WINDOW_BYTES, _WINDOW_BYTES)
+        if reserved is None:
             return None
-        remote_fetch.on_landed(lambda: self.budget.give(held_bytes))
+        remote_fetch.on_landed(reserved.end)
         tee = Tee(
             _media_of(media),
             size_bytes=content.size_bytes,
             window_bytes=None if small else _WINDOW_BYTES,
             rest=remote_fetch.send_rest,
+            reserved=reserved,
         )
         if not held_back:
             tee.on_first_bytes = lambda: remote_fetch.show(tee)

@@ -100,6 +100,11 @@ class RemoteMedia:
         self._flights: dict[tuple[Mxc, str], tuple[RemoteFetch, asyncio.Task[None]]] = {}
         self.waiters = Waiters("wait for other servers' media", limit=config.max_waiting)
 
+    @property
+    def flights(self) -> int:
+        """How many fetches are under way."""
+        return len(self._flights)
+
     async def __aenter__(self) -> Self:
         return self
 

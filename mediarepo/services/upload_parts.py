@@ -112,6 +112,11 @@ class MemoryBudget:
         """How much is reserved by all uploads together, in bytes."""
         return sum(self._used)
 
+    @property
+    def waiting(self) -> int:
+        """How many uploads wait for memory."""
+        return len(self._waiters)
+
     @asynccontextmanager
     async def account(self, declared_bytes: int | None) -> AsyncIterator[MemoryAccount]:
         """Open an upload's account; whatever it still holds at the end is given back."""

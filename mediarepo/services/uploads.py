@@ -8,7 +8,7 @@ sweep claims.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -19,6 +19,7 @@ from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import MatrixError, TooLargeError
 from mediarepo.model.concurrency import task_group
 from mediarepo.model.ids import new_object_key
+from mediarepo.model.in_use import InUse
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.stores import Stores
@@ -65,6 +66,7 @@ class LargeUploads:
     heartbeat_ms: int
     store_class: StoreClass = StoreClass.LOCAL
     holder: str | None = None
+    in_use: InUse = field(default_factory=InUse)
 
     async def store(
         self, media: NewMedia, first: Part, reader: PartReader, on_hashed: OnHashed = hashed_silently
@@ -105,6 +107,12 @@ class LargeUploads:
     @contextlib.asynccontextmanager
     async def _multipart(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
         """Begin a multipart upload, and abort it when anything goes wrong, be it a cancellation."""
+        with self.in_use.holding("multipart_uploads"):
+            async with self._intended(store, object_key, mxc) as multipart:
+                yield multipart
+
+    @contextlib.asynccontextmanager
+    async def _intended(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
         await self.upload_intents.begin(store.name, object_key, self.holder)
         upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(mxc))
         multipart = _Multipart(store, object_key, upload_id, {}, self.now_ms())

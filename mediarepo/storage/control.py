@@ -71,6 +71,7 @@ class ObjectControl:
         self._credentials = credentials
         self._on_request = on_request
         self._stack, self._retired = AsyncExitStack(), AsyncExitStack()
+        self.under_way = 0
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -218,6 +219,7 @@ class ObjectControl:
         return True
 
     async def _call(self, operation: str, method: Callable[..., Awaitable[Answer]], **parameters: object) -> Answer:
+        self.under_way += 1
         try:
             async with asyncio.timeout(self._config.request_timeout_ms / 1000):
                 answer = await method(Bucket=self._config.bucket, **parameters)
@@ -228,6 +230,8 @@ class ObjectControl:
         except (BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError) as exc:
             self._on_request(operation, "unavailable")
             raise error_from_exception(_inner(exc), self._place) from exc
+        finally:
+            self.under_way -= 1
         self._on_request(operation, "ok")
         return answer
 

@@ -127,6 +127,7 @@ class S3Client:
         self._stack = AsyncExitStack()
         self._base, self._base_path, self._host = _address(config)
         self._signer: Signer | None = None
+        self.under_way = 0
         self.connections = ReadConnections(config.max_connections, config.pool_timeout_ms / 1000)
 
     async def __aenter__(self) -> Self:
@@ -243,11 +244,14 @@ class S3Client:
 
     @contextmanager
     def _counted(self, operation: str) -> Iterator[None]:
+        self.under_way += 1
         try:
             yield
         except StorageError as exc:
             self._on_request(operation, outcome_of(exc))
             raise
+        finally:
+            self.under_way -= 1
         self._on_request(operation, "ok")
 
     async def _send(

@@ -122,6 +122,11 @@ class Store:
         return OpenObject(self._get(object_key, byte_range, known_bytes))
 
     @property
+    def requests_under_way(self) -> int:
+        """How many requests S3 has not answered yet."""
+        return self._wire.under_way + self._control.under_way
+
+    @property
     def read_connections(self) -> ReadConnections:
         """The connections that downloads share."""
         return self._wire.connections

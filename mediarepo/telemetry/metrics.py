@@ -1,9 +1,14 @@
 """Prometheus metrics; labels never name users, media or other servers."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from mediarepo.model.admission import Admission
+from mediarepo.model.in_use import InUse
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
@@ -60,6 +65,10 @@ class Metrics:
         self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
 
+    def show_in_use(self, in_use: InUse) -> None:
+        """Show what is held just now."""
+        self.registry.register(_InUseCollector(in_use))
+
     def show_admission(self, work: str, admission: Admission) -> None:
         """Show how much of something is in use, and how many wait for it."""
         self._admission_in_use.labels(work).set_function(lambda: admission.in_use)
@@ -90,3 +99,18 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """Write all figures as text, with its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _InUseCollector(Collector):
+    """Reads numbers when they are asked for."""
+
+    def __init__(self, in_use: InUse) -> None:
+        self._in_use = in_use
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "mediarepo_in_use", "What is held or done just now; 0 when nothing goes on.", labels=["resource"]
+        )
+        for resource, number in self._in_use.read().items():
+            family.add_metric([resource], number)
+        yield family

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mediarepo.model.in_use import InUse
+
 
 class InFlight:
     """Counts running requests; once `draining`, connections are closed behind each of them.
@@ -11,7 +13,8 @@ class InFlight:
     aiohttp's own shutdown stops reading at once, so that an upload under way could never end well.
     """
 
-    def __init__(self, cut_short: asyncio.Event) -> None:
+    def __init__(self, cut_short: asyncio.Event, in_use: InUse) -> None:
+        self._in_use = in_use
         self.draining = False
         self._cut_short = cut_short
         self._count = 0
@@ -19,12 +22,13 @@ class InFlight:
         self._none_left.set()
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request while it is being answered."""
+    def request(self, *, shown: bool) -> Iterator[None]:
+        """Count a request while it is being answered; operators are shown those of clients only."""
         self._count += 1
         self._none_left.clear()
         try:
-            yield
+            with self._in_use.holding("requests", int(shown)):
+                yield
         finally:
             self._count -= 1
             if not self._count:

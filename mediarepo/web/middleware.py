@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SERVER_ERRORS = 500
+_OPERATORS = frozenset({"/metrics", "/health/live", "/health/ready"})
 _CLIENT_LEFT = 499
 """A status for the figures only, as nginx counts clients that did not wait."""
 
@@ -35,13 +36,13 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and time each request."""
     began, in_flight = time.perf_counter(), request.app[IN_FLIGHT]
     begin_request(request.app[PROXIES].client_network(request))
-    with in_flight.request():
+    endpoint = endpoint_name(request)
+    with in_flight.request(shown=endpoint not in _OPERATORS):
         response = await handler(request)
     if in_flight.draining and not response.prepared:
         response.force_close()
     count_bytes(request, response)
     seconds = time.perf_counter() - began
-    endpoint = endpoint_name(request)
     request.app[METRICS].request(endpoint, request.method, response.status, seconds)
     if request.app[SETTINGS].log.access:
         log.info("request", method=request.method, endpoint=endpoint, status=response.status, seconds=round(seconds, 4))

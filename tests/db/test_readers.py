@@ -4,7 +4,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from mediarepo.db.database import ReadPool
+from mediarepo.db.read_pool import ReadPool
 from mediarepo.embedded.postgres import EmbeddedPostgres
 
 SLEEP = "SELECT pg_sleep($1)"

@@ -19,6 +19,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.shutdown import Shutdown
 from mediarepo.storage.store import Store
 from mediarepo.web.server import serving
+from tests.support.idle import idle, watched
 
 SERVER_NAME = "media.example"
 OTHER_SERVER_NAME = "other.example"
@@ -184,13 +185,17 @@ class Installation:
 
 @asynccontextmanager
 async def installed(settings: Settings, *, migrate: bool = True) -> AsyncIterator[Installation]:
-    """Run a mediarepo with these settings in this process."""
+    """Run a mediarepo with these settings in this process; it must hold nothing once its client has left."""
     if migrate:
         await upgrade(settings.database)
     async with open_repository(settings) as repository:
         app = make_web_app(repository, Shutdown(), matrix=True, operators=True)
-        async with (
-            serving(app, settings.listen.addresses, settings.listen) as addresses,
-            aiohttp.ClientSession(auto_decompress=False) as session,
-        ):
-            yield Installation(settings, repository, f"http://{addresses[0]}", session)
+
+        async def in_use() -> dict[str, float]:
+            return repository.foundation.in_use.read()
+
+        async with serving(app, settings.listen.addresses, settings.listen) as addresses:
+            with watched(in_use):
+                async with aiohttp.ClientSession(auto_decompress=False) as session:
+                    yield Installation(settings, repository, f"http://{addresses[0]}", session)
+            await idle(in_use)

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from tests.support.idle import idle, watched
 from tests.support.installation import SERVER_NAME, TOKEN
 from tests.support.ports import free_port
 
@@ -99,6 +100,19 @@ class Serving:
                         return
                 await asyncio.sleep(0.01)
 
+    async def in_use(self) -> dict[str, float]:
+        """Read what the server holds; nothing when it has ended, or stopped listening."""
+        found: dict[str, float] = {}
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+                for line in (await answer.text()).splitlines():
+                    if line.startswith("mediarepo_in_use{"):
+                        name, _, number = line.rpartition(" ")
+                        found[name.partition('"')[2].rpartition('"')[0]] = float(number)
+        except aiohttp.ClientError:
+            return {}
+        return found
+
     async def refuses_connections(self) -> None:
         """Return once the server stops, and takes no new connection any more."""
         host, _, port = self.url.removeprefix("http://").rpartition(":")
@@ -133,7 +147,11 @@ async def serving(document: dict[str, Any], folder: Path) -> AsyncIterator[Servi
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
             await _until_ready(session, f"http://{url}", process)
-            yield Serving(f"http://{url}", process, session, config, log_file)
+            running = Serving(f"http://{url}", process, session, config, log_file)
+            with watched(running.in_use):
+                yield running
+        if process.returncode is None:
+            await idle(running.in_use)
     finally:
         if process.returncode is None:
             process.terminate()

@@ -61,7 +61,7 @@ class ReadThrough:
         self._importing = import_runner
         self._on_outcome = on_outcome
         self._pasts: list[_Past] = []
-        self._flights = SingleFlight[bool]()
+        self.flights = SingleFlight[bool]()
         self.places = Admission(_WHAT, places=_AT_ONCE, share=2, max_waiting=_MAX_WAITING, wait_s=_PLACE_WAIT_S)
         self.comparing = Admission(_WHAT, places=_AT_ONCE, share=4, max_waiting=_MAX_WAITING, wait_s=_COMPARE_WAIT_S)
         self.waiters = Waiters(_WHAT, limit=_MAX_WAITING)
@@ -76,7 +76,7 @@ class ReadThrough:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._flights.__aexit__(None, None, None)
+        await self.flights.__aexit__(None, None, None)
         for past in self._pasts:
             with suppress(MatrixError):  # what is left is removed by the sweep
                 if past.working is not None:
@@ -92,7 +92,7 @@ class ReadThrough:
         with self.waiters.enter():
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
-                    found = await self._flights.run(mxc, lambda: self._look(mxc, asked))
+                    found = await self.flights.run(mxc, lambda: self._look(mxc, asked))
             except TimeoutError as exc:
                 raise UnavailableError("the media are still being moved", retry_after_s=30) from exc
         if not found:
@@ -110,7 +110,7 @@ class ReadThrough:
         try:
             async with asyncio.timeout(_LOOK_AGAIN_TIMEOUT_S):
                 with self.waiters.enter():
-                    changed = await self._flights.run(mxc, lambda: self._compare(mxc, source_id))
+                    changed = await self.flights.run(mxc, lambda: self._compare(mxc, source_id))
         except LimitExceededError:
             return False
         except TimeoutError:

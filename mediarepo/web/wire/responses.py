@@ -217,7 +217,10 @@ async def send_arriving(
         response.enable_chunked_encoding()
     await response.prepare(request)
     try:
-        await arriving.send_to(ResponseSink(response, idle_timeout_ms))
+        if size_bytes is None:  # then aiohttp frames what is written
+            await arriving.send_to(ResponseSink(response, idle_timeout_ms))
+        else:
+            await arriving.send_to(await _body_sink(request, response, idle_timeout_ms, b""))
     except (ConnectionAbortedError, MatrixError) as exc:
         _break_off(request, exc)
     return response
