@@ -88,6 +88,15 @@ def _networks(texts: Sequence[str]) -> list[Network]:
     return [ipaddress.ip_network(text) for text in texts]
 
 
+def hosts_behind(host: str) -> list[str]:
+    """Spell a host as itself, and as every IPv4 address that it hides if it is an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return [host]
+    return [host, *(str(face) for face in _faces(address) if face != address)]
+
+
 def _faces(address: Address) -> Iterator[Address]:
     """Give the address itself and every IPv4 address hidden in it; a mapped one is nothing but what it hides."""
     if isinstance(address, ipaddress.IPv4Address):

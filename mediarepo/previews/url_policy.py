@@ -3,12 +3,14 @@
 import fnmatch
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from mediarepo.config.derived import Derived
 from mediarepo.config.previews import UrlRule, UrlRulesConfig
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.outbound.errors import OutboundError
+from mediarepo.outbound.ssrf_guard import hosts_behind
 from mediarepo.outbound.urls import WebUrl, join_url, parse_web_url, web_host
 
 MAX_MATCHED_CHARS = 4096
@@ -92,7 +94,10 @@ _Judge = Callable[[PreviewUrl], bool]
 
 
 class UrlRules:
-    """Rules made ready; what fits one of `deny` is refused, and what fits none of `allow` if there are some."""
+    """Rules made ready; what fits one of `deny` is refused, and what fits none of `allow` if there are some.
+
+    An IPv6 address that carries an IPv4 address to gateways (NAT64 and its like) is denied as that one is, too.
+    """
 
     def __init__(self, config: UrlRulesConfig) -> None:
         self._deny = Derived(lambda: config.deny, lambda rules: list(map(_judge, rules)))
@@ -104,8 +109,9 @@ class UrlRules:
 
     def refusal(self, url: PreviewUrl) -> str | None:
         """Say which rule stands against a URL, for the operator; None when it may be asked for."""
+        shown_as = [replace(url, host=host) for host in hosts_behind(url.host)]
         for place, fits in enumerate(self._deny()):
-            if fits(url):
+            if any(map(fits, shown_as)):
                 return f"url_rules.deny[{place}]"
         allow = self._allow()
         if allow and not any(fits(url) for fits in allow):
