@@ -18,7 +18,7 @@ from mediarepo.errors import (
 )
 from mediarepo.federation.server_keys import ServerKeyError, ServerKeys
 from mediarepo.federation.signing import SigningKey, canonical_json, verify
-from mediarepo.model.mxc import parse_server_name
+from mediarepo.model.mxc import parse_server_name, spellings
 
 _MAX_HEADER_CHARS = 4096
 _SCHEME = re.compile(r"x-matrix[ \t]+", re.ASCII | re.IGNORECASE)
@@ -134,7 +134,9 @@ class RequestVerifier:
         raise UnauthorizedError(f"the request is not signed by {origin}")
 
     def _check_welcome(self, origin: str) -> None:
-        if self._denied().fullmatch(origin.lower()) or not self._allowed().fullmatch(origin.lower()):
+        """Refuse who is denied under any spelling of the name, and who is not allowed as it stands."""
+        denied = any(map(self._denied().fullmatch, (origin.lower(), *spellings(origin))))
+        if denied or not self._allowed().fullmatch(origin.lower()):
             raise ForbiddenError("this server does not answer yours")
 
     async def _is_signed(self, said: XMatrix, method: str, request_target: str, destination: str) -> bool:

@@ -374,6 +374,20 @@ async def test_servers_can_be_denied(postgres: EmbeddedPostgres, s3: EmbeddedS3,
     assert peer.key_fetches == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["spam.example", "SPAM.example", "spam.example.", "spam.example:8448", "Spam.Example.:1"]
+)
+async def test_a_denied_server_is_so_however_it_is_spelled(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, name: str
+) -> None:
+    rules = {"deny_server_names": ["spam.example"]}
+    sent = {"Authorization": f'X-Matrix origin="{name}",destination="{SERVER_NAME}",key="ed25519:1",sig="YQ"'}
+    async with installed(settings_for(postgres, s3, **overrides(certificate, **rules))) as strict:
+        answer = await strict.request("GET", download("abc"), token=None, headers=sent)
+
+        assert refusal(answer) == (403, "M_FORBIDDEN")
+
+
 async def test_an_outage_is_waited_out_and_then_told_as_not_found(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path, peer: Peer
 ) -> None:
