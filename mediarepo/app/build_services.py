@@ -166,6 +166,7 @@ def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
         stores=foundation.stores,
         failed=foundation.isolation.failed,
         stopping=shutdown.stop,
+        outages=foundation.outages,
     )
 
 

@@ -18,6 +18,7 @@ from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.metrics import Metrics
+from mediarepo.telemetry.outages import OutageLog
 
 
 def now_ms() -> int:
@@ -40,6 +41,7 @@ class Foundation:
     stores: Stores
     isolation: BatchIsolation
     in_use: InUse
+    outages: OutageLog
 
     def lease_holder(self, duration_ms: int) -> LeaseHolder:
         """Make what takes leases for so long."""
@@ -73,6 +75,7 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
             metrics=metrics,
             database=database,
             stores=opened,
+            outages=OutageLog(now_ms=elapsed_ms),
             isolation=BatchIsolation(
                 failed=FailedItems(database),
                 stores=opened,

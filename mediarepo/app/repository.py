@@ -1,9 +1,11 @@
 """The whole repository as one object, opened and closed in order."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from uuid import uuid4
 
 from mediarepo.app.build_admin import Administration, build_administration
 from mediarepo.app.build_remote import FederationParts, open_federation, open_previews
@@ -13,6 +15,7 @@ from mediarepo.app.build_services import (
     build_hash_learner,
     build_pending_uploads,
     build_quotas,
+    build_readiness,
     build_remote_media,
     build_sweeps,
     build_thumbnails,
@@ -22,6 +25,7 @@ from mediarepo.app.build_transfers import open_read_through
 from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
 from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
+from mediarepo.db.leases import Leases
 from mediarepo.db.limits import RateTable
 from mediarepo.db.notifications import NotificationListener
 from mediarepo.federation.request_auth import RequestVerifier
@@ -30,7 +34,9 @@ from mediarepo.homeserver.identity import Identity, Whoami
 from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.jobs import ScheduledJob, Scheduler
+from mediarepo.model.shutdown import Shutdown
 from mediarepo.services.downloads import AccessTimes, Downloads, UploadWaiters
+from mediarepo.services.leases import Presence
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.previews import Previews
 from mediarepo.services.quotas import Quotas
@@ -42,6 +48,8 @@ from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.uploads import Uploads
 
 _CLAIM_INTERVAL_MS = 30_000
+_DATABASE_CHECK_INTERVAL_MS = 5_000
+_STORES_CHECK_INTERVAL_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +90,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         federating = await stack.enter_async_context(open_federation(foundation))
         remote_media = build_remote_media(foundation, downloads, memory, federating.media)
         await stack.enter_async_context(remote_media)
-        calls = await stack.enter_async_context(HomeserverClient(settings.identity))
+        calls = await stack.enter_async_context(HomeserverClient(settings.identity, foundation.outages))
         identity = await stack.enter_async_context(_build_identity(foundation, calls))
         thumbnails = await build_thumbnails(foundation, downloads, remote_media, stack)
         repository = Repository(
@@ -106,8 +114,13 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         )
         _show_admission(repository, federating, calls)
         await _claim_prefixes(repository)
-        await stack.enter_async_context(Scheduler(jobs_of(repository), foundation.in_use))
-        yield repository
+        async with _presence(foundation), Scheduler(jobs_of(repository), foundation.in_use):
+            yield repository
+
+
+def _presence(foundation: Foundation) -> Presence:
+    """Let others see in the database that this process is alive."""
+    return Presence(leases=Leases(foundation.database), name=f"{os.uname().nodename} {os.getpid()} {uuid4().hex[:8]}")
 
 
 def _show_admission(repository: Repository, federating: FederationParts, calls: HomeserverClient) -> None:
@@ -169,7 +182,14 @@ def jobs_of(repository: Repository) -> list[ScheduledJob]:
     )
     share_ms = foundation.settings.rate_limits.share_interval_ms
     sharing = ScheduledJob(name="rates", interval_ms=share_ms, run=repository.rates.share)
-    return [claiming, sharing, *regular]
+    readiness = build_readiness(foundation, Shutdown())
+    return [
+        claiming,
+        sharing,
+        ScheduledJob(name="database", interval_ms=_DATABASE_CHECK_INTERVAL_MS, run=readiness.check_database),
+        ScheduledJob(name="stores", interval_ms=_STORES_CHECK_INTERVAL_MS, run=readiness.check_stores),
+        *regular,
+    ]
 
 
 def _build_identity(foundation: Foundation, calls: HomeserverClient) -> Identity:

@@ -102,8 +102,7 @@ async def _report(repository: Repository, addresses: list[Address]) -> None:
     log.info("listening", addresses=[str(address) for address in addresses])
     for name, store in foundation.settings.stores.items():
         log.info("store", store=name, endpoint=store.endpoint_url, bucket=store.bucket, prefix=store.prefix)
-    for part, reason in (await readiness.problems()).items():
-        log.error("start_check_failed", part=part, reason=reason)
+    await readiness.problems()  # what does not answer is logged where that is found
 
 
 async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event) -> None:

@@ -123,7 +123,7 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
     """Open what admins use."""
     async with (
         open_foundation(settings) as foundation,
-        HomeserverClient(settings.identity) as calls,
+        HomeserverClient(settings.identity, foundation.outages) as calls,
         Identity(
             settings.identity, Whoami(calls), elapsed_ms, TokenFailureLimiter(lambda: None, elapsed_ms)
         ) as identity,

@@ -89,6 +89,33 @@ async def check_tables(connection: Any, schema: str) -> None:  # noqa: ANN401 - 
         )
 
 
+class SchemaState:
+    """Whether the schema fits, as far as this process knows; it is looked at again when that is in doubt."""
+
+    def __init__(self, schema: str) -> None:
+        self.fits = False
+        self._schema = schema
+        self._unfit_since: float | None = None
+
+    async def look(self, connection: Any) -> None:  # noqa: ANN401 - as above
+        """Look at the schema; SchemaIncompatibleError when it does not fit. Each change is logged once."""
+        loop = asyncio.get_running_loop()
+        try:
+            await check_compatible(connection, self._schema)
+            await check_tables(connection, self._schema)
+        except SchemaIncompatibleError as exc:
+            self.fits = False
+            if self._unfit_since is None:
+                self._unfit_since = loop.time()
+                log.error("schema_incompatible", schema=self._schema, reason=exc.message)  # noqa: TRY400 - the message says it all
+            raise
+        self.fits = True
+        if self._unfit_since is not None:
+            outage_ms = int((loop.time() - self._unfit_since) * 1000)
+            self._unfit_since = None
+            log.warning("schema_compatible", schema=self._schema, outage_ms=outage_ms)
+
+
 Row = asyncpg.Record
 if TYPE_CHECKING:  # only the stubs know these classes as generic
     Connection = PoolConnectionProxy[Row]
@@ -162,9 +189,8 @@ class Database:
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
         self._pool: Pool | None = None
-        self._compatible = False
+        self._schema = SchemaState(config.db_schema)
         self._waiting = 0
-        self._misfit: SchemaIncompatibleError | None = None
         self._looked_s = -_LOOK_AGAIN_S
         self._looking = asyncio.Lock()
         reading = config.pool_size // 2
@@ -205,8 +231,8 @@ class Database:
 
     async def check(self) -> None:
         """Say whether the database answers with a schema we can serve on, else DatabaseUnavailableError."""
-        async with self.connection() as connection:
-            await connection.fetchval("SELECT 1")
+        async with self._open() as connection:
+            await self._schema.look(connection)
 
     async def get(self, query: str, *arguments: object) -> Row | None:
         """Read one row; a connection that turns out to be dead is replaced once."""
@@ -218,6 +244,8 @@ class Database:
             return await self._read(query, arguments)
 
     async def _read(self, query: str, arguments: tuple[object, ...]) -> Row | None:
+        if not self._schema.fits:
+            await self.check()
         try:
             return await self._readers.read(query, arguments)
         except _UNAVAILABLE as exc:
@@ -230,40 +258,13 @@ class Database:
         """Raise SchemaIncompatibleError when the schema does not fit (any more): then our SQL is not to blame."""
         loop = asyncio.get_running_loop()
         async with self._looking:
-            if loop.time() - self._looked_s >= _LOOK_AGAIN_S:
-                self._misfit = await self._find_misfit()
+            if not self._schema.fits or loop.time() - self._looked_s >= _LOOK_AGAIN_S:
+                await self.check()
                 self._looked_s = loop.time()
-        if self._misfit is not None:
-            raise SchemaIncompatibleError(self._misfit.message, retry_after_s=30)
-
-    async def _find_misfit(self) -> SchemaIncompatibleError | None:
-        try:
-            connection: BareConnection = await asyncpg.connect(**connect_arguments(self.config))
-            try:
-                await check_compatible(connection, self.config.db_schema)
-                await check_tables(connection, self.config.db_schema)
-            finally:
-                connection.terminate()
-        except SchemaIncompatibleError as exc:
-            log.error("schema_incompatible", reason=exc.message)  # noqa: TRY400 - the message says it all
-            return exc
-        except _UNAVAILABLE as exc:
-            raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
-        return None
 
     async def _connect(self) -> BareConnection:
         connection: BareConnection = await asyncpg.connect(**connect_arguments(self.config))
-        try:
-            await self._check(connection)
-        except BaseException:
-            connection.terminate()
-            raise
         return connection
-
-    async def _check(self, connection: BareConnection | Connection) -> None:
-        if not self._compatible:
-            await check_compatible(connection, self.config.db_schema)
-            self._compatible = True
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -272,17 +273,25 @@ class Database:
         DatabaseUnavailableError when Postgres does not serve, SchemaIncompatibleError when the schema does not fit;
         what is wrong with a statement itself passes unchanged.
         """
+        try:
+            async with self._open() as connection:
+                if not self._schema.fits:
+                    await self._schema.look(connection)
+                yield connection
+        except _MAY_NOT_FIT:
+            await self._blame_schema()
+            raise
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Connection]:
+        """Lend a connection whatever the schema is like."""
         if self._pool is None:
             raise DatabaseUnavailableError("the database is not open", retry_after_s=5)
         try:
             async with self._lent(self._pool) as connection:
-                await self._check(connection)
                 yield connection
         except _UNAVAILABLE as exc:
             raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
-        except _MAY_NOT_FIT:
-            await self._blame_schema()
-            raise
 
     @asynccontextmanager
     async def _lent(self, pool: Pool) -> AsyncIterator[Connection]:

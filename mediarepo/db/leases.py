@@ -7,6 +7,9 @@ whatever it still writes then carries a fence that no longer stands in the row.
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.model.tasks import Lease
 
+SERVER_LEASE = "server "
+"""What the names of leases begin with that say that a server runs."""
+
 
 class Leases:
     """Grants, renews and ends leases, by the database's clock."""

@@ -13,6 +13,7 @@ from mediarepo.errors import HomeserverUnavailableError
 from mediarepo.model.admission import Admission
 from mediarepo.outbound.client import tls_context
 from mediarepo.telemetry.error_text import error_text
+from mediarepo.telemetry.outages import OutageLog
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,8 @@ RETRY_AFTER_S = 5
 class HomeserverClient:
     """One client for all of them."""
 
-    def __init__(self, config: IdentityConfig) -> None:
+    def __init__(self, config: IdentityConfig, outages: OutageLog) -> None:
+        self._outages = outages
         self._timeout = aiohttp.ClientTimeout(total=config.timeout_ms / 1000)
         self.places = Admission(
             "wait for the homeserver", places=_CONNECTIONS, share=10, per_target=_CONNECTIONS // 2, wait_s=5.0
@@ -67,13 +69,19 @@ class HomeserverClient:
                     ssl=self._tls_for(homeserver),
                 ) as response,
             ):
-                return response.status, await _answer(homeserver, response, max_bytes)
+                answer = response.status, await _answer(homeserver, response, max_bytes)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            log.warning("homeserver_unreachable", server_name=homeserver.server_name, reason=error_text(exc))
+            self._outages.note("homeserver", homeserver.server_name, error_text(exc))
+            log.info("homeserver_unreachable", server_name=homeserver.server_name, reason=error_text(exc))
             raise HomeserverUnavailableError(
                 f"the homeserver {homeserver.server_name} cannot be reached to check the access token",
                 retry_after_s=RETRY_AFTER_S,
             ) from exc
+        except HomeserverUnavailableError as exc:
+            self._outages.note("homeserver", homeserver.server_name, exc.message)
+            raise
+        self._outages.note("homeserver", homeserver.server_name, None)
+        return answer
 
     def _tls_for(self, homeserver: HomeserverConfig) -> ssl.SSLContext:
         if homeserver.ca_file not in self._tls:
@@ -99,7 +107,7 @@ async def _answer(homeserver: HomeserverConfig, response: aiohttp.ClientResponse
 
 def no_verdict(homeserver: HomeserverConfig, reason: str) -> HomeserverUnavailableError:
     """Say that the homeserver gave no answer that can be understood."""
-    log.warning("homeserver_response_invalid", server_name=homeserver.server_name, reason=reason)
+    log.info("homeserver_response_invalid", server_name=homeserver.server_name, reason=reason)
     return HomeserverUnavailableError(
         f"the homeserver {homeserver.server_name} did not say whose access token this is",
         retry_after_s=RETRY_AFTER_S,

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
-from mediarepo.db.leases import Leases
+from mediarepo.db.leases import SERVER_LEASE, Leases
 from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import MatrixError
 from mediarepo.model.in_use import InUse
@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 _BEATS = 3
 _RELEASE_TIMEOUT_S = 10
+_PRESENCE_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,45 @@ class LeaseHolder:
                 await self.leases.release(lease)
         except (MatrixError, TimeoutError) as exc:
             log.warning("lease_release_failed", lease=lease.name, reason=str(exc))
+
+
+class Presence:
+    """A lease that says that a server runs; a process that dies, or is cut off, is gone when it runs out."""
+
+    def __init__(self, *, leases: Leases, name: str) -> None:
+        self._leases = leases
+        self._name = f"{SERVER_LEASE}{name}"
+        self._lease: Lease | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._beat()
+        self._task = asyncio.create_task(self._beat_for_ever(), name="presence")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                if self._lease is not None:
+                    await self._leases.release(self._lease)
+        except (MatrixError, TimeoutError) as exc:
+            log.warning("lease_left_to_run_out", lease=self._name, reason=str(exc))
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_PRESENCE_MS / 1000 / _BEATS)
+            await self._beat()
+
+    async def _beat(self) -> None:
+        """Renew the lease, or take it anew: after an outage, or when the tables were made anew."""
+        try:
+            if self._lease is None or not await self._leases.renew(self._lease, _PRESENCE_MS):
+                self._lease = await self._leases.acquire(self._name, _PRESENCE_MS)
+        except MatrixError as exc:
+            log.info("lease_not_renewed", lease=self._name, reason=exc.message)
 
 
 Figures = dict[str, Any]

@@ -3,11 +3,12 @@
 import asyncio
 from dataclasses import dataclass
 
-from mediarepo.db.database import Database, DatabaseUnavailableError
+from mediarepo.db.database import Database, DatabaseUnavailableError, SchemaIncompatibleError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError
 from mediarepo.services.stores import NOT_OURS, Stores
 from mediarepo.storage.store import Store
+from mediarepo.telemetry.outages import OutageLog
 
 _TIMEOUT_S = 5
 
@@ -20,6 +21,7 @@ class Readiness:
     stores: Stores
     failed: FailedItems
     stopping: asyncio.Event
+    outages: OutageLog
 
     async def details(self) -> dict[str, object]:
         """Tell what needs an operator's eye though all that we depend on answers; empty when nothing does."""
@@ -35,21 +37,34 @@ class Readiness:
         if self.stopping.is_set():
             return {"process": "stopping"}
         names = ["database", *(f"store {name}" for name in self.stores.by_name)]
-        checks = [self._database(), *(self._store(store) for store in self.stores.by_name.values())]
+        checks = [self.check_database(), *(self._store(store) for store in self.stores.by_name.values())]
         reasons = await asyncio.gather(*checks)
         return {name: reason for name, reason in zip(names, reasons, strict=True) if reason is not None}
 
-    async def _database(self) -> str | None:
+    async def check_database(self) -> str | None:
+        """Say why the database cannot be served from, a schema that does not fit included; None when it can."""
+        reason, schema_fits = None, True
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self.database.check()
         except TimeoutError:
-            return "no answer in time"
+            reason = "no answer in time"
         except DatabaseUnavailableError as exc:
-            return f"{exc.message}: {exc.__cause__}" if exc.__cause__ is not None else exc.message
-        return None
+            schema_fits = not isinstance(exc, SchemaIncompatibleError)  # which is logged where it is found
+            reason = f"{exc.message}: {exc.__cause__}" if exc.__cause__ is not None and schema_fits else exc.message
+        self.outages.note("database", self.database.config.db_schema, reason if schema_fits else None)
+        return reason
+
+    async def check_stores(self) -> None:
+        """Look whether the stores answer, for the log."""
+        await asyncio.gather(*(self._store(store) for store in self.stores.by_name.values()))
 
     async def _store(self, store: Store) -> str | None:
+        reason = await self._why_not(store)
+        self.outages.note("store", store.name, reason)
+        return reason
+
+    async def _why_not(self, store: Store) -> str | None:
         if store.name in self.stores.closed:
             return NOT_OURS
         try:

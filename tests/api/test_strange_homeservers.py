@@ -69,7 +69,7 @@ async def test_tokens_are_in_no_log_whatever_a_homeserver_answers(
     with capture_logs() as logs:
         asserted = await own.get(f"{CONFIG}?user_id=%40{SECRET}%3A{A}", token=SECRET, host=A)
         admin = await own.get(f"{SYNAPSE}/media/{A}/abc", token=SECRET, host=A)
-        async with HomeserverClient(own.settings.identity) as calls:
+        async with HomeserverClient(own.settings.identity, own.repository.foundation.outages) as calls:
             homeserver = own.settings.homeservers[0]
             used = await Avatars(homeserver, calls, HomeserverAdmins(calls)).uses(Mxc(A, "abc"), None)
 

@@ -238,12 +238,15 @@ async def test_a_database_that_fails_after_the_put_leaves_an_object_that_the_swe
     postgres: EmbeddedPostgres, s3: EmbeddedS3
 ) -> None:
     async with behind_wire(postgres, s3) as (own, _):
-        await own.rows("CREATE TABLE media_hidden AS SELECT 1 AS one")
-        await own.rows("ALTER TABLE media RENAME TO media_away")
+        await own.rows(
+            """CREATE FUNCTION go_away() RETURNS trigger LANGUAGE plpgsql
+               AS $$ BEGIN RAISE EXCEPTION 'gone' USING ERRCODE = 'cannot_connect_now'; END $$"""
+        )
+        await own.rows("CREATE TRIGGER away BEFORE INSERT ON media FOR EACH ROW EXECUTE FUNCTION go_away()")
         for size in (1000, 9 * MIB):
             answer = await own.request("POST", "/_matrix/media/v3/upload", data=secrets.token_bytes(size))
             assert answer.status == 503
-        await own.rows("ALTER TABLE media_away RENAME TO media")
+        await own.rows("DROP TRIGGER away ON media")
         assert len(await own.object_keys()) == 2
         await asyncio.sleep(1.1)
         await own.repository.sweeps.sweep()
