@@ -51,14 +51,15 @@ from mediarepo.services.imports.read_through import ReadThrough
 from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 from mediarepo.services.imports.verification import Verifier
 from mediarepo.services.stores import BucketMarkers
+from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.uploads import LargeUploads
 
 _LEASE_MS = 15_000
 _HEARTBEATS_PER_GRACE = 20
 
 
-def build_importer(foundation: Foundation) -> ImportRunner:
-    """Join what imports."""
+def build_importer(foundation: Foundation, memory: MemoryBudget | None = None) -> ImportRunner:
+    """Join what imports, with memory of its own unless told whose to use."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
     upload_intents = UploadIntents(database)
     own_server_names = frozenset(homeserver.server_name for homeserver in settings.homeservers)
@@ -85,6 +86,7 @@ def build_importer(foundation: Foundation) -> ImportRunner:
         sizes=settings.thumbnails.specs,
         own_server_names=own_server_names,
         now_ms=now_ms,
+        memory=memory,
     )
 
 
@@ -95,14 +97,16 @@ def policy_of(config: ImportConfig) -> ImportPolicy:
     )
 
 
-async def open_read_through(stack: AsyncExitStack, foundation: Foundation) -> ReadThroughSource | None:
+async def open_read_through(
+    stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget
+) -> ReadThroughSource | None:
     """Open the sources that are looked through for media which have not moved in yet; None: there are none."""
     configured = {name: one for name, one in foundation.settings.imports.items() if one.read_through}
     if not configured:
         return None
     read_through_requests = foundation.metrics.read_through_requests
     reading = ReadThrough(
-        build_importer(foundation), on_outcome=lambda outcome: read_through_requests.labels(outcome).inc()
+        build_importer(foundation, memory), on_outcome=lambda outcome: read_through_requests.labels(outcome).inc()
     )
     for name, config in configured.items():
         opened = open_source(name, config)

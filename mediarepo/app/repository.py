@@ -85,7 +85,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
         upload_waiters = await _open_arrivals(stack, settings)
         hashing = await stack.enter_async_context(build_hash_learner(foundation))
-        read_through = await open_read_through(stack, foundation)
+        read_through = await open_read_through(stack, foundation, memory)
         downloads = build_downloads(foundation, tenants, access_times, upload_waiters, hashing, read_through)
         federating = await stack.enter_async_context(open_federation(foundation))
         remote_media = build_remote_media(foundation, downloads, memory, federating.media)

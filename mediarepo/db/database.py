@@ -1,8 +1,9 @@
 """Connections to Postgres: pooled, with timeouts; driver errors become our own."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from asyncpg.pool import PoolConnectionProxy
 from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.read_pool import BareConnection, ReadPool
 from mediarepo.errors import UnavailableError
+from mediarepo.model.tasks import Lease
 
 log = structlog.get_logger(__name__)
 
@@ -151,6 +153,19 @@ _LOOK_AGAIN_S = 1.0
 """For how long what was found of a schema that may not fit is believed."""
 
 _UNREACHABLE = "the database cannot be reached just now"
+
+
+_fence: ContextVar[Lease | None] = ContextVar("fence", default=None)
+
+
+@contextmanager
+def fenced(lease: Lease) -> Iterator[None]:
+    """Let no transaction of this work succeed once its lease is somebody else's; such a one raises LeaseLostError."""
+    token = _fence.set(lease)
+    try:
+        yield
+    finally:
+        _fence.reset(token)
 
 
 class _Unreset(BareConnection):
@@ -315,7 +330,18 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction (read committed); it must not wait for anything but Postgres."""
         async with self.connection() as connection, connection.transaction():
+            await _check_fence(connection)
             yield connection
+
+
+async def _check_fence(connection: Connection) -> None:
+    """Keep the lease that work is done under, if there is one, from passing on until the transaction ends."""
+    lease = _fence.get()
+    if lease is None:
+        return
+    query = "SELECT true FROM lease WHERE name = $1 AND fence = $2 FOR SHARE"
+    if not await connection.fetchval(query, lease.name, lease.fence):
+        raise LeaseLostError("another process has taken this work over")
 
 
 def _is_gone(connection: Connection) -> bool:

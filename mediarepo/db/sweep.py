@@ -150,7 +150,7 @@ class SweepTable:
 
     async def without_intent(self, store: str, object_keys: Sequence[str]) -> list[str]:
         """Pick the keys of multipart uploads that nobody claims to be working on."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 """SELECT k FROM unnest($2::text[]) AS k
                    WHERE NOT EXISTS (SELECT FROM multipart_intent WHERE store = $1 AND object_key = k)""",
@@ -161,7 +161,7 @@ class SweepTable:
 
     async def condemn(self, store: str, object_keys: Sequence[str]) -> None:
         """Queue objects for deletion."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(
                 f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
                     SELECT $1, k, {NOW_MS}, {NOW_MS} FROM unnest($2::text[]) AS k ON CONFLICT DO NOTHING""",  # noqa: S608 - static text

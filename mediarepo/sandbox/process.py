@@ -172,11 +172,13 @@ class SandboxedProcess:
     async def end(self) -> None:
         """Kill the process and wait for it."""
         self._channel.close()
-        self._process.kill()
-        await asyncio.to_thread(self._process.wait, _END_TIMEOUT_S)
-        if self._stderr >= 0:
-            os.close(self._stderr)
-            self._stderr = -1
+        stderr, self._stderr = self._stderr, -1
+        try:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait, _END_TIMEOUT_S)
+        finally:
+            if stderr >= 0:
+                os.close(stderr)
 
     async def _receive(self) -> dict[str, Any] | None:
         """Wait for the next message; None when the process is dead, BadAnswerError when it is no JSON object."""

@@ -22,13 +22,20 @@ Item = TypeVar("Item")
 
 
 async def each_of(*steps: Callable[[], Awaitable[object]]) -> None:
-    """Take every step, whatever becomes of those before it; the first failure is raised in the end."""
+    """Take every step, whatever becomes of those before it; the first failure is raised in the end, others are logged.
+
+    Nothing is done any more once another process has taken the work over.
+    """
     failures: list[Exception] = []
     for step in steps:
         try:
             await step()
-        except Exception as exc:  # noqa: BLE001 - raised below
+        except LeaseLostError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - raised below, or logged
             failures.append(exc)
+    for failure in failures[1:]:
+        log.error("step_failed", reason=f"{type(failure).__name__}: {failure}", exc_info=failure)
     if failures:
         raise failures[0]
 

@@ -197,10 +197,10 @@ class Downloads:
 
     async def judge(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> Media:
         """Let media just read through, waiting for their content or its hash if need be, or refuse them."""
-        if media is not None and await self.learn_unverified_hash(media):
-            media = await self.media.get(mxc, options.viewer)
         if media is not None and media.state is MediaState.PENDING and options.wait_ms:
             media = await self.wait_for_content(mxc, options)
+        if media is not None and await self.learn_unverified_hash(media):  # last: also of what came meanwhile
+            media = await self.media.get(mxc, options.viewer)
         return self.permit(media, options)
 
     async def learn_unverified_hash(self, media: Media) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import structlog
 
+from mediarepo.db.database import LeaseLostError, fenced
 from mediarepo.db.leases import SERVER_LEASE, Leases
 from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import MatrixError
@@ -23,7 +24,10 @@ _PRESENCE_MS = 30_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseHolder:
-    """Takes leases and renews them until the work is done; a process that dies lets go after `duration_ms`."""
+    """Takes leases and renews them until the work is done; a process that dies lets go after `duration_ms`.
+
+    When a lease passes on to somebody else, the work under it is cancelled and LeaseLostError raised in its place.
+    """
 
     leases: Leases
     duration_ms: int
@@ -42,18 +46,30 @@ class LeaseHolder:
 
     @contextlib.asynccontextmanager
     async def _renewed(self, lease: Lease) -> AsyncIterator[None]:
-        beating = asyncio.create_task(self._beat(lease), name=f"lease {lease.name}")
+        try:
+            async with asyncio.timeout(None) as work, self._beating(lease, work):
+                yield
+        except TimeoutError as exc:
+            if not work.expired():
+                raise
+            log.warning("lease_lost", lease=lease.name)
+            raise LeaseLostError("another process has taken this work over") from exc
+
+    @contextlib.asynccontextmanager
+    async def _beating(self, lease: Lease, work: asyncio.Timeout) -> AsyncIterator[None]:
+        beating = asyncio.create_task(self._beat(lease, work), name=f"lease {lease.name}")
         try:
             yield
         finally:
             beating.cancel()
             await asyncio.shield(self._let_go(lease, beating))
 
-    async def _beat(self, lease: Lease) -> None:
+    async def _beat(self, lease: Lease, work: asyncio.Timeout) -> None:
         while True:
             await asyncio.sleep(self.duration_ms / 1000 / _BEATS)
             try:
                 if not await self.leases.renew(lease, self.duration_ms):
+                    work.reschedule(asyncio.get_running_loop().time())
                     return
             except MatrixError as exc:
                 log.warning("lease_renewal_failed", lease=lease.name, reason=exc.message)
@@ -125,7 +141,10 @@ class ClusterJobs:
             if lease is None or not await self.runs.begin(name, int(interval_ms * _SLACK)):
                 return False
             try:
-                result = await work()
+                with fenced(lease):
+                    result = await work()
+            except LeaseLostError:
+                raise  # the row is that of whoever has taken it over
             except Exception as exc:
                 await self.runs.finish(name, error=str(exc) or type(exc).__name__, result=None)
                 raise

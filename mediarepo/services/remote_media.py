@@ -289,6 +289,8 @@ class RemoteMedia:
 
     async def _send_rest(self, mxc: Mxc, offset: int, sink: Sink, viewer: str) -> None:
         media = await self._downloads.media.get(mxc, viewer)
+        if media is not None and await self._downloads.learn_unverified_hash(media):
+            media = await self._downloads.media.get(mxc, viewer)
         if media is None or media.hidden or media.blob is None:
             raise NotFoundError("media not found")
         if offset < media.blob.size_bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -14,7 +15,7 @@ from mediarepo.homeserver.admin_api import Avatars
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
-from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.batch_isolation import BatchIsolation, each_of
 
 _EXAMPLES = 20
 
@@ -116,12 +117,16 @@ class Retention:
         return await self._carry_out(policy, by, tally)
 
     async def run_armed(self) -> None:
-        """Carry out every policy that is armed as it reads."""
+        """Carry out every policy that is armed as it reads; one that fails stops no other."""
         stored = await self.plans.read()
-        for policy in self.config.policies:
-            plan = stored.get(policy.name)
-            if plan is not None and plan.armed_ts is not None and plan.fingerprint == policy.fingerprint():
-                await self._carry_out(policy, plan.armed_by or "", RetentionTally())
+        armed = [
+            partial(self._carry_out, policy, plan.armed_by or "", RetentionTally())
+            for policy in self.config.policies
+            if (plan := stored.get(policy.name)) is not None
+            and plan.armed_ts is not None
+            and plan.fingerprint == policy.fingerprint()
+        ]
+        await each_of(*armed)
 
     async def _carry_out(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
         began_ts = self.now_ms()

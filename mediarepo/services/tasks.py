@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from mediarepo.db.database import LeaseLostError
+from mediarepo.db.database import LeaseLostError, fenced
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
 from mediarepo.model.failed_items import Queue
@@ -137,7 +137,8 @@ class Tasks:
         if task.kind not in self.works:
             return TaskState.FAILED, None, "this version of mediarepo knows no such task"
         try:
-            return TaskState.DONE, await self.works[task.kind](TaskProgress(task, self.table, lease)), None
+            with fenced(lease):
+                return TaskState.DONE, await self.works[task.kind](TaskProgress(task, self.table, lease)), None
         except TaskCancelledError:
             return TaskState.CANCELLED, None, None
         except LeaseLostError:

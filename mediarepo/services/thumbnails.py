@@ -210,6 +210,8 @@ class Thumbnails:
             raise NotFoundError("media not found")
         await self.rendering.render(media.blob, spec)
         found = await self.media.get_with_thumbnail(media.mxc, spec, options.viewer)
+        if found is not None and await self.downloads.learn_unverified_hash(found.media):
+            found = await self.media.get_with_thumbnail(media.mxc, spec, options.viewer)
         if found is None or found.thumbnail is None or (found.media.hidden and not options.see_hidden):
             raise NotFoundError("media not found")
         return FoundThumbnail(media, found.thumbnail)

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import mmap
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -248,7 +248,8 @@ class PartReader:
 
     `sha256` covers all bytes read so far. `part_bytes` is what a part holds; only the last one may be shorter.
     `declared_bytes` is the length that the body must have, `at_most_bytes` one that it must not exceed.
-    `max_bytes` takes the place of the configured limit.
+    `max_bytes` takes the place of the configured limit. `pause` is called with the size of each piece that came, and
+    may take its time: that is no slowness of the sender's.
     """
 
     def __init__(
@@ -260,6 +261,7 @@ class PartReader:
         declared_bytes: int | None,
         at_most_bytes: int | None = None,
         max_bytes: int | None = None,
+        pause: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self.part_bytes = config.part_bytes
         self.sha256 = hashlib.sha256()
@@ -269,6 +271,7 @@ class PartReader:
         self._declared_bytes = declared_bytes
         self._at_most_bytes = at_most_bytes if declared_bytes is None else declared_bytes
         self._body = body
+        self._pause = pause
         self._rest = b""
         self._ended = False
 
@@ -311,6 +314,8 @@ class PartReader:
         async with self.account.reading():
             piece = await self._body.read()
         self.account.received(len(piece))
+        if self._pause is not None:
+            await self._pause(len(piece))
         self._ended = not piece
         self._check(len(piece))
         return piece

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mediarepo.app.repository import jobs_of
-from mediarepo.db.database import LeaseLostError
+from mediarepo.db.database import LeaseLostError, fenced
 from mediarepo.db.leases import Leases
 from mediarepo.db.tasks import JobRuns
 from mediarepo.errors import InvalidParamError, UnavailableError
@@ -85,6 +85,49 @@ async def test_work_that_fails_says_why_and_is_tried_at_its_next_time(own: Insta
 
     assert run.error == "S3 is away"
     assert not await cluster_jobs.once("test", HOUR_MS, work)
+
+
+async def test_work_whose_lease_passed_on_is_ended_and_leaves_the_row_to_others(own: Installation) -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        await own.rows("UPDATE lease SET fence = DEFAULT WHERE name = 'job test'")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    cluster_jobs = fleet_of(own, lease_ms=300)
+    async with asyncio.timeout(30):
+        with pytest.raises(LeaseLostError):
+            await cluster_jobs.once("test", HOUR_MS, work)
+    (run,) = [one for one in await cluster_jobs.runs.read() if one.name == "test"]
+
+    assert ended.is_set()
+    assert (run.finished_ts, run.error) == (None, None)
+    assert await own.value("SELECT count(*) FROM lease WHERE name = 'job test'") == 1
+
+
+async def test_nothing_is_written_once_a_lease_has_passed_on_but_until_then_it_cannot(two: list[Installation]) -> None:
+    own, other = two
+    database, done = own.repository.foundation.database, asyncio.Event()
+    async with LeaseHolder(leases=Leases(database), duration_ms=60_000).acquire("job test") as lease:
+        assert lease is not None
+        with fenced(lease):
+            async with database.transaction():
+                await own.rows("SELECT 1")
+                passing_on = asyncio.create_task(
+                    other.rows("UPDATE lease SET fence = DEFAULT WHERE name = 'job test' RETURNING 1")
+                )
+                passing_on.add_done_callback(lambda _: done.set())
+                async with asyncio.timeout(30):
+                    while not await own.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                        await asyncio.sleep(0.01)
+                assert not done.is_set()
+            await passing_on
+            with pytest.raises(LeaseLostError):
+                async with database.transaction():
+                    raise AssertionError("the lease is somebody else's")
 
 
 def tasks_of(own: Installation, lease_ms: int = 10_000, **works: Any) -> Tasks:

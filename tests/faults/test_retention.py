@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mediarepo.app.foundation import now_ms
+from mediarepo.db.database import LeaseLostError, SchemaIncompatibleError, fenced
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.errors import InvalidParamError
@@ -129,6 +130,35 @@ async def test_only_armed_policies_run_by_the_clock_and_changing_one_disarms_it(
         assert set(before.values()) == set(changed.values()) == {"ready"}
         assert disarmed is None
         assert await states(own) == {armed: "trashed", unarmed: "ready"}
+
+
+async def test_a_policy_that_fails_stops_none_after_it(running: Any) -> None:
+    budget = {"name": "budget", "what": "remote", "high_bytes": 1000, "low_bytes": 600}
+    async with running(budget, OLD) as own:
+        media_id = await media(own, 20)
+        for name in ("budget", "old"):
+            await plan(own, name)
+            await retention(own).arm(retention(own).policy(name), "@admin:x")
+        await own.rows("ALTER TABLE media_usage RENAME TO elsewhere")
+        with pytest.raises(SchemaIncompatibleError, match="media_usage"):
+            await retention(own).run_armed()
+        await own.rows("ALTER TABLE elsewhere RENAME TO media_usage")
+
+        assert await states(own) == {media_id: "trashed"}
+
+
+async def test_a_policy_whose_lease_passed_on_removes_nothing_more(running: Any) -> None:
+    async with running(OLD) as own:
+        media_id = await media(own, 20)
+        await plan(own, "old")
+        await retention(own).arm(retention(own).policy("old"), "@admin:x")
+        async with own.repository.pending.lease_holder.acquire("job retention") as lease:
+            assert lease is not None
+            await own.rows("UPDATE lease SET fence = DEFAULT WHERE name = 'job retention'")
+            with fenced(lease), pytest.raises(LeaseLostError):
+                await retention(own).run_armed()
+
+        assert await states(own) == {media_id: "ready"}
 
 
 async def test_disarmed_policies_run_no_more(running: Any) -> None:

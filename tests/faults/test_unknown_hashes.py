@@ -70,6 +70,27 @@ async def test_adopted_copies_of_hidden_content_are_hidden_on_every_path(own: In
     )
 
 
+@pytest.mark.parametrize("thumbnail", [False, True])
+async def test_content_that_arrives_while_somebody_waits_is_looked_at_too(own: Installation, thumbnail: bool) -> None:
+    await hide(own, await own.upload(PICTURE))
+    created = await own.request("POST", "/_matrix/media/v1/create")
+    announced, adopted = created.json["content_uri"].rpartition("/")[2], await adopt(own, PICTURE)
+    path = own.thumbnail_path(announced, query="&") if thumbnail else f"{own.download_path(announced)}?"
+    waiting = asyncio.create_task(own.get(f"{path}timeout_ms=60000"))
+    async with asyncio.timeout(30):
+        while not own.repository.downloads.upload_waiters.waiters.in_use:
+            await asyncio.sleep(0.01)
+    await own.rows(
+        """UPDATE media SET state = 'ready', expires_ts = NULL,
+               blob_id = (SELECT blob_id FROM media WHERE media_id = $1)
+           WHERE media_id = $2""",
+        adopted,
+        announced,
+    )
+
+    assert (await waiting).status == 404
+
+
 async def test_content_of_another_length_is_not_read_for_it(own: Installation) -> None:
     uploaded, adopted = await own.upload(b"bad content"), await adopt(own, b"of another length")
     same_length = await adopt(own, b"good conten")

@@ -131,6 +131,8 @@ class ImportRunner:
     sizes: Sequence[ThumbnailSpec]
     own_server_names: frozenset[str]
     now_ms: Callable[[], int]
+    memory: MemoryBudget | None = None
+    """What is shared with others in the same process; None: each run has as much as uploads have."""
 
     @asynccontextmanager
     async def holding_source(self, known: ImportSource) -> AsyncIterator[Lease]:
@@ -277,7 +279,7 @@ class ImportRunner:
             stores=self.stores,
             ledger=self.ledger,
             keys=KeyPool(self.upload_intents, holder, self.now_ms),
-            memory=MemoryBudget(self.config),
+            memory=self.memory or MemoryBudget(self.config),
             large=replace(self.large, holder=holder),
             copying=ServerSideCopy(
                 stores=self.stores, upload_intents=self.upload_intents, holder=holder, now_ms=self.now_ms

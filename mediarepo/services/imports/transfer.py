@@ -120,15 +120,12 @@ class WrongHashError(Exception):
 
 @dataclass(slots=True)
 class _SourceBody:
-    """A body that comes from a source, at the pace that the operator allows."""
+    """A body that comes from a source."""
 
     pieces: AsyncGenerator[bytes, None]
-    pace: Throttle
 
     async def read(self) -> bytes:
-        piece = await anext(self.pieces, b"")
-        await self.pace.bytes.take(len(piece))
-        return piece
+        return await anext(self.pieces, b"")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,11 +211,12 @@ class ItemTransfer:
         ):
             reader = PartReader(
                 self.config,
-                _SourceBody(pieces, self.pace),
+                _SourceBody(pieces),
                 account,
                 declared_bytes=size_bytes if item.check_size else None,
                 at_most_bytes=at_most,
                 max_bytes=size_bytes,
+                pause=self.pace.bytes.take,
             )
             first = await reader.read_part()
             if await reader.at_end():
