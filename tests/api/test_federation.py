@@ -400,7 +400,7 @@ async def test_an_outage_is_waited_out_and_then_told_as_not_found(
         down = await peer.get(own, download(media_id))
         recovering = asyncio.create_task(peer.get(waiting, download(media_id)))
         await asyncio.sleep(0.2)
-        await own.rows("ALTER TABLE gone RENAME TO media")
+        await own.restore_schema("ALTER TABLE gone RENAME TO media")
 
         assert refusal(down) == (404, "M_NOT_FOUND")
         assert (await recovering).status == 200

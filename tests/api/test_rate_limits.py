@@ -113,8 +113,7 @@ async def test_sharing_survives_an_outage_and_counts_nothing_twice(running: Any)
         await own.rows("ALTER TABLE rate_level RENAME TO elsewhere")
         with pytest.raises(Exception, match="lacks tables"):
             await own.repository.rates.share()
-        async with own.repository.foundation.database._open() as connection:
-            await connection.execute("ALTER TABLE elsewhere RENAME TO rate_level")
+        await own.restore_schema("ALTER TABLE elsewhere RENAME TO rate_level")
         await own.repository.rates.share()
         await own.repository.rates.share()
         level = await own.value("SELECT level FROM rate_level")

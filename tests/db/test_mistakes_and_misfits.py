@@ -78,7 +78,7 @@ async def test_a_schema_torn_away_is_told_as_that_until_it_is_back(database: Dat
             await write(database, "DELETE FROM media")
 
     back = "ALTER SCHEMA {0}_away RENAME TO {0}" if "SCHEMA" in torn else "ALTER TABLE elsewhere RENAME TO media"
-    async with database.connection() as connection:
+    async with database._open() as connection:
         await connection.execute(back.format(schema))
     await database.get("SELECT 1 FROM media")
     await write(database, "DELETE FROM media")
@@ -90,8 +90,9 @@ async def test_the_tables_are_those_that_the_migrations_make(database: Database)
         rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1", schema)
         for (name,) in [row for row in rows if row[0] not in {"alembic_version", "schema_meta"}]:
             await connection.execute(f"ALTER TABLE {name} RENAME TO elsewhere")
-            with pytest.raises(SchemaIncompatibleError, match=rf"\b{name}\b"):
-                await Database(database.config)._blame_schema()
+            async with Database(database.config) as other:
+                with pytest.raises(SchemaIncompatibleError, match=rf"\b{name}\b"):
+                    await other.check()
             await connection.execute(f"ALTER TABLE elsewhere RENAME TO {name}")
 
 
@@ -108,7 +109,7 @@ async def test_clients_are_told_500_of_a_mistake_and_503_of_a_torn_schema(own: I
     await own.rows("ALTER TABLE media RENAME COLUMN elsewhere TO content_type")
     await own.rows("ALTER TABLE thumbnail RENAME TO elsewhere")
     torn = await own.get(own.thumbnail_path(media_id))
-    await own.rows("ALTER TABLE elsewhere RENAME TO thumbnail")
+    await own.restore_schema("ALTER TABLE elsewhere RENAME TO thumbnail")
 
     assert (mistake.status, mistake.json["errcode"]) == (500, "M_UNKNOWN")
     assert (torn.status, torn.json["errcode"]) == (503, "M_UNKNOWN")

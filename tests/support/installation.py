@@ -162,6 +162,11 @@ class Installation:
         async with self.repository.foundation.database.connection() as connection:
             return list(await connection.fetch(query, *arguments))
 
+    async def restore_schema(self, statement: str) -> None:
+        """Undo what was done to the schema, which is not served from meanwhile."""
+        async with self.repository.foundation.database._open() as connection:
+            await connection.execute(statement)
+
     async def value(self, query: str, *arguments: object) -> Any:
         return (await self.rows(query, *arguments))[0][0]
 
