@@ -1,4 +1,4 @@
-"""A homeserver stops using mediarepo, as docs/moving-out.md says: a stock Synapse serves all that was kept here."""
+"""A homeserver stops using mediarepo, as docs/exporting.md says: a stock Synapse serves all that was kept here."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A real Synapse moves its media out under load, behind a real nginx, as docs/moving-in.md says; nobody loses any."""
+"""A real Synapse moves its media out under load, behind a real nginx, as docs/importing.md says; nobody loses any."""
 
 import asyncio
 import json
