@@ -1,11 +1,15 @@
 """The audit log, written in the transaction that did what it says."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
+
+AuditTuple = tuple[str | None, str, int]
+"""In whose audit (None: the operator's alone), of what, how many media."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,7 @@ async def write_entry(connection: Connection, act: AdminAction, target: str, aff
     await write_entries(connection, act, [(name, target, affected) for name in homeservers_of(act, target)])
 
 
-async def write_entries(
-    connection: Connection, act: AdminAction, entries: Iterable[tuple[str | None, str, int]]
-) -> None:
+async def write_entries(connection: Connection, act: AdminAction, entries: Iterable[AuditTuple]) -> None:
     """Write entries: in whose audit (None: the operator's alone), of what, how many media."""
     listed = list(entries)
     await connection.execute(
@@ -101,6 +103,18 @@ def homeservers_of(act: AdminAction, target: str) -> list[str | None]:
     return [*act.at] or [None]
 
 
-def mxc_entries(act: AdminAction, mxcs: Iterable[Mxc]) -> list[tuple[str | None, str, int]]:
+def removal_entries(act: AdminAction, target: str, mxcs: Iterable[Mxc]) -> list[AuditTuple]:
+    """Make one entry for each homeserver that media which were removed together concern, with its own count.
+
+    Media of servers that are none of these concern all of them.
+    """
+    names = Counter(mxc.server_name for mxc in mxcs)
+    shared = sum(count for name, count in names.items() if name not in act.at)
+    counts = {name: names[name] + shared for name in act.at}
+    entries: list[AuditTuple] = [(name, target, count) for name, count in counts.items() if count]
+    return entries or ([(None, target, shared)] if shared else [])
+
+
+def mxc_entries(act: AdminAction, mxcs: Iterable[Mxc]) -> list[AuditTuple]:
     """Make one entry for each of some media, in the audit of each homeserver that it concerns."""
     return [(name, str(mxc), 1) for mxc in mxcs for name in homeservers_of(act, str(mxc))]

@@ -8,7 +8,7 @@ audit log are one transaction. Content that is too short to say anything is hidd
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write_entry
+from mediarepo.db.audit import AuditTuple, homeservers_of, mxc_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.marks import SET_ABOVE, columns, folded, hidden, set_mark
 from mediarepo.errors import ForbiddenError
@@ -90,9 +90,7 @@ class QuarantineTable:
             new = await _hide_hashes(connection, hashes, act, scopes)
             after = await _concerned(connection, [], contents, act, viewer=act.owner)
             changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before[mxc]]
-            for sha256 in hashes:
-                await write_entry(connection, act, sha256.hex(), int(sha256 in new))
-            await _note_changes(connection, changed, act, quarantined=True)
+            await _note_hashes(connection, hashes, new, changed, act, quarantined=True)
         return len(new)
 
     async def show_hashes(self, hashes: Sequence[bytes], act: AdminAction) -> int:
@@ -100,15 +98,15 @@ class QuarantineTable:
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
             before = await _concerned(connection, [], contents, act, viewer=act.owner)
-            gone = await _show_hashes(connection, hashes, act.owner)
+            owner: str | None = act.owner
+            gone = await _show_hashes(connection, hashes, owner)
             if not gone and act.by_operator:
-                before = await _concerned(connection, [], contents, act, viewer=None)
-                gone = await _show_hashes(connection, hashes, None)
-            after = await _concerned(connection, [], contents, act, viewer=act.owner)
+                owner = None
+                before = await _concerned(connection, [], contents, act, viewer=owner)
+                gone = await _show_hashes(connection, hashes, owner)
+            after = await _concerned(connection, [], contents, act, viewer=owner)
             changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before[mxc]]
-            for sha256 in hashes:
-                await write_entry(connection, act, sha256.hex(), int(sha256 in gone))
-            await _note_changes(connection, changed, act, quarantined=False)
+            await _note_hashes(connection, hashes, gone, changed, act, quarantined=False)
         return len(gone)
 
     async def hide_server(self, server_name: str, act: AdminAction) -> bool:
@@ -299,12 +297,27 @@ async def _note(
     """Write an act down: for those whom its target concerns, and for those whose own media it changed besides."""
     named = homeservers_of(act, target)
     own = {name for name in act.at if name not in named}
-    entries: list[tuple[str | None, str, int]] = [
+    entries: list[AuditTuple] = [
         (name, target, sum(mxc.server_name == name or mxc.server_name not in act.at for mxc in changed))
         for name in named
     ]
     entries += mxc_entries(act, [mxc for mxc in changed if mxc.server_name in own])
     await write_entries(connection, act, entries)
+    await _note_changes(connection, changed, act, quarantined=quarantined)
+
+
+async def _note_hashes(
+    connection: Connection,
+    hashes: Sequence[bytes],
+    done: Collection[bytes],
+    changed: Sequence[Mxc],
+    act: AdminAction,
+    *,
+    quarantined: bool,
+) -> None:
+    """Write hashes down for the operator, and for each homeserver the media that it concerns."""
+    entries: list[AuditTuple] = [(None, sha256.hex(), int(sha256 in done)) for sha256 in hashes]
+    await write_entries(connection, act, entries + mxc_entries(act, changed))
     await _note_changes(connection, changed, act, quarantined=quarantined)
 
 
