@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database
+from mediarepo.errors import InvalidParamError
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
 
@@ -16,7 +17,7 @@ AuditTuple = tuple[str | None, str, int]
 class AuditEntry:
     """One act: who, at which homeserver, what, to what, why, how many media that concerned, and from where."""
 
-    entry_id: int
+    entry_id: str
     created_ts: int
     admin: str
     homeserver: str | None
@@ -40,32 +41,47 @@ class AuditLog:
 
     async def read(
         self,
-        before_id: int,
+        before_id: str | None,
         limit: int,
         *,
         homeserver: str | None = None,
         target: str | None = None,
         admin: str | None = None,
     ) -> list[AuditEntry]:
-        """Read entries, newest first, from below an id; of one homeserver, of one target, by one admin, or all.
+        """Read entries, newest first, those before an entry; of one homeserver, of one target, by one admin, or all.
 
-        "command line" as the admin stands for every system user at it.
+        "command line" as the admin stands for every system user at it. Entries are named by random keys: numbers would
+        tell a homeserver how much is done at others. InvalidParamError for an entry that is not in this log.
         """
         async with self._database.connection() as connection:
+            before = None if before_id is None else await _place(connection, before_id, homeserver)
             rows = await connection.fetch(
-                """SELECT entry_id, created_ts, admin, homeserver, action, target, reason, affected, client_address
+                """SELECT entry_key::text, created_ts, admin, homeserver, action, target, reason, affected,
+                       client_address
                    FROM audit_log
-                   WHERE entry_id < $1 AND ($3::text IS NULL OR homeserver = $3)
+                   WHERE ($1::bigint IS NULL OR entry_id < $1) AND ($3::text IS NULL OR homeserver = $3)
                        AND ($4::text IS NULL OR target = $4)
                        AND ($5::text IS NULL OR admin = $5 OR starts_with(admin, $5 || ' ('))
                    ORDER BY entry_id DESC LIMIT $2""",
-                before_id,
+                before,
                 limit,
                 homeserver,
                 target,
                 admin,
             )
         return [AuditEntry(*row.values()) for row in rows]
+
+
+async def _place(connection: Connection, entry_id: str, homeserver: str | None) -> int:
+    """Find where an entry stands in the log; `entry_id` is a UUID."""
+    place = await connection.fetchval(
+        "SELECT entry_id FROM audit_log WHERE entry_key = $1::uuid AND ($2::text IS NULL OR homeserver = $2)",
+        entry_id,
+        homeserver,
+    )
+    if place is None:
+        raise InvalidParamError("before_id: no entry of this log")
+    return int(place)
 
 
 async def write_entry(connection: Connection, act: AdminAction, target: str, affected: int) -> None:
