@@ -7,7 +7,7 @@ WORKERS ?= 4
 FILES := mediarepo tests migrations bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check heavy bench format lock clean
+.PHONY: help run test check heavy storm bench format lock clean
 
 help:  ## print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: $(VENV)/.ready-dev  ## all that CI runs: format, lint, types, imports, te
 
 heavy: $(VENV)/.ready-dev  ## run the tests that take minutes and gigabytes
 	$(BIN)/pytest -m heavy $(ARGS)
+
+storm: $(VENV)/.ready-dev  ## kill and break everything for hours: ARGS="--seed 1 --seconds 600 --storms 6"
+	$(BIN)/python -m tests.storm $(ARGS)
 
 bench: $(VENV)/.ready-dev  ## measure against nginx and the bare S3 server
 	$(BIN)/python -m bench $(ARGS)

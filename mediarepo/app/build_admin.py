@@ -137,5 +137,4 @@ def _join_retention(
         bytes_of=usage.of_class,
         isolation=foundation.isolation,
         now_ms=now_ms,
-        homeservers=lambda: tenants.names,
     )

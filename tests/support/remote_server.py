@@ -50,6 +50,12 @@ def refusing(status: int, errcode: str | None, text: str = "404 page not found")
     return handler
 
 
+def _let_go() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class RemoteServer:
     """`federation` and `legacy` answer by media id; what they do not know is 404 M_NOT_FOUND."""
@@ -59,6 +65,8 @@ class RemoteServer:
     legacy: dict[str, Handler] = field(default_factory=dict)
     elsewhere: Handler | None = None
     requests: list[web.Request] = field(default_factory=list)
+    held: asyncio.Event = field(default_factory=_let_go)
+    """Nothing is answered while it is not set."""
 
     @property
     def server_name(self) -> str:
@@ -70,6 +78,7 @@ class RemoteServer:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
+        await self.held.wait()
         media_id = request.path.rpartition("/")[2]
         known = self.federation if "/federation/" in request.path else self.legacy
         if "/media/" not in request.path and self.elsewhere is not None:

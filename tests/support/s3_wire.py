@@ -103,7 +103,7 @@ class S3Wire:
 
         async def step(wire: "S3Wire", seen: Seen, request: web.BaseRequest) -> web.StreamResponse:
             if forward:
-                async with wire._asked(seen, request) as answer:
+                async with wire.asked(seen, request) as answer:
                     await answer.read()
             seen.status = status
             xml = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>no</Message></Error>"
@@ -120,7 +120,7 @@ class S3Wire:
                 if not chunk:
                     break
                 seen.received_bytes += len(chunk)
-            return _reset(request)
+            return reset(request)
 
         self.do_next(op, step, times=times)
 
@@ -128,9 +128,9 @@ class S3Wire:
         """Let the server do it, and reset the connection instead of answering."""
 
         async def step(wire: "S3Wire", seen: Seen, request: web.BaseRequest) -> web.StreamResponse:
-            async with wire._asked(seen, request) as answer:
+            async with wire.asked(seen, request) as answer:
                 await answer.read()
-            return _reset(request)
+            return reset(request)
 
         self.do_next(op, step, times=times)
 
@@ -138,7 +138,7 @@ class S3Wire:
         """Reset the connection when so much of the answer's body has gone out."""
 
         async def step(wire: "S3Wire", seen: Seen, request: web.BaseRequest) -> web.StreamResponse:
-            return await wire._forwarded(seen, request, at_most_bytes=after_bytes)
+            return await wire.forwarded(seen, request, at_most_bytes=after_bytes)
 
         self.do_next(op, step, times=times)
 
@@ -163,7 +163,7 @@ class S3Wire:
             await _welcome(request)
             return await self._next_step(op)(self, seen, request)
         except (aiohttp.ClientError, ConnectionError):
-            return _reset(request)
+            return reset(request)
 
     def _next_step(self, op: str) -> Step:
         for plan in self._plans:
@@ -172,14 +172,14 @@ class S3Wire:
                 if not plan.times:
                     self._plans.remove(plan)
                 return plan.step
-        return S3Wire._forwarded
+        return S3Wire.forwarded
 
     async def _wait(self, op: str, *, after: bool) -> None:
         for hold in [one for one in self._holds if one.op in {op, ANY} and one.after == after]:
             await hold.barrier.wait()
 
     @asynccontextmanager
-    async def _asked(self, seen: Seen, request: web.BaseRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def asked(self, seen: Seen, request: web.BaseRequest) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask the server; leave once it has begun to answer and nobody holds the answer."""
         headers = CIMultiDict((name, value) for name, value in request.headers.items() if _goes_on(name))
         async with self._session.request(
@@ -194,10 +194,10 @@ class S3Wire:
             seen.status = answer.status
             yield answer
 
-    async def _forwarded(
+    async def forwarded(
         self, seen: Seen, request: web.BaseRequest, *, at_most_bytes: int | None = None
     ) -> web.StreamResponse:
-        async with self._asked(seen, request) as answer:
+        async with self.asked(seen, request) as answer:
             headers = CIMultiDict((name, value) for name, value in answer.headers.items() if _goes_on(name))
             response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
             await response.prepare(request)
@@ -229,7 +229,7 @@ def _goes_on(name: str) -> bool:
     return name.lower() not in _HOP_BY_HOP
 
 
-def _reset(request: web.BaseRequest) -> web.StreamResponse:
+def reset(request: web.BaseRequest) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=503)
@@ -239,5 +239,5 @@ async def _reset_when_sent(request: web.BaseRequest, response: web.StreamRespons
     transport = request.transport
     while transport is not None and not transport.is_closing() and transport.get_write_buffer_size():
         await asyncio.sleep(0.001)
-    _reset(request)
+    reset(request)
     return response

@@ -168,9 +168,6 @@ class NewTask(Shape):
     """Its arguments."""
 
 
-_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-
-
 class PageQuery(Shape):
     """A stretch of a list, newest first."""
 
@@ -180,13 +177,9 @@ class PageQuery(Shape):
     """How many at most."""
 
 
-class AuditQuery(Shape):
-    """Which entries of the audit log, newest first."""
+class AuditQuery(PageQuery):
+    """Which entries of the audit log."""
 
-    before_id: str | None = Field(default=None, pattern=_UUID)
-    """Only entries older than this one."""
-    limit: int = Field(default=100, ge=1, le=1000)
-    """How many at most."""
     target: str | None = None
     """Only what was done to this."""
     admin: str | None = None
@@ -196,8 +189,8 @@ class AuditQuery(Shape):
 class AuditShape(Shape):
     """Something that an admin did."""
 
-    entry_id: str
-    """Its name, which tells nothing."""
+    entry_id: int
+    """Its number."""
     created_ts: int
     """When, in ms since 1970."""
     admin: str
