@@ -53,6 +53,10 @@ class QuotaExceededError(MatrixError):
         self.info_uri = info_uri
 
 
+class UploadsRefusedError(MatrixError):
+    """The storage takes nothing new until its operator does something: it is full, or may not be written to."""
+
+
 class UnknownDeviceError(MatrixError):
     """An application service named a device that its user does not have."""
 

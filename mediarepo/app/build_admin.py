@@ -137,4 +137,5 @@ def _join_retention(
         bytes_of=usage.of_class,
         isolation=foundation.isolation,
         now_ms=now_ms,
+        homeservers=lambda: tenants.names,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.imports import ImportConfig
+from mediarepo.db.audit import AuditLog
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.exports import ExportTable
 from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
@@ -131,6 +132,11 @@ def build_verifier(foundation: Foundation, source: Source, *, jobs: int) -> Veri
         part_bytes=foundation.settings.uploads.part_bytes,
         jobs=jobs,
     )
+
+
+def build_audit(foundation: Foundation) -> AuditLog:
+    """Join what keeps account of what admins do."""
+    return AuditLog(foundation.database)
 
 
 def build_undo(foundation: Foundation) -> ImportedContentTable:

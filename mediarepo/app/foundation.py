@@ -70,6 +70,9 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
         database = await stack.enter_async_context(Database(settings.database))
         opened = Stores(by_name=stores, store_for=settings.store_for)
         _show_connections(in_use, database, opened)
+        for store in stores.values():
+            refuses = metrics.store_refuses_writes.labels(store.name)
+            refuses.set_function(partial(_refuses_writes, store))
         yield Foundation(
             settings=settings,
             metrics=metrics,
@@ -83,6 +86,10 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
             ),
             in_use=in_use,
         )
+
+
+def _refuses_writes(store: Store) -> float:
+    return float(store.write_refusal is not None)
 
 
 def _show_connections(in_use: InUse, database: Database, stores: Stores) -> None:

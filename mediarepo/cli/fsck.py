@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field
 import typer
 
 from mediarepo.app.build_services import build_repairs
+from mediarepo.app.build_transfers import build_audit
 from mediarepo.app.foundation import open_foundation
+from mediarepo.cli.authority import name_of_user
 from mediarepo.config.settings import Settings
 from mediarepo.model.drift import Drift, DriftKind
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError, Repairs
 from mediarepo.storage.store import Store
 
@@ -44,7 +47,11 @@ async def run_fsck(settings: Settings, options: FsckOptions) -> int:
     async with open_foundation(settings) as foundation:
         repairs = build_repairs(foundation)
         for name in options.stores or list(settings.stores):
+            before = totals.repaired
             await _one(repairs, foundation.stores.by_name[name], options, totals)
+            if totals.repaired > before:
+                act = AdminAction(by=name_of_user(), owner=OPERATOR, action="repair_store")
+                await build_audit(foundation).add(act, name, totals.repaired - before)
     if totals.refused:
         return 2
     return 1 if any(totals.found.values()) else 0

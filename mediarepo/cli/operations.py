@@ -8,13 +8,16 @@ import typer
 
 from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.build_services import build_sweeps
+from mediarepo.app.build_transfers import build_audit
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
+from mediarepo.cli.authority import name_of_user
 from mediarepo.cli.fsck import FsckOptions, run_fsck
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_reloads, read_settings, run, server_signals
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.federation.key_files import KeyFileError
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.fsck import FsckLevel
 from mediarepo.telemetry.logs import set_up_logs
 
@@ -131,6 +134,8 @@ def claim(
 async def _claim(settings: Settings, name: str) -> None:
     async with open_foundation(settings) as foundation:
         report = await build_sweeps(foundation).take_over(foundation.stores.by_name[name])
+        act = AdminAction(by=name_of_user(), owner=OPERATOR, action="claim_store")
+        await build_audit(foundation).add(act, name, report.found_again)
     typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
 
 

@@ -107,7 +107,7 @@ def audit(
 
 async def _audit(settings: Settings, limit: int, target: str | None, by: str | None, *, as_json: bool) -> None:
     async with administering(settings) as administration:
-        found = await administration.audit.read(_NEWEST, limit, target=target, admin=by)
+        found = await administration.audit.read(None, limit, target=target, admin=by)
     if as_json:
         print_json([asdict(one) for one in found])
         return

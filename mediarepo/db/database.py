@@ -39,7 +39,7 @@ NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The present as an SQL expression, in ms since 1970; unlike now(), it moves on within a transaction."""
 
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """The version that this code was written for: that of its newest migration."""
 OLDEST_SERVABLE_VERSION = 10
 """The oldest version that has all this code needs, so that upgrades can roll."""

@@ -9,8 +9,9 @@ Who locks media and their blob locks the media first, in the order of their ids.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.audit import write_entry
+from mediarepo.db.audit import mxc_entries, write_entries
 from mediarepo.db.database import NOW_MS, Connection, Database
+from mediarepo.db.marks import held
 from mediarepo.model.failed_items import storable_text
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
@@ -108,8 +109,11 @@ class DeletionTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def delete(self, mxc: Mxc) -> bool:
-        """Leave a tombstone of media and let go of its blob; False when there was no such media."""
+    async def delete(self, mxc: Mxc, act: AdminAction | None = None) -> bool:
+        """Leave a tombstone of media and let go of its blob; False when it is unknown or under a legal hold.
+
+        `act` is written down with it, if somebody wants this done.
+        """
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 """SELECT blob_id FROM media
@@ -117,8 +121,10 @@ class DeletionTable:
                 mxc.server_name,
                 mxc.media_id,
             )
-            if row is None:
+            if row is None or await held(connection, [mxc]):
                 return False
+            if act is not None:
+                await write_entries(connection, act, mxc_entries(act, [mxc]))
             await connection.execute(
                 """UPDATE media SET state = 'tombstone', blob_id = NULL, expires_ts = NULL, revision = revision + 1
                    WHERE server_name = $1 AND media_id = $2""",
@@ -135,6 +141,7 @@ class DeletionTable:
         `act` is written down with it, if somebody wants this done.
         """
         async with self._database.transaction() as connection:
+            concerned = [] if act is None else await _whose_thumbnails(connection, blob_ids, act)
             for blob_id in sorted(blob_ids):
                 if await _lock(connection, blob_id):
                     await connection.execute(
@@ -143,8 +150,24 @@ class DeletionTable:
                     await _detach(connection, blob_id)
                     await delete_if_unreferenced(connection, blob_id)
             if act is not None and blob_ids:
-                await write_entry(connection, act, target, len(blob_ids))
+                entries = [(name, target, count) for name, count in concerned] or [(None, target, len(blob_ids))]
+                await write_entries(connection, act, entries)
         return len(blob_ids)
+
+
+async def _whose_thumbnails(
+    connection: Connection, blob_ids: Sequence[int], act: AdminAction
+) -> list[tuple[str | None, int]]:
+    """Count for each homeserver the packs with thumbnails of its own media, or of other servers'."""
+    rows = await connection.fetch(
+        """SELECT n.name, count(DISTINCT t.blob_id) AS packs
+           FROM unnest($2::text[]) AS n (name), blob t JOIN media m ON m.blob_id = t.parent_blob_id
+           WHERE t.blob_id = ANY($1::bigint[]) AND (m.server_name = n.name OR NOT m.server_name = ANY($2::text[]))
+           GROUP BY n.name ORDER BY n.name""",
+        list(blob_ids),
+        list(act.at),
+    )
+    return [(row["name"], row["packs"]) for row in rows]
 
 
 async def lock_media_of(connection: Connection, blob_id: int) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from mediarepo.db.audit import removal_entries, write_entries
 from mediarepo.db.database import NOW_MS, Connection, Database, Row
 from mediarepo.db.deletion import delete_all_if_unreferenced, delete_if_unreferenced, delete_thumbnails, lock_media_of
 from mediarepo.db.import_blobs import queue_deletions
 from mediarepo.db.import_media import forget_marks
-from mediarepo.db.marks import hide_as_hash
+from mediarepo.db.marks import hide_as_hash, marked
+from mediarepo.model.marks import AdminAction, MarkKind
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
 
@@ -175,23 +177,28 @@ class ImportedContentTable:
             sha256,
         )
 
-    async def undo(self, source_id: int, name: str, run_id: int | None) -> int:
-        """Take back what a run committed, or all of it; media that were deleted or filled here since are kept."""
+    async def undo(self, source_id: int, name: str, run_id: int | None, act: AdminAction) -> int:
+        """Take back what a run committed, or all of it; what was deleted, filled or put under a hold here is kept."""
         removed = 0
         while True:
             async with self._database.transaction() as connection:
                 count, media = await self._undo_some(connection, source_id, run_id)
-            removed += media
+                await write_entries(connection, act, removal_entries(act, name, media))
+            removed += len(media)
             if not count:
                 break
         if run_id is None:
             async with self._database.transaction() as connection:
-                await connection.execute("DELETE FROM quarantined_hash WHERE reason = $1", f"imported from {name}")
+                owners = await connection.fetch(
+                    "DELETE FROM quarantined_hash WHERE reason = $1 RETURNING owner", f"imported from {name}"
+                )
                 await connection.execute("DELETE FROM import_source WHERE source_id = $1", source_id)
+                concerned = {row["owner"] for row in owners} & {*act.at}
+                await write_entries(connection, act, [(one, name, 0) for one in (None, *sorted(concerned))])
         return removed
 
     @staticmethod
-    async def _undo_some(connection: Connection, source_id: int, run_id: int | None) -> tuple[int, int]:
+    async def _undo_some(connection: Connection, source_id: int, run_id: int | None) -> tuple[int, list[Mxc]]:
         rows = await connection.fetch(
             """SELECT server_name, media_id FROM import_item
                WHERE source_id = $1 AND ($2::bigint IS NULL OR run_id = $2)
@@ -202,17 +209,19 @@ class ImportedContentTable:
         )
         keys = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
         await connection.execute(
-            """UPDATE media m SET import_source_id = NULL FROM import_item i
+            f"""UPDATE media m SET import_source_id = NULL FROM import_item i
                WHERE i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id
                    AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                    AND m.import_source_id = $1
-                   AND (m.state IN ('tombstone', 'trashed') OR (i.mode = 'pending' AND m.state = 'ready'))""",
+                   AND (m.state IN ('tombstone', 'trashed') OR (i.mode = 'pending' AND m.state = 'ready')
+                       OR {marked(MarkKind.HOLD)})""",  # noqa: S608 - static text
             source_id,
             *keys,
         )
         gone = await connection.fetch(
             """DELETE FROM media WHERE import_source_id = $1
-                   AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[])) RETURNING blob_id""",
+                   AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+               RETURNING server_name, media_id, blob_id""",
             source_id,
             *keys,
         )
@@ -224,7 +233,7 @@ class ImportedContentTable:
         )
         await forget_marks(connection, source_id, *keys)
         await delete_all_if_unreferenced(connection, [row["blob_id"] for row in gone])
-        return len(rows), len(gone)
+        return len(rows), [Mxc(row["server_name"], row["media_id"]) for row in gone]
 
 
 def _content(row: Row) -> ImportedContent:

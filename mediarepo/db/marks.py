@@ -98,6 +98,16 @@ def marked(kind: MarkKind, *, media: str = "m") -> str:
     return f"EXISTS (SELECT FROM media_mark k WHERE {_KEY.format('k', media, kind)})"
 
 
+async def held(connection: Connection, mxcs: Sequence[Mxc]) -> set[Mxc]:
+    """Name media under a legal hold; asked when their rows are locked, it tells of every hold that was acknowledged."""
+    rows = await connection.fetch(
+        """SELECT DISTINCT server_name, media_id FROM media_mark
+           WHERE kind = 'hold' AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
+        *columns(mxcs),
+    )
+    return {Mxc(row["server_name"], row["media_id"]) for row in rows}
+
+
 async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, act: AdminAction) -> None:
     """Set marks in the name of who acts; marks that stand already stay as they are."""
     await connection.execute(

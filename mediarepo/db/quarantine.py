@@ -8,7 +8,7 @@ audit log are one transaction. Content that is too short to say anything is hidd
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.audit import homeservers_of, mxc_entries, write_entries, write_entry
+from mediarepo.db.audit import AuditTuple, homeservers_of, mxc_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.marks import SET_ABOVE, columns, folded, hidden, set_mark
 from mediarepo.errors import ForbiddenError
@@ -24,7 +24,13 @@ _CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS r
         LEFT JOIN blob b ON b.blob_id = m.blob_id
     WHERE m.state IS DISTINCT FROM 'pending' AND ($5 = '' OR m.remote IS NOT FALSE OR m.server_name = $6)"""  # noqa: S608, E501 - static text
 
-_TOLD = "($1 = '' OR scope IN ('', $1)) AND NOT server_name = ANY($2::text[])"
+_NOTE_CHANGES = f"""INSERT INTO quarantine_change
+        (viewer, change_id, server_name, media_id, quarantined, created_ts, scope)
+    SELECT v.viewer, coalesce((SELECT max(c.change_id) FROM quarantine_change c WHERE c.viewer = v.viewer), 0)
+            + row_number() OVER (PARTITION BY v.viewer ORDER BY n.place),
+        n.s, n.i, $3, {NOW_MS}, CASE WHEN n.s = ANY($5::text[]) THEN '' ELSE $4 END
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (s, i, place), unnest($5::text[] || ''::text) AS v (viewer)
+    WHERE v.viewer IN ('', n.s) OR (NOT n.s = ANY($5::text[]) AND $4 IN ('', v.viewer))"""  # noqa: S608 - static text
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,7 @@ class QuarantineTable:
             new = await _hide_hashes(connection, hashes, act, scopes)
             after = await _concerned(connection, [], contents, act, viewer=act.owner)
             changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before[mxc]]
-            for sha256 in hashes:
-                await write_entry(connection, act, sha256.hex(), int(sha256 in new))
-            await _note_changes(connection, changed, act, quarantined=True)
+            await _note_hashes(connection, hashes, new, changed, act, quarantined=True)
         return len(new)
 
     async def show_hashes(self, hashes: Sequence[bytes], act: AdminAction) -> int:
@@ -100,15 +104,15 @@ class QuarantineTable:
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
             before = await _concerned(connection, [], contents, act, viewer=act.owner)
-            gone = await _show_hashes(connection, hashes, act.owner)
+            owner: str | None = act.owner
+            gone = await _show_hashes(connection, hashes, owner)
             if not gone and act.by_operator:
-                before = await _concerned(connection, [], contents, act, viewer=None)
-                gone = await _show_hashes(connection, hashes, None)
-            after = await _concerned(connection, [], contents, act, viewer=act.owner)
+                owner = None
+                before = await _concerned(connection, [], contents, act, viewer=owner)
+                gone = await _show_hashes(connection, hashes, owner)
+            after = await _concerned(connection, [], contents, act, viewer=owner)
             changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before[mxc]]
-            for sha256 in hashes:
-                await write_entry(connection, act, sha256.hex(), int(sha256 in gone))
-            await _note_changes(connection, changed, act, quarantined=False)
+            await _note_hashes(connection, hashes, gone, changed, act, quarantined=False)
         return len(gone)
 
     async def hide_server(self, server_name: str, act: AdminAction) -> bool:
@@ -165,25 +169,22 @@ class QuarantineTable:
             )
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
-    async def changes(self, after_id: int, limit: int, *, viewer: str, hidden_from: Sequence[str]) -> list[Change]:
+    async def changes(self, after_id: int, limit: int, *, viewer: str) -> list[Change]:
         """Read what was hidden and shown as a homeserver sees it (OPERATOR: all do), oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                f"""SELECT change_id, server_name, media_id, quarantined FROM quarantine_change
-                    WHERE {_TOLD} AND change_id > $3 ORDER BY change_id LIMIT $4""",  # noqa: S608 - static text
+                """SELECT change_id, server_name, media_id, quarantined FROM quarantine_change
+                   WHERE viewer = $1 AND change_id > $2 ORDER BY change_id LIMIT $3""",
                 viewer,
-                list(hidden_from),
                 after_id,
                 limit,
             )
         return [Change(row["change_id"], Mxc(row["server_name"], row["media_id"]), row["quarantined"]) for row in rows]
 
-    async def last_change(self, *, viewer: str, hidden_from: Sequence[str]) -> int:
+    async def last_change(self, *, viewer: str) -> int:
         """Read the number of the newest change that `changes` would tell, 0 when there is none."""
         row = await self._database.get(
-            f"SELECT coalesce(max(change_id), 0) FROM quarantine_change WHERE {_TOLD}",  # noqa: S608 - static text
-            viewer,
-            list(hidden_from),
+            "SELECT coalesce(max(change_id), 0) FROM quarantine_change WHERE viewer = $1", viewer
         )
         return 0 if row is None else int(row[0])
 
@@ -299,7 +300,7 @@ async def _note(
     """Write an act down: for those whom its target concerns, and for those whose own media it changed besides."""
     named = homeservers_of(act, target)
     own = {name for name in act.at if name not in named}
-    entries: list[tuple[str | None, str, int]] = [
+    entries: list[AuditTuple] = [
         (name, target, sum(mxc.server_name == name or mxc.server_name not in act.at for mxc in changed))
         for name in named
     ]
@@ -308,13 +309,26 @@ async def _note(
     await _note_changes(connection, changed, act, quarantined=quarantined)
 
 
+async def _note_hashes(
+    connection: Connection,
+    hashes: Sequence[bytes],
+    done: Collection[bytes],
+    changed: Sequence[Mxc],
+    act: AdminAction,
+    *,
+    quarantined: bool,
+) -> None:
+    """Write hashes down for the operator, and for each homeserver the media that it concerns."""
+    entries: list[AuditTuple] = [(None, sha256.hex(), int(sha256 in done)) for sha256 in hashes]
+    await write_entries(connection, act, entries + mxc_entries(act, changed))
+    await _note_changes(connection, changed, act, quarantined=quarantined)
+
+
 async def _note_changes(connection: Connection, changed: Sequence[Mxc], act: AdminAction, *, quarantined: bool) -> None:
-    await connection.execute(
-        f"""INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts, scope)
-            SELECT s, i, $3, {NOW_MS}, CASE WHEN s = ANY($5::text[]) THEN '' ELSE $4 END
-            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (s, i, place) ORDER BY place""",  # noqa: S608 - static text
-        *columns(changed),
-        quarantined,
-        act.owner,
-        list(act.at),
-    )
+    """Tell each homeserver, and the operator, what changed for them; each counts by itself.
+
+    The lock keeps numbers in the order in which they become visible. It is taken last, so nobody waits for it long.
+    """
+    if changed:
+        await connection.execute("LOCK TABLE quarantine_change IN SHARE ROW EXCLUSIVE MODE")
+        await connection.execute(_NOTE_CHANGES, *columns(changed), quarantined, act.owner, list(act.at))

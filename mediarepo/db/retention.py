@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 
-from mediarepo.db.audit import write_entry
+from mediarepo.db.audit import removal_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Database, Row
 from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.marks import hidden, marked
@@ -99,8 +99,8 @@ class RetentionTable:
                 [row["media_id"] for row in rows],
             )
             await delete_all_if_unreferenced(connection, [row["blob_id"] for row in rows])
-            if rows:
-                await write_entry(connection, act, target, len(rows))
+            gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            await write_entries(connection, act, removal_entries(act, target, gone))
         return len(rows)
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from mediarepo.db.audit import mxc_entries, write_entries, write_entry
+from mediarepo.db.audit import mxc_entries, removal_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.marks import columns, hidden, marked
+from mediarepo.db.marks import columns, held, hidden, marked
 from mediarepo.db.media_admin import FROM, MXC
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.failed_items import Queue
@@ -48,12 +48,7 @@ class TrashTable:
     async def held(self, mxcs: Sequence[Mxc]) -> int:
         """Count media under a legal hold."""
         async with self._database.connection() as connection:
-            count = await connection.fetchval(
-                """SELECT count(DISTINCT (server_name, media_id)) FROM media_mark WHERE kind = 'hold'
-                   AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
-                *columns(mxcs),
-            )
-        return int(count)
+            return len(await held(connection, mxcs))
 
     async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> list[Mxc]:
         """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
@@ -68,9 +63,9 @@ class TrashTable:
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )
-            if rows:
-                await write_entry(connection, act, target, len(rows))
-        return [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            await write_entries(connection, act, removal_entries(act, target, gone))
+        return gone
 
     async def take_back(self, mxc: Mxc, act: AdminAction) -> Outcome:
         """Restore media that are in the trash; ForbiddenError when the operator put them there and others ask."""
@@ -105,7 +100,7 @@ class TrashTable:
             limit,
         )
 
-    async def empty(self, mxcs: Sequence[Mxc], age_ms: int) -> int:
+    async def empty(self, mxcs: Sequence[Mxc], age_ms: int, act: AdminAction) -> int:
         """Let go of media that have been in the trash for so long; gives how many that were."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -117,6 +112,8 @@ class TrashTable:
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )
+            kept = await held(connection, [Mxc(row["server_name"], row["media_id"]) for row in rows])
+            rows = [row for row in rows if Mxc(row["server_name"], row["media_id"]) not in kept]
             names = [row["server_name"] for row in rows], [row["media_id"] for row in rows]
             await connection.execute(
                 """UPDATE media SET state = 'tombstone', trashed_ts = NULL, blob_id = NULL, revision = revision + 1
@@ -124,6 +121,8 @@ class TrashTable:
                 *names,
             )
             await delete_all_if_unreferenced(connection, [row["blob_id"] for row in rows])
+            gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
+            await write_entries(connection, act, removal_entries(act, "trash", gone))
         return len(rows)
 
     async def idle_local(self, server_name: str, before_ts: int, size_over: int, limit: int) -> list[Mxc]:

@@ -137,7 +137,7 @@ class AuditTrail:
     log: AuditLog
 
     async def read(
-        self, admin: Admin, before_id: int, limit: int, *, target: str | None, by: str | None
+        self, admin: Admin, before_id: str | None, limit: int, *, target: str | None, by: str | None
     ) -> list[AuditEntry]:
         """Read entries, newest first; single homeservers' admins read what was done at theirs."""
         homeserver = None if admin.is_operator else admin.homeserver.server_name

@@ -16,7 +16,7 @@ from mediarepo.errors import HomeserverUnavailableError, MatrixError, Unavailabl
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
 from mediarepo.model.failed_items import Queue
-from mediarepo.model.marks import AdminAction, LeftOut, MarkKind, Outcome
+from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.authorization import Admin, Authorization
 from mediarepo.services.batch_isolation import BatchIsolation
@@ -27,6 +27,7 @@ from mediarepo.storage.store import Store
 log = structlog.get_logger(__name__)
 
 _BATCH = 500
+_BY_ITSELF = "mediarepo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,8 @@ class Deletion:
 
     async def empty_trash(self) -> None:
         """Let go of what has been in the trash for long enough."""
-        empty = partial(self.trash.empty, age_ms=self.config.trash_ms)
+        act = AdminAction(by=_BY_ITSELF, owner=OPERATOR, action="empty_trash", at=self.authorization.tenants.names)
+        empty = partial(self.trash.empty, age_ms=self.config.trash_ms, act=act)
         async with self.isolation.whole_queue(Queue.TRASH):
             while mxcs := await self.trash.due(self.config.trash_ms, _BATCH):
                 outcome = await self.isolation.run(Queue.TRASH, mxcs, empty)

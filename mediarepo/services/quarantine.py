@@ -105,10 +105,9 @@ class Quarantine:
         InvalidParamError for a number that does not exist yet.
         """
         viewer = self.authorization.viewer(admin) or OPERATOR
-        hidden_from = self.authorization.out_of_reach(admin)
-        if after_id > await self.table.last_change(viewer=viewer, hidden_from=hidden_from):
+        if after_id > await self.table.last_change(viewer=viewer):
             raise InvalidParamError("Query parameter from is higher than the newest change")
-        return await self.table.changes(after_id, limit, viewer=viewer, hidden_from=hidden_from)
+        return await self.table.changes(after_id, limit, viewer=viewer)
 
     async def _hide(self, mxcs: Sequence[Mxc], admin: Admin, action: str, target: str, reason: str | None) -> Outcome:
         act = self._act(admin, action, reason)

@@ -29,8 +29,15 @@ class Readiness:
             async with asyncio.timeout(_TIMEOUT_S):
                 set_aside = await self.failed.count()
         except (TimeoutError, DatabaseUnavailableError):
-            return {}
-        return {"set_aside": set_aside} if set_aside else {}
+            return self._refused()
+        found: dict[str, object] = {"set_aside": set_aside} if set_aside else {}
+        return found | self._refused()
+
+    def _refused(self) -> dict[str, object]:
+        """Tell of stores that take no new objects, though they give out those they have."""
+        stores = self.stores.by_name.values()
+        refused = {store.name: store.write_refusal for store in stores if store.write_refusal is not None}
+        return {"refuses_uploads": refused} if refused else {}
 
     async def problems(self) -> dict[str, str]:
         """Name what does not answer, with the reason in the operator's words; empty when all is well."""

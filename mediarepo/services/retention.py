@@ -78,6 +78,7 @@ class Retention:
     bytes_of: Callable[[RetentionClass], Awaitable[int]]
     isolation: BatchIsolation
     now_ms: Callable[[], int]
+    homeservers: Callable[[], tuple[str, ...]]
 
     def policy(self, name: str) -> RetentionPolicy:
         """Find a policy; NotFoundError when none has this name."""
@@ -100,14 +101,14 @@ class Retention:
 
     async def arm(self, policy: RetentionPolicy, by: str, *, client_address: str | None = None) -> None:
         """Let a policy be carried out regularly; InvalidParamError when it was not planned as it reads."""
-        act = AdminAction(by=by, owner=OPERATOR, action="arm_retention", client_address=client_address)
+        act = self._act(policy, by, "arm_retention", client_address)
         fingerprint, age_ms = policy.fingerprint(), self.config.plan_lifetime_ms
         if not await self.plans.arm(policy.name, fingerprint, armed=True, plan_age_ms=age_ms, act=act):
             raise _unplanned(policy)
 
     async def disarm(self, policy: RetentionPolicy, by: str, *, client_address: str | None = None) -> None:
         """Let a policy be carried out no more."""
-        act = AdminAction(by=by, owner=OPERATOR, action="disarm_retention", client_address=client_address)
+        act = self._act(policy, by, "disarm_retention", client_address)
         await self.plans.arm(policy.name, policy.fingerprint(), armed=False, plan_age_ms=0, act=act)
 
     async def run(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
@@ -128,9 +129,16 @@ class Retention:
         ]
         await each_of(*armed)
 
+    def _act(self, policy: RetentionPolicy, by: str, action: str, client_address: str | None = None) -> AdminAction:
+        """Make an act of the operator, which concerns the homeservers whose media a policy is for."""
+        names = self.homeservers()
+        if policy.what is RetentionClass.LOCAL and policy.server_names:
+            names = tuple(name for name in names if name in policy.server_names)
+        return AdminAction(by=by, owner=OPERATOR, action=action, at=names, client_address=client_address)
+
     async def _carry_out(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
         began_ts = self.now_ms()
-        act = AdminAction(by=by, owner=OPERATOR, action="retention")
+        act = self._act(policy, by, "retention")
         try:
             async for batch in self._chosen(policy, tally):
                 tally.add(batch, count=await self._remove(policy, batch, began_ts, act))

@@ -16,7 +16,7 @@ from mediarepo.config.media import UploadsConfig
 from mediarepo.db.database import StaleKeyError
 from mediarepo.db.publishing import PublishTable
 from mediarepo.db.sweep import UploadIntents
-from mediarepo.errors import MatrixError, TooLargeError
+from mediarepo.errors import MatrixError, TooLargeError, UploadsRefusedError
 from mediarepo.model.concurrency import task_group
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.in_use import InUse
@@ -24,7 +24,7 @@ from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.stores import Stores
 from mediarepo.services.upload_parts import Body, MemoryBudget, Part, PartReader
-from mediarepo.storage.errors import UploadGoneError
+from mediarepo.storage.errors import StorageRefusesWritesError, UploadGoneError
 from mediarepo.storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -198,6 +198,16 @@ class Uploads:
         limit = self.max_bytes() if max_bytes is None else max_bytes
         if declared_bytes is not None and declared_bytes > limit:
             raise TooLargeError(f"the upload is larger than the limit of {limit} bytes")
+
+    async def store_upload(
+        self, media: NewMedia, body: Body, *, declared_bytes: int | None, max_bytes: int | None
+    ) -> None:
+        """Store what a user uploads, as `store` does; UploadsRefusedError, at once, while the storage takes nothing."""
+        try:
+            self.stores.store_for_class(self.store_class).check_takes_writes()
+            await self.store(media, body, declared_bytes=declared_bytes, max_bytes=max_bytes)
+        except StorageRefusesWritesError as exc:
+            raise UploadsRefusedError("the media repository takes no uploads until its operator makes room") from exc
 
     async def store(
         self,

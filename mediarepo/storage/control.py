@@ -49,6 +49,7 @@ class CopySource:
 
 _NOT_FOUND = 404
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
+_WRITES = frozenset({"begin_multipart", "complete_multipart", "copy", "copy_part"})
 _UNSUPPORTED = {"delete": frozenset({400, 405, 501}), "list_multiparts": frozenset({405, 501})}
 """How servers refuse what they do not have at all."""
 Answer = dict[str, Any]  # what botocore makes of an answer's XML
@@ -243,7 +244,7 @@ class ObjectControl:
             return _NotThereError(refusal.code)
         if refusal.status in _UNSUPPORTED.get(operation, ()):
             return UnsupportedRequestError(explain_error_response(refusal, self._place))
-        return error_from_response(refusal, self._place)
+        return error_from_response(refusal, self._place, writing=operation in _WRITES)
 
 
 class _NotThereError(StorageError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from mediarepo.errors import UnavailableError
+from mediarepo.errors import TooLargeError, UnavailableError
 
 
 class StorageError(UnavailableError):
@@ -50,6 +50,19 @@ class StoreMisconfiguredError(StorageError):
     """The store cannot work as it is configured; the message tells the operator why."""
 
 
+class StorageRefusesWritesError(StorageError):
+    """The store takes no new objects until somebody does something: it is full, or the key may not write."""
+
+
+class ObjectTooLargeError(TooLargeError, StorageError):
+    """The server takes no object of this size."""
+
+    def __init__(self, hint: str) -> None:
+        StorageError.__init__(self, hint)
+        self.message = "the media storage takes no object of this size"
+        self.retry_after_s = None
+
+
 class StorageUnavailableError(StorageError):
     """S3 cannot serve just now.
 
@@ -88,6 +101,19 @@ _UNAVAILABLE_CODES = frozenset(
         "XMinioStorageFull",
     }
 )
+_FULL_CODES = frozenset(
+    {
+        "InsufficientCapacity",
+        "InsufficientStorage",
+        "QuotaExceeded",
+        "XMinioAdminBucketQuotaExceeded",
+        "XMinioStorageFull",
+    }
+)
+_FULL_STATUS = 507
+_FORBIDDEN_CODES = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden"})
+_QUOTA = r"quota|cap exceeded|storage (is )?full"
+_WRONG_KEY = re.compile(r"no such key|invalid signature", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +140,13 @@ class S3ErrorResponse:
         if self.is_transient or not self.code or self.code in _UNAVAILABLE_CODES:
             return True
         return self.status in _UNAVAILABLE_STATUSES or 300 <= self.status < 400  # noqa: PLR2004 - redirections
+
+    @property
+    def refuses_writes(self) -> bool:
+        """Whether, as the answer to a write, it means that nothing more is taken: full, or the key may not write."""
+        if self.code in _FULL_CODES or self.status == _FULL_STATUS:
+            return True
+        return self.code in _FORBIDDEN_CODES and not _WRONG_KEY.search(self.message)
 
 
 def parse_error_response(status: int, body: bytes) -> S3ErrorResponse:
@@ -168,6 +201,14 @@ _CLOCKS = "the clocks of this machine and of {endpoint_url} differ too much: set
 _HINTS = (
     _hint("NoSuchBucket", "there is no bucket {bucket} at {endpoint_url}: create it, or correct its name"),
     _hint("InvalidBucketName", "{endpoint_url} does not take {bucket} as a bucket's name"),
+    _hint(
+        "AccessDenied Forbidden QuotaExceeded XMinioAdminBucketQuotaExceeded",
+        "the bucket {bucket} at {endpoint_url} has reached its quota: raise it, or remove something ({message})",
+        _QUOTA,
+    ),
+    _hint(
+        "QuotaExceeded XMinioAdminBucketQuotaExceeded", "the bucket {bucket} at {endpoint_url} has reached its quota"
+    ),
     _hint("AccessDenied Forbidden", "{endpoint_url} does not know access_key_id ({message})", r"no such key"),
     _hint("AccessDenied Forbidden", _BAD_SIGNATURE, r"invalid signature"),
     _hint(
@@ -188,7 +229,7 @@ _HINTS = (
     ),
     _hint("InvalidRegionName", "{endpoint_url} does not know the region {region}: {message}"),
     _hint("SlowDown TooManyRequests", "{endpoint_url} asks for fewer requests a second"),
-    _hint("QuotaExceeded XMinioStorageFull InsufficientStorage", "{endpoint_url} is full: {message}"),
+    _hint("XMinioStorageFull InsufficientStorage InsufficientCapacity", "{endpoint_url} is full: {message}"),
     _hint("InvalidObjectState", "the object was archived and must be restored first: {message}"),
     _hint("EntityTooLarge", "{endpoint_url} takes no object of this size: {message}"),
     _hint(
@@ -290,11 +331,17 @@ def _verify_message(exc: BaseException) -> str:
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
-def error_from_response(refusal: S3ErrorResponse, place: S3Location, *, object_key: str | None = None) -> StorageError:
+def error_from_response(
+    refusal: S3ErrorResponse, place: S3Location, *, object_key: str | None = None, writing: bool = False
+) -> StorageError:
     """Choose the error for an answer; only NoSuchKey about an object that was asked for means missing."""
     if object_key is not None and refusal.code in _MISSING_CODES:
         return ObjectMissingError(object_key)
     words = explain_error_response(refusal, place)
+    if writing and refusal.code == "EntityTooLarge":
+        return ObjectTooLargeError(words)
+    if writing and refusal.refuses_writes:
+        return StorageRefusesWritesError(words)
     if refusal.is_outage:
         return StorageUnavailableError(words, transient=refusal.is_transient)
     return UploadGoneError(words) if refusal.code == "NoSuchUpload" else StorageError(words)

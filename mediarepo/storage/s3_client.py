@@ -234,7 +234,7 @@ class S3Client:
             response = await self._send("PUT", object_key, query=query, signed=signed, body=body, limits=self._strict)
             try:
                 if response.status != _OK:
-                    await self._refuse(response)
+                    await self._refuse(response, writing=True)
                 await self._read_little(response)
             finally:
                 response.close()
@@ -328,9 +328,11 @@ class S3Client:
             raise StorageError(f"{object_key} does not hold bytes {byte_range.offset} to {byte_range.last}")
         return size_bytes
 
-    async def _refuse(self, response: aiohttp.ClientResponse, *, object_key: str | None = None) -> None:
+    async def _refuse(
+        self, response: aiohttp.ClientResponse, *, object_key: str | None = None, writing: bool = False
+    ) -> None:
         refusal = parse_error_response(response.status, await self._read_little(response))
-        raise error_from_response(refusal, self._place, object_key=object_key)
+        raise error_from_response(refusal, self._place, object_key=object_key, writing=writing)
 
     async def _read_little(self, response: aiohttp.ClientResponse) -> bytes:
         body = b""

@@ -26,6 +26,7 @@ from mediarepo.storage.retry import RetryPolicy, is_lost_answer
 from mediarepo.storage.s3_client import S3Client, encode_metadata, metadata_headers
 from mediarepo.storage.signing import find_credentials
 from mediarepo.storage.stored_object import OpenObject, ReadConnections, StoredObject
+from mediarepo.storage.write_gate import WriteGate
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Store:
         self._retrying = RetryPolicy()
         self._stack = AsyncExitStack()
         self._bulk_delete_again = 0.0
+        self._writes = WriteGate(name)
 
     async def __aenter__(self) -> Self:
         config = self._config
@@ -109,7 +111,8 @@ class Store:
         """Store an object whole, with one PUT; once more when that fails, so the key must be nobody else's."""
         self._check_ours(object_key)
         headers = metadata_headers(metadata)
-        await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
+        with self._writes.writing():
+            await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
 
     def open(
         self, object_key: str, byte_range: ByteRange | None = None, *, known_bytes: int | None = None
@@ -120,6 +123,15 @@ class Store:
         ObjectMissingError. Leaving early closes the connection.
         """
         return OpenObject(self._get(object_key, byte_range, known_bytes))
+
+    @property
+    def write_refusal(self) -> str | None:
+        """Why the store takes no new objects, in the operator's words; None while it does."""
+        return self._writes.reason
+
+    def check_takes_writes(self) -> None:
+        """Raise StorageRefusesWritesError while the store takes no new objects; now and then somebody may try."""
+        self._writes.check()
 
     @property
     def requests_under_way(self) -> int:
@@ -159,16 +171,18 @@ class Store:
         """Begin to store an object in parts; gives the upload's id."""
         self._check_ours(object_key)
         encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
-        return await self._retrying.call(self._control.begin, object_key, encoded)
+        with self._writes.writing(proves=False):
+            return await self._retrying.call(self._control.begin, object_key, encoded)
 
     async def put_part(
         self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes | memoryview], *, size_bytes: int
     ) -> str:
         """Store a part (numbered from 1; all but the last of equal size, at least 5 MiB); gives its ETag."""
         self._check_ours(object_key)
-        return await self._retrying.call(
-            self._wire.put_part, object_key, upload_id, number, chunks, size_bytes=size_bytes
-        )
+        with self._writes.writing():
+            return await self._retrying.call(
+                self._wire.put_part, object_key, upload_id, number, chunks, size_bytes=size_bytes
+            )
 
     async def complete_multipart(
         self, object_key: str, upload_id: str, etags: Sequence[str], *, size_bytes: int
@@ -182,8 +196,11 @@ class Store:
             f"the multipart upload of {object_key} is gone, and its object is not there"
         )
         try:
-            if await self._retrying.call_while(is_lost_answer, self._control.complete, object_key, upload_id, etags):
-                return
+            with self._writes.writing(proves=False):
+                if await self._retrying.call_while(
+                    is_lost_answer, self._control.complete, object_key, upload_id, etags
+                ):
+                    return
         except StorageError as exc:
             failure = exc
         if await self._retrying.call(self._control.size_of, object_key) != size_bytes:
@@ -195,7 +212,8 @@ class Store:
         """Make an object of one in any bucket of the same server; gives its SHA-256 (base64) if the server tells it."""
         self._check_ours(object_key)
         encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
-        return await self._retrying.call(self._control.copy, source, object_key, encoded, algorithm)
+        with self._writes.writing():
+            return await self._retrying.call(self._control.copy, source, object_key, encoded, algorithm)
 
     async def copy_part(
         self, source: CopySource, object_key: str, upload_id: str, number: int, byte_range: ByteRange

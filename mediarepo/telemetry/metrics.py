@@ -60,6 +60,11 @@ class Metrics:
         self.item_failures = self._counter(
             "item_failures", "Times that an item could not be processed and was set aside.", "queue"
         )
+        self.store_refuses_writes = self._gauge(
+            "store_refuses_writes",
+            "1 while a store takes no new objects, being full for instance.",
+            "store",
+        )
         self.drift = self._gauge("drift", "Leftovers that the fleet's last sweep found.", "store", "kind")
         self.job_finished = self._gauge("job_finished_seconds", "When the fleet last did it, in Unix time.", "job")
         self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")

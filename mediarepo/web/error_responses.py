@@ -23,6 +23,7 @@ REFUSALS: Mapping[type[errors.MatrixError], ErrorResponse] = {
     errors.GuestAccessForbiddenError: ErrorResponse(403, "M_GUEST_ACCESS_FORBIDDEN"),
     errors.ForbiddenError: ErrorResponse(403, "M_FORBIDDEN"),
     errors.QuotaExceededError: ErrorResponse(403, "M_FORBIDDEN"),
+    errors.UploadsRefusedError: ErrorResponse(403, "M_FORBIDDEN"),
     errors.UnknownDeviceError: ErrorResponse(400, "M_UNKNOWN_DEVICE"),
     errors.ContentLostError: ErrorResponse(404, "M_NOT_FOUND"),
     errors.RemoteUnavailableError: ErrorResponse(502, "M_UNKNOWN"),

@@ -1,9 +1,11 @@
 """What an admin of one homeserver tries against the others of a repository, besides the plain calls."""
 
+import asyncio
 import base64
 import json
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -34,6 +36,46 @@ async def test_what_the_operator_deletes_too_only_the_operator_restores(tenants:
     assert await tenants.seen(media) == (404, 404)
     assert [one["admin"] for one in await tenants.audit(A)] == [f"@admin:{A}", "operator"]
     assert (await tenants.do(OPERATOR, "restore", media)).json == {"affected": 1}
+
+
+async def changes(tenants: Tenants, who: str, start: int = 0) -> dict[str, Any]:
+    answer = await tenants.synapse(who, "GET", f"/media/quarantine_changes?from={start}")
+    assert answer.status == 200, answer
+    found: dict[str, Any] = answer.json
+    return found
+
+
+async def test_changes_are_numbered_for_each_homeserver(tenants: Tenants) -> None:
+    own, remote = [await tenants.upload(A) for _ in range(2)], await tenants.remote()
+    before = []
+    for media in own:
+        before.append((await changes(tenants, A))["next_batch"])
+        await asyncio.gather(*[tenants.do(B, "quarantine", await tenants.upload(B)) for _ in range(3)])
+        await tenants.do(A, "quarantine", media)
+    await tenants.do(B, "quarantine", remote)
+    for_a = await changes(tenants, A)
+    await tenants.do(OPERATOR, "quarantine", remote)
+    found = {who: await changes(tenants, who) for who in (A, B, OPERATOR)}
+    again = await changes(tenants, A, start=1)
+
+    assert before == [0, 1]
+    assert (for_a["next_batch"], [one["media_id"] for one in for_a["changes"]]) == (2, [one[7:] for one in own])
+    assert {who: one["next_batch"] for who, one in found.items()} == {A: 3, B: 8, OPERATOR: 10}
+    assert [one["media_id"] for one in again["changes"]] == [own[1][7:], remote.partition("/")[2]]
+
+
+async def test_names_of_audit_entries_tell_nothing_of_a_neighbour(tenants: Tenants) -> None:
+    for who in (A, B, B, A):
+        await tenants.do(who, "quarantine", await tenants.upload(who))
+    for_a, for_b = await tenants.audit(A), await tenants.audit(B)
+    older = await tenants.ask(A, "GET", f"/audit?before_id={for_a[1]['entry_id']}")
+    refused = [await tenants.ask(A, "GET", f"/audit?before_id={one}") for one in (for_b[0]["entry_id"], 3, "x")]
+    by_operator = await tenants.ask(OPERATOR, "GET", f"/audit?before_id={for_b[1]['entry_id']}")
+
+    assert all(len(one["entry_id"]) == 36 for one in for_a + for_b)
+    assert older.json["entries"] == [for_a[0]]
+    assert [one.status for one in refused] == [400, 400, 400]
+    assert by_operator.json["entries"] == [for_b[0], for_a[0]]
 
 
 async def test_numbers_of_changes_tell_nothing_of_a_neighbour(tenants: Tenants) -> None:

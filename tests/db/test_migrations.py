@@ -127,3 +127,30 @@ async def test_marks_that_had_no_owner_go_on_hiding_and_belong_to_who_set_them(c
     ]
     assert [tuple(row) for row in hashes] == [("b.test", ""), ("", "")]
     assert [tuple(row) for row in reasons] == [("imported", "imported from old")]
+
+
+async def test_changes_of_quarantine_keep_their_numbers_for_whoever_was_told_of_them(config: DatabaseConfig) -> None:
+    await upgrade(config, "0010")
+    connection = await asyncpg.connect(config.url, server_settings={"search_path": config.db_schema})
+    for name, remote in (("a.test", False), ("b.test", False), ("far.test", True)):
+        await connection.execute(
+            """INSERT INTO media (server_name, media_id, state, remote, content_type, created_ts, authenticated)
+               VALUES ($1, 'x', 'missing', $2, 'a/b', 1, true)""",
+            name,
+            remote,
+        )
+    change = """INSERT INTO quarantine_change (server_name, media_id, quarantined, created_ts, scope)
+        VALUES ($1, 'x', true, 1, $2)"""
+    for name, scope in (("b.test", ""), ("a.test", ""), ("far.test", "b.test"), ("far.test", "")):
+        await connection.execute(change, name, scope)
+    await upgrade(config)
+    rows = await connection.fetch(
+        "SELECT viewer, array_agg(change_id ORDER BY change_id) FROM quarantine_change GROUP BY 1 ORDER BY 1"
+    )
+    await downgrade(config, "0010")
+    await connection.execute(change, "a.test", "")
+    left = [row[0] for row in await connection.fetch("SELECT change_id FROM quarantine_change ORDER BY 1")]
+    await connection.close()
+
+    assert [tuple(row) for row in rows] == [("", [1, 2, 3, 4]), ("a.test", [2, 4]), ("b.test", [1, 3, 4])]
+    assert left == [1, 2, 3, 4, 5]

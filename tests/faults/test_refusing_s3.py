@@ -30,10 +30,8 @@ def is_an_outage(answer: Answer) -> bool:
 @pytest.mark.parametrize(
     ("op", "status", "code", "size_bytes"),
     [
-        ("PutObject", 400, "EntityTooLarge", 10),
         ("PutObject", 409, "OperationNotPermitted", 10),
         ("PutObject", 501, "NotImplemented", 10),
-        ("PutObject", 507, "InsufficientStorage", 10),
         ("CreateMultipartUpload", 405, "MethodNotAllowed", LARGE),
         ("UploadPart", 400, "InvalidArgument", LARGE),
         ("CompleteMultipartUpload", 400, "InvalidPart", LARGE),

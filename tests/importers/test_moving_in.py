@@ -284,7 +284,13 @@ async def test_an_import_can_be_taken_back_and_done_again(moving: MovingIn) -> N
     gone = [(await moving.get(NAME, media_id)).status for media_id in (PHOTO, SAME_PHOTO)]
     keys = await moving.own.object_keys()
 
+    log = await moving.own.rows(
+        "SELECT admin, action, target, affected FROM audit_log WHERE homeserver = $1 AND affected > 0", NAME
+    )
+
     assert (code, output) == (0, "19 media were taken back\n")
+    assert [tuple(row)[1:] for row in log] == [("undo_import", "old", 19)]
+    assert log[0]["admin"].startswith("command line (")
     assert gone == [404, 404]
     assert len(keys) == 1
     assert (await moving.get(NAME, native)).status == 200

@@ -4,7 +4,17 @@ import typer
 
 from mediarepo.app.build_transfers import build_importer, build_ownership_transfer, build_undo, build_verifier
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, Imports, UsageError, say
+from mediarepo.cli.imports.options import (
+    CLEAN,
+    FAILED,
+    INCOMPLETE,
+    STOPPED,
+    Imports,
+    UsageError,
+    import_action,
+    note_action,
+    say,
+)
 from mediarepo.cli.imports.reports import account_of, source_of
 from mediarepo.cli.output import human_bytes, print_json, progress_line
 from mediarepo.config.settings import Settings
@@ -64,6 +74,7 @@ async def finalize(imports: Imports, *, take_ownership: bool) -> int:
         if owned[2]:
             say(UsageError(f"{owned[2]} objects could not be taken over, see the log: mend it and run this again"))
             return FAILED
+    await note_action(imports, "finalize_import")
     await imports.import_runner.runs.finalize(imports.known.source_id)
     typer.echo(f"{imports.known.name} is finalized: nothing is looked up there any more")
     return CLEAN
@@ -103,8 +114,8 @@ async def undo(settings: Settings, name: str, which: str) -> None:
         known = await source_of(import_runner, name)
         try:
             async with import_runner.holding_source(known):
-                contents = build_undo(foundation)
-                removed = await contents.undo(known.source_id, name, None if which == "all" else int(which))
+                contents, act = build_undo(foundation), import_action(settings, "undo_import")
+                removed = await contents.undo(known.source_id, name, None if which == "all" else int(which), act)
         except ImportBusyError as exc:
             say(exc)
             raise typer.Exit(STOPPED) from exc

@@ -3,21 +3,23 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-from mediarepo.app.build_transfers import build_importer, policy_of
+from mediarepo.app.build_transfers import build_audit, build_importer, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
+from mediarepo.cli.authority import name_of_user
 from mediarepo.cli.runner import ConfigFile, read_settings
 from mediarepo.config.imports import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource, open_source
 from mediarepo.model.import_ledger import ImportSource, ObjectMode, RemoteChoice
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)
@@ -94,6 +96,19 @@ async def importing_from(options: ImportOptions, settings: Settings) -> AsyncIte
             options=options_of(options, config),
             known=known,
         )
+
+
+def import_action(settings: Settings, action: str) -> AdminAction:
+    """Make an act of whoever is at the command line, which concerns the homeservers whose media it changes."""
+    names = tuple(one.server_name for one in settings.homeservers)
+    return AdminAction(by=name_of_user(), owner=OPERATOR, action=action, at=names)
+
+
+async def note_action(imports: Imports, action: str) -> None:
+    """Write an act on the whole source down, in the audit of the homeservers whose media it has."""
+    act = import_action(imports.settings, action)
+    names = tuple(sorted(imports.opened.server_names & {*act.at}))
+    await build_audit(imports.foundation).add(replace(act, at=names), imports.known.name, 0)
 
 
 def source_config(options: ImportOptions, settings: Settings) -> ImportConfig:

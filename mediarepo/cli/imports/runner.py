@@ -9,7 +9,17 @@ from dataclasses import asdict
 
 import typer
 
-from mediarepo.cli.imports.options import CLEAN, FAILED, INCOMPLETE, STOPPED, UNUSABLE, Imports, say
+from mediarepo.cli.imports.options import (
+    CLEAN,
+    FAILED,
+    INCOMPLETE,
+    STOPPED,
+    UNUSABLE,
+    Imports,
+    import_action,
+    note_action,
+    say,
+)
 from mediarepo.cli.output import human_bytes, print_json, print_table, progress_line
 from mediarepo.db.database import LeaseLostError
 from mediarepo.importers.errors import SourceError
@@ -151,9 +161,16 @@ async def run_once(imports: Imports, *, as_json: bool) -> int:
 
 
 async def _run(imports: Imports, progress: Progress, *, as_json: bool) -> int:
+    await note_action(imports, "run_import")
     try:
         async with shown("run", progress):
-            run_id = await imports.import_runner.run(imports.opened.source, imports.known, imports.options, progress)
+            run_id = await imports.import_runner.run(
+                imports.opened.source,
+                imports.known,
+                imports.options,
+                progress,
+                import_action(imports.settings, "prune_import"),
+            )
     except _ENDING as exc:
         say(exc)
         typer.echo("what was committed is kept; run again to go on", err=True)

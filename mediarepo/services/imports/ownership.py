@@ -16,6 +16,7 @@ from mediarepo.importers.source import Source
 from mediarepo.model.failed_items import Queue
 from mediarepo.model.import_ledger import ImportedBytes, ImportSource, ItemMode, ItemState
 from mediarepo.model.import_source import MediaKind, ObjectBytes, SourceMedia
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import Ownership, Sha256State, StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.imports.decision import TransferItem
@@ -113,8 +114,13 @@ class PruneRefusedError(Exception):
     """So much is gone from the source that something must be wrong with it."""
 
 
-async def prune(known: ImportSource, ledger: ImportLedger, deletion_table: DeletionTable) -> int:
-    """Leave tombstones of what a complete run did not see any more; refused when that is suspiciously much."""
+async def prune(
+    known: ImportSource, ledger: ImportLedger, deletion_table: DeletionTable, act: AdminAction | None
+) -> int:
+    """Leave tombstones of what a complete run did not see any more; refused when that is suspiciously much.
+
+    What is under a legal hold here stays. `act` says whose audit the removals stand in.
+    """
     gone = await ledger.count_gone(known.source_id)
     total = sum(one.count for one in await ledger.sums(known.source_id)) + gone
     if gone > max(_MIN_GONE, total * _MAX_GONE_SHARE):
@@ -122,14 +128,14 @@ async def prune(known: ImportSource, ledger: ImportLedger, deletion_table: Delet
     removed = 0
     async for item in ledger.items(known.source_id, only_open=True):
         if item.gone and item.state is ItemState.COMMITTED:
-            removed += await _delete(deletion_table, Mxc(item.server_name, item.media_id))
+            removed += await _delete(deletion_table, Mxc(item.server_name, item.media_id), act)
     return removed
 
 
-async def _delete(deletion_table: DeletionTable, mxc: Mxc) -> bool:
+async def _delete(deletion_table: DeletionTable, mxc: Mxc, act: AdminAction | None) -> bool:
     """Delete media; what cannot be deleted is left for the next run, and keeps none of the others."""
     try:
-        return await deletion_table.delete(mxc)
+        return await deletion_table.delete(mxc, act)
     except UnavailableError:
         raise
     except Exception:

@@ -17,6 +17,7 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
 from mediarepo.model.import_ledger import ImportSource, LedgerEntry, LedgerOrphan, LedgerState
 from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import ThumbnailSpec
 from mediarepo.model.tasks import Lease
 from mediarepo.services.deletion import OutboxWorker
@@ -156,13 +157,25 @@ class ImportRunner:
         if await self.upload_intents.condemn_all(holder):
             await self.outbox.drain()
 
-    async def run(self, source: Source, known: ImportSource, options: ImportRunOptions, progress: Progress) -> int:
-        """Import what is new or changed; gives the number of the run, which is complete unless this raises."""
+    async def run(
+        self,
+        source: Source,
+        known: ImportSource,
+        options: ImportRunOptions,
+        progress: Progress,
+        pruning: AdminAction | None = None,
+    ) -> int:
+        """Import what is new or changed; gives the number of the run, which is complete unless this raises.
+
+        `pruning` is what the removal of media that are gone from the source is written down as.
+        """
         async with self.holding_source(known) as lease:
             run_id = await self.runs.begin(known.source_id, "run", asdict(options))
             beating = asyncio.create_task(self._beat(run_id, known, progress))
             try:
                 await self._run(source, known, run_id, lease, options, progress)
+                if options.prune:
+                    await prune(known, self.ledger, self.deletion_table, pruning)
             except BaseException as exc:
                 await self.runs.end(run_id, progress.figures(), complete=False, error=str(exc) or type(exc).__name__)
                 raise
@@ -195,8 +208,6 @@ class ImportRunner:
         await self.ledger.mark_gone(known.source_id, run_id)
         await self.commits.release_blocks(known.source_id)
         await self.commits.list_hidden(known.source_id, known.name)
-        if options.prune:
-            await prune(known, self.ledger, self.deletion_table)
 
     def _thumbnails(self, working: ImportPipeline, options: ImportRunOptions, lease: Lease) -> ThumbnailImport:
         return ThumbnailImport(

@@ -43,7 +43,7 @@ async def store_body(
             lease=lease,
             reservation=reservation,
         )
-        await uploads.store(media, body, declared_bytes=body.declared_bytes, max_bytes=max_bytes)
+        await uploads.store_upload(media, body, declared_bytes=body.declared_bytes, max_bytes=max_bytes)
 
 
 async def upload(request: web.Request) -> web.Response:

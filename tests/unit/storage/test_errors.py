@@ -6,6 +6,7 @@ from mediarepo.storage.errors import (
     S3ErrorResponse,
     S3Location,
     StorageError,
+    StorageRefusesWritesError,
     StorageUnavailableError,
     UploadGoneError,
     error_from_exception,
@@ -92,3 +93,44 @@ def test_clients_are_told_nothing_of_the_store(error: StorageError) -> None:
     assert "example.org" not in error.message
     assert "example.org" in str(error)
     assert error.retry_after_s is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "words"),
+    [
+        (403, "AccessDenied", "Forbidden: Object quota is reached, maximum objects for this bucket: 3", "quota"),
+        (403, "AccessDenied", "Forbidden: Bucket size quota is reached, maximum total size: 1000", "quota"),
+        (400, "XMinioAdminBucketQuotaExceeded", "Bucket quota exceeded", "quota"),
+        (403, "QuotaExceeded", "", "full"),
+        (403, "AccessDenied", "Cannot upload files, storage cap exceeded.", "quota"),
+        (507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold.", "is full"),
+        (403, "AccessDenied", "Access Denied.", "may not do this"),
+    ],
+)
+def test_what_refuses_writes_only_is_told_by_its_reason(status: int, code: str, message: str, words: str) -> None:
+    place = S3Location(endpoint_url="http://s3.example", region="r", bucket="b")
+    refusal = S3ErrorResponse(status=status, code=code, message=message)
+
+    error = error_from_response(refusal, place, writing=True)
+
+    assert isinstance(error, StorageRefusesWritesError)
+    assert words in error.hint
+    assert not isinstance(error_from_response(refusal, place), StorageRefusesWritesError)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (403, "AccessDenied", "Forbidden: No such key: GK123"),
+        (403, "AccessDenied", "Forbidden: Invalid signature"),
+        (403, "SignatureDoesNotMatch", ""),
+        (403, "RequestTimeTooSkewed", ""),
+        (503, "SlowDown", ""),
+        (403, "", "<html>"),
+    ],
+)
+def test_what_concerns_reading_too_is_an_outage(status: int, code: str, message: str) -> None:
+    place = S3Location(endpoint_url="http://s3.example", region="r", bucket="b")
+    refusal = S3ErrorResponse(status=status, code=code, message=message)
+
+    assert isinstance(error_from_response(refusal, place, writing=True), StorageUnavailableError)

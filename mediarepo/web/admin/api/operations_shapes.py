@@ -168,6 +168,9 @@ class NewTask(Shape):
     """Its arguments."""
 
 
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+
 class PageQuery(Shape):
     """A stretch of a list, newest first."""
 
@@ -177,9 +180,13 @@ class PageQuery(Shape):
     """How many at most."""
 
 
-class AuditQuery(PageQuery):
-    """Which entries of the audit log."""
+class AuditQuery(Shape):
+    """Which entries of the audit log, newest first."""
 
+    before_id: str | None = Field(default=None, pattern=_UUID)
+    """Only entries older than this one."""
+    limit: int = Field(default=100, ge=1, le=1000)
+    """How many at most."""
     target: str | None = None
     """Only what was done to this."""
     admin: str | None = None
@@ -189,8 +196,8 @@ class AuditQuery(PageQuery):
 class AuditShape(Shape):
     """Something that an admin did."""
 
-    entry_id: int
-    """Its number."""
+    entry_id: str
+    """Its name, which tells nothing."""
     created_ts: int
     """When, in ms since 1970."""
     admin: str
