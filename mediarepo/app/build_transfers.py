@@ -34,7 +34,7 @@ from mediarepo.importers.matrix_media_repo.source import (
     MatrixMediaRepoConfig,
     load_matrix_media_repo_config,
 )
-from mediarepo.importers.open_source import open_source
+from mediarepo.importers.open_source import OpenSource, open_source
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, load_synapse_config
 from mediarepo.model.import_ledger import ImportSource
@@ -91,10 +91,14 @@ def build_importer(foundation: Foundation, memory: MemoryBudget | None = None) -
     )
 
 
-def policy_of(config: ImportConfig) -> ImportPolicy:
+def policy_of(config: ImportConfig, opened: OpenSource) -> ImportPolicy:
     """Say what is wanted of a source, as it is configured."""
     return ImportPolicy(
-        mode=config.mode, remote=config.remote, thumbnails=config.thumbnails, url_previews=config.url_previews
+        mode=config.mode,
+        remote=config.remote,
+        thumbnails=config.thumbnails,
+        url_previews=config.url_previews,
+        server_names=tuple(sorted(opened.server_names)),
     )
 
 
@@ -112,7 +116,7 @@ async def open_read_through(
     for name, config in configured.items():
         opened = open_source(name, config)
         await stack.enter_async_context(opened.source)
-        reading.add(opened, policy_of(config), config.kind)
+        reading.add(opened, policy_of(config, opened), config.kind)
     await stack.enter_async_context(reading)
     in_use = foundation.in_use
     in_use.show("read_through_flights", lambda: reading.flights.in_use)

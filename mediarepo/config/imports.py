@@ -31,7 +31,7 @@ class ImportConfig(Section):
     database: str | None = None
     """Its database, as postgres://… or sqlite:PATH, in place of the one in its files: a read replica, say (synapse)."""
     server_name: str | None = None
-    """Its server name, where no file tells it (synapse-http, conduit, tuwunel)."""
+    """Its server name, where no file tells it (synapse-http, conduit, tuwunel); else the one it is believed for."""
     url: str | None = None
     """Where it answers (synapse-http)."""
     admin_token: Secret | None = None

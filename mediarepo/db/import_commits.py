@@ -26,16 +26,22 @@ from mediarepo.model.marks import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
 from mediarepo.model.media import ThumbnailSpec
 from mediarepo.model.tasks import Lease
 
-_HIDER = "coalesce(k.owner, CASE WHEN i.kind = 'local' THEN i.server_name ELSE '' END)"
-"""Whose an imported quarantine is: as its mark says, or where no media could be made of the row, the homeserver's."""
+_HIDERS = """unnest(CASE WHEN k.owner IS NOT NULL THEN ARRAY[k.owner] WHEN i.kind = 'local' THEN ARRAY[i.server_name]
+    ELSE $4::text[] END) AS h (owner)"""
+"""Whose an imported quarantine is: as its mark says, or where no media could be made of the row, the source's."""
 
 
 class ImportCommits:
-    """Writes media, blobs and ledger together."""
+    """Writes media, blobs and ledger together; whatever rows say, marks are those of the source's homeservers."""
 
-    def __init__(self, database: Database, own_server_names: frozenset[str]) -> None:
+    def __init__(self, database: Database, server_names: frozenset[str]) -> None:
+        """`server_names` are the homeservers that the source speaks for."""
         self._database = database
-        self._own = own_server_names
+        self._server_names = server_names
+
+    def speaking_for(self, server_names: frozenset[str]) -> "ImportCommits":
+        """Write for a source that speaks for these homeservers; empty: for all of ours."""
+        return ImportCommits(self._database, server_names or self._server_names)
 
     async def commit(
         self, source_id: int, run_id: int, entries: Sequence[LedgerEntry], lease: Lease | None = None
@@ -68,10 +74,10 @@ class ImportCommits:
         there_before = [entry for entry in entries if entry.media.key not in inserted]
         refreshed = await refresh_media(connection, source_id, there_before, blob_ids)
         new = [entry for entry in entries if entry.media.key in inserted]
-        await insert_marks(connection, source_id, marks_of(new, self._own))
+        await insert_marks(connection, source_id, marks_of(new, self._server_names))
         known = [entry for entry in there_before if entry.recordable]
         if known:
-            await refresh_marks(connection, source_id, known, marks_of(known, self._own))
+            await refresh_marks(connection, source_id, known, marks_of(known, self._server_names))
         for entry in entries:
             if entry.media.key in refreshed.filled:
                 await connection.execute(NOTIFY, f"mxc://{entry.media.server_name}/{entry.media.media_id}")
@@ -115,11 +121,13 @@ class ImportCommits:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_hash
                         (sha256, quarantined_by, reason, created_ts, size_bytes, owner, scope)
-                    SELECT DISTINCT ON (i.sha256, {_HIDER}) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes,
-                        {_HIDER}, {_HIDER}
+                    SELECT DISTINCT ON (i.sha256, h.owner) i.sha256, i.quarantined_by, $2, {NOW_MS}, i.size_bytes,
+                        h.owner, h.owner
                     FROM import_item i LEFT JOIN media_mark k ON k.server_name = i.server_name
                         AND k.media_id = i.media_id AND k.kind = 'quarantine' AND k.reason = $2
+                        CROSS JOIN LATERAL {_HIDERS}
                     WHERE i.source_id = $1 AND i.quarantined_by IS NOT NULL AND i.sha256 IS NOT NULL AND NOT i.gone
+                        AND h.owner = ANY($4)
                         AND (k.owner IS NOT NULL OR NOT EXISTS (SELECT FROM media m
                             WHERE m.server_name = i.server_name AND m.media_id = i.media_id))
                         AND i.sha256 <> $3
@@ -127,10 +135,11 @@ class ImportCommits:
                         AND NOT EXISTS (SELECT FROM import_item o
                             WHERE o.source_id = $1 AND o.sha256 = i.sha256 AND o.quarantined_by IS NULL
                                 AND NOT o.protected AND NOT o.gone AND o.state = 'committed')
-                    ORDER BY i.sha256, {_HIDER} ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    ORDER BY i.sha256, h.owner ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
                 source_id,
                 note,
                 EMPTY_SHA256,
+                sorted(self._server_names),
             )
             await connection.execute(
                 """DELETE FROM quarantined_hash q WHERE q.reason = $2 AND NOT EXISTS (

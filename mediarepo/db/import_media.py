@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mediarepo.db.database import NOW_MS, Connection
 from mediarepo.model.import_ledger import ImportReason, ItemMode, ItemState, LedgerEntry
 from mediarepo.model.import_source import MediaKind, SourceKey, SourceMedia
-from mediarepo.model.marks import OPERATOR, MarkKind
+from mediarepo.model.marks import MarkKind
 
 _ANY_TYPE = "application/octet-stream"
 
@@ -132,25 +132,28 @@ Mark = tuple[str, str, MarkKind, str, str]
 """Server name, media id, kind, owner, who set it."""
 
 
-def owner_of(media: SourceMedia, own_server_names: frozenset[str]) -> str:
-    """Say whose an imported mark is: the homeserver's whose media it is, or whose admin set it; else the operator's."""
+def owners_of(media: SourceMedia, server_names: frozenset[str]) -> list[str]:
+    """Name the homeservers whose an imported mark is, among those that its source speaks for.
+
+    The homeserver whose media it is, or whose admin set it; else all of the source's. Never somebody else's, whatever a
+    row says.
+    """
     if media.is_local:
-        return media.server_name
+        return [media.server_name] if media.server_name in server_names else []
     domain = (media.quarantined_by or "").partition(":")[2]
-    if domain in own_server_names:
-        return domain
-    return next(iter(own_server_names)) if len(own_server_names) == 1 else OPERATOR
+    return [domain] if domain in server_names else sorted(server_names)
 
 
-def marks_of(entries: Sequence[LedgerEntry], own_server_names: frozenset[str]) -> list[Mark]:
-    """List the marks that rows of a source have."""
+def marks_of(entries: Sequence[LedgerEntry], server_names: frozenset[str]) -> list[Mark]:
+    """List the marks that rows of a source have, which speaks for these homeservers."""
     found: list[Mark] = []
     for media in (entry.media for entry in entries):
-        owner = owner_of(media, own_server_names)
-        if media.quarantined_by is not None:
-            found.append((media.server_name, media.media_id, MarkKind.QUARANTINE, owner, media.quarantined_by))
-        if media.protected:
-            found.append((media.server_name, media.media_id, MarkKind.PROTECTION, owner, media.user_id or "imported"))
+        at = media.server_name, media.media_id
+        for owner in owners_of(media, server_names):
+            if media.quarantined_by is not None:
+                found.append((*at, MarkKind.QUARANTINE, owner, media.quarantined_by))
+            if media.protected:
+                found.append((*at, MarkKind.PROTECTION, owner, media.user_id or "imported"))
     return found
 
 

@@ -35,7 +35,13 @@ def open_source(name: str, config: ImportConfig) -> OpenSource:
         raise SourceConfigError(f"imports.{name}: paths must name the configuration files of {config.kind}")
     if config.database is not None and config.kind is not SourceKind.SYNAPSE:
         raise SourceConfigError(f"imports.{name}: database can only be set for synapse")
-    return _OPENERS[config.kind](name, config)
+    opened = _OPENERS[config.kind](name, config)
+    if config.server_name is None:
+        return opened
+    if config.server_name not in opened.server_names:
+        told = ", ".join(sorted(opened.server_names))
+        raise SourceConfigError(f"imports.{name}: its files name {told}, server_name is {config.server_name}")
+    return replace(opened, server_names=frozenset({config.server_name}))
 
 
 def _synapse(name: str, config: ImportConfig) -> OpenSource:

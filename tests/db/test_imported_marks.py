@@ -1,6 +1,6 @@
 import pytest
 
-from mediarepo.db.import_media import marks_of, owner_of
+from mediarepo.db.import_media import marks_of, owners_of
 from mediarepo.model.import_ledger import ItemState, LedgerEntry
 from mediarepo.model.import_source import MediaKind, SourceMedia
 
@@ -12,20 +12,23 @@ def media(kind: MediaKind, server_name: str, hider: str | None, *, protected: bo
 
 
 @pytest.mark.parametrize(
-    ("kind", "server_name", "hider", "own", "owner"),
+    ("kind", "server_name", "hider", "speaks_for", "owners"),
     [
-        (MediaKind.LOCAL, "a.test", "@admin:a.test", BOTH, "a.test"),
-        (MediaKind.LOCAL, "a.test", "system", BOTH, "a.test"),
-        (MediaKind.REMOTE, "far.test", "@admin:b.test", BOTH, "b.test"),
-        (MediaKind.REMOTE, "far.test", "@admin:gone.test", BOTH, ""),
-        (MediaKind.REMOTE, "far.test", "system", BOTH, ""),
-        (MediaKind.REMOTE, "far.test", "system", frozenset({"a.test"}), "a.test"),
+        (MediaKind.LOCAL, "a.test", "@admin:a.test", BOTH, ["a.test"]),
+        (MediaKind.LOCAL, "a.test", "system", BOTH, ["a.test"]),
+        (MediaKind.LOCAL, "a.test", "@admin:a.test", {"b.test"}, []),
+        (MediaKind.REMOTE, "far.test", "@admin:b.test", BOTH, ["b.test"]),
+        (MediaKind.REMOTE, "far.test", "@admin:gone.test", BOTH, ["a.test", "b.test"]),
+        (MediaKind.REMOTE, "far.test", "system", BOTH, ["a.test", "b.test"]),
+        (MediaKind.REMOTE, "far.test", "@admin:a.test", {"b.test"}, ["b.test"]),
+        (MediaKind.REMOTE, "far.test", "operator", {"b.test"}, ["b.test"]),
+        (MediaKind.REMOTE, "far.test", "system", {"a.test"}, ["a.test"]),
     ],
 )
-def test_imported_quarantine_belongs_to_its_homeserver(
-    kind: MediaKind, server_name: str, hider: str, own: frozenset[str], owner: str
+def test_imported_quarantine_belongs_to_homeservers_that_its_source_speaks_for(
+    kind: MediaKind, server_name: str, hider: str, speaks_for: set[str], owners: list[str]
 ) -> None:
-    assert owner_of(media(kind, server_name, hider), own) == owner
+    assert owners_of(media(kind, server_name, hider), frozenset(speaks_for)) == owners
 
 
 def test_hidden_and_protected_media_have_both_marks() -> None:

@@ -93,7 +93,7 @@ async def importing_from(options: ImportOptions, settings: Settings) -> AsyncIte
             foundation=foundation,
             opened=opened,
             import_runner=import_runner,
-            options=options_of(options, config),
+            options=options_of(options, config, opened),
             known=known,
         )
 
@@ -137,17 +137,10 @@ def _unconfigured(options: ImportOptions, config: ImportConfig | None) -> Import
         raise UsageError(str(exc)) from exc
 
 
-def options_of(options: ImportOptions, config: ImportConfig) -> ImportRunOptions:
+def options_of(options: ImportOptions, config: ImportConfig, opened: OpenSource) -> ImportRunOptions:
     """Make a run's options."""
-    policy = policy_of(config)
     return ImportRunOptions(
-        policy=type(policy)(
-            mode=policy.mode,
-            remote=policy.remote,
-            thumbnails=policy.thumbnails,
-            url_previews=policy.url_previews,
-            accept_mismatch=options.accept_mismatch,
-        ),
+        policy=replace(policy_of(config, opened), accept_mismatch=options.accept_mismatch),
         jobs=config.jobs,
         bytes_per_s=_amount("--bwlimit", options.bwlimit),
         requests_per_s=_amount("--ops-limit", options.ops_limit),

@@ -79,13 +79,14 @@ _ENDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportPolicy:
-    """What the operator wants of a source."""
+    """What the operator wants of a source; `server_names` are the homeservers that it speaks for, empty: any."""
 
     mode: ObjectMode = ObjectMode.AUTO
     remote: RemoteChoice = RemoteChoice.AUTO
     thumbnails: bool = False
     url_previews: bool = False
     accept_mismatch: bool = False
+    server_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,16 @@ class ImportDecider:
             return _entry(
                 media, ItemState.SKIPPED, ImportReason.DELETED_HERE, "it was deleted here after it was imported"
             )
-        if media.kind is MediaKind.REMOTE and media.server_name in self._own:
-            return _entry(media, ItemState.SKIPPED, ImportReason.OWN_HOMESERVER, "its homeserver keeps its media here")
+        if words := self._not_its_own(media):
+            return _entry(media, ItemState.SKIPPED, ImportReason.OWN_HOMESERVER, words)
         return None
+
+    def _not_its_own(self, media: SourceMedia) -> str | None:
+        """Say why a source is not believed about media of a homeserver of ours."""
+        if media.kind is MediaKind.REMOTE:
+            return "its homeserver keeps its media here" if media.server_name in self._own else None
+        speaks_for = not self.policy.server_names or media.server_name in self.policy.server_names
+        return None if speaks_for else "the source does not speak for its homeserver"
 
     def _unwanted(self, media: SourceMedia, resolution: Resolution) -> LedgerEntry | None:
         if media.kind is MediaKind.URL_CACHE:
@@ -219,6 +227,8 @@ class ImportDecider:
                 used_ts = max(media.last_access_ts or 0, media.created_ts or 0)
                 return used_ts >= self._now_ms() - _RECENT_MS
             case RemoteChoice.AUTO:
+                if self.policy.server_names and not self._own <= set(self.policy.server_names):
+                    return False  # neighbours' users would get what only this source says that others' media are
                 return bool(self._buckets) and not isinstance(self._best(media, resolution), FileBytes)
 
     def _found(self, media: SourceMedia, resolution: Resolution) -> LedgerEntry | TransferItem:

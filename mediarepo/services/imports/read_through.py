@@ -144,7 +144,7 @@ class ReadThrough:
         verdict = working.judge.judge(located, known.get(media.key, LedgerState()))
         if not isinstance(verdict, LedgerEntry) or verdict.state is not ItemState.COMMITTED:
             return False
-        await self._importing.commits.commit(working.source_id, working.run_id, [verdict])
+        await working.commits.commit(working.source_id, working.run_id, [verdict])
         self._on_outcome("changed")
         return True
 
@@ -187,7 +187,7 @@ class ReadThrough:
             if entry.reason in {ImportReason.STORAGE, ImportReason.UNREADABLE}:
                 log.error("read_through_failed", mxc=str(mxc), reason=entry.why)
                 raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
-            again = await self._importing.commits.commit(working.source_id, working.run_id, [entry])
+            again = await working.commits.commit(working.source_id, working.run_id, [entry])
             working.item_transfer.forget([entry.content] if entry.content is not None else [])
             if not again:
                 break

@@ -206,8 +206,8 @@ class ImportRunner:
         progress.lists = source.lists
         await self.ledger.forget_orphans_before(known.source_id, run_id)
         await self.ledger.mark_gone(known.source_id, run_id)
-        await self.commits.release_blocks(known.source_id)
-        await self.commits.list_hidden(known.source_id, known.name)
+        await working.commits.release_blocks(known.source_id)
+        await working.commits.list_hidden(known.source_id, known.name)
 
     def _thumbnails(self, working: ImportPipeline, options: ImportRunOptions, lease: Lease) -> ThumbnailImport:
         return ThumbnailImport(
@@ -273,7 +273,7 @@ class ImportRunner:
             judge=self.judge(source, options.policy),
             item_transfer=self._carrier(source, known.source_id, holder or holder_of(known.name), pace, progress),
             ledger=self.ledger,
-            commits=self.commits,
+            commits=self.commits.speaking_for(frozenset(options.policy.server_names)),
             pace=pace,
             progress=progress,
             jobs=options.jobs,
