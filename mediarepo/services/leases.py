@@ -106,7 +106,7 @@ class Presence:
                 if self._lease is not None:
                     await self._leases.release(self._lease)
         except (MatrixError, TimeoutError) as exc:
-            log.warning("lease_left_to_run_out", lease=self._name, reason=str(exc))
+            log.warning("lease_release_failed", lease=self._name, reason=str(exc))
 
     async def _beat_for_ever(self) -> None:
         while True:
