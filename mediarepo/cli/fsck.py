@@ -95,10 +95,13 @@ def _tell(drift: Drift, options: FsckOptions, *, action: str) -> None:
 def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Totals) -> None:
     if options.as_json:
         figures = {"store": name, "objects": progress.objects, "rows": progress.rows, "last_key": progress.last_key}
+        figures |= {"unchecked": progress.unchecked}
         typer.echo(json.dumps({"action": "checked", **figures, "found": progress.found, "repaired": totals.repaired}))
         return
     found = ", ".join(f"{count} {kind}" for kind, count in progress.found.items() if count) or "all agree"
     typer.echo(f"store {name}: {progress.objects} objects, {progress.rows} rows: {found}")
+    for what in progress.unchecked:
+        typer.echo(f"store {name}: not checked: {what}")
 
 
 @contextmanager

@@ -90,6 +90,8 @@ async def _sweep(settings: Settings) -> None:
     for report in reports:
         outcome = report.stopped or f"{report.unknown} unknown objects, {report.multiparts} open multipart uploads"
         typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
+        if report.unchecked:
+            typer.echo(f"store {report.store}: not checked: {report.unchecked}")
     if any(report.stopped for report in reports):
         raise typer.Exit(1)
 

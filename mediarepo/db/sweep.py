@@ -98,6 +98,17 @@ class UploadIntents:
             )
         return [(row["store"], row["object_key"]) for row in rows]
 
+    async def without_id(self, places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Pick the uploads that may have been begun, and whose id was never written down."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT store, object_key FROM multipart_intent WHERE upload_id IS NULL
+                       AND (store, object_key) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
+                [store for store, _ in places],
+                [object_key for _, object_key in places],
+            )
+        return [(row["store"], row["object_key"]) for row in rows]
+
     async def condemn_stale(self, places: Sequence[tuple[str, str]], grace_ms: int) -> int:
         """Claim uploads that gave no sign of life for the grace, and queue abort and deletion; returns how many."""
         async with self._database.transaction() as connection:

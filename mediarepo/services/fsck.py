@@ -18,7 +18,7 @@ from mediarepo.model.ids import parse_key_ts
 from mediarepo.model.media import Blob
 from mediarepo.services.hash_learning import HashingSink
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, marker_key
-from mediarepo.storage.errors import ObjectMissingError
+from mediarepo.storage.errors import ObjectMissingError, StorageError
 from mediarepo.storage.store import ListedObject, Store
 
 _BATCH = 1000
@@ -41,6 +41,7 @@ class Progress:
     objects: int = 0
     rows: int = 0
     last_key: str = ""
+    unchecked: list[str] = field(default_factory=list)
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
 
     def note(self, listed: ListedObject | None, known: KnownObject | None) -> None:
@@ -99,7 +100,7 @@ class Fsck:
             yield drift
         if store.read_only:
             return
-        async for drift in self._leftovers(store, horizon_ms):
+        async for drift in self._leftovers(store, horizon_ms, progress):
             yield drift
 
     async def _looked_into(self, store: Store, suspects: "_Suspects", horizon_ms: int) -> AsyncIterator[Drift]:
@@ -138,7 +139,14 @@ class Fsck:
         for key in await self.sweep_table.unknown(store.name, list(old)) if old else []:
             yield Drift(DriftKind.OBJECT_WITHOUT_ROW, store.name, key, None, old[key].size_bytes)
 
-    async def _leftovers(self, store: Store, horizon_ms: int) -> AsyncIterator[Drift]:
+    async def _leftovers(self, store: Store, horizon_ms: int, progress: Progress) -> AsyncIterator[Drift]:
+        try:
+            async for drift in self._leftover_multiparts(store, horizon_ms):
+                yield drift
+        except StorageError as exc:
+            progress.unchecked.append(f"open multipart uploads: {exc}")
+
+    async def _leftover_multiparts(self, store: Store, horizon_ms: int) -> AsyncIterator[Drift]:
         async for found in store.list_multiparts(f"{store.prefix}/"):
             key_ts = parse_key_ts(found.key)
             if key_ts is None or key_ts >= horizon_ms:

@@ -1,7 +1,7 @@
 """Garbage collection: deletes orphaned objects and aborts abandoned multipart uploads."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -28,7 +28,7 @@ _MAX_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a sweep of one store saw and did; `stopped` says why it did nothing."""
+    """What a sweep of one store saw and did; `stopped`: why nothing; `unchecked`: what it could not look at."""
 
     store: str
     listed: int = 0
@@ -36,10 +36,12 @@ class SweepReport:
     multiparts: int = 0
     stopped: str | None = None
     found_again: int = 0
+    unchecked: str | None = None
 
     def figures(self) -> dict[str, int | str | None]:
         """Give what is kept of it."""
-        return {name: getattr(self, name) for name in ("listed", "unknown", "multiparts", "stopped", "found_again")}
+        names = ("listed", "unknown", "multiparts", "stopped", "found_again", "unchecked")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +64,22 @@ class Sweeps:
         for report in reports:
             if report.stopped:
                 self.on_stopped(report.store)
-            level = log.error if report.stopped else log.info
-            level("swept", store=report.store, listed=report.listed, unknown=report.unknown, stopped=report.stopped)
+            level = log.error if report.stopped else log.warning if report.unchecked else log.info
+            level("swept", **{"store": report.store} | report.figures())
         await self.outbox.drain()
         return reports
 
     async def _condemn_stale(self) -> None:
-        condemn = partial(self.upload_intents.condemn_stale, grace_ms=self.config.grace_ms)
         async with self.isolation.whole_queue(Queue.MULTIPART_UPLOADS):
             while places := await self.upload_intents.stale(self.config.grace_ms, _PAGE):
-                await self.isolation.run(Queue.MULTIPART_UPLOADS, places, condemn, key=": ".join)
+                await self.isolation.run(Queue.MULTIPART_UPLOADS, places, self._condemn, key=": ".join)
+
+    async def _condemn(self, places: Sequence[tuple[str, str]]) -> int:
+        """Abort what was begun and whose id nobody could write down, and queue all for deletion."""
+        for name, object_key in await self.upload_intents.without_id(places):
+            if name in self.stores.by_name:
+                await _abort_all(self.stores.by_name[name], object_key)
+        return await self.upload_intents.condemn_stale(places, grace_ms=self.config.grace_ms)
 
     async def _sweep_or_say_why_not(self, store: Store) -> SweepReport:
         """Sweep a store; one that cannot be swept holds up no other."""
@@ -101,8 +109,11 @@ class Sweeps:
             return SweepReport(store.name, listed, len(unknown), stopped=reason)
         for start in range(0, len(unknown), _PAGE):
             await self.sweep_table.condemn(store.name, unknown[start : start + _PAGE])
-        multiparts = await self._sweep_multiparts(store, horizon_ms)
-        return SweepReport(store.name, listed, len(unknown), multiparts, found_again=found_again)
+        report = SweepReport(store.name, listed, len(unknown), found_again=found_again)
+        try:
+            return replace(report, multiparts=await self._sweep_multiparts(store, horizon_ms))
+        except StorageError as exc:
+            return replace(report, unchecked=f"open multipart uploads: {exc}")
 
     async def take_over(self, store: Store) -> SweepReport:
         """Mark a store as ours because the operator says so, and take back what was missing."""
@@ -168,6 +179,15 @@ async def _abort(store: Store, uploads: Sequence[ListedMultipart]) -> int:
     for one in uploads:
         await store.abort_multipart(one.key, one.upload_id)
     return len(uploads)
+
+
+async def _abort_all(store: Store, object_key: str) -> None:
+    """Abort the multipart uploads of one key; what cannot be listed is left to a rule of the bucket's."""
+    try:
+        for upload_id in await store.multiparts_of(object_key):
+            await store.abort_multipart(object_key, upload_id)
+    except StorageError as exc:
+        log.warning("multipart_uploads_unlisted", store=store.name, object_key=object_key, reason=str(exc))
 
 
 async def _pages(keys: AsyncIterator[str]) -> AsyncIterator[list[str]]:

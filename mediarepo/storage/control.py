@@ -118,6 +118,12 @@ class ObjectControl:
         """Get one page of ListMultipartUploads; UnsupportedRequestError where the server has none."""
         return await self._call("list_multiparts", self._client.list_multipart_uploads, **parameters)
 
+    @staticmethod
+    def lists_whole_keys_only(page: Answer) -> bool:
+        """Say whether a page is a server's that finds multipart uploads by their whole key only, never by a prefix."""
+        server = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("server", "")
+        return str(server).startswith("MinIO")
+
     async def begin(self, object_key: str, metadata: Mapping[str, str]) -> str:
         """Create a multipart upload; gives its id."""
         answer = await self._call(

@@ -287,16 +287,21 @@ class Store:
                 yield found["Prefix"]
 
     async def list_multiparts(self, under: str) -> AsyncIterator[ListedMultipart]:
-        """Walk through the open multipart uploads whose key begins with `under`; none where S3 cannot list them."""
+        """Walk through the open multipart uploads whose key begins with `under`.
+
+        UnsupportedRequestError where the server has no such list, or shows nothing of what should be in it.
+        """
         marker: dict[str, str] = {}
+        any_found = False
         while True:
-            try:
-                page = await self._retrying.call(self._control.list_multiparts, Prefix=under, **marker)
-            except UnsupportedRequestError as exc:
-                log.info("multipart_listing_unsupported", store=self.name, reason=exc.hint)
-                return
+            page = await self._retrying.call(self._control.list_multiparts, Prefix=under, **marker)
             for found in page.get("Uploads", ()):
+                any_found = True
                 yield ListedMultipart(found["Key"], found["UploadId"])
+            if not any_found and self._control.lists_whole_keys_only(page):
+                raise UnsupportedRequestError(
+                    f"{self._config.endpoint_url} (MinIO) lists open multipart uploads of a whole key only"
+                )
             following = {
                 "KeyMarker": page.get("NextKeyMarker", ""),
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
@@ -304,6 +309,11 @@ class Store:
             if not page.get("IsTruncated") or following == marker:
                 return
             marker = following
+
+    async def multiparts_of(self, object_key: str) -> Sequence[str]:
+        """List the ids of a key's open multipart uploads; UnsupportedRequestError where there is no such list."""
+        page = await self._retrying.call(self._control.list_multiparts, Prefix=object_key)
+        return [found["UploadId"] for found in page.get("Uploads", ()) if found["Key"] == object_key]
 
     async def _pages(self, **parameters: str) -> AsyncIterator[Answer]:
         token: dict[str, str] = {}

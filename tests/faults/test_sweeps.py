@@ -1,6 +1,9 @@
 import asyncio
 import secrets
 
+import pytest
+
+from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import now_ms
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.sweep import UploadIntents
@@ -9,8 +12,10 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
+from mediarepo.services.fsck import FsckLevel, Progress
 from mediarepo.services.stores import marker_key
 from tests.support.installation import Installation, installed, settings_for
+from tests.support.s3_wire import S3Wire
 
 HOUR_MS = 3_600_000
 
@@ -184,3 +189,42 @@ async def test_a_bucket_that_is_not_ours_is_an_outage_not_a_loss(own: Installati
     assert answer.status == 503
     assert answer.headers["Retry-After"]
     assert await own.value("SELECT state FROM media") == "ready"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed"), (500, "InternalError")]
+)
+async def test_what_cannot_be_listed_is_told_and_the_rest_is_done(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, s3_wire: S3Wire, status: int, code: str
+) -> None:
+    overrides = {"store": {"endpoint_url": s3_wire.endpoint_url}, "sweep": {"grace_ms": 1000}}
+    async with installed(settings_for(postgres, s3, **overrides)) as own:
+        await leave_orphans(own, 3)
+        s3_wire.fail_next("ListMultipartUploads", status=status, code=code, times=100)
+
+        (report,) = await own.repository.sweeps.sweep()
+        progress = Progress()
+        repairs = build_repairs(own.repository.foundation)
+        found = [drift async for drift in repairs.fsck.check(own.store, FsckLevel(), progress, lambda: None)]
+
+        assert (report.stopped, report.unknown) == (None, 3)
+        assert report.unchecked is not None
+        assert report.unchecked.startswith("open multipart uploads: ")
+        assert report.figures()["unchecked"] == report.unchecked
+        assert await own.object_keys() == set()
+        assert found == []
+        assert [what.partition(":")[0] for what in progress.unchecked] == ["open multipart uploads"]
+
+
+async def test_an_upload_that_was_begun_without_its_id_being_written_down_is_found_by_its_key(
+    own: Installation,
+) -> None:
+    key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms() - 2 * HOUR_MS)
+    await UploadIntents(own.repository.foundation.database).begin("main", key, None)
+    await own.store.begin_multipart(key, metadata={})
+    await own.rows("UPDATE multipart_intent SET heartbeat_ts = 0 RETURNING 1")
+
+    await own.repository.sweeps._condemn_stale()
+
+    assert await open_multiparts(own) == 0
+    assert await own.value("SELECT count(*) FROM multipart_intent") == 0

@@ -8,7 +8,12 @@ import pytest
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import ByteRange
 from mediarepo.storage import stored_object
-from mediarepo.storage.errors import ObjectMissingError, StorageError, StorageUnavailableError
+from mediarepo.storage.errors import (
+    ObjectMissingError,
+    StorageError,
+    StorageUnavailableError,
+    UnsupportedRequestError,
+)
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import (
     FaultyS3,
@@ -201,10 +206,17 @@ async def test_where_the_server_has_no_bulk_delete_objects_go_one_by_one(
 
 
 @pytest.mark.parametrize("status", [501, 405])
-async def test_where_the_server_cannot_list_multipart_uploads_none_are_listed(
+async def test_a_server_that_cannot_list_multipart_uploads_is_told_as_that(
     faulty_store: Store, faulty: FaultyS3, status: int
 ) -> None:
     faulty.plan(reply(status, b"<Error><Code>NotImplemented</Code></Error>"))
+    with pytest.raises(UnsupportedRequestError):
+        _ = [found async for found in faulty_store.list_multiparts(f"{faulty_store.prefix}/")]
+    nothing = b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
+    faulty.plan(reply(200, nothing, headers="Server: MinIO\r\n"))
+    with pytest.raises(UnsupportedRequestError, match="whole key"):
+        _ = [found async for found in faulty_store.list_multiparts(f"{faulty_store.prefix}/")]
+    faulty.plan(reply(200, nothing))
     assert [found async for found in faulty_store.list_multiparts(f"{faulty_store.prefix}/")] == []
 
     faulty.plan(*[reply(403, b"<Error><Code>AccessDenied</Code></Error>")] * 3)

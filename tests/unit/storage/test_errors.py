@@ -101,7 +101,7 @@ def test_clients_are_told_nothing_of_the_store(error: StorageError) -> None:
         (403, "AccessDenied", "Forbidden: Object quota is reached, maximum objects for this bucket: 3", "quota"),
         (403, "AccessDenied", "Forbidden: Bucket size quota is reached, maximum total size: 1000", "quota"),
         (400, "XMinioAdminBucketQuotaExceeded", "Bucket quota exceeded", "quota"),
-        (403, "QuotaExceeded", "", "full"),
+        (403, "QuotaExceeded", "", "quota"),
         (403, "AccessDenied", "Cannot upload files, storage cap exceeded.", "quota"),
         (507, "XMinioStorageFull", "Storage backend has reached its minimum free drive threshold.", "is full"),
         (403, "AccessDenied", "Access Denied.", "may not do this"),
