@@ -17,7 +17,7 @@ from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
 
-doctor_cli = typer.Typer(help="Find out where things get stuck.", no_args_is_help=True)
+doctor_cli = typer.Typer(help="Diagnose federation and the sandbox.", no_args_is_help=True)
 
 _NO_SUCH_MEDIA = "mediarepo-doctor"
 
@@ -27,11 +27,11 @@ def federation(
     server: Annotated[str, typer.Argument(help="The other server's name, or the mxc:// address of one of its media.")],
     config: ConfigFile = DEFAULT_CONFIG,
     homeserver: Annotated[
-        str | None, typer.Option("--as", help="Which of our homeservers asks; the first when not given.")
+        str | None, typer.Option("--as", help="Which of our homeservers sends the requests; default: the first.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - typer's way
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Walk the way to another server: discovery, TLS, keys, signed download; exit 1 at the hop that fails."""
+    """Check each step to another server: discovery, TLS, keys, signed download; exit 1 at the step that fails."""
     settings = read_settings(config)
     origin = homeserver or settings.homeservers[0].server_name
     if origin not in {one.server_name for one in settings.homeservers}:
@@ -73,7 +73,7 @@ def sandbox(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Start a process as for untrusted files and say how it is confined; exit 1 where that is not enough."""
+    """Start a sandboxed process and show its confinement; exit 1 if `sandbox.enforcement` requires more."""
     settings = read_settings(config)
     run(_sandbox(settings, as_json=as_json))
 

@@ -125,25 +125,27 @@ class _Target(StrEnum):
     FILES = "files"
 
 
-SynapseConfigs = Annotated[list[Path] | None, typer.Option(help="Synapse's homeserver.yaml, and what overrides it.")]
+SynapseConfigs = Annotated[
+    list[Path] | None, typer.Option(help="Synapse's homeserver.yaml and the files that override it.")
+]
 MmrConfig = Annotated[
     Path | None, typer.Option("--matrix-media-repo-config", help="matrix-media-repo's configuration: a file or folder.")
 ]
-MmrBase = Annotated[Path | None, typer.Option("--base", help="The folder that matrix-media-repo is started in.")]
+MmrBase = Annotated[Path | None, typer.Option("--base", help="The working folder of matrix-media-repo.")]
 MmrDatastore = Annotated[
-    str | None, typer.Option("--datastore", help="The id of its datastore that shall take everything.")
+    str | None, typer.Option("--datastore", help="Write everything into its datastore with this id.")
 ]
 ServerName = Annotated[str | None, typer.Option(help="Only media of this server.")]
 User = Annotated[str | None, typer.Option(help="Only uploads of this user, as in @alice:example.org.")]
-Since = Annotated[str | None, typer.Option(help="Only media made since, as in 2026-11-23, or ms since 1970.")]
+Since = Annotated[str | None, typer.Option(help="Only media created since, as in 2026-11-23, or ms since 1970.")]
 Output = Annotated[Path | None, typer.Option(help="A folder, a file named .tar, or - for standard output.")]
-Sql = Annotated[Path | None, typer.Option(help="Write statements for Synapse's database into this file.")]
+Sql = Annotated[Path | None, typer.Option(help="Write the statements for Synapse's database into this file.")]
 SinceCutover = Annotated[
-    bool, typer.Option("--since-cutover", help="Only media that were not imported, or changed since.")
+    bool, typer.Option("--since-cutover", help="Only media that were not imported, or that changed since.")
 ]
-Remote = Annotated[bool, typer.Option("--remote", help="Also what was fetched from other servers.")]
+Remote = Annotated[bool, typer.Option("--remote", help="Also media fetched from other servers.")]
 IntoBucket = Annotated[bool, typer.Option("--into-bucket", help="Write bytes into Synapse's bucket.")]
-Jobs = Annotated[int, typer.Option(min=1, max=64, help="How many objects to read at once.")]
+Jobs = Annotated[int, typer.Option(min=1, max=64, help="How many objects to read in parallel.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,7 @@ class _Options:
 
 
 def export(
-    to: Annotated[_Target, typer.Option(help="Where to: a Synapse or matrix-media-repo, or an archive of files.")],
+    to: Annotated[_Target, typer.Option(help="Destination: a Synapse, a matrix-media-repo, or an archive of files.")],
     synapse_config: SynapseConfigs = None,
     server_name: ServerName = None,
     user: User = None,
@@ -187,10 +189,10 @@ def export(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Give media to a Synapse, a matrix-media-repo, or to people.
+    """Export media to a Synapse, a matrix-media-repo, or an archive of files.
 
-    Exits with 0 when all went out, 2 when some could not, 3 when some failed and should be tried again, 1 when nothing
-    can be done. Running it again goes on.
+    Exit 0: everything exported, 1: stopped or cannot run, 2: some media cannot be exported, 3: some failed, run again.
+    A repeated run resumes.
     """
     selection = ExportSelection(
         server_name=server_name,

@@ -11,19 +11,21 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.failed_items import Queue
 
-failed_items_cli = typer.Typer(help="Items that background work could not process.", no_args_is_help=True)
+failed_items_cli = typer.Typer(
+    help="List and retry items that background jobs could not process.", no_args_is_help=True
+)
 
-InQueue = Annotated[Queue | None, typer.Option("--queue", help="Only those of this queue.")]
+InQueue = Annotated[Queue | None, typer.Option("--queue", help="Only items of this queue.")]
 
 
 @failed_items_cli.command("list")
 def list_(
     queue: InQueue = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of items.")] = 100,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """List failed items, those that failed last first: exit 1 when there are any."""
+    """List failed items, most recent failure first; exit 1 if there are any."""
     run(_list(read_settings(config), queue, limit, as_json=as_json))
 
 
@@ -42,10 +44,10 @@ async def _list(settings: Settings, queue: Queue | None, limit: int, *, as_json:
 @failed_items_cli.command()
 def retry(
     queue: InQueue = None,
-    item: Annotated[str | None, typer.Option(help="Only this item, as the list names it.")] = None,
+    item: Annotated[str | None, typer.Option(help="Only this item, as shown by `list`.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Have failed items tried again at their queue's next turn; all when nothing is chosen."""
+    """Retry failed items at the next run of their queue; default: all."""
     run(_retry(read_settings(config), queue, item))
 
 

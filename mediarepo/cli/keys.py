@@ -9,20 +9,20 @@ import typer
 from mediarepo.federation.key_files import KeyFileError, KeyFormat, read_keys, write_keys
 from mediarepo.federation.signing import SigningKey, encode_base64, new_signing_key
 
-keys_cli = typer.Typer(help="Make, show and convert signing keys.", no_args_is_help=True)
+keys_cli = typer.Typer(help="Generate, show, convert and merge signing keys.", no_args_is_help=True)
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; none: standard output.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; default: standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 
 
 @keys_cli.command()
 def generate(
     output: Output = None,
-    key_format: Annotated[KeyFormat, typer.Option("--format", help="Whose file format.")] = KeyFormat.SYNAPSE,
-    version: Annotated[str | None, typer.Option("--key-id", help='What follows "ed25519:"; none: random.')] = None,
+    key_format: Annotated[KeyFormat, typer.Option("--format", help="The file format.")] = KeyFormat.SYNAPSE,
+    version: Annotated[str | None, typer.Option("--key-id", help='The part after "ed25519:"; default: random.')] = None,
     force: Force = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Make a new key."""
+    """Generate a new key."""
     try:
         key = new_signing_key(None if version is None else version.removeprefix("ed25519:"))
     except ValueError as exc:
@@ -34,7 +34,7 @@ def generate(
 def show(
     file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")],
 ) -> None:
-    """Show ids and public keys, never the secret."""
+    """Show key ids and public keys, never the secret."""
     for number, key in enumerate(_read(file)):
         signs = "  (signs)" if number == 0 else ""
         typer.echo(f"{key.key_id} {encode_base64(key.public_key)}{signs}")
@@ -43,22 +43,24 @@ def show(
 @keys_cli.command()
 def convert(
     file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")],
-    to: Annotated[KeyFormat, typer.Option("--to", help="Whose file format.")],
+    to: Annotated[KeyFormat, typer.Option("--to", help="The file format.")],
     output: Output = None,
     force: Force = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Write keys in another homeserver's format."""
+    """Convert keys to another homeserver's file format."""
     _write(_read(file), to, output, force=force)
 
 
 @keys_cli.command()
 def merge(
-    homeserver_key: Annotated[Path, typer.Argument(help="The homeserver's own file; its first key goes on signing.")],
+    homeserver_key: Annotated[
+        Path, typer.Argument(help="The homeserver's own key file; its first key stays the one that signs.")
+    ],
     our_key: Annotated[Path, typer.Argument(help="The key that the homeserver should publish as well.")],
     output: Output = None,
     force: Force = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Put our key behind the homeserver's own, in Synapse's format: Synapse publishes all keys of its file."""
+    """Append our key to the homeserver's, in Synapse's format: Synapse publishes all keys of its file."""
     keys = [*_read(homeserver_key), *_read(our_key)]
     if len({key.key_id for key in keys}) != len(keys):
         raise _failed("both files have a key of the same id: make another one with --key-id")

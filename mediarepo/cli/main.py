@@ -81,7 +81,7 @@ class _Commands(LazyGroup):
 cli = typer.Typer(
     name="mediarepo",
     cls=_Commands,
-    help="A standalone Matrix media repository: every byte in S3, every fact in Postgres.",
+    help="A standalone Matrix media repository: all bytes in S3, all metadata in Postgres.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -89,9 +89,7 @@ cli = typer.Typer(
 
 
 @cli.callback(invoke_without_command=True)
-def _options(
-    *, show_version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False
-) -> None:
+def _options(*, show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if show_version:
         typer.echo(f"mediarepo {version('matrix-mediarepo')}")
         raise typer.Exit

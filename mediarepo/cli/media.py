@@ -15,16 +15,16 @@ from mediarepo.model.media import MediaState
 from mediarepo.model.media_admin import Search, SearchOrder
 from mediarepo.model.mxc import Mxc
 
-media_cli = typer.Typer(help="Look at media, delete, restore and hold them.", no_args_is_help=True)
+media_cli = typer.Typer(help="Show, search, delete, restore, pin and hold media.", no_args_is_help=True)
 
 Address = Annotated[str, typer.Argument(help="As in mxc://example.org/abc.")]
 Addresses = Annotated[list[str], typer.Argument(help="As in mxc://example.org/abc.")]
-Reason = Annotated[str | None, typer.Option(help="Why, for the log.")]
+Reason = Annotated[str | None, typer.Option(help="The reason, for the audit log.")]
 
 
 @media_cli.command()
 def info(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Tell everything that is known of media, as JSON."""
+    """Show all metadata of media, as JSON."""
     run(_info(read_settings(config), parse_address(address)))
 
 
@@ -38,7 +38,7 @@ async def _info(settings: Settings, mxc: Mxc) -> None:
 
 @media_cli.command()
 def delete(addresses: Addresses, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Move media into the trash; exit 1 when some are unknown or under a legal hold."""
+    """Move media into the trash; exit 1 if some are unknown or under a legal hold."""
     run(_delete(read_settings(config), [parse_address(address) for address in addresses], reason))
 
 
@@ -55,7 +55,7 @@ async def _delete(settings: Settings, mxcs: list[Mxc], reason: str | None) -> No
 
 @media_cli.command()
 def restore(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Take media out of the trash."""
+    """Restore media from the trash."""
     run(_restore(read_settings(config), parse_address(address)))
 
 
@@ -70,7 +70,7 @@ async def _restore(settings: Settings, mxc: Mxc) -> None:
 
 @media_cli.command()
 def hold(address: Address, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Keep media from being deleted by anybody."""
+    """Put media under a legal hold, which prevents every deletion."""
     run(_hold(read_settings(config), parse_address(address), reason, held=True))
 
 
@@ -93,13 +93,13 @@ async def _hold(settings: Settings, mxc: Mxc, reason: str | None, *, held: bool)
 
 @media_cli.command()
 def pin(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Keep media from retention and from deletion by date."""
+    """Exempt media from retention and from deletion by date."""
     run(_pin(read_settings(config), parse_address(address), pinned=True))
 
 
 @media_cli.command()
 def unpin(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Leave media to retention again."""
+    """Remove the pin, so that retention applies again."""
     run(_pin(read_settings(config), parse_address(address), pinned=False))
 
 
@@ -119,15 +119,17 @@ def search(
     user_id: Annotated[str | None, typer.Option(help="Only uploads of this user.")] = None,
     server_name: Annotated[str | None, typer.Option(help="Only media of this server.")] = None,
     state: Annotated[MediaState | None, typer.Option(help="Only media in this state.")] = None,
-    content_type: Annotated[str | None, typer.Option(help="Only media whose type begins so, as in image/.")] = None,
-    min_size_bytes: Annotated[int | None, typer.Option(help="Only media of at least so many bytes.")] = None,
-    order_by: Annotated[SearchOrder, typer.Option(help="The largest first.")] = SearchOrder.CREATED_TS,
+    content_type: Annotated[
+        str | None, typer.Option(help="Only media whose type begins with this, as in image/.")
+    ] = None,
+    min_size_bytes: Annotated[int | None, typer.Option(help="Only media of at least this many bytes.")] = None,
+    order_by: Annotated[SearchOrder, typer.Option(help="Sort order, largest value first.")] = SearchOrder.CREATED_TS,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of results.")] = 50,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Find media by what is known of them."""
+    """Search media by their metadata."""
     wanted = Search(
         user_id=user_id,
         server_name=server_name,

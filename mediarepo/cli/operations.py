@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Serve until stopped; SIGHUP reloads the configuration, SIGTERM and SIGINT stop in order."""
+    """Serve until stopped; SIGHUP reloads the configuration, SIGTERM and SIGINT shut down gracefully."""
     ignore_reloads()
     settings = read_settings(config)
     set_up_logs(settings.log)
@@ -42,9 +42,9 @@ async def _serve(settings: Settings, config: Path) -> None:
 def migrate(
     config: ConfigFile = DEFAULT_CONFIG,
     to: Annotated[str, typer.Option(help='A revision, "head", or "base" to remove every table.')] = "head",
-    down: Annotated[bool, typer.Option("--down", help="Go back to an older revision.")] = False,  # noqa: FBT002 - typer's way
+    down: Annotated[bool, typer.Option("--down", help="Downgrade to an older revision.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Bring the database schema up to date."""
+    """Upgrade the database schema."""
     from mediarepo.db.migrations import downgrade, upgrade  # noqa: PLC0415 - 30 MB that a server never needs
 
     settings = read_settings(config)
@@ -55,7 +55,7 @@ def migrate(
 
 
 def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the configuration file, and say what is stored where."""
+    """Check the configuration file, and show which store is used for what."""
     settings = read_settings(config)
     try:
         keys = read_signing_keys(settings)
@@ -78,7 +78,7 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Remove what crashes left in the bucket, now."""
+    """Run the garbage collection now: delete orphaned objects, abort abandoned multipart uploads."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     run(_sweep(settings))
@@ -98,15 +98,15 @@ async def _sweep(settings: Settings) -> None:
 
 def fsck(
     config: ConfigFile = DEFAULT_CONFIG,
-    store: Annotated[list[str] | None, typer.Option(help="A store's name; all when not given.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what is found.")] = False,  # noqa: FBT002 - typer's way
-    force: Annotated[bool, typer.Option("--force", help="Mend even when much is amiss.")] = False,  # noqa: FBT002 - as above
-    hashes: Annotated[bool, typer.Option("--hashes", help="Read every object, and compare its hash.")] = False,  # noqa: FBT002 - as above
-    after: Annotated[str, typer.Option(help="Go on behind this key, as an earlier check said.")] = "",
-    objects_per_s: Annotated[float, typer.Option(min=0, help="Go no faster than this; 0: as fast as it goes.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - as above
+    store: Annotated[list[str] | None, typer.Option(help="A store's name; default: all stores.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair the differences.")] = False,  # noqa: FBT002 - typer's way
+    force: Annotated[bool, typer.Option("--force", help="Repair even if there are many differences.")] = False,  # noqa: FBT002 - as above
+    hashes: Annotated[bool, typer.Option("--hashes", help="Read every object and compare its hash.")] = False,  # noqa: FBT002 - as above
+    after: Annotated[str, typer.Option(help="Resume after this key, as reported by an earlier check.")] = "",
+    objects_per_s: Annotated[float, typer.Option(min=0, help="Maximum objects per second; 0: unlimited.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,  # noqa: FBT002 - as above
 ) -> None:
-    """Compare buckets and database, both ways: 0 all agrees, 1 something did not, 2 it was not mended."""
+    """Compare buckets and database in both directions; exit 0: no differences, 1: differences, 2: not repaired."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     if unknown := set(store or ()) - set(settings.stores):
@@ -124,7 +124,7 @@ def claim(
     store: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Accept a bucket or prefix that everything was moved to on purpose, and find missing media again there."""
+    """Accept a bucket or prefix to which everything was moved on purpose, and restore missing media found there."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     if store not in settings.stores:
@@ -143,11 +143,11 @@ async def _claim(settings: Settings, name: str) -> None:
 
 def dev(
     data_dir: Annotated[
-        Path, typer.Option(envvar="MEDIAREPO_DATA", help="Where the embedded servers keep their data.")
+        Path, typer.Option(envvar="MEDIAREPO_DATA", help="Data folder of the embedded servers.")
     ] = Path("mediarepo-data"),
-    listen: Annotated[str, typer.Option(help="Where to answer.")] = "127.0.0.1:8000",
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1:8000",
 ) -> None:
-    """Try it out: Postgres, S3 and mediarepo, with nothing else installed."""
+    """Run Postgres, S3 and mediarepo for a trial, with nothing else installed."""
     from mediarepo.cli.dev import run_dev  # noqa: PLC0415 - it brings the migrations along
 
     run(run_dev(data_dir, listen))

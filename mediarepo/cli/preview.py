@@ -29,14 +29,14 @@ class _Workers:
 
 
 def preview(
-    url: Annotated[str, typer.Argument(help="The page.")],
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Make it anew, and keep nothing but its image.")] = False,  # noqa: FBT002 - typer's way
-    explain: Annotated[bool, typer.Option("--explain", help="Say what was fetched, and which rule gave what.")] = False,  # noqa: FBT002 - typer's way
+    url: Annotated[str, typer.Argument(help="The URL of the page.")],
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Bypass the cache; only the image is stored.")] = False,  # noqa: FBT002 - typer's way
+    explain: Annotated[bool, typer.Option("--explain", help="Show what was fetched, and which rule applied.")] = False,  # noqa: FBT002 - typer's way
     language: Annotated[str | None, typer.Option(help="Accept-Language, as the user's client would send it.")] = None,
-    server_name: Annotated[str | None, typer.Option(help="For which homeserver; the first one if not given.")] = None,
+    server_name: Annotated[str | None, typer.Option(help="The homeserver to preview for; default: the first.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Preview a web page, as JSON; exit 1 when it cannot be."""
+    """Show the preview of a web page, as JSON; exit 1 if there is none."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     by_name = {one.server_name: one for one in settings.homeservers}

@@ -13,24 +13,24 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, without_short_content
 
-quarantine_cli = typer.Typer(help="Hide content and show it again.", no_args_is_help=True)
+quarantine_cli = typer.Typer(help="Quarantine content, and lift quarantine.", no_args_is_help=True)
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _MAX_FILE_BYTES = 100 * 1024 * 1024
 
 Targets = Annotated[list[str], typer.Argument(help="mxc:// addresses, or SHA-256 hashes in hexadecimal digits.")]
-Lines = Annotated[Path, typer.Argument(help="A file with a SHA-256 hash, in hexadecimal digits, on each line.")]
+Lines = Annotated[Path, typer.Argument(help="A file with one SHA-256 hash in hexadecimal digits per line.")]
 
 
 @quarantine_cli.command()
 def add(targets: Targets, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Hide media and everything with the same content, from all homeservers' users."""
+    """Quarantine media and all media with the same content, for the users of all homeservers."""
     run(_change(read_settings(config), targets, reason, hide=True))
 
 
 @quarantine_cli.command()
 def remove(targets: Targets, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Lift the operator's quarantine of media and of equal content; where there is none, that of homeservers."""
+    """Lift the operator's quarantine of media and of equal content; if there is none, that of homeservers."""
     run(_change(read_settings(config), targets, reason, hide=False))
 
 
@@ -62,7 +62,7 @@ def user(
     reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Hide everything that a user uploaded."""
+    """Quarantine everything that a user uploaded."""
     run(_user(read_settings(config), user_id, reason))
 
 
@@ -76,10 +76,10 @@ async def _user(settings: Settings, user_id: str, reason: str | None) -> None:
 def server(
     server_name: Annotated[str, typer.Argument(help="Another server's name.")],
     reason: Reason = None,
-    show: Annotated[bool, typer.Option("--show", help="Show its media again.")] = False,  # noqa: FBT002 - typer's way
+    show: Annotated[bool, typer.Option("--show", help="Lift the quarantine of the server.")] = False,  # noqa: FBT002 - typer's way
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Hide everything of another server, what is kept here and what is not."""
+    """Quarantine all media of another server, stored here or not."""
     run(_server(read_settings(config), server_name, reason, show=show))
 
 
@@ -95,7 +95,7 @@ async def _server(settings: Settings, server_name: str, reason: str | None, *, s
 
 @quarantine_cli.command("import")
 def import_(file: Lines, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Hide all hashes of a list, as `export` writes it or others publish it; empty lines and # lines are left out."""
+    """Quarantine all hashes in a file, as written by `export`; empty lines and # lines are ignored."""
     run(_import(read_settings(config), _read(file), reason))
 
 
@@ -132,9 +132,9 @@ def _read(file: Path) -> list[bytes]:
 @quarantine_cli.command()
 def export(
     config: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="Write who and why too, one JSON object a line.")] = False,  # noqa: FBT002 - typer's way
+    as_json: Annotated[bool, typer.Option("--json", help="Also write who and why, one JSON object per line.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Write all hidden hashes, one a line."""
+    """Write all quarantined hashes, one per line."""
     run(_export(read_settings(config), as_json=as_json))
 
 

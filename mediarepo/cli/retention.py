@@ -13,14 +13,14 @@ from mediarepo.model.retention import RetentionPlan
 from mediarepo.services.retention import RetentionTally
 from mediarepo.telemetry.logs import set_up_logs
 
-retention_cli = typer.Typer(help="See what retention policies would remove, then let them.", no_args_is_help=True)
+retention_cli = typer.Typer(help="Plan, run and arm retention policies.", no_args_is_help=True)
 
 Policy = Annotated[str, typer.Argument(help="The policy's name in the configuration.")]
 
 
 @retention_cli.command("list")
 def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
-    """List the policies, what each would remove as last counted, and which are armed."""
+    """List the policies, the last plan of each, and which are armed."""
     run(_list(read_settings(config), as_json=as_json))
 
 
@@ -51,13 +51,13 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
 
 @retention_cli.command()
 def plan(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
-    """Count what a policy would remove now; removes nothing."""
+    """Count what a policy would delete now; deletes nothing."""
     run(_carry(read_settings(config), policy, planning=True, as_json=as_json))
 
 
 @retention_cli.command("run")
 def run_(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
-    """Carry a policy out now, once; it must have been planned as it reads."""
+    """Run a policy once, now; needs a plan of the policy as it is."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     run(_carry(settings, policy, planning=False, as_json=as_json))
@@ -92,13 +92,13 @@ def _tell(name: str, plan: RetentionPlan, verb: str) -> None:
 
 @retention_cli.command()
 def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Let a policy be carried out regularly; it must have been planned as it reads."""
+    """Let the scheduler run a policy regularly; needs a plan of the policy as it is."""
     run(_arm(read_settings(config), policy, armed=True))
 
 
 @retention_cli.command()
 def disarm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Let a policy be carried out no more."""
+    """Stop the scheduler from running a policy."""
     run(_arm(read_settings(config), policy, armed=False))
 
 

@@ -13,13 +13,13 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.tasks import Task, TaskState
 
-tasks_cli = typer.Typer(help="Work in the background.", no_args_is_help=True)
+tasks_cli = typer.Typer(help="List, start, watch and cancel background tasks.", no_args_is_help=True)
 
 _NEWEST = 2**63 - 1
 _POLL_S = 1.0
 
 Number = Annotated[int, typer.Argument(help="The task's number.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most, newest first.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of results, newest first.")]
 
 
 @tasks_cli.command("list")
@@ -47,7 +47,7 @@ def add(
     arguments: Annotated[list[str] | None, typer.Argument(help="As in policy=NAME or store=NAME.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Begin a task, which a serving process will do."""
+    """Start a task, which a serving process runs."""
     pairs = dict[str, Any]()
     for argument in arguments or ():
         name, equals, value = argument.partition("=")
@@ -66,7 +66,7 @@ async def _add(settings: Settings, kind: str, arguments: dict[str, Any]) -> None
 
 @tasks_cli.command()
 def watch(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Wait until a task ends, and tell what came of it as JSON: exit 0 when it was done, 1 when not."""
+    """Wait until a task ends, and show its result as JSON; exit 0 if it succeeded, 1 if not."""
     run(_watch(read_settings(config), number))
 
 
@@ -84,7 +84,7 @@ async def _watch(settings: Settings, number: int) -> None:
 
 @tasks_cli.command()
 def cancel(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Stop a task at its next step."""
+    """Cancel a task at its next step."""
     run(_cancel(read_settings(config), number))
 
 
@@ -96,12 +96,12 @@ async def _cancel(settings: Settings, number: int) -> None:
 
 def audit(
     limit: Limit = 50,
-    target: Annotated[str | None, typer.Option(help="Only what was done to this.")] = None,
-    by: Annotated[str | None, typer.Option(help="Only what this admin did.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only actions on this target.")] = None,
+    by: Annotated[str | None, typer.Option(help="Only actions of this admin.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Tell what admins did, newest first."""
+    """Show the audit log of admin actions, newest first."""
     run(_audit(read_settings(config), limit, target, by, as_json=as_json))
 
 

@@ -11,7 +11,7 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.usage import UsageBy, UsageClass, UsageFilter
 
-By = Annotated[list[UsageBy] | None, typer.Option(help="Split by this; may be repeated. Otherwise by class.")]
+By = Annotated[list[UsageBy] | None, typer.Option(help="Group by this; can be repeated; default: by class.")]
 
 
 def usage(
@@ -19,11 +19,11 @@ def usage(
     only: Annotated[UsageClass | None, typer.Option("--class", help="Only media of this class.")] = None,
     server_name: Annotated[str | None, typer.Option(help="Only media of this server.")] = None,
     user_id: Annotated[str | None, typer.Option(help="Only uploads of this user.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many lines at most, the largest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of lines, largest first.")] = 50,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Tell what media take up, and what each bucket holds."""
+    """Show storage usage by media, and the totals of each bucket."""
     split = by or [UsageBy.CLASS]
     run(_usage(read_settings(config), split, UsageFilter(only, server_name, user_id), limit, as_json=as_json))
 

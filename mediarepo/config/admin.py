@@ -13,15 +13,15 @@ class AdminConfig(Section):
     reloadable = frozenset({"token", "user_ids", "ask_homeserver", "trash_ms"})
 
     token: Secret | None = None
-    """A token that administers all homeservers: text, {file: PATH} or {env: NAME}; none: no such token."""
+    """The operator's token, for all homeservers: text, {file: PATH} or {env: NAME}; none: no such token."""
     user_ids: list[str] = []
-    """Users who administer their homeserver's media here, besides the homeserver's own admins."""
+    """Admins of their homeserver's media, besides the homeserver's own admins."""
     ask_homeserver: bool = True
-    """Whether the homeserver's own admins (as Synapse tells them) administer its media here."""
+    """Whether the homeserver's own admins (according to Synapse) are admins of its media here."""
     trash_ms: int = Field(default=24 * 3_600_000, ge=0)
-    """How long deleted media can be restored, in ms, before their content is removed."""
+    """How long deleted media can be restored, in ms, before their content is deleted."""
     trash_interval_ms: int = Field(default=60_000, ge=100)
-    """How often the trash is looked through, in ms."""
+    """How often the trash is emptied of expired media, in ms."""
 
 
 class QuarantineConfig(Section):
@@ -30,7 +30,7 @@ class QuarantineConfig(Section):
     reloadable = frozenset({"shared"})
 
     shared: list[list[str]] = []
-    """Groups of homeservers that trust one another: content that one of them hides is hidden for the whole group."""
+    """Groups of homeservers: content that one of them quarantines is quarantined for the whole group."""
 
     def sharing(self, server_name: str, ours: Sequence[str]) -> list[str]:
         """Name the homeservers for which content is hidden that one of them hides, itself among them."""

@@ -15,21 +15,21 @@ class RetentionPolicy(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     """A name for commands and logs."""
     what: RetentionClass
-    """local (uploads, which go into the trash first), remote (other servers' media), or thumbnails (made anew)."""
+    """local (uploads, which go into the trash first), remote (other servers' media), or thumbnails (regenerated)."""
     server_names: list[str] = []
-    """Only media of these servers; none given: of all. Not for thumbnails."""
+    """Only media of these servers; none given: all. Not for thumbnails."""
     user_ids: list[str] = []
-    """Only uploads of these users, * and ? standing for characters; none given: of all. Only for local media."""
+    """Only uploads of these users, with the wildcards * and ?; none given: all. Only for local media."""
     max_age_ms: int | None = Field(default=None, ge=0)
-    """Go when stored longer ago than this, in ms."""
+    """Delete what was stored longer ago than this, in ms."""
     max_idle_ms: int | None = Field(default=None, ge=0)
-    """Go when not asked for during so long, in ms."""
+    """Delete what was not requested for this long, in ms."""
     high_bytes: int | None = Field(default=None, ge=0)
-    """When all of them together take more bytes than this, those unused for longest go, until low_bytes."""
+    """When all together take more bytes than this, the least recently used are deleted, down to low_bytes."""
     low_bytes: int | None = Field(default=None, ge=0)
     """See high_bytes."""
     keep_avatars: bool = True
-    """Keep avatars, and what may be one because its homeserver could not tell. Only for local media."""
+    """Keep avatars, and media that may be one because the homeserver did not answer. Only for local media."""
 
     @model_validator(mode="after")
     def _has_conditions_that_fit(self) -> Self:
@@ -57,16 +57,16 @@ class RetentionPolicy(Section):
 
 
 class RetentionConfig(Section):
-    """What is let go of, and when; nothing goes before a plan was made and armed (`mediarepo retention`)."""
+    """Retention policies; none deletes anything before it is planned, and run or armed (`mediarepo retention`)."""
 
     reloadable = frozenset({"policies", "plan_lifetime_ms"})
 
     policies: list[RetentionPolicy] = []
-    """The rules."""
+    """The retention policies."""
     interval_ms: int = Field(default=3_600_000, ge=1_000)
-    """How often armed policies are carried out, in ms."""
+    """How often armed policies run, in ms."""
     plan_lifetime_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000)
-    """How old the plan may be when a policy is armed or run by hand, in ms."""
+    """Maximum age of the plan when a policy is armed or run by hand, in ms."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -77,28 +77,28 @@ class RetentionConfig(Section):
 
 
 class SweepConfig(Section):
-    """How leftovers of crashes are removed."""
+    """Garbage collection: deletes what crashes left in the buckets."""
 
     reloadable = frozenset({"max_unknown"})
 
     enabled: bool = True
-    """Sweep by the clock; off: only `mediarepo sweep` does."""
+    """Run the sweep as a scheduled job; off: only `mediarepo sweep` does."""
     interval_ms: int = Field(default=3_600_000, ge=1_000)
     """How often, in ms."""
     grace_ms: int = Field(default=86_400_000, ge=1_000)
-    """An object that no row knows is left alone until its key is this old, in ms."""
+    """An orphaned object is kept until its key is this old (the grace period), in ms."""
     max_unknown: int = Field(default=100, ge=0)
-    """A sweep that finds more unknown objects than this, and more than 1 % of all, stops and removes nothing."""
+    """A sweep that finds more orphaned objects than this, and more than 1 % of all, stops and deletes nothing."""
     outbox_interval_ms: int = Field(default=5_000, ge=10)
-    """How often queued deletions are carried out, in ms."""
+    """How often queued objects are deleted, in ms."""
 
 
 class AccessConfig(Section):
-    """How the last access to media is remembered."""
+    """Last-access times of media."""
 
     reloadable = frozenset({"max_buffered"})
 
     flush_interval_ms: int = Field(default=60_000, ge=10)
     """How often last-access times are written, in ms."""
     max_buffered: int = Field(default=50_000, ge=1)
-    """How many media are remembered between two writes at most."""
+    """Maximum number of media between two writes."""

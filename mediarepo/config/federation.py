@@ -15,15 +15,15 @@ class FederationConfig(Section):
     )
 
     allow_server_names: list[str] = []
-    """Servers that are answered, * for any characters; none: all that are not denied."""
+    """Servers that are allowed, with the wildcard *; none: all that are not denied."""
     deny_server_names: list[str] = []
-    """Servers that are not answered, as in "*.spam.example"."""
+    """Servers that are denied, as in "*.spam.example"."""
     outage_wait_ms: int = Field(default=10_000, ge=0, le=30_000)
-    """How long an outage is waited out, in ms, before the answer is 404: 5xx would make servers shun the homeserver."""
+    """How long to wait during an outage, in ms, before answering 404: a 5xx would make servers back off."""
     redirect_downloads: bool = False
-    """Send other servers to the S3 server for downloads; those that know no redirects fail then."""
+    """Redirect other servers to the S3 server for downloads; servers without support for redirects fail then."""
     redirect_lifetime_ms: int = Field(default=60_000, ge=5_000, le=3_600_000)
-    """How long such an address is good, in ms."""
+    """How long such a URL is valid, in ms."""
 
 
 MIB = 1024 * 1024
@@ -51,35 +51,35 @@ class RemoteMediaConfig(Section):
     max_bytes: int = Field(default=100 * MIB, ge=0)
     """Largest media of another server that is fetched, in bytes."""
     deny_server_names: list[str] = []
-    """Servers whose media are never served, kept ones neither; * stands for any characters, as in "*.spam.example"."""
+    """Servers whose media are never served, stored or not; with the wildcard *, as in "*.spam.example"."""
     connect_timeout_ms: int = Field(default=10_000, ge=100)
     """How long opening a connection to another server may take, in ms."""
     answer_timeout_ms: int = Field(default=20_000, ge=100)
-    """How long it may take to begin its answer, in ms, besides what it may wait for content that is to follow."""
+    """How long it may take to start its response, in ms, in addition to its wait for pending media."""
     idle_timeout_ms: int = Field(default=30_000, ge=100)
-    """How long it may pause within its answer, in ms."""
+    """How long it may pause within its response, in ms."""
     total_timeout_ms: int = Field(default=600_000, ge=1_000)
     """How long one fetch may take as a whole, in ms."""
     min_bytes_per_s: int = Field(default=1024, ge=0)
-    """The slowest pace that a fetch may keep after its first half minute, on average."""
+    """Minimum average speed of a fetch after its first half minute, in bytes per second."""
     max_fetches: int = Field(default=100, ge=1)
-    """Fetches at a time, a process; further ones wait."""
+    """Maximum number of parallel fetches of each process; further ones wait."""
     max_fetches_per_server: int = Field(default=8, ge=1)
-    """Fetches from one server at a time, a process."""
+    """Maximum number of parallel fetches from one server, of each process."""
     max_waiting: int = Field(default=1_000, ge=1)
     """How many requests may wait for fetches before further ones are refused with 429."""
     tee_memory_bytes: int = Field(default=64 * MIB, ge=0)
-    """Memory for passing bytes on to clients while they are being stored, in bytes; 0: only once they are stored."""
+    """Memory for sending bytes to clients while they are being stored, in bytes; 0: send only what is stored."""
     lease_ms: int = Field(default=10_000, ge=300)
-    """How long after a crash in the middle of a fetch another process takes over, in ms."""
+    """How long after a crash during a fetch another process takes over, in ms."""
     remember_not_found_ms: int = Field(default=60_000, ge=0)
-    """How long another server's "not found" is believed, in ms."""
+    """How long another server's "not found" is cached, in ms."""
     remember_failure_ms: int = Field(default=5_000, ge=0)
-    """How long any other failure to fetch media is believed, in ms."""
+    """How long any other failure to fetch media is cached, in ms."""
     backoff_ms: int = Field(default=15_000, ge=0)
-    """How long a server that twice in a row could not be reached is left alone, in ms; doubled each further time."""
+    """Back-off after a server could not be reached twice in a row, in ms; doubled after each further failure."""
     max_backoff_ms: int = Field(default=3_600_000, ge=0)
-    """The longest time it is left alone, in ms."""
+    """Maximum back-off, in ms."""
 
 
 class OutboundConfig(Section):
@@ -88,17 +88,17 @@ class OutboundConfig(Section):
     reloadable = frozenset({"allow_networks", "deny_networks", "max_redirects"})
 
     allow_networks: list[str] = []
-    """Networks that may be connected to although they are not public, as in "10.1.0.0/16"."""
+    """Networks to which connections are allowed although they are not public, as in "10.1.0.0/16"."""
     deny_networks: list[str] = []
-    """Networks that are never connected to, allowed or not."""
+    """Networks to which connections are denied, even if allowed above."""
     ca_file: str | None = None
     """A file of certificates to trust instead of the system's, in PEM."""
     resolve_timeout_ms: int = Field(default=10_000, ge=100)
-    """How long looking up a name may take, in ms."""
+    """How long a DNS lookup may take, in ms."""
     max_redirects: int = Field(default=5, ge=0, le=20)
-    """How many redirects of other servers are followed; of web pages it is 20, as in browsers."""
+    """How many redirects of other servers are followed; for web pages it is 20, as in browsers."""
     max_connections: int = Field(default=200, ge=1)
-    """Connections at a time, a process."""
+    """Maximum number of connections of each process."""
 
     @field_validator("allow_networks", "deny_networks")
     @classmethod

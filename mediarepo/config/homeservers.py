@@ -57,11 +57,11 @@ class AppserviceConfig(Section):
     as_token: Secret
     """The registration's as_token, as text, {file: PATH} or {env: NAME}."""
     sender: str
-    """User id that acts when no ?user_id= is given, for example "@bridge:example.org"."""
+    """User id of requests without ?user_id=, for example "@bridge:example.org"."""
     namespaces: Namespaces = Namespaces()
     """The registration's namespaces."""
     rate_limited: bool = True
-    """As in the registration; off: its users may announce any number of uploads."""
+    """As in the registration; off: its users may create any number of media ids."""
 
 
 class HomeserverConfig(Section):
@@ -72,19 +72,19 @@ class HomeserverConfig(Section):
     hosts: list[str] = []
     """Host headers its clients and peers use, with or without port; the server name itself always counts."""
     client_api_url: Annotated[str, AfterValidator(_url)] | None = None
-    """Where its client-server API answers, to ask whose token it is; none: only the application services below."""
+    """URL of its client-server API, which validates tokens; none: only the application services below."""
     admin_token: Secret | None = None
-    """A token of one of its admins (Synapse), to learn which media are avatars; none: users' profiles are asked."""
+    """A token of one of its admins (Synapse), to list avatars; none: users' profiles are read."""
     ca_file: str | None = None
-    """Certificate authorities to trust for that address, in PEM; none: the system's."""
+    """Certificate authorities to trust for that URL, in PEM; none: the system's."""
     signing_key_file: str | None = None
-    """Key for requests to other servers: Synapse's, Dendrite's or matrix-media-repo's file, or one of our own."""
+    """Key that signs requests to other servers: Synapse's, Dendrite's or matrix-media-repo's file, or our own key."""
     freeze_legacy: bool = True
-    """Media uploaded while this is on is not served on the unauthenticated legacy paths."""
+    """Media uploaded while this is on are not served on the unauthenticated legacy paths."""
     url_previews: bool = False
     """Whether its users get previews of web pages; see `previews`."""
     appservices: list[AppserviceConfig] = []
-    """Application services honoured locally."""
+    """Application services whose tokens are accepted without the homeserver."""
 
     @field_validator("hosts")
     @classmethod
@@ -110,14 +110,14 @@ class HomeserverConfig(Section):
 
 
 class IdentityConfig(Section):
-    """How access tokens are judged."""
+    """How access tokens are validated."""
 
     reloadable = frozenset({"cache_ms", "cache_entries", "query_token"})
 
     cache_ms: int = Field(default=10_000, ge=0, le=10_000)
-    """How long a homeserver's answer about a token is believed, in ms; at most 10 s."""
+    """How long a homeserver's answer about a token is cached, in ms; at most 10 s."""
     cache_entries: int = Field(default=20_000, ge=1)
-    """How many answers are kept at most."""
+    """Maximum number of cached answers."""
     timeout_ms: int = Field(default=5_000, ge=100)
     """How long a homeserver may take to answer, in ms."""
     query_token: bool = True

@@ -23,30 +23,30 @@ class ImportConfig(Section):
     """One media repository that media are imported from; it is only read."""
 
     kind: SourceKind
-    """What it is: synapse, synapse-http, dendrite, matrix-media-repo, conduit or tuwunel."""
+    """The software: synapse, synapse-http, dendrite, matrix-media-repo, conduit or tuwunel."""
     paths: list[str] = []
-    """Its configuration files, in the order that it is given them (Synapse: homeserver.yaml, and conf.d if any)."""
+    """Its configuration files, in the order of its command line (Synapse: homeserver.yaml, and conf.d if any)."""
     base: str | None = None
-    """The folder that relative paths in them start at: its working folder; none: the first file's own folder."""
+    """Base folder of relative paths in them: its working folder; none: the first file's own folder."""
     database: str | None = None
-    """Its database, as postgres://… or sqlite:PATH, in place of the one in its files: a read replica, say (synapse)."""
+    """Its database, as postgres://… or sqlite:PATH, instead of the one in its files: a read replica, say (synapse)."""
     server_name: str | None = None
-    """Its server name, where no file tells it (synapse-http, conduit, tuwunel); else the one it is believed for."""
+    """Its server name, if no file contains it (synapse-http, conduit, tuwunel); else the only one that is trusted."""
     url: str | None = None
-    """Where it answers (synapse-http)."""
+    """Its URL (synapse-http)."""
     admin_token: Secret | None = None
     """An access token of one of its admins (synapse-http)."""
     follow_links: bool = False
     """Whether symbolic links out of its folders are followed."""
     read_through: bool = False
-    """Whether media that are not imported yet are looked up there, served, and imported on the way."""
+    """Whether media that are not imported yet are looked up there on request, served, and imported."""
     mode: ObjectMode = ObjectMode.AUTO
-    """How objects in buckets are taken: auto, adopt (where they lie), copy (by the S3 server) or stream (by us)."""
+    """How objects in buckets are imported: auto, adopt (in place), copy (by the S3 server) or stream (by mediarepo)."""
     remote: RemoteChoice = RemoteChoice.AUTO
-    """Which media of other servers are taken: all, none, recent (used within 30 days), auto (all that lie in S3)."""
+    """Which media of other servers are imported: all, none, recent (used within 30 days), auto (all that are in S3)."""
     thumbnails: bool = False
-    """Whether thumbnails of the sizes configured here are taken too; else they are made anew when asked for."""
+    """Whether thumbnails of the sizes configured here are imported; off: they are regenerated on request."""
     url_previews: bool = False
-    """Whether images of URL previews are taken too, for as long as the other repository would keep them."""
+    """Whether images of URL previews are imported, for as long as the other repository would keep them."""
     jobs: int = Field(default=32, ge=1, le=256)
-    """How many files or objects are taken at a time."""
+    """How many files or objects are imported in parallel."""

@@ -30,27 +30,27 @@ class UploadsConfig(Section):
     )
 
     max_bytes: int = Field(default=100 * MIB, ge=0)
-    """Largest upload, in bytes; told to clients as m.upload.size."""
+    """Largest upload, in bytes; clients see it as m.upload.size."""
     part_bytes: int = Field(default=8 * MIB, ge=5 * MIB, le=512 * MIB)
-    """Size of a multipart upload's parts, in bytes; bodies up to this size go up as one PUT."""
+    """Size of a multipart upload's parts, in bytes; bodies up to this size are stored with one PUT."""
     memory_budget_bytes: int = Field(default=128 * MIB)
-    """Memory for the buffers of all uploads together, in bytes; half of it is out of reach for large ones."""
+    """Memory for the buffers of all uploads together, in bytes; large uploads can use half of it."""
     max_waiting: int = Field(default=500, ge=1)
     """How many uploads may wait for memory before further ones are refused with 429."""
     stall_ms: int = Field(default=5_000, ge=100)
     """An upload slower than min_bytes_per_s for this long, in ms, ends with 408 while others wait for memory."""
     min_bytes_per_s: int = Field(default=1024, ge=0)
-    """The slowest pace that an upload may keep up while others wait for memory."""
+    """Minimum speed of an upload while others wait for memory, in bytes per second."""
     idle_timeout_ms: int = Field(default=60_000, ge=100)
     """An upload that sends nothing for this long ends with 408, in ms."""
     pending_lifetime_ms: int = Field(default=24 * 3_600_000, ge=1_000)
-    """How long a media id that was created may wait for its content, in ms."""
+    """How long pending media wait for their content, in ms."""
     max_pending_per_user: int = Field(default=20, ge=1)
-    """How many created media ids a user may leave without content."""
+    """How many pending media a user may have."""
     lease_ms: int = Field(default=15_000, ge=300)
-    """How long after a crash a media id that was being filled cannot be filled again, in ms."""
+    """How long pending media stay locked after a crash during their upload, in ms."""
     deduplicate_early: bool = True
-    """Skip the PUT for content that is stored already; off: always PUT, so that time tells nothing either."""
+    """Skip the PUT for content that is stored already; off: always PUT, so that timing reveals nothing either."""
 
     @model_validator(mode="after")
     def _budget_holds_parts(self) -> Self:
@@ -95,23 +95,23 @@ class ThumbnailsConfig(Section):
     reloadable = frozenset({"sizes", "dynamic_sizes", "dynamic_sizes_per_media", "max_source_bytes"})
 
     sizes: list[ThumbnailSize] = Field(default_factory=_spec_sizes, min_length=1, max_length=32)
-    """The sizes that are made, all together; those of the Matrix specification."""
+    """The sizes that are generated, all at once; those of the Matrix specification."""
     dynamic_sizes: bool = False
-    """Make exactly the size that is asked for, instead of the next larger one of these."""
+    """Generate exactly the requested size, instead of the next larger one of these."""
     dynamic_sizes_per_media: int = Field(default=20, ge=1)
-    """How many sizes one file may have at most with dynamic_sizes."""
+    """Maximum number of sizes of one file with dynamic_sizes."""
     max_source_bytes: int = Field(default=64 * MIB, ge=1)
     """Largest file that is thumbnailed, in bytes."""
     memory_budget_bytes: int = Field(default=256 * MIB, ge=1)
-    """Memory for all files that are being thumbnailed together, in bytes."""
+    """Memory for all files together that are being thumbnailed, in bytes."""
     max_pixels: int = Field(default=50_000_000, ge=1)
     """Largest picture that is decoded, in pixels; 48-megapixel photographs pass."""
     max_pixels_webp: int = Field(default=32_000_000, ge=1)
     """The same for WebP, whose decoder needs twice the memory."""
     max_frames: int = Field(default=200, ge=1)
-    """Longest animation that stays one, in frames; of longer ones the first frame is shown."""
+    """Longest animation that stays animated, in frames; of longer ones the first frame is shown."""
     max_animated_pixels: int = Field(default=100_000_000, ge=1)
-    """Largest animation that stays one, in pixels of all frames together."""
+    """Largest animation that stays animated, in pixels of all frames together."""
     jpeg_quality: int = Field(default=80, ge=1, le=95)
     """Quality of JPEG thumbnails."""
     webp_quality: int = Field(default=80, ge=1, le=100)
@@ -129,7 +129,7 @@ class ThumbnailsConfig(Section):
     worker_memory_bytes: int = Field(default=1024 * MIB, ge=256 * MIB)
     """Address space of a worker, in bytes."""
     jobs_per_worker: int = Field(default=500, ge=1)
-    """After so many jobs a worker is replaced by a fresh one."""
+    """Number of jobs after which a worker process is replaced."""
     heic: bool = False
     """Thumbnail HEIC as well; needs the extra `heic`."""
 

@@ -45,9 +45,9 @@ class UrlRule(Section):
     scheme: Literal["http", "https"] | None = None
     """http or https."""
     host: Pattern | None = None
-    """Host name or address, as in "*.example.org", which does not fit example.org itself."""
+    """Host name or address, as in "*.example.org", which does not match example.org itself."""
     port: int | None = Field(default=None, ge=1, le=65_535)
-    """Port, the usual one included."""
+    """Port, also for the default one."""
     path: Pattern | None = None
     """Path without the query, as in "/private/*"."""
     url: Pattern | None = None
@@ -66,9 +66,9 @@ class UrlRulesConfig(Section):
     reloadable = frozenset({"deny", "allow"})
 
     deny: list[UrlRule] = []
-    """What fits one of these is never asked for."""
+    """URLs that match one of these are never requested."""
     allow: list[UrlRule] = []
-    """Once there is one, only what fits one of these is asked for."""
+    """If there is any, only URLs that match one of these are requested."""
 
 
 class DomainConfig(Section):
@@ -114,33 +114,33 @@ class PreviewsConfig(Section):
     )
 
     url_rules: UrlRulesConfig = UrlRulesConfig()
-    """Which URLs are previewed; what is not public (see outbound) never is."""
+    """Which URLs are previewed; addresses that are not public (see outbound) never are."""
     max_page_bytes: int = Field(default=2 * MIB, ge=16 * KIB, le=16 * MIB)
-    """How much of a page is read, in bytes; what follows is left out."""
+    """How much of a page is read, in bytes; the rest is ignored."""
     max_image_bytes: int = Field(default=10 * MIB, ge=1)
     """Largest image that is fetched for a preview, in bytes."""
     max_images: int = Field(default=5, ge=0, le=20)
-    """How many of a page's images are tried at most until one can be shown; 0: previews have no image."""
+    """How many images of a page are tried until one can be shown; 0: previews have no image."""
     timeout_ms: int = Field(default=15_000, ge=100)
-    """How long everything for one preview may take together, in ms."""
+    """How long one preview may take in total, in ms."""
     user_agent: HeaderValue = "Mozilla/5.0 (compatible; mediarepo; link preview bot)"
     """User-Agent of requests for pages."""
     accept_language: HeaderValue = "en, *;q=0.5"
     """Accept-Language of requests for pages."""
     domains: list[DomainConfig] = []
-    """Hosts that are asked in other ways."""
+    """Hosts with other request headers."""
     oembed: bool = True
-    """Whether known oEmbed providers are asked, and those that pages name."""
+    """Whether known oEmbed providers are used, and those that pages name."""
     max_title_chars: int = Field(default=200, ge=20, le=2_000)
     """Longest title, in characters; longer ones are cut at a word."""
     max_description_chars: int = Field(default=500, ge=20, le=10_000)
     """Longest description, in characters; longer ones are cut at a word."""
     ttl_ms: int = Field(default=3_600_000, ge=0)
-    """How long a preview is kept, in ms."""
+    """How long a preview is cached, in ms."""
     failure_ttl_ms: int = Field(default=300_000, ge=0)
-    """How long it is remembered that a page could not be previewed, or said nothing, in ms."""
+    """How long it is cached that a page could not be previewed, or had no content, in ms."""
     budget_bytes: int = Field(default=1024 * MIB, ge=0)
-    """Room for the images of all previews together, in bytes; the oldest go first."""
+    """Storage for the images of all previews together, in bytes; the oldest are deleted first."""
 
     @property
     def limits(self) -> PreviewLimits:

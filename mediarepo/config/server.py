@@ -46,21 +46,21 @@ class ListenConfig(Section):
     )
 
     addresses: list[str] = Field(default=["127.0.0.1:8000"], min_length=1)
-    """Where clients are answered: HOST:PORT, [IPV6]:PORT or unix:/PATH."""
+    """Addresses to listen on: HOST:PORT, [IPV6]:PORT or unix:/PATH."""
     socket_mode: str = Field(default="0660", pattern=r"^0?[0-7]{3}$")
     """Permissions of unix sockets, in octal."""
     metrics_address: str | None = None
-    """Where /metrics and /health are answered instead; none: together with all else."""
+    """Separate address for /metrics and /health; none: the addresses above."""
     trusted_proxies: list[str] = ["127.0.0.0/8", "::1/128", "unix"]
-    """Networks whose X-Forwarded-Host and X-Forwarded-For are believed; "unix" means the unix sockets."""
+    """Networks whose X-Forwarded-Host and X-Forwarded-For are trusted; "unix" means the unix sockets."""
     client_ipv4_prefix: int = Field(default=32, ge=8, le=32)
-    """Clients without a token share limits with those whose IPv4 address begins with the same bits."""
+    """Anonymous clients share limits with those whose IPv4 address begins with the same number of bits."""
     client_ipv6_prefix: int = Field(default=64, ge=16, le=128)
-    """The same for IPv6: providers give each customer 64 bits, or fewer."""
+    """The same for IPv6: providers assign each customer a prefix of 64 bits, or a shorter one."""
     shutdown_delay_ms: int = Field(default=5_000, ge=0, le=600_000)
-    """How long a stopping process still serves while /health/ready says 503, so that proxies turn away first, in ms."""
+    """How long a stopping process still serves while /health/ready says 503, so that proxies stop using it, in ms."""
     shutdown_timeout_ms: int = Field(default=30_000, ge=0)
-    """How long running requests may go on after a stop was asked for, in ms."""
+    """How long running requests may take to finish during shutdown, in ms."""
 
     @field_validator("addresses")
     @classmethod
@@ -102,16 +102,16 @@ class LogLevel(StrEnum):
 
 
 class LogConfig(Section):
-    """What is logged."""
+    """Logging."""
 
     reloadable = frozenset({"level", "access"})
 
     level: LogLevel = LogLevel.INFO
     """debug, info, warning or error."""
     format: LogFormat = LogFormat.TEXT
-    """text (for people) or json (one object a line)."""
+    """text (for people) or json (one object per line)."""
     access: bool = False
-    """Log each request; failures of ours (5xx) are logged anyway."""
+    """Log each request; server errors (5xx) are always logged."""
 
 
 class SandboxEnforcement(StrEnum):
@@ -123,7 +123,7 @@ class SandboxEnforcement(StrEnum):
 
 
 class SandboxConfig(Section):
-    """How strictly the processes that read pictures and web pages are confined."""
+    """The sandbox of the processes that read pictures and web pages."""
 
     enforcement: SandboxEnforcement = SandboxEnforcement.AVAILABLE
     """strict: no thumbnails or previews without seccomp and Landlock; available: none without what this kernel has;

@@ -22,11 +22,11 @@ class StoreFor(Section):
     """Which store takes new media, by what they are."""
 
     local: str = "main"
-    """What our own users upload."""
+    """Media that users here upload."""
     remote: str = "main"
-    """What is kept of other servers' media."""
+    """Media of other servers."""
     thumbnails: str = "main"
-    """What is made of either."""
+    """Thumbnails of both."""
 
     def store_of(self, store_class: StoreClass) -> str:
         """Name the store that takes new objects of a class."""
@@ -38,18 +38,18 @@ class StoreFor(Section):
 
 
 class DownloadsConfig(Section):
-    """How downloads are answered."""
+    """Limits of downloads."""
 
     reloadable = frozenset({"max_age_s", "idle_timeout_ms", "max_wait_ms"})
 
     max_age_s: int = Field(default=86_400, ge=0)
-    """How long a client's own cache may keep media without asking again, in seconds."""
+    """How long clients may cache media without revalidation (Cache-Control: max-age), in seconds."""
     idle_timeout_ms: int = Field(default=60_000, ge=100)
-    """A client that takes no byte for this long is let go, in ms."""
+    """A client that takes no byte for this long is disconnected, in ms."""
     max_wait_ms: int = Field(default=60_000, ge=0)
-    """How long ?timeout_ms= may make a request wait for content that is to follow, in ms."""
+    """How long ?timeout_ms= may make a request wait for pending media, in ms."""
     max_waiting: int = Field(default=1_000, ge=1)
-    """How many requests may wait for content at a time; further ones are refused with 429."""
+    """How many requests may wait for pending media; further ones are refused with 429."""
 
 
 class Settings(Section):
@@ -64,45 +64,45 @@ class Settings(Section):
     homeservers: list[HomeserverConfig] = Field(min_length=1)
     """The homeservers that share this repository."""
     stores: dict[str, StoreConfig] = Field(min_length=1)
-    """The buckets, by a name of your choice."""
+    """The S3 buckets, by a name of your choice."""
     store_for: StoreFor = StoreFor()
-    """Which store takes what."""
+    """The store of each class of media."""
     identity: IdentityConfig = IdentityConfig()
-    """How access tokens are judged."""
+    """How access tokens are validated."""
     uploads: UploadsConfig = UploadsConfig()
     """Limits of uploads."""
     quotas: QuotasConfig = QuotasConfig()
     """How much users may store."""
     rate_limits: RateLimitsConfig = RateLimitsConfig()
-    """How often, and how much at once; all processes count together."""
+    """Limits of requests and bytes per second; all processes count together."""
     downloads: DownloadsConfig = DownloadsConfig()
-    """How downloads are answered."""
+    """Limits of downloads."""
     admin: AdminConfig = AdminConfig()
-    """Who administers."""
+    """Admins, and the trash."""
     quarantine: QuarantineConfig = QuarantineConfig()
-    """With whom homeservers share what they hide."""
+    """Which homeservers share their quarantine."""
     federation: FederationConfig = FederationConfig()
-    """How other servers' requests are answered."""
+    """Requests of other servers."""
     outbound: OutboundConfig = OutboundConfig()
-    """Whom we connect to."""
+    """Outbound connections, with the SSRF guard."""
     remote_media: RemoteMediaConfig = RemoteMediaConfig()
-    """How other servers' media are fetched."""
+    """Media of other servers."""
     previews: PreviewsConfig = PreviewsConfig()
     """Previews of web pages."""
     thumbnails: ThumbnailsConfig = ThumbnailsConfig()
     """Sizes and limits of thumbnails."""
     sandbox: SandboxConfig = SandboxConfig()
-    """How strictly the processes that read pictures and web pages are confined."""
+    """The sandbox of the processes that read pictures and web pages."""
     access_times: AccessConfig = AccessConfig()
-    """How the last access to media is remembered."""
+    """Last-access times of media."""
     sweep: SweepConfig = SweepConfig()
-    """How leftovers of crashes are removed."""
+    """Garbage collection: deletes what crashes left in the buckets."""
     retention: RetentionConfig = RetentionConfig()
-    """What is let go of, and when; nothing goes before a plan was made and armed (`mediarepo retention`)."""
+    """Retention policies; none deletes anything before it is planned, and run or armed (`mediarepo retention`)."""
     imports: dict[str, ImportConfig] = {}
     """Other media repositories that media are imported from, by a name of your choice (`mediarepo import NAME`)."""
     log: LogConfig = LogConfig()
-    """What is logged."""
+    """Logging."""
 
     @model_validator(mode="after")
     def _stores_exist(self) -> Self:

@@ -17,11 +17,11 @@ class DatabaseConfig(Section):
     url: str
     """postgresql://user@host:port/database; a socket folder as ?host=/run/postgresql."""
     password: Secret | None = None
-    """The user's password, if it does not stand in the url: text, {file: PATH} or {env: NAME}."""
+    """The user's password, if it is not in the url: text, {file: PATH} or {env: NAME}."""
     db_schema: str = Field(default="mediarepo", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
-    """Schema of our own, so that the database can be shared."""
+    """The schema of mediarepo's tables, so that the database can be shared."""
     pool_size: int = Field(default=10, ge=2, le=500)
-    """Connections at most, a process."""
+    """Maximum number of connections of each process."""
     connect_timeout_ms: int = Field(default=5_000, ge=100)
     """How long a new connection may take, in ms."""
     statement_timeout_ms: int = Field(default=10_000, ge=100)
@@ -61,33 +61,33 @@ class StoreConfig(Section):
     bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
     """The bucket's name; it must exist."""
     prefix: str = Field(default="mediarepo", pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$")
-    """What the keys of our objects begin with; nothing outside of it is ever changed."""
+    """Prefix of the keys of all objects; nothing outside of it is ever changed."""
     read_only: bool = False
-    """Whether nothing is ever written there, not even our marker: a bucket of which objects are adopted, say."""
+    """Whether nothing is ever written there, not even the ownership marker: for a bucket whose objects are adopted."""
     access_key_id: Secret | None = None
-    """The access key; none: credentials come from the environment, as the AWS tools find them."""
+    """The access key; none: credentials come from the environment, as for the AWS tools."""
     secret_access_key: Secret | None = None
     """The secret that belongs to the access key."""
     session_token: Secret | None = None
-    """The third part of temporary credentials."""
+    """The session token of temporary credentials."""
     path_style: bool = True
-    """Whether the bucket stands in the path (HOST/BUCKET/KEY) instead of the host name (BUCKET.HOST/KEY)."""
+    """Whether the bucket is in the path (HOST/BUCKET/KEY) instead of the host name (BUCKET.HOST/KEY)."""
     ca_file: str | None = None
     """A file of certificates to trust instead of the system's, in PEM."""
     connect_timeout_ms: int = Field(default=5_000, ge=1)
     """How long opening a connection may take, in ms."""
     read_timeout_ms: int = Field(default=30_000, ge=1)
-    """How long the server may stay silent when it is its turn, in ms."""
+    """How long to wait for the next bytes of the server, in ms."""
     request_timeout_ms: int = Field(default=120_000, ge=1)
-    """How long anything but the body of a download may take as a whole, waiting for a connection included, in ms."""
+    """How long a whole request may take, except the body of a download, including the wait for a connection, in ms."""
     max_connections: int = Field(default=100, ge=1)
-    """How many connections are open at once for downloads, and as many for uploads; further requests wait."""
+    """Maximum number of connections for downloads, and as many for uploads; further requests wait."""
     pool_timeout_ms: int = Field(default=5_000, ge=1)
     """How long a download may wait for a connection, in ms, before it is refused with 503."""
     content_md5: bool = False
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE
-    """What x-amz-checksum header a whole object's PUT carries; parts of larger ones carry Content-MD5 then."""
+    """The x-amz-checksum header of a whole object's PUT; parts of multipart uploads carry Content-MD5 then."""
 
     def can_reload(self, name: str, new: Self) -> bool:
         """Let keys replace keys; from the configuration's to the environment's, or back, needs a restart."""

@@ -30,13 +30,11 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run,
 from mediarepo.telemetry.logs import set_up_logs
 
 imports_cli = typer.Typer(
-    help="Move in from another media repository, which is only read: 0 all is well, 1 stopped, 2 something is missing, "
-    "3 something failed, 4 it cannot be imported from.",
+    help="Migrate from another media repository, which is only read. Exit 0: clean, 1: stopped, 2: some media are "
+    "missing, 3: some failed, 4: preflight found problems.",
     no_args_is_help=True,
 )
-TakeOwnership = Annotated[
-    bool, typer.Option("--take-ownership", help="Make adopted objects our own, by copying them into our stores.")
-]
+TakeOwnership = Annotated[bool, typer.Option("--take-ownership", help="Copy adopted objects into our own stores.")]
 Work = Callable[[Imports], Awaitable[int]]
 
 
@@ -78,7 +76,7 @@ def preflight(
     mode: Mode = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Look at everything an import needs, and say what is in the way."""
+    """Check everything that an import needs, and report problems."""
     options = replace(_wishes(context, config, files), mode=mode)
     _do(options, lambda imports: runner.preflight(imports, as_json=as_json))
 
@@ -94,7 +92,7 @@ def plan(
     accept_mismatch: AcceptMismatch = False,  # noqa: FBT002 - typer's way
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Say what a run would do; changes nothing."""
+    """Show what a run would do; changes nothing."""
     options = replace(
         _wishes(context, config, files),
         mode=mode,
@@ -121,7 +119,7 @@ def run_(  # noqa: PLR0917 - typer's way
     prune: Prune = False,  # noqa: FBT002 - typer's way
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Import what is new or changed; stopped or killed, run again: it goes on where it was."""
+    """Import new and changed media; after a stop or crash, run again to resume."""
     options = replace(
         _wishes(context, config, files),
         mode=mode,
@@ -148,7 +146,7 @@ def watch(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between runs.")] = 60,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Import again and again until stopped, so that the last run before a cut-over is short."""
+    """Import repeatedly until stopped, so that the last run before the cutover is short."""
     options = replace(_wishes(context, config, files), jobs=jobs, bwlimit=bwlimit, ops_limit=ops_limit)
 
     async def work(imports: Imports) -> int:
@@ -163,7 +161,7 @@ def status(
     config: ConfigFile = DEFAULT_CONFIG,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Say how far the import has come."""
+    """Show the progress of the import."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     run(reports.status(settings, str(context.obj), as_json=as_json))
@@ -174,10 +172,10 @@ def report(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
     form: Annotated[reports.Form, typer.Option("--format", help="text, jsonl, csv or html.")] = reports.Form.TEXT,
-    output: Annotated[str, typer.Option(help="Where to write it; - is the standard output.")] = "-",
-    everything: Annotated[bool, typer.Option("--all", help="List what is committed, too.")] = False,  # noqa: FBT002 - typer's way
+    output: Annotated[str, typer.Option(help="The file to write; -: standard output.")] = "-",
+    everything: Annotated[bool, typer.Option("--all", help="Also list committed rows.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Account for every row of the source: what became of it, and why."""
+    """Report the result for every row of the source, and the reason."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     run(reports.report(settings, str(context.obj), form=form, output=output, everything=everything))
@@ -192,7 +190,7 @@ def verify(
     jobs: Jobs = None,
     as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Check what was committed against the bucket, the source's files, or the hashes."""
+    """Verify what was committed against the bucket, the source's files, or the hashes."""
     options = replace(_wishes(context, config, files), jobs=jobs)
     _do(options, lambda imports: finish.verify(imports, level=level, as_json=as_json))
 
@@ -205,7 +203,7 @@ def finalize(
     take_ownership: TakeOwnership = False,  # noqa: FBT002 - typer's way
     jobs: Jobs = None,
 ) -> None:
-    """End the import: nothing more is expected of the source, nor looked up there."""
+    """Complete the import, and end read-through."""
     options = replace(_wishes(context, config, files), jobs=jobs)
     _do(options, lambda imports: finish.finalize(imports, take_ownership=take_ownership))
 
@@ -216,7 +214,7 @@ def undo(
     which: Annotated[str, typer.Argument(metavar="RUN", help="The number of a run, or all.")],
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Take an import back: its media go, and the objects it made; what it adopted stays where it lies."""
+    """Undo an import: delete its media and the objects it created; adopted objects stay in place."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     run(finish.undo(settings, str(context.obj), which))

@@ -31,17 +31,19 @@ From = Annotated[
     list[str] | None,
     typer.Option("--from", help="The source's configuration files, if it has no entry under imports."),
 ]
-Mode = Annotated[ObjectMode | None, typer.Option(help="How objects in buckets are taken.")]
-Remote = Annotated[RemoteChoice | None, typer.Option(help="Which media of other servers are taken.")]
-Thumbnails = Annotated[bool | None, typer.Option("--thumbnails/--no-thumbnails", help="Take thumbnails, too.")]
+Mode = Annotated[ObjectMode | None, typer.Option(help="How to import objects in buckets.")]
+Remote = Annotated[RemoteChoice | None, typer.Option(help="Which media of other servers to import.")]
+Thumbnails = Annotated[bool | None, typer.Option("--thumbnails/--no-thumbnails", help="Also import thumbnails.")]
 Previews = Annotated[
-    bool | None, typer.Option("--url-previews/--no-url-previews", help="Take images of previews, too.")
+    bool | None, typer.Option("--url-previews/--no-url-previews", help="Also import the images of URL previews.")
 ]
-AcceptMismatch = Annotated[bool, typer.Option("--accept-mismatch", help="Take bytes of another length than rows say.")]
-Jobs = Annotated[int | None, typer.Option(min=1, max=256, help="How much is taken at a time.")]
-BwLimit = Annotated[str | None, typer.Option("--bwlimit", help="Bytes per second at most, as in 50M.")]
-OpsLimit = Annotated[str | None, typer.Option("--ops-limit", help="Files or objects per second at most, as in 200.")]
-Prune = Annotated[bool, typer.Option("--prune", help="Remove media here that the source has removed.")]
+AcceptMismatch = Annotated[
+    bool, typer.Option("--accept-mismatch", help="Import bytes whose length differs from the row.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, max=256, help="How many transfers run in parallel.")]
+BwLimit = Annotated[str | None, typer.Option("--bwlimit", help="Maximum bytes per second, as in 50M.")]
+OpsLimit = Annotated[str | None, typer.Option("--ops-limit", help="Maximum files or objects per second, as in 200.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Delete media here that the source has deleted.")]
 
 
 class UsageError(Exception):
