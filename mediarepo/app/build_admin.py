@@ -72,6 +72,7 @@ def build_administration(
             authorization=authorization,
             homeserver_admins=homeserver_admins,
             hashing=hashing,
+            reads_through=any(source.read_through for source in foundation.settings.imports.values()),
         ),
         deletion=_join_deletion(foundation, homeserver_admins, audit, marks, authorization),
         retention=retention,

@@ -35,6 +35,7 @@ class Quarantine:
     authorization: Authorization
     homeserver_admins: HomeserverAdmins
     hashing: HashLearner
+    reads_through: bool
 
     async def hide(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Hide media; unknown ones of other servers are hidden in advance."""
@@ -131,9 +132,14 @@ class Quarantine:
             log.warning("quarantine_hashing_failed", media=len(mxcs), reason=str(exc))
 
     async def _can_be_hidden(self, mxc: Mxc) -> bool:
-        """Leave out what nobody has and nobody can get: unknown ids of our own homeservers."""
-        return not self.authorization.tenants.is_ours(mxc.server_name) or (
-            await self.records.get(mxc, None) is not None
+        """Leave out what nobody has and nobody can get: unknown ids of our own homeservers.
+
+        While media are read through, they are hidden before they have come.
+        """
+        return (
+            self.reads_through
+            or not self.authorization.tenants.is_ours(mxc.server_name)
+            or (await self.records.get(mxc, None) is not None)
         )
 
     def _scopes(self, act: AdminAction) -> list[str]:

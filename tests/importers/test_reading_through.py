@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mediarepo.cli.authority import operator
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
+from mediarepo.model.mxc import Mxc
 from tests.importers.test_moving_in import (
     HIDDEN,
     NAME,
@@ -202,3 +204,24 @@ async def test_keys_that_a_sweep_has_claimed_are_done_without(moving: MovingIn) 
 
     assert announced > 0
     assert (first.status, second.status) == (200, 200)
+
+
+@pytest.mark.parametrize("by_admin", [True, False])
+async def test_what_is_hidden_while_it_is_read_through_is_hidden_from_then_on(
+    moving: MovingIn, synapse: Path, *, by_admin: bool
+) -> None:
+    quarantine, admin = moving.own.repository.administration.quarantine, operator(moving.own.settings)
+    for number in range(25):
+        mxc = Mxc(NAME, f"racing{number:02}AAAA")
+        add(synapse, mxc.media_id, b"racing %d" % number)
+        act = quarantine.authorization.admin_action(admin, "quarantine")
+        hiding = quarantine.hide(mxc, admin) if by_admin else quarantine.table.hide([mxc], act, str(mxc), scopes=[""])
+        await asyncio.gather(*(moving.get(NAME, mxc.media_id) for _ in range(2)), hiding)
+        answers = [await moving.get(NAME, mxc.media_id), await moving.legacy(NAME, mxc.media_id)]
+        run = asyncio.create_task(moving.run()) if number % 10 == 0 else None
+        answers += await asyncio.gather(*(moving.get(NAME, mxc.media_id) for _ in range(3)))
+        if run is not None:
+            await run
+        answers.append(await moving.get(NAME, mxc.media_id))
+
+        assert {answer.status for answer in answers} == {404}

@@ -131,15 +131,16 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(document: dict[str, Any], folder: Path) -> AsyncIterator[Serving]:
-    """Migrate and serve with a configuration; the process is gone afterwards, however it ends."""
+async def serving(document: dict[str, Any], folder: Path, *, migrated: bool = False) -> AsyncIterator[Serving]:
+    """Migrate, unless that was done, and serve with a configuration; the process is gone afterwards in any case."""
     url = f"127.0.0.1:{free_port()}"
     document = {**document, "listen": {**document["listen"], "addresses": [url]}}
-    config = folder / "config.yaml"
+    config = folder / f"config-{url.rpartition(':')[2]}.yaml"
     config.write_text(yaml.safe_dump(document))
     command = [sys.executable, "-m", "mediarepo"]
-    migrate = await asyncio.create_subprocess_exec(*command, "migrate", "-c", str(config))
-    assert await migrate.wait() == 0
+    if not migrated:
+        migrate = await asyncio.create_subprocess_exec(*command, "migrate", "-c", str(config))
+        assert await migrate.wait() == 0
     log_file = folder / "server.log"
     with log_file.open("wb") if document.get("log", {}).get("format") == "json" else nullcontext() as log:
         process = await asyncio.create_subprocess_exec(*command, "serve", "-c", str(config), stderr=log)

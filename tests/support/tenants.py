@@ -3,15 +3,18 @@
 import json
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from mediarepo.config.settings import Settings
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.web.admin.api.endpoints import PREFIX
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
-from tests.support.installation import Answer, Installation, installed, settings_for
+from tests.support.installation import Answer, Installation, document_for, installed
+from tests.support.serving import serving
 
 A, B, REMOTE = "a.test", "b.test", "remote.test"
 OPERATOR = "operators-token"
@@ -28,10 +31,11 @@ def user_of(server_name: str) -> str:
 
 @dataclass
 class Tenants:
-    """What the two homeservers and the operator do; `process` are those that serve them."""
+    """What the two homeservers and the operator do; `processes` serve them, `document` is their configuration."""
 
     processes: list[Installation]
     homeserver: FakeHomeserver
+    document: dict[str, Any]
 
     @property
     def own(self) -> Installation:
@@ -87,25 +91,35 @@ class Tenants:
 
 @asynccontextmanager
 async def two_tenants(
-    postgres: EmbeddedPostgres, s3: EmbeddedS3, *, processes: int = 1, only: int = 2, **overrides: Any
+    postgres: EmbeddedPostgres,
+    s3: EmbeddedS3,
+    *,
+    real: int = 0,
+    folder: Path | None = None,
+    only: int = 2,
+    homeserver: dict[str, Any] | None = None,
+    **overrides: Any,
 ) -> AsyncIterator[Tenants]:
-    """Run a repository for two homeservers, in some processes."""
-    async with fake_homeserver() as first, fake_homeserver() as second:
-        homeservers = []
-        for server_name, running in ((A, first), (B, second)):
+    """Run a repository for two homeservers: in this process, or in `real` server processes besides.
+
+    `homeserver` is what stands in the configuration of each.
+    """
+    async with AsyncExitStack() as stack:
+        homeservers, fakes = [], []
+        for server_name in (A, B):
+            running = await stack.enter_async_context(fake_homeserver())
             running.register(user_of(server_name), f"@user:{server_name}")
             running.register(admin_of(server_name), f"@admin:{server_name}")
             running.register(f"guest-{server_name}", f"@guest:{server_name}", is_guest=True)
             running.admins = {f"@admin:{server_name}"}
-            homeservers.append({"server_name": server_name, "client_api_url": running.url, "freeze_legacy": False})
-        settings = settings_for(
-            postgres,
-            s3,
-            **{"homeservers": homeservers[:only], "admin": {"token": OPERATOR, "trash_ms": 0}, **overrides},
-        )
-        async with installed(settings) as one:
-            if processes == 1:
-                yield Tenants([one], first)
-                return
-            async with installed(settings, migrate=False) as two:
-                yield Tenants([one, two], first)
+            api = {"client_api_url": running.url, "freeze_legacy": False}
+            homeservers.append({"server_name": server_name, **api, **(homeserver or {})})
+            fakes.append(running)
+        chosen = {"homeservers": homeservers[:only], "admin": {"token": OPERATOR, "trash_ms": 0}, **overrides}
+        document = document_for(postgres, s3, **chosen)
+        own = await stack.enter_async_context(installed(Settings.model_validate(document)))
+        processes = [own]
+        if folder is not None:
+            started = [await stack.enter_async_context(serving(document, folder, migrated=True)) for _ in range(real)]
+            processes = [Installation(own.settings, own.repository, one.url, one.session) for one in started]
+        yield Tenants(processes, fakes[0], document)
