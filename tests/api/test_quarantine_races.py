@@ -34,6 +34,7 @@ async def tenants(
         homeserver={"url_previews": True},
         outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": f"{certificate}.crt"},
         federation={"redirect_downloads": True},
+        rate_limits={"users": []},
     ) as running:
         yield running
 
