@@ -16,17 +16,24 @@ from tests.support.installation import fresh_name
 HIDDEN = 100_000
 
 
+async def hide_many(connection: asyncpg.Connection, size_bytes: str) -> None:
+    """Hide hashes for one homeserver, and nothing else."""
+    await connection.execute("TRUNCATE quarantined_hash")
+    await connection.execute(
+        f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, created_ts, owner, scope)
+            SELECT sha256(n::text::bytea), {size_bytes}, '@admin:a.test', 1, 'a.test', 'a.test'
+            FROM generate_series(1, {HIDDEN}) n"""  # noqa: S608 - static text
+    )
+    await connection.execute("ANALYZE quarantined_hash")
+
+
 @pytest.fixture(scope="module")
 async def database(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
     """A database where one homeserver hides many hashes, those of one length and as many of unknown length."""
     config = DatabaseConfig(url=postgres.dsn, schema=fresh_name())
     await upgrade(config)
     connection = await asyncpg.connect(config.url, server_settings={"search_path": config.db_schema})
-    await connection.execute(
-        f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, created_ts, owner, scope)
-            SELECT sha256(n::text::bytea), CASE WHEN n % 2 = 0 THEN 1000 END, '@admin:a.test', 1, 'a.test', 'a.test'
-            FROM generate_series(1, {HIDDEN}) n"""  # noqa: S608 - static text
-    )
+    await hide_many(connection, "CASE WHEN n % 2 = 0 THEN 1000 END")
     for server_name, size_bytes in (("a.test", 1000), ("b.test", 1000), ("b.test", 999), ("far.test", 1000)):
         await connection.execute(
             """WITH b AS (INSERT INTO blob (store, object_key, size_bytes, sha256, sha256_state, ownership, created_ts)
@@ -87,8 +94,7 @@ async def test_media_with_a_claimed_hash_are_read_without_walking_through_what_i
 
 
 async def test_suspects_are_found_without_walking_through_what_is_hidden_for_each(database: asyncpg.Connection) -> None:
-    await database.execute("UPDATE quarantined_hash SET size_bytes = 1000 WHERE size_bytes IS NULL")
-    await database.execute("VACUUM ANALYZE quarantined_hash")
+    await hide_many(database, "1000")
     plan = await plan_of(database, unverified_hashes._SUSPECTS, 100)
     found = await database.fetch(unverified_hashes._SUSPECTS, 100)
 
