@@ -32,7 +32,7 @@ worker_processes 1;
 {user}
 pid {folder}/nginx.pid;
 error_log {folder}/nginx.log error;
-events {{ worker_connections 512; }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
     client_max_body_size 0;
@@ -101,12 +101,13 @@ async def mediarepo(
     *,
     uvloop: bool = True,
     changes: Mapping[str, Any] = MappingProxyType({}),
+    store: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Running]:
     """Run `mediarepo serve` as a process of its own."""
     config, address = folder / "config.yaml", _free_address()
-    config.write_text(
-        json.dumps(settings_of(services, token, address, **changes)), encoding="ascii"
-    )  # JSON is YAML too
+    settings = settings_of(services, token, address, **changes)
+    settings["stores"]["main"].update(store)
+    config.write_text(json.dumps(settings), encoding="ascii")  # JSON is YAML too
     command = [sys.executable, "-c", _WITH_UVLOOP if uvloop else _WITHOUT_UVLOOP]
     subprocess.run([*command, "migrate", "--config", str(config)], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, ASYNC221 - ourselves, before anything runs
     with _process([*command, "serve", "--config", str(config)], folder / "serve.log") as process:

@@ -1,6 +1,7 @@
 """The HTTP server process: builds the application, listens, and stops in order."""
 
 import asyncio
+import ctypes
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.model.shutdown import Shutdown
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
+from mediarepo.telemetry.loop_lag import LoopLagWatchdog
 from mediarepo.web import keys
 from mediarepo.web.admin.api.endpoint_table import add_api_routes
 from mediarepo.web.draining import InFlight
@@ -85,6 +87,7 @@ async def serving_repository(settings: Settings, shutdown: Shutdown) -> AsyncIte
     listen = settings.listen
     async with AsyncExitStack() as stack:
         repository = await stack.enter_async_context(open_repository(settings))
+        await stack.enter_async_context(LoopLagWatchdog(repository.foundation.metrics.loop_lag.observe))
         apart = listen.metrics_address is not None
         if listen.metrics_address is not None:
             operators = make_web_app(repository, shutdown, matrix=False, operators=True)
@@ -105,11 +108,24 @@ async def _report(repository: Repository, addresses: list[Address]) -> None:
     await readiness.problems()  # what does not answer is logged where that is found
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc: malloc.h
+_LARGE_BYTES = 128 * 1024
+
+
+def give_memory_back() -> None:
+    """Have large buffers given back to the system once they are free; glibc keeps ever larger ones by itself."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+
+
 async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event) -> None:
     """Serve until told to stop: then not ready for a while, then without new connections until requests are done."""
     settings = settings.model_copy(
         deep=True
     )  # defaults are shared by all settings, and a reload changes values in place
+    give_memory_back()
     async with serving_repository(settings, shutdown) as server:
         reloading = asyncio.create_task(Reloading(repository=server.repository, path=config).run(reload))
         try:

@@ -84,6 +84,10 @@ class StoreConfig(Section):
     """Maximum number of connections for downloads, and as many for uploads; further requests wait."""
     pool_timeout_ms: int = Field(default=5_000, ge=1)
     """How long a download may wait for a connection, in ms, before it is refused with 503."""
+    retry_timeout_ms: int = Field(default=8_000, ge=0)
+    """How long a request that the server fails for a moment is repeated, in ms; a broken download goes on so long."""
+    retry_budget: int = Field(default=500, ge=0)
+    """How many requests a process may repeat until others succeed again; with none left, a failure is one at once."""
     content_md5: bool = False
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE

@@ -40,6 +40,10 @@ class PacedSink(Sink, Protocol):
         """
         ...
 
+    def take_in_pieces(self, piece_bytes: int | None, /) -> None:
+        """Be ready only when what was taken has nearly left, then for so many bytes; None: whenever there is room."""
+        ...
+
     def wake(self) -> None:
         """Let a `ready` that waits return False."""
         ...

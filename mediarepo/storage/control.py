@@ -28,6 +28,7 @@ from mediarepo.storage.errors import (
     error_from_response,
     explain_error_response,
     outcome_of,
+    parse_retry_after,
 )
 from mediarepo.storage.signing import CredentialSource
 
@@ -268,6 +269,9 @@ def error_response_of(exc: ClientError) -> S3ErrorResponse:
         message=str(error.get("Message", "")),
         region=str(error.get("Region", "")),
         endpoint=str(error.get("Endpoint", "")),
+        retry_after_s=parse_retry_after(
+            exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after")
+        ),
     )
 
 

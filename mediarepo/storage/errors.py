@@ -63,14 +63,30 @@ class ObjectTooLargeError(TooLargeError, StorageError):
         self.retry_after_s = None
 
 
+_RETRY_AFTER_S = 5
+"""What clients are told to wait where S3 does not say."""
+_LONGEST_ASKED_S = 3600
+
+
+def parse_retry_after(value: str | None) -> int | None:
+    """Read a Retry-After header in seconds (RFC 9110, 10.2.3); dates, which S3 servers do not send, count as none."""
+    if value is None or not value.strip().isascii() or not value.strip().isdecimal():
+        return None
+    return min(int(value.strip()[:9]), _LONGEST_ASKED_S)
+
+
 class StorageUnavailableError(StorageError):
     """S3 cannot serve just now.
 
-    `transient` marks what a second try may mend at once, `timed_out` what was silent for too long.
+    `transient` marks what a second try may mend at once, `timed_out` what was silent for too long; `asked_s` is what
+    S3 itself wants waited.
     """
 
-    def __init__(self, hint: str, *, retry_after_s: int = 5, transient: bool = False, timed_out: bool = False) -> None:
-        super().__init__(hint, retry_after_s=retry_after_s)
+    def __init__(
+        self, hint: str, *, asked_s: int | None = None, transient: bool = False, timed_out: bool = False
+    ) -> None:
+        super().__init__(hint, retry_after_s=_RETRY_AFTER_S if asked_s is None else max(asked_s, 1))
+        self.asked_s = asked_s
         self.transient = transient
         self.timed_out = timed_out
 
@@ -120,7 +136,8 @@ _WRONG_KEY = re.compile(r"no such key|invalid signature", re.IGNORECASE)
 class S3ErrorResponse:
     """An answer that is no success; `code` is empty when it was not S3 that answered.
 
-    `region` and `endpoint` are what the server says should have been used.
+    `region` and `endpoint` are what the server says should have been used, `retry_after_s` how long it wants to be left
+    alone.
     """
 
     status: int
@@ -128,6 +145,7 @@ class S3ErrorResponse:
     message: str = ""
     region: str = ""
     endpoint: str = ""
+    retry_after_s: int | None = None
 
     @property
     def is_transient(self) -> bool:
@@ -149,17 +167,19 @@ class S3ErrorResponse:
         return self.code in _FORBIDDEN_CODES and not _WRONG_KEY.search(self.message)
 
 
-def parse_error_response(status: int, body: bytes) -> S3ErrorResponse:
+def parse_error_response(status: int, body: bytes, *, retry_after: str | None = None) -> S3ErrorResponse:
     """Read an S3 error document (API reference: Error responses); anything else leaves the code empty."""
+    retry_after_s = parse_retry_after(retry_after)
     found = {name.decode(): html.unescape(text.decode("utf-8", "replace")) for name, text in _TAG.findall(body)}
     if "Code" not in found:
-        return S3ErrorResponse(status=status, message=_first_words(body))
+        return S3ErrorResponse(status=status, message=_first_words(body), retry_after_s=retry_after_s)
     return S3ErrorResponse(
         status=status,
         code=found["Code"],
         message=found.get("Message", ""),
         region=found.get("Region", ""),
         endpoint=found.get("Endpoint", ""),
+        retry_after_s=retry_after_s,
     )
 
 
@@ -343,7 +363,7 @@ def error_from_response(
     if writing and refusal.refuses_writes:
         return StorageRefusesWritesError(words)
     if refusal.is_outage:
-        return StorageUnavailableError(words, transient=refusal.is_transient)
+        return StorageUnavailableError(words, transient=refusal.is_transient, asked_s=refusal.retry_after_s)
     return UploadGoneError(words) if refusal.code == "NoSuchUpload" else StorageError(words)
 
 

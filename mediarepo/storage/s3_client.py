@@ -29,6 +29,7 @@ from mediarepo.storage.errors import (
     outcome_of,
     parse_error_response,
 )
+from mediarepo.storage.retry import RetryPolicy
 from mediarepo.storage.signing import (
     UNSIGNED_PAYLOAD,
     CredentialSource,
@@ -115,15 +116,24 @@ _SKIPPED_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class S3Client:
-    """Makes single attempts; retrying is the caller's. Open it before use, with `async with`."""
+    """Makes single attempts; retrying is the caller's, but bodies that break off go on as `retrying` says.
+
+    Open it before use, with `async with`.
+    """
 
     def __init__(
-        self, config: StoreConfig, place: S3Location, credentials: CredentialSource, on_request: OnRequest
+        self,
+        config: StoreConfig,
+        place: S3Location,
+        credentials: CredentialSource,
+        on_request: OnRequest,
+        retrying: RetryPolicy | None = None,
     ) -> None:
         self._config = config
         self._place = place
         self._credentials = credentials
         self._on_request = on_request
+        self._retrying = RetryPolicy() if retrying is None else retrying
         self._stack = AsyncExitStack()
         self._base, self._base_path, self._host = _address(config)
         self._signer: Signer | None = None
@@ -177,17 +187,26 @@ class S3Client:
         response, size_bytes = await self._opened(object_key, byte_range, known_bytes)
         etag = response.headers.get("ETag")
         begin = 0 if byte_range is None else byte_range.offset
+        total = str(size_bytes) if byte_range is None else _total(response)
 
-        async def reopen(offset: int) -> aiohttp.ClientResponse:
-            rest = ByteRange(begin + offset, size_bytes - offset)
+        async def reopen(offset: int, max_bytes: int | None) -> aiohttp.ClientResponse:
+            rest_bytes = size_bytes - offset
+            rest = ByteRange(begin + offset, rest_bytes if max_bytes is None else min(rest_bytes, max_bytes))
             again, _ = await self._opened(object_key, rest, None, wait_s=self._config.read_timeout_ms / 1000)
-            if again.headers.get("ETag") != etag:
+            if again.headers.get("ETag") != etag or _total(again) not in {total, None}:
                 again.close()
                 self.connections.release()
                 raise StorageError(f"{object_key} is another object than a moment ago")
             return again
 
-        return StoredObject(response, self._place, size_bytes=size_bytes, connections=self.connections, reopen=reopen)
+        return StoredObject(
+            response,
+            self._place,
+            size_bytes=size_bytes,
+            connections=self.connections,
+            reopen=reopen,
+            retries=self._retrying.begin(),
+        )
 
     async def _opened(
         self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None, *, wait_s: float | None = None
@@ -331,7 +350,8 @@ class S3Client:
     async def _refuse(
         self, response: aiohttp.ClientResponse, *, object_key: str | None = None, writing: bool = False
     ) -> None:
-        refusal = parse_error_response(response.status, await self._read_little(response))
+        body = await self._read_little(response)
+        refusal = parse_error_response(response.status, body, retry_after=response.headers.get("Retry-After"))
         raise error_from_response(refusal, self._place, object_key=object_key, writing=writing)
 
     async def _read_little(self, response: aiohttp.ClientResponse) -> bytes:
@@ -342,6 +362,12 @@ class S3Client:
         except (aiohttp.ClientError, OSError) as exc:
             raise error_from_exception(exc, self._place) from exc
         return body
+
+
+def _total(response: aiohttp.ClientResponse) -> str | None:
+    """Read the whole object's size out of Content-Range; None where it does not stand there."""
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return total if total.isdecimal() else None
 
 
 def _address(config: StoreConfig) -> tuple[str, str, str]:

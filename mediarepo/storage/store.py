@@ -22,7 +22,7 @@ from mediarepo.storage.errors import (
     UnsupportedRequestError,
     UploadGoneError,
 )
-from mediarepo.storage.retry import RetryPolicy, is_lost_answer
+from mediarepo.storage.retry import RetryBudget, RetryPolicy, is_lost_answer
 from mediarepo.storage.s3_client import S3Client, encode_metadata, metadata_headers
 from mediarepo.storage.signing import find_credentials
 from mediarepo.storage.stored_object import OpenObject, ReadConnections, StoredObject
@@ -30,6 +30,7 @@ from mediarepo.storage.write_gate import WriteGate
 
 log = structlog.get_logger(__name__)
 
+_CHECK_S = 0.5
 _DELETE_BATCH = 1000  # API reference: DeleteObjects
 _DELETES_AT_ONCE = 8
 _BULK_DELETE_AGAIN_S = 3600
@@ -65,14 +66,23 @@ class Store:
     or refused.
     """
 
-    def __init__(self, name: str, config: StoreConfig, *, on_request: OnRequest = _not_counted) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: StoreConfig,
+        *,
+        on_request: OnRequest = _not_counted,
+        retrying: RetryPolicy | None = None,
+    ) -> None:
         self.name = name
         self.prefix = config.prefix
         self.read_only = config.read_only
         self.bucket = config.bucket
         self._config = config
         self._on_request = on_request
-        self._retrying = RetryPolicy()
+        self.retry_budget = RetryBudget(config.retry_budget)
+        self._retrying = retrying or RetryPolicy(timeout_s=config.retry_timeout_ms / 1000, budget=self.retry_budget)
+        self._checking = self._retrying.limited_to(_CHECK_S)  # who asks whether we are ready does not wait long
         self._stack = AsyncExitStack()
         self._bulk_delete_again = 0.0
         self._writes = WriteGate(name)
@@ -82,7 +92,7 @@ class Store:
         place = S3Location(endpoint_url=config.endpoint_url, region=config.region, bucket=config.bucket)
         credentials = await find_credentials(config)
         async with AsyncExitStack() as opening:
-            wire = S3Client(config, place, credentials, self._on_request)
+            wire = S3Client(config, place, credentials, self._on_request, self._retrying)
             control = ObjectControl(config, place, credentials, self._on_request)
             self._wire = await opening.enter_async_context(wire)
             self._control = await opening.enter_async_context(control)
@@ -99,7 +109,7 @@ class Store:
     async def check(self) -> None:
         """Make sure that the bucket answers; raises StoreMisconfiguredError in the operator's words."""
         try:
-            page = await self._retrying.call(self._control.list, "check", Prefix=f"{self.prefix}/", MaxKeys=1)
+            page = await self._checking.call(self._control.list, "check", Prefix=f"{self.prefix}/", MaxKeys=1)
         except StorageError as exc:
             raise StoreMisconfiguredError(f"store {self.name}: {exc}") from exc
         if "Name" not in page:
@@ -159,9 +169,6 @@ class Store:
 
     async def read(self, object_key: str, *, max_bytes: int) -> bytes:
         """Read a small object whole; raises StorageError when it is larger than `max_bytes`."""
-        return await self._retrying.call(self._read_once, object_key, max_bytes)
-
-    async def _read_once(self, object_key: str, max_bytes: int) -> bytes:
         async with self.open(object_key) as stored:
             if stored.size_bytes > max_bytes:
                 raise StorageError(f"{object_key} has {stored.size_bytes} bytes, at most {max_bytes} were expected")

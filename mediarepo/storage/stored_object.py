@@ -2,15 +2,19 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
 import structlog
 
 from mediarepo.model.byte_stream import PacedSink, Sink
 from mediarepo.storage.errors import S3Location, StorageUnavailableError, error_from_exception
+from mediarepo.storage.retry import Retries
 
-_RETRY_AFTER_S = 5
+_SLOW_SHARE = 4
+"""Slow clients have one in so many connections, all together."""
+_SLOW_WAIT_S = 60.0
 
 
 class ReadConnections:
@@ -24,7 +28,21 @@ class ReadConnections:
         self._wait_s = wait_s
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._blocked: OrderedDict[object, Callable[[], None]] = OrderedDict()
+        self._slow = asyncio.Semaphore(max(1, limit // _SLOW_SHARE))
         self.in_use = 0
+
+    @asynccontextmanager
+    async def share_of_slow(self) -> AsyncIterator[None]:
+        """Wait for one of the few connections that slow clients have together, in turn."""
+        try:
+            async with asyncio.timeout(_SLOW_WAIT_S):
+                await self._slow.acquire()
+        except TimeoutError as exc:
+            raise StorageUnavailableError("slow clients waited too long for their connections", timed_out=True) from exc
+        try:
+            yield
+        finally:
+            self._slow.release()
 
     @property
     def waiting(self) -> int:
@@ -46,9 +64,7 @@ class ReadConnections:
         except BaseException as exc:
             self._withdraw(granted)
             if isinstance(exc, TimeoutError):
-                raise StorageUnavailableError(
-                    "none of max_connections was free", retry_after_s=_RETRY_AFTER_S, timed_out=True
-                ) from exc
+                raise StorageUnavailableError("none of max_connections was free", timed_out=True) from exc
             raise
 
     def release(self) -> None:
@@ -90,10 +106,15 @@ log = structlog.get_logger(__name__)
 
 _PATIENCE_S = 1.0
 """How long a download keeps its connection while its client takes no bytes and nobody else wants it."""
-_RESUME_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+_PROGRESS_BYTES = 1024 * 1024
+"""So much must come after a failure for it to be forgotten; else an S3 that always breaks off is asked for ever."""
+_SMALLEST_PIECE_BYTES = 32 * 1024
+_LARGEST_PIECE_BYTES = 256 * 1024
+_KEEPS_UP_S = 0.1
+"""A client that takes the largest piece within this time is read for without pause again."""
 
-Reopen = Callable[[int], Awaitable[aiohttp.ClientResponse]]
-"""Asks for the same object, or span, from an offset on; what it gives was checked, and holds a connection."""
+Reopen = Callable[[int, int | None], Awaitable[aiohttp.ClientResponse]]
+"""Asks for the same object, or span, from an offset on, at most so many bytes; what it gives holds a connection."""
 
 
 class StoredObject:
@@ -103,7 +124,17 @@ class StoredObject:
     no bytes takes some again. The bytes are counted: fewer or more of them are an error.
     """
 
-    __slots__ = ("_connections", "_place", "_received", "_reopen", "_response", "etag", "size_bytes")
+    __slots__ = (
+        "_connections",
+        "_failed_at",
+        "_place",
+        "_received",
+        "_reopen",
+        "_response",
+        "_retries",
+        "etag",
+        "size_bytes",
+    )
 
     def __init__(
         self,
@@ -113,12 +144,15 @@ class StoredObject:
         size_bytes: int,
         connections: ReadConnections,
         reopen: Reopen,
+        retries: Retries,
     ) -> None:
         self._response: aiohttp.ClientResponse | None = response
         self._place = place
         self._connections = connections
         self._reopen = reopen
+        self._retries = retries
         self._received = 0
+        self._failed_at: int | None = None
         self.etag = response.headers.get("ETag")
         self.size_bytes = size_bytes
 
@@ -128,7 +162,8 @@ class StoredObject:
         Raises StorageUnavailableError when S3 stops before `size_bytes` and does not go on soon.
         """
         if isinstance(sink, PacedSink):
-            await self._send_paced(sink)
+            while not await self._send_streaming(sink):
+                await self._send_in_pieces(sink)
             return
         while data := await self.receive():
             await sink.write(data)
@@ -147,16 +182,15 @@ class StoredObject:
             self._response = None
             self._connections.release()
 
-    async def _send_paced(self, sink: PacedSink) -> None:
+    async def _send_streaming(self, sink: PacedSink) -> bool:
+        """Send while the client takes bytes; False when its connection to S3 was given back, for it does not."""
         while data := await self.receive():
             rest = memoryview(data)
             while rest := rest[sink.offer(rest) :]:
                 if not await self._ready(sink):
                     self._received -= len(rest)
-                    break
-            if rest:
-                del data, rest  # a slow client holds no memory
-                await sink.ready()
+                    return False
+        return True
 
     async def _ready(self, sink: PacedSink) -> bool:
         """Wait for the client; False when the connection was given back meanwhile."""
@@ -173,42 +207,90 @@ class StoredObject:
             self._connections.unblocked(self)
         return self._response is not None
 
+    async def _send_in_pieces(self, sink: PacedSink) -> None:
+        """Send a piece each time the client has taken the one before; nothing is held between. Until it keeps up."""
+        piece_bytes = _SMALLEST_PIECE_BYTES
+        sink.take_in_pieces(_LARGEST_PIECE_BYTES)
+        while self._received < self.size_bytes:
+            if await sink.ready(_KEEPS_UP_S):
+                if piece_bytes == _LARGEST_PIECE_BYTES:
+                    break
+            else:
+                await sink.ready()
+            taken = await self._send_piece(sink, piece_bytes)
+            whole = min(2 * taken, _LARGEST_PIECE_BYTES) if taken >= piece_bytes else taken
+            piece_bytes = max(whole, _SMALLEST_PIECE_BYTES)
+        sink.take_in_pieces(None)
+
+    async def _send_piece(self, sink: PacedSink, piece_bytes: int) -> int:
+        """Send so many bytes, or as many as the client's socket takes; gives how many."""
+        begin = self._received
+        end = min(begin + piece_bytes, self.size_bytes)
+        async with self._connections.share_of_slow():
+            await self._resume(max_bytes=end - begin)
+            try:
+                while self._received < end and (data := await self._next(end)):
+                    taken = sink.offer(memoryview(data))
+                    self._received -= len(data) - taken
+                    if taken < len(data):
+                        break
+            finally:
+                self.close()
+        return self._received - begin
+
     async def receive(self) -> bytes:
         """Wait for the next bytes; empty at the end."""
+        return await self._next(self.size_bytes)
+
+    async def _next(self, end: int) -> bytes:
         if self._response is None:
-            if self._received == self.size_bytes:
+            if self._received == end:
                 return b""
-            await self._resume()
+            await self._resume(max_bytes=end - self._received)
         while True:
             try:
                 data = await self._response.content.readany() if self._response is not None else b""
             except (aiohttp.ClientError, OSError) as exc:
-                await self._go_on(error_from_exception(exc, self._place))
+                await self._go_on(error_from_exception(exc, self._place), end)
                 continue
             self._received += len(data)
-            if self._received > self.size_bytes:
+            if self._received > end:
                 raise StorageUnavailableError(f"{self._place.endpoint_url} sent more bytes than it should have")
-            if data or self._received == self.size_bytes:
+            if data or self._received == end:
+                self._note_progress()
                 return data
-            await self._go_on(
-                StorageUnavailableError(f"{self._place.endpoint_url} sent fewer bytes than it should have")
-            )
+            words = f"{self._place.endpoint_url} sent fewer bytes than it should have"
+            await self._go_on(StorageUnavailableError(words, transient=True), end)
 
-    async def _go_on(self, failure: StorageUnavailableError) -> None:
-        """Go on where S3 broke off; the failure is raised if that does not succeed soon."""
-        self.close()
-        log.info("s3_read_resumed", reason=failure.hint, offset=self._received, size_bytes=self.size_bytes)
-        for pause_s in _RESUME_PAUSES_S:
-            await asyncio.sleep(pause_s)
-            try:
-                await self._resume()
-            except StorageUnavailableError:
-                continue
+    def _note_progress(self) -> None:
+        """Forget failures once much has come since."""
+        if self._failed_at is None:
             return
-        raise failure
+        if self._received == self.size_bytes or self._received - self._failed_at >= _PROGRESS_BYTES:
+            self._retries.succeeded()
+            self._failed_at = None
 
-    async def _resume(self) -> None:
-        self._response = await self._reopen(self._received)
+    async def _go_on(self, failure: StorageUnavailableError, end: int) -> None:
+        """Go on where S3 broke off."""
+        log.info("s3_read_resumed", reason=failure.hint, offset=self._received, size_bytes=self.size_bytes)
+        self.close()
+        await self._resume(failure, max_bytes=end - self._received)
+
+    async def _resume(self, failure: StorageUnavailableError | None = None, *, max_bytes: int | None = None) -> None:
+        """Ask for the rest, or so much of it; after a failure with pauses, until it is raised for good."""
+        while True:
+            if failure is not None:
+                if self._failed_at is None:
+                    self._failed_at = self._received
+                if not await self._retries.pause(failure):
+                    raise failure
+            try:
+                self._response = await self._reopen(self._received, max_bytes)
+            except StorageUnavailableError as exc:
+                failure = exc
+                continue
+            self._retries.answered()
+            return
 
 
 class OpenObject:

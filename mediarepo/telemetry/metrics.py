@@ -11,6 +11,7 @@ from mediarepo.model.admission import Admission
 from mediarepo.model.in_use import InUse
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 
 
@@ -29,6 +30,12 @@ class Metrics:
             registry=self.registry,
         )
         self._add_background_work()
+        self.loop_lag = Histogram(
+            "mediarepo_loop_lag_seconds",
+            "How late the event loop was, measured twice a second.",
+            buckets=_LAG_SECONDS,
+            registry=self.registry,
+        )
         self._s3_requests = self._counter("s3_requests", "Requests to S3.", "store", "operation", "outcome")
         self.objects_missing = self._counter("objects_missing", "Objects that S3 had lost when they were asked for.")
         self.upload_memory_bytes = self._gauge("upload_memory_bytes", "Memory reserved for the buffers of uploads.")

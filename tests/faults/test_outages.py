@@ -11,7 +11,6 @@ import pytest
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.storage import stored_object
 from tests.support.faulty_s3 import FaultyS3, Step, hang_up, lose_answer, reply, stall, truncate
 from tests.support.installation import SERVER_NAME, TOKEN, Installation, installed, settings_for
 from tests.support.ports import free_port
@@ -181,10 +180,9 @@ async def test_a_download_that_s3_breaks_off_goes_on_when_it_is_back(
 
 
 async def test_a_download_that_s3_breaks_off_for_good_ends_the_connection(
-    postgres: EmbeddedPostgres, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch
+    postgres: EmbeddedPostgres, s3: EmbeddedS3
 ) -> None:
-    monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0, 0.0))
-    async with behind_wire(postgres, s3) as (own, wire):
+    async with behind_wire(postgres, s3, retry_budget=5) as (own, wire):
         media_id = await own.upload(secrets.token_bytes(1_000_000))
         wire.plan(truncate(500_000), *[reply(503)] * 20)
         request = f"GET {own.download_path(media_id)} HTTP/1.1\r\n{AUTH}\r\n"
@@ -197,6 +195,41 @@ async def test_a_download_that_s3_breaks_off_for_good_ends_the_connection(
         assert b"Content-Length: 1000000" in head
         assert (await own.get("/health/live")).status == 200
         assert await own.value("SELECT state FROM media") == "ready"
+
+
+async def test_uploads_while_s3_fails_for_a_moment_end_and_give_everything_back(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3
+) -> None:
+    async with behind_wire(postgres, s3) as (own, wire):
+        contents = [secrets.token_bytes(20 * MIB) for _ in range(8)]
+        wire.plan(*[reply(503, b"<Error><Code>SlowDown</Code></Error>", headers="Retry-After: 1\r\n")] * 24)
+        media_ids = await asyncio.gather(*(own.upload(content) for content in contents))
+
+        assert (await own.get(own.download_path(media_ids[0]))).body == contents[0]
+        assert own.repository.memory.used == 0
+        assert own.store.read_connections.in_use == 0
+
+
+async def test_uploads_while_s3_is_dead_are_refused_soon_and_give_everything_back(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3
+) -> None:
+    async with behind_wire(postgres, s3, retry_budget=10) as (own, wire):
+        kept = await own.upload(b"kept")
+        asked = len(wire.seen)
+        wire.plan(*[SLOW_DOWN] * 1_000)
+        body = secrets.token_bytes(20 * MIB)
+        answers = await asyncio.gather(
+            *(own.request("POST", "/_matrix/media/v3/upload", data=body) for _ in range(8)),
+            *(own.get(own.download_path(kept)) for _ in range(8)),
+        )
+
+        assert {answer.status for answer in answers} == {503}
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
+        assert len(wire.seen) - asked <= len(answers) + 10
+        assert own.repository.memory.used == 0
+        assert own.store.read_connections.in_use == 0
+        wire.clear_plan()
+        assert (await own.get(own.download_path(await own.upload(body)))).body == body
 
 
 async def test_a_client_that_leaves_a_download_ends_the_request_to_s3_quietly(

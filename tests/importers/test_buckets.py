@@ -11,7 +11,7 @@ from mediarepo.importers.errors import BytesVanishedError, SourceConfigError, So
 from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketByteSource
 from mediarepo.importers.reading.byte_source import SourceProblem
 from mediarepo.model.import_source import ObjectBytes, ResolutionState
-from mediarepo.storage import stored_object
+from tests.support.pauses import Pauses
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ async def bucket(source_bucket: Any) -> AsyncIterator[Bucket]:
 @pytest.fixture
 async def wired(source_bucket: Any, s3_wire: Any) -> AsyncIterator[Bucket]:
     """The same bucket, through a door that can be told to fail."""
-    bucket = Bucket(replace(source_bucket.address, endpoint_url=s3_wire.endpoint_url))
+    three_attempts = Pauses().policy(timeout_s=0.3)
+    bucket = Bucket(replace(source_bucket.address, endpoint_url=s3_wire.endpoint_url), retrying=three_attempts)
     yield bucket
     await bucket.close()
 
@@ -86,10 +87,7 @@ async def test_outages_are_told_from_absence(wired: Bucket, source_bucket: Any, 
     assert [piece async for piece in byte_source.open(found)] == [b"content"]
 
 
-async def test_a_body_that_is_cut_off_goes_on_or_is_an_outage(
-    wired: Bucket, source_bucket: Any, s3_wire: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0,))
+async def test_a_body_that_is_cut_off_goes_on_or_is_an_outage(wired: Bucket, source_bucket: Any, s3_wire: Any) -> None:
     await source_bucket.put("there", bytes(100_000))
     byte_source = BucketByteSource("bucket", wired, prefix=source_bucket.prefix)
     found = await byte_source.find("there")

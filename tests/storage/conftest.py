@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mediarepo.config.storage import StoreConfig
-from mediarepo.storage.retry import RetryPolicy
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3
+from tests.support.pauses import Pauses
 
 
 @pytest.fixture
@@ -50,13 +50,18 @@ def requests() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
+def pauses() -> Pauses:
+    """What the faulty store waited between attempts."""
+    return Pauses()
+
+
+@pytest.fixture
 async def faulty_store(
-    config: Callable[..., StoreConfig], faulty: FaultyS3, requests: list[tuple[str, str]]
+    config: Callable[..., StoreConfig], faulty: FaultyS3, requests: list[tuple[str, str]], pauses: Pauses
 ) -> AsyncIterator[Store]:
     def note(operation: str, outcome: str) -> None:
         requests.append((operation, outcome))
 
     settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=1_500, request_timeout_ms=20_000)
-    async with Store("main", settings, on_request=note) as store:
-        store._retrying = RetryPolicy(chance=lambda: -0.49)  # next to no pauses
+    async with Store("main", settings, on_request=note, retrying=pauses.policy()) as store:
         yield store

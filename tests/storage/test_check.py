@@ -69,7 +69,7 @@ async def test_a_wrong_region_is_told_not_followed(faulty_store: Store, faulty: 
     ],
 )
 async def test_what_is_no_s3_server_is_told(faulty_store: Store, faulty: FaultyS3, answer: Any, words: str) -> None:
-    faulty.plan(*[answer] * 3)
+    faulty.plan(*[answer] * 20)
     with pytest.raises(StoreMisconfiguredError, match=words):
         await faulty_store.check()
 

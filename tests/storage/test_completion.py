@@ -73,6 +73,6 @@ async def test_a_part_that_is_not_there_is_an_error(store: Store) -> None:
 
 async def test_completion_that_keeps_failing_in_its_body_is_an_outage(faulty_store: Store, faulty: FaultyS3) -> None:
     key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(INTERNAL_IN_200, INTERNAL_IN_200, INTERNAL_IN_200)
+    faulty.plan(*[INTERNAL_IN_200] * 20)
     with pytest.raises(StorageUnavailableError):
         await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)

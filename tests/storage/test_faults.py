@@ -7,7 +7,6 @@ import pytest
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import ByteRange
-from mediarepo.storage import stored_object
 from mediarepo.storage.errors import (
     ObjectMissingError,
     StorageError,
@@ -17,6 +16,7 @@ from mediarepo.storage.errors import (
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import (
     FaultyS3,
+    Step,
     answer_without_a_length,
     forward,
     hang_up,
@@ -27,6 +27,7 @@ from tests.support.faulty_s3 import (
     truncate,
     without_length,
 )
+from tests.support.pauses import Pauses
 
 Requests = list[tuple[str, str]]
 SLOW_DOWN = reply(503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
@@ -72,12 +73,13 @@ async def test_requests_and_outcomes_are_counted(faulty_store: Store, faulty: Fa
     assert requests == [("put", "unavailable"), ("put", "ok"), ("get", "missing")]
 
 
-async def test_lasting_trouble_is_an_outage_with_a_hint(faulty_store: Store, faulty: FaultyS3) -> None:
-    faulty.plan(SLOW_DOWN, SLOW_DOWN, SLOW_DOWN)
+async def test_lasting_trouble_is_an_outage_with_a_hint(faulty_store: Store, faulty: FaultyS3, pauses: Pauses) -> None:
+    faulty.plan(*[SLOW_DOWN] * 30)
     with pytest.raises(StorageUnavailableError, match="fewer requests") as caught:
         await put(faulty_store)
     assert caught.value.retry_after_s is not None
-    assert len(faulty.seen) == 3
+    assert sum(pauses.slept) == pytest.approx(8)
+    assert len(faulty.seen) == len(pauses.slept) + 1
 
 
 @pytest.mark.parametrize("answer", [NO_SUCH_BUCKET, reply(404), reply(404, b"404 page not found"), reply(403)])
@@ -117,18 +119,100 @@ async def test_a_body_that_ends_early_goes_on_by_range(
     assert faulty_store.read_connections.in_use == 0
 
 
+@pytest.mark.parametrize("trouble", [SLOW_DOWN, truncate(0), truncate(7)])
 async def test_a_body_that_does_not_go_on_is_an_error(
-    faulty_store: Store, faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch
+    faulty_store: Store, faulty: FaultyS3, pauses: Pauses, trouble: Step
 ) -> None:
-    monkeypatch.setattr(stored_object, "_RESUME_PAUSES_S", (0.0, 0.0))
     key = await put(faulty_store, b"x" * 10_000)
     sink = Recording()
-    faulty.plan(truncate(2_000), *[SLOW_DOWN] * 9)
+    faulty.plan(truncate(2_000), *[trouble] * 100)
     async with faulty_store.open(key) as stored:
         with pytest.raises(StorageUnavailableError):
             await stored.send_to(sink)
-    assert sink.size_bytes == 2_000
+    assert 2_000 <= sink.size_bytes < 3_000
+    assert sum(pauses.slept) == pytest.approx(8)
     assert faulty_store.read_connections.in_use == 0
+
+
+async def test_a_body_that_comes_on_and_off_is_gone_on_with(
+    faulty_store: Store, faulty: FaultyS3, pauses: Pauses
+) -> None:
+    key = await put(faulty_store, b"x" * 12_000_000)
+    sink = Recording()
+    faulty.plan(*[truncate(1_100_000)] * 10)
+    async with faulty_store.open(key) as stored:
+        await stored.send_to(sink)
+    assert sink.size_bytes == 12_000_000
+    assert max(pauses.slept) == min(pauses.slept)
+
+
+@pytest.mark.parametrize("answer", [416, 412, 404])
+async def test_a_body_whose_object_has_gone_breaks_off(faulty_store: Store, faulty: FaultyS3, answer: int) -> None:
+    key = await put(faulty_store, b"x" * 10_000)
+    faulty.plan(truncate(2_000), reply(answer, b"<Error><Code>Gone</Code><Message>gone</Message></Error>"))
+    async with faulty_store.open(key) as stored:
+        with pytest.raises(StorageError):
+            await stored.send_to(Recording())
+    assert len(faulty.seen) == 3
+    assert faulty_store.read_connections.in_use == 0
+
+
+async def test_a_body_goes_on_only_with_an_object_of_the_same_length(faulty_store: Store, faulty: FaultyS3) -> None:
+    key = await put(faulty_store, b"x" * 10_000)
+    shorter = "ETag: {etag}\r\nContent-Range: bytes 2000-9999/12345\r\n"
+    async with faulty_store.open(key) as stored:
+        etag = stored.etag
+    faulty.plan(truncate(2_000), reply(206, b"x" * 8_000, headers=shorter.format(etag=etag)))
+    async with faulty_store.open(key) as stored:
+        with pytest.raises(StorageError, match="another object"):
+            await stored.send_to(Recording())
+
+
+async def test_what_s3_asks_to_be_waited_is_waited(faulty_store: Store, faulty: FaultyS3, pauses: Pauses) -> None:
+    asks = reply(503, b"<Error><Code>SlowDown</Code></Error>", headers="Retry-After: 3\r\n")
+    faulty.plan(asks)
+    key = await put(faulty_store)
+    faulty.plan(asks)
+    assert await faulty_store.begin_multipart(key, metadata={})
+    assert pauses.slept == [3, 3]
+
+    faulty.plan(*[reply(503, headers="Retry-After: 1000\r\n")] * 2)
+    with pytest.raises(StorageUnavailableError) as caught:
+        await faulty_store.read(key, max_bytes=3)
+    assert caught.value.retry_after_s == 1000
+    assert pauses.slept[2:] == [8]
+
+
+async def test_a_dead_s3_is_not_stormed(config: Callable[..., StoreConfig], faulty: FaultyS3, pauses: Pauses) -> None:
+    retrying = pauses.policy(retries=20)
+    async with Store("main", config(endpoint_url=faulty.endpoint_url), retrying=retrying) as store:
+        key = await put(store, b"x" * 10_000)
+        faulty.plan(truncate(2_000), *[SLOW_DOWN] * 1_000)
+        async with store.open(key) as stored:
+            calls = [
+                stored.send_to(Recording()),
+                store.delete([key]),
+                store.size_of(key),
+                store.begin_multipart(key, metadata={}),
+                *(put(store) for _ in range(30)),
+                *(store.read(key, max_bytes=10) for _ in range(30)),
+            ]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert all(isinstance(answer, StorageUnavailableError) for answer in answers)
+        assert len(faulty.seen) <= 2 + len(calls) + 20
+        assert retrying.budget.left < 1
+
+        faulty.seen.clear()
+        with pytest.raises(StorageUnavailableError):
+            await put(store)
+        assert len(faulty.seen) == 1
+
+        faulty.clear_plan()
+        for _ in range(6):
+            await put(store)
+        faulty.plan(SLOW_DOWN)
+        await put(store)
 
 
 async def test_a_body_goes_on_only_with_the_same_object(faulty_store: Store, faulty: FaultyS3) -> None:

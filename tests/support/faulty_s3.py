@@ -126,6 +126,9 @@ class FaultyS3:
     def plan(self, *steps: Step) -> None:
         self._plan.extend(steps)
 
+    def clear_plan(self) -> None:
+        self._plan.clear()
+
     def plan_for(self, method: str, within_target: str, step: Step) -> None:
         """Follow a step at the next request of a kind, whatever comes before it."""
         self._plans_for.append((method, within_target, step))

@@ -207,7 +207,7 @@ class _EncryptedWire(S3Client):
 class Bucket:
     """An ObjectLister over our own S3 client; it connects when first asked."""
 
-    def __init__(self, address: BucketAddress) -> None:
+    def __init__(self, address: BucketAddress, *, retrying: RetryPolicy | None = None) -> None:
         self.lists = 0
         self.address = address
         self._config = _store_config(address)
@@ -215,7 +215,7 @@ class Bucket:
         self._place = S3Location(
             endpoint_url=self._config.endpoint_url, region=self._config.region, bucket=self._config.bucket
         )
-        self._retrying = RetryPolicy()
+        self._retrying = RetryPolicy() if retrying is None else retrying
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._clients: tuple[ObjectControl, S3Client] | None = None
@@ -305,7 +305,7 @@ class Bucket:
             return self._clients
 
     async def _open(self, credentials: CredentialSource) -> tuple[ObjectControl, S3Client]:
-        wire = _EncryptedWire(self._config, self._place, credentials, _not_counted)
+        wire = _EncryptedWire(self._config, self._place, credentials, _not_counted, self._retrying)
         wire.customer_headers = _customer_headers(self.address)
         control = ObjectControl(self._config, self._place, credentials, _not_counted)
         return await self._stack.enter_async_context(control), await self._stack.enter_async_context(wire)

@@ -13,11 +13,16 @@ from aiohttp import HttpVersion11, web
 
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.byte_stream import Sink
+from mediarepo.web.wire.client_socket import ClientSocket
 
 log = structlog.get_logger(__name__)
 
 _WHOLE_BYTES = 128 * 1024
 """Bodies up to this size are sent as one; measured: one write costs less than a stream's set-up."""
+
+_UNSENT_BYTES = 256 * 1024
+"""So much may wait in the system for a client; the more, the dearer are clients that take it slowly."""
+_LOW_WATER_BYTES = 16 * 1024
 
 
 class Bytes(Protocol):
@@ -89,7 +94,10 @@ class PacedResponseSink(ResponseSink):
             raise ConnectionResetError("the client has left")
         self._transport = transport
         self._writer = request.writer
-        self._fd: int = transport.get_extra_info("socket").fileno()
+        connection = transport.get_extra_info("socket")
+        self._socket = ClientSocket(connection.fileno(), connection.family)
+        self._most_unsent = _UNSENT_BYTES
+        self._socket.be_writable_below(_UNSENT_BYTES)
         self._waiting: asyncio.Future[bool] | None = None
 
     @staticmethod
@@ -101,13 +109,13 @@ class PacedResponseSink(ResponseSink):
         return transport.get_extra_info("socket") is not None
 
     def offer(self, data: memoryview) -> int:
-        """Write what fits into the socket's buffer."""
+        """Write what fits into the socket's buffer, which must not fill with much that a slow client takes late."""
         if self._transport.is_closing():
             raise ConnectionResetError("the client has left")
-        if self._transport.get_write_buffer_size():
+        if self._transport.get_write_buffer_size() or self._socket.unsent() >= self._most_unsent:
             return 0
         try:
-            taken = os.write(self._fd, data)
+            taken = os.write(self._socket.descriptor, data)
         except BlockingIOError:
             return 0
         except OSError as exc:
@@ -116,25 +124,49 @@ class PacedResponseSink(ResponseSink):
         return taken
 
     async def ready(self, timeout_s: float | None = None) -> bool:
-        """Wait until the socket takes bytes; the descriptor is a copy, as the loop watches its own already."""
+        """Wait until the socket takes bytes; a client that takes any is not idle, though there is no room yet."""
+        if timeout_s is not None:
+            return await self._ready(timeout_s) is True
+        while True:
+            unconfirmed = self._unconfirmed()
+            settled = await self._ready(self._idle_timeout_s)
+            if settled is not None:
+                return settled
+            if self._unconfirmed() >= unconfirmed:
+                raise ConnectionAbortedError("the client takes no bytes")
+
+    async def _ready(self, timeout_s: float) -> bool | None:
+        """Wait for room, or to be woken (False), or for nothing (None); the loop watches its own descriptor already."""
         if self._transport.is_closing():  # its descriptor may be another connection's by now
             raise ConnectionResetError("the client has left")
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[bool] = loop.create_future()
         self._waiting = waiting
-        descriptor = os.dup(self._fd)
+        descriptor = os.dup(self._socket.descriptor)
         loop.add_writer(descriptor, _settle, waiting)
         try:
-            async with asyncio.timeout(self._idle_timeout_s if timeout_s is None else timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await waiting
-        except TimeoutError as exc:
-            if timeout_s is None:
-                raise ConnectionAbortedError("the client takes no bytes") from exc
-            return False
+        except TimeoutError:
+            return None
         finally:
             self._waiting = None
             loop.remove_writer(descriptor)
             os.close(descriptor)
+
+    def _unconfirmed(self) -> int:
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        return self._socket.unconfirmed()
+
+    def take_in_pieces(self, piece_bytes: int | None) -> None:
+        """Set the socket up; a client that is slow finds at most a piece in it."""
+        if self._transport.is_closing():
+            return
+        self._most_unsent = _UNSENT_BYTES if piece_bytes is None else piece_bytes
+        self._socket.be_writable_below(_UNSENT_BYTES if piece_bytes is None else _LOW_WATER_BYTES)
+        if piece_bytes is not None:
+            self._socket.make_room(piece_bytes)
 
     def wake(self) -> None:
         """Let `ready` return False."""
