@@ -21,6 +21,7 @@ _MAX_QUERY_FIELDS = 100
 _MAX_DIMENSION = 65_535
 _DEFAULT_WAIT_MS = 20_000
 _MAX_WAIT_DIGITS = 9
+_DOT_SEGMENTS = frozenset({".", ".."})
 
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -113,18 +114,22 @@ class Query:
 
 
 def path_segments(request: web.Request, count: int) -> list[str]:
-    """Decode the last segments of the path as it was sent, each on its own, so that %2F never makes a segment."""
+    """Decode the last segments of the path as it was sent, each on its own, so that %2F never makes a segment.
+
+    Dot segments, which %2F may hide, are refused: a proxy that resolves them applies the rules of another path.
+    """
     segments = request.rel_url.raw_path.split("/")[-count:]
     return [_decode(segment) for segment in segments]
 
 
 def _decode(segment: str) -> str:
-    if "%" not in segment:
-        return segment
     try:
-        return unquote_to_bytes(segment).decode("utf-8", "strict")
+        text = unquote_to_bytes(segment).decode("utf-8", "strict") if "%" in segment else segment
     except UnicodeDecodeError as exc:
         raise InvalidParamError("the path is not percent-encoded UTF-8") from exc
+    if not _DOT_SEGMENTS.isdisjoint(text.split("/")):
+        raise InvalidParamError("the path may not contain dot segments")
+    return text
 
 
 def media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | None]:

@@ -9,9 +9,10 @@ import pytest
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.web.admin.api.endpoint_table import ENDPOINTS
+from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.media_shapes import Nothing
 from mediarepo.web.auth import ROUTES
-from tests.support.tenants import REMOTE, SYNAPSE, A, Tenants, two_tenants
+from tests.support.tenants import OPERATOR, REMOTE, SYNAPSE, A, Tenants, admin_of, two_tenants
 
 CHARACTERS = ["\x00", "\n", "\x1b", "\x7f", "\x9f"]
 POLICY = {"name": "old", "what": "local", "max_age_ms": 0, "keep_avatars": False}
@@ -118,3 +119,24 @@ async def test_no_deed_is_done_that_cannot_be_written_down(tenants: Tenants) -> 
 
     assert {path: status for path, status in statuses.items() if status != 500} == {}
     assert await state(tenants) == before
+
+
+@pytest.mark.parametrize(
+    "climbing", ["..", "%2e%2e", ".", "..%2f..%2f..%2f_matrix%2fmedia%2fv3%2fx", "@a%2f..%2fb:a.test"]
+)
+async def test_no_path_that_a_proxy_may_read_as_another_one_reaches_an_endpoint(
+    tenants: Tenants, climbing: str
+) -> None:
+    """nginx resolves dot segments, hidden ones too, before it chooses a location; it passes the path on as it came."""
+    reached = []
+    asked = [("", one.method, PREFIX + one.path) for one in ENDPOINTS]
+    asked += [(A, method, SYNAPSE + path) for method, path in SYNAPSES]
+    for who, method, pattern in asked:
+        for name in re.findall(r"\{(\w+)\}", pattern):
+            path = pattern.format(**{**FILLED, name: climbing})
+            token = admin_of(who) if who else OPERATOR
+            answer = await tenants.own.request(method, path, token=token, host=A)
+            if answer.status < 400:
+                reached.append((method, path))
+
+    assert reached == []
