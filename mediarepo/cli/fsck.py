@@ -12,13 +12,18 @@ from mediarepo.app.build_services import build_repairs
 from mediarepo.app.build_transfers import build_audit
 from mediarepo.app.foundation import open_foundation
 from mediarepo.cli.authority import name_of_user
+from mediarepo.cli.confirmation import check_confirmed
 from mediarepo.config.settings import Settings
+from mediarepo.db.object_inventory import ACCEPT_LOSSES
+from mediarepo.errors import MatrixError
 from mediarepo.model.drift import Drift, DriftKind
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError, Repairs
 from mediarepo.storage.store import Store
 
 _EVERY = 500
+DIFFERENCES, NOT_REPAIRED, NOT_ALL_CHECKED, FAILED = 1, 2, 3, 4
+"""Exit statuses besides 0: all was checked, and agrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,8 @@ class FsckOptions:
 
     stores: list[str] | None
     repair: bool
+    accept_losses: bool
+    yes: bool
     force: bool
     as_json: bool
     how: FsckLevel
@@ -39,22 +46,47 @@ class Totals:
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
     repaired: int = 0
     refused: bool = False
+    incomplete: bool = False
+    failed: bool = False
+
+    @property
+    def status(self) -> int:
+        """The exit status, the worst first."""
+        if self.failed:
+            return FAILED
+        if self.refused:
+            return NOT_REPAIRED
+        if any(self.found.values()):
+            return DIFFERENCES
+        return NOT_ALL_CHECKED if self.incomplete else 0
 
 
 async def run_fsck(settings: Settings, options: FsckOptions) -> int:
-    """Check, and repair if asked; gives the exit status: 0 all agrees, 1 something does or did not, 2 not repaired."""
+    """Check, and repair if asked; gives the exit status."""
     totals = Totals()
     async with open_foundation(settings) as foundation:
         repairs = build_repairs(foundation)
         for name in options.stores or list(settings.stores):
             before = totals.repaired
-            await _one(repairs, foundation.stores.by_name[name], options, totals)
+            try:
+                await _one(repairs, foundation.stores.by_name[name], options, totals)
+            except MatrixError as exc:
+                totals.failed = True
+                cause = "" if exc.__cause__ is None else f" ({exc.__cause__})"
+                typer.echo(f"store {name}: could not be checked: {exc}{cause}", err=True)
             if totals.repaired > before:
                 act = AdminAction(by=name_of_user(), owner=OPERATOR, action="repair_store")
                 await build_audit(foundation).add(act, name, totals.repaired - before)
-    if totals.refused:
-        return 2
-    return 1 if any(totals.found.values()) else 0
+            if options.accept_losses:
+                await _accept_losses(repairs, foundation.stores.by_name[name], settings)
+    return totals.status
+
+
+async def _accept_losses(repairs: Repairs, store: Store, settings: Settings) -> None:
+    at = tuple(one.server_name for one in settings.homeservers)
+    act = AdminAction(by=name_of_user(), owner=OPERATOR, action=ACCEPT_LOSSES, at=at)
+    count = await repairs.accept_losses(store, act)
+    typer.echo(f"store {store.name}: the loss of {count} objects is accepted; later checks tell of new losses only")
 
 
 async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Totals) -> None:
@@ -65,7 +97,8 @@ async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Tot
             progress.found[drift.kind] += 1
             totals.found[drift.kind] += 1
             _tell(drift, options, action="found")
-    if options.repair and any(progress.found.values()):
+    totals.incomplete = totals.incomplete or bool(progress.unchecked)
+    if options.repair and any(count for kind, count in progress.found.items() if kind is not DriftKind.KNOWN_MISSING):
         await _repair(repairs, store, options, progress, totals)
     _summarise(store.name, progress, options, totals)
 
@@ -81,7 +114,21 @@ async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress
         totals.refused = True
         typer.echo(f"store {store.name}: not repaired: {exc}", err=True)
         return
+    check_confirmed(_planned_repairs(store, progress), yes=options.yes)
     await repairs.repair(store, options.how, on_repaired)
+
+
+def _planned_repairs(store: Store, progress: Progress) -> list[str]:
+    """Say what repairing does that cannot be undone."""
+    words = {
+        DriftKind.OBJECT_WITHOUT_ROW: "{} objects that no row knows are deleted",
+        DriftKind.ROW_WITHOUT_OBJECT: "the media of {} objects that are gone are marked missing",
+        DriftKind.SIZE: "{} objects of a wrong size are deleted (adopted ones stay), and their media marked missing",
+        DriftKind.HASH: "{} objects with other content are deleted (adopted ones stay), and their media marked missing",
+        DriftKind.LEFTOVER_MULTIPART: "{} multipart uploads that nobody goes on with are aborted",
+    }
+    found = progress.found
+    return [f"store {store.name}: {text.format(found[kind])}" for kind, text in words.items() if found[kind]]
 
 
 def _tell(drift: Drift, options: FsckOptions, *, action: str) -> None:
@@ -95,13 +142,17 @@ def _tell(drift: Drift, options: FsckOptions, *, action: str) -> None:
 def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Totals) -> None:
     if options.as_json:
         figures = {"store": name, "objects": progress.objects, "rows": progress.rows, "last_key": progress.last_key}
-        figures |= {"unchecked": progress.unchecked}
+        figures |= {"borrowed": progress.borrowed, "unchecked": progress.unchecked, "contents": options.how.hashes}
         typer.echo(json.dumps({"action": "checked", **figures, "found": progress.found, "repaired": totals.repaired}))
         return
     found = ", ".join(f"{count} {kind}" for kind, count in progress.found.items() if count) or "all agree"
-    typer.echo(f"store {name}: {progress.objects} objects, {progress.rows} rows: {found}")
+    adopted = f", {progress.borrowed} adopted objects" if progress.borrowed else ""
+    contents = "" if options.how.hashes else "; contents were not read (--hashes)"
+    typer.echo(f"store {name}: {progress.objects} objects, {progress.rows} rows{adopted}: {found}{contents}")
     for what in progress.unchecked:
         typer.echo(f"store {name}: not checked: {what}")
+    if progress.found[DriftKind.KNOWN_MISSING]:
+        typer.echo(f"store {name}: known losses are told until they are accepted: fsck --accept-losses")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import typer
 
 from mediarepo.app.build_admin import Administration
 from mediarepo.cli.authority import administering, left_out, operator, parse_address
+from mediarepo.cli.confirmation import Yes, check_confirmed
 from mediarepo.cli.output import AsJson, human_time, print_json, print_table
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
@@ -37,9 +38,18 @@ async def _info(settings: Settings, mxc: Mxc) -> None:
 
 
 @media_cli.command()
-def delete(addresses: Addresses, reason: Reason = None, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Move media into the trash; exit 1 if some are unknown or under a legal hold."""
-    run(_delete(read_settings(config), [parse_address(address) for address in addresses], reason))
+def delete(
+    addresses: Addresses,
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    yes: Yes = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Move media into the trash; exit 1 if some are unknown or under a legal hold. More than one asks first."""
+    settings, mxcs = read_settings(config), [parse_address(address) for address in addresses]
+    if len(set(mxcs)) > 1:
+        kept = f"they can be restored for {settings.admin.trash_ms // 3_600_000} h"
+        check_confirmed([f"{len(set(mxcs))} media go into the trash; {kept}"], yes=yes)
+    run(_delete(settings, mxcs, reason))
 
 
 async def _delete(settings: Settings, mxcs: list[Mxc], reason: str | None) -> None:

@@ -12,16 +12,21 @@ from mediarepo.app.build_transfers import build_audit
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
 from mediarepo.cli.authority import name_of_user
+from mediarepo.cli.confirmation import Yes, check_confirmed
 from mediarepo.cli.fsck import FsckOptions, run_fsck
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_reloads, read_settings, run, server_signals
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
+from mediarepo.db.object_inventory import ObjectInventory
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.fsck import FsckLevel
+from mediarepo.storage.store import Store
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)
+
+_IN_USE = 6
 
 
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
@@ -43,15 +48,38 @@ def migrate(
     config: ConfigFile = DEFAULT_CONFIG,
     to: Annotated[str, typer.Option(help='A revision, "head", or "base" to remove every table.')] = "head",
     down: Annotated[bool, typer.Option("--down", help="Downgrade to an older revision.")] = False,  # noqa: FBT002 - typer's way
+    yes: Yes = False,  # noqa: FBT002 - as above
 ) -> None:
-    """Upgrade the database schema."""
-    from mediarepo.db.migrations import downgrade, upgrade  # noqa: PLC0415 - 30 MB that a server never needs
+    """Upgrade the database schema; a downgrade asks first, and not while servers or imports run (exit 6)."""
+    from mediarepo.db.migrations import upgrade  # noqa: PLC0415 - 30 MB that a server never needs
 
     settings = read_settings(config)
     set_up_logs(settings.log)
-    change = downgrade if down else upgrade
-    run(change(settings.database, to))
+    run(_migrate_down(settings, to, yes=yes) if down else upgrade(settings.database, to))
     typer.echo(f"schema {settings.database.db_schema}: at {to}")
+
+
+async def _migrate_down(settings: Settings, to: str, *, yes: bool) -> None:
+    from mediarepo.db.migrations import InUseError, describe, downgrade  # noqa: PLC0415 - as above
+
+    schema = settings.database.db_schema
+    now = await describe(settings.database)
+    if now.revision is None:
+        typer.echo(f"schema {schema}: there are no tables", err=True)
+        return
+    try:
+        now.check_unused()
+        check_confirmed(
+            [
+                f"schema {schema}: from revision {now.revision} back to {to}; what was added since goes",
+                f"schema {schema}: {now.media} media and {now.blobs} objects stand there; the buckets stay as they are",
+            ],
+            yes=yes,
+        )
+        await downgrade(settings.database, to)
+    except InUseError as exc:
+        typer.echo(f"mediarepo: {exc}", err=True)
+        raise typer.Exit(_IN_USE) from exc
 
 
 def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
@@ -99,21 +127,42 @@ async def _sweep(settings: Settings) -> None:
 def fsck(
     config: ConfigFile = DEFAULT_CONFIG,
     store: Annotated[list[str] | None, typer.Option(help="A store's name; default: all stores.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Repair the differences.")] = False,  # noqa: FBT002 - typer's way
-    force: Annotated[bool, typer.Option("--force", help="Repair even if there are many differences.")] = False,  # noqa: FBT002 - as above
-    hashes: Annotated[bool, typer.Option("--hashes", help="Read every object and compare its hash.")] = False,  # noqa: FBT002 - as above
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair the differences.")] = False,
+    accept_losses: Annotated[
+        bool,
+        typer.Option(
+            "--accept-losses", help="Accept what is known to be missing: later checks report new losses only."
+        ),
+    ] = False,
+    yes: Yes = False,
+    force: Annotated[bool, typer.Option("--force", help="Repair even if there are many differences.")] = False,
+    hashes: Annotated[bool, typer.Option("--hashes", help="Read every object and compare its hash.")] = False,
     after: Annotated[str, typer.Option(help="Resume after this key, as reported by an earlier check.")] = "",
     objects_per_s: Annotated[float, typer.Option(min=0, help="Maximum objects per second; 0: unlimited.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,  # noqa: FBT002 - as above
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,
 ) -> None:
-    """Compare buckets and database in both directions; exit 0: no differences, 1: differences, 2: not repaired."""
+    """Compare buckets and database in both directions.
+
+    Exit status: 0 all was checked and agrees, 1 differences (known losses too), 2 not repaired, 3 not all was checked,
+    4 a store could not be checked, 5 nobody said yes.
+    """
     settings = read_settings(config)
     set_up_logs(settings.log)
     if unknown := set(store or ()) - set(settings.stores):
         typer.echo(f"there is no store {min(unknown)!r} under stores", err=True)
         raise typer.Exit(2)
     how = FsckLevel(hashes=hashes, after_key=after, objects_per_s=objects_per_s)
-    run(_fsck(settings, FsckOptions(stores=store, repair=repair, force=force, as_json=as_json, how=how)))
+    options = FsckOptions(
+        stores=store,
+        repair=repair,
+        accept_losses=accept_losses,
+        yes=yes,
+        force=force,
+        as_json=as_json,
+        how=how,
+    )
+    run(_fsck(settings, options))
 
 
 async def _fsck(settings: Settings, options: FsckOptions) -> None:
@@ -123,6 +172,7 @@ async def _fsck(settings: Settings, options: FsckOptions) -> None:
 def claim(
     store: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
     config: ConfigFile = DEFAULT_CONFIG,
+    yes: Yes = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Accept a bucket or prefix to which everything was moved on purpose, and restore missing media found there."""
     settings = read_settings(config)
@@ -130,15 +180,27 @@ def claim(
     if store not in settings.stores:
         typer.echo(f"there is no store {store!r} under stores", err=True)
         raise typer.Exit(2)
-    run(_claim(settings, store))
+    run(_claim(settings, store, yes=yes))
 
 
-async def _claim(settings: Settings, name: str) -> None:
+async def _claim(settings: Settings, name: str, *, yes: bool) -> None:
     async with open_foundation(settings) as foundation:
-        report = await build_sweeps(foundation).take_over(foundation.stores.by_name[name])
+        store, sweeps = foundation.stores.by_name[name], build_sweeps(foundation)
+        known = await ObjectInventory(foundation.database).count(name)
+        check_confirmed(_planned_claim(store, await sweeps.markers.owner(store), known), yes=yes)
+        report = await sweeps.take_over(store)
         act = AdminAction(by=name_of_user(), owner=OPERATOR, action="claim_store")
         await build_audit(foundation).add(act, name, report.found_again)
     typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
+
+
+def _planned_claim(store: Store, owner: str | None, known: int) -> list[str]:
+    whose = "nobody's so far" if owner is None else f"marked as that of installation {owner}"
+    return [
+        f"store {store.name}: {store.bucket}/{store.prefix} is {whose}; it becomes this installation's",
+        f"store {store.name}: the database knows {known} objects; what it does not know there will be deleted",
+        f"store {store.name}: known objects that are missing there will be taken for lost",
+    ]
 
 
 def dev(

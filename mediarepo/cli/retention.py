@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from mediarepo.cli.authority import administering, operator
+from mediarepo.cli.confirmation import Yes, check_confirmed
 from mediarepo.cli.output import AsJson, human_bytes, human_time, print_json, print_table, progress_line
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
-from mediarepo.model.retention import RetentionPlan
+from mediarepo.model.retention import RetentionClass, RetentionPlan
 from mediarepo.services.retention import RetentionTally
 from mediarepo.telemetry.logs import set_up_logs
 
@@ -56,10 +57,16 @@ def plan(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = 
 
 
 @retention_cli.command("run")
-def run_(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def run_(
+    policy: Policy,
+    config: ConfigFile = DEFAULT_CONFIG,
+    yes: Yes = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,  # noqa: FBT002 - as above
+) -> None:
     """Run a policy once, now; needs a plan of the policy as it is."""
     settings = read_settings(config)
     set_up_logs(settings.log)
+    run(_confirm(settings, policy, "is carried out once", yes=yes))
     run(_carry(settings, policy, planning=False, as_json=as_json))
 
 
@@ -91,8 +98,9 @@ def _tell(name: str, plan: RetentionPlan, verb: str) -> None:
 
 
 @retention_cli.command()
-def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
+def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:  # noqa: FBT002 - typer's way
     """Let the scheduler run a policy regularly; needs a plan of the policy as it is."""
+    run(_confirm(read_settings(config), policy, "is carried out from now on, again and again", yes=yes))
     run(_arm(read_settings(config), policy, armed=True))
 
 
@@ -100,6 +108,24 @@ def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
 def disarm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Stop the scheduler from running a policy."""
     run(_arm(read_settings(config), policy, armed=False))
+
+
+async def _confirm(settings: Settings, name: str, what: str, *, yes: bool) -> None:
+    """Say what the policy's last plan counted, and end the program unless that is wanted."""
+    async with administering(settings) as administration:
+        policy = administration.retention.policy(name)
+        stored = (await administration.retention.stored()).get(name)
+    if stored is None or stored.fingerprint != policy.fingerprint():
+        return  # not planned as it reads, which the command refuses by itself
+    plan, into = stored.plan, "into the trash" if policy.what is RetentionClass.LOCAL else "for good"
+    check_confirmed(
+        [
+            f"policy {name} {what}: {policy.what.value} media go {into}",
+            f"policy {name}: {plan.count} as planned at {human_time(stored.planned_ts)} UTC, which frees "
+            + human_bytes(plan.freed_bytes),
+        ],
+        yes=yes,
+    )
 
 
 async def _arm(settings: Settings, name: str, *, armed: bool) -> None:

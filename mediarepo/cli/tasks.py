@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mediarepo.cli.authority import administering, operator
+from mediarepo.cli.confirmation import Yes, check_confirmed
 from mediarepo.cli.output import AsJson, human_time, print_json, print_table, progress_line
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
@@ -46,6 +47,7 @@ def add(
     kind: Annotated[str, typer.Argument(help="fsck, retention_plan or retention.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="As in policy=NAME or store=NAME.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
+    yes: Yes = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Start a task, which a serving process runs."""
     pairs = dict[str, Any]()
@@ -55,6 +57,8 @@ def add(
             typer.echo(f"{argument}: expected NAME=VALUE", err=True)
             raise typer.Exit(2)
         pairs[name] = value
+    if kind == "retention":
+        check_confirmed([f"the policy {pairs.get('policy')} is carried out once: what fits it goes"], yes=yes)
     run(_add(read_settings(config), kind, pairs))
 
 

@@ -149,8 +149,6 @@ _UNAVAILABLE = (
 )
 _MAY_NOT_FIT = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
 """What our SQL meets on another schema than it was written for (undefined tables), or when it is wrong itself."""
-_LOOK_AGAIN_S = 1.0
-"""For how long what was found of a schema that may not fit is believed."""
 
 _UNREACHABLE = "the database cannot be reached just now"
 
@@ -206,7 +204,7 @@ class Database:
         self._pool: Pool | None = None
         self._schema = SchemaState(config.db_schema)
         self._waiting = 0
-        self._looked_s = -_LOOK_AGAIN_S
+        self._look_began_s = 0.0
         self._looking = asyncio.Lock()
         reading = config.pool_size // 2
         self._writing = config.pool_size - reading
@@ -270,12 +268,16 @@ class Database:
             raise
 
     async def _blame_schema(self) -> None:
-        """Raise SchemaIncompatibleError when the schema does not fit (any more): then our SQL is not to blame."""
+        """Raise SchemaIncompatibleError when the schema does not fit (any more): then our SQL is not to blame.
+
+        One look answers all who met an error before it began.
+        """
         loop = asyncio.get_running_loop()
+        met_s = loop.time()
         async with self._looking:
-            if not self._schema.fits or loop.time() - self._looked_s >= _LOOK_AGAIN_S:
+            if not self._schema.fits or self._look_began_s <= met_s:
+                self._look_began_s = loop.time()
                 await self.check()
-                self._looked_s = loop.time()
 
     async def _connect(self) -> BareConnection:
         connection: BareConnection = await asyncpg.connect(**connect_arguments(self.config))

@@ -9,6 +9,7 @@ from mediarepo.db.deletion import delete_all_if_unreferenced, delete_if_unrefere
 from mediarepo.db.import_blobs import queue_deletions
 from mediarepo.db.import_media import forget_marks
 from mediarepo.db.marks import hide_as_hash, marked
+from mediarepo.db.object_inventory import ACCEPTED_TS
 from mediarepo.model.marks import AdminAction, MarkKind
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
@@ -57,6 +58,24 @@ class ImportedContentTable:
             if len(rows) < _PAGE:
                 return
             after = rows[-1]["blob_id"]
+
+    async def lost(self, source_id: int) -> AsyncIterator[Mxc]:
+        """Walk through media whose content is known to be missing, accepted losses aside."""
+        after = ("", "")
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    f"""SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
+                        WHERE m.import_source_id = $1 AND (m.server_name, m.media_id) > ($2, $3)
+                            AND b.missing_ts > {ACCEPTED_TS} ORDER BY 1, 2 LIMIT {_PAGE}""",  # noqa: S608 - static text
+                    source_id,
+                    *after,
+                )
+            for row in rows:
+                yield Mxc(row["server_name"], row["media_id"])
+            if len(rows) < _PAGE:
+                return
+            after = (rows[-1]["server_name"], rows[-1]["media_id"])
 
     async def _page(self, condition: str, order: str, *arguments: object) -> list[Row]:
         async with self._database.connection() as connection:
@@ -176,6 +195,18 @@ class ImportedContentTable:
             object_key,
             sha256,
         )
+
+    async def count_undoable(self, source_id: int, run_id: int | None) -> int:
+        """Count the media that taking a run, or all, back would remove."""
+        row = await self._database.get(
+            """SELECT count(*) FROM import_item i JOIN media m USING (server_name, media_id)
+               WHERE i.source_id = $1 AND ($2::bigint IS NULL OR i.run_id = $2) AND m.import_source_id = $1
+                   AND m.state NOT IN ('tombstone', 'trashed')
+                   AND NOT (coalesce(i.mode, '') = 'pending' AND m.state = 'ready')""",
+            source_id,
+            run_id,
+        )
+        return 0 if row is None else int(row[0])
 
     async def undo(self, source_id: int, name: str, run_id: int | None, act: AdminAction) -> int:
         """Take back what a run committed, or all of it; what was deleted, filled or put under a hold here is kept."""

@@ -1,6 +1,7 @@
 """Runs the migrations under a lock, so that any number of processes may try at once."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -12,11 +13,16 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from mediarepo.config.storage import DatabaseConfig
-from mediarepo.db.database import connect_arguments
+from mediarepo.db.database import NOW_MS, connect_arguments
+from mediarepo.db.leases import SERVER_LEASE
 from mediarepo.db.read_pool import BareConnection
 
 _LOCK_KEY = 0x6D65_6469_6172_6570  # "mediarep"
 _LOCK_TIMEOUT_MS = 120_000
+LONGEST_PRESENCE_S = 60
+_HOLDERS = f"""SELECT name FROM lease WHERE expires_ts > {NOW_MS}
+    AND (starts_with(name, '{SERVER_LEASE}') OR starts_with(name, 'import ')) ORDER BY name"""  # noqa: S608 - static text
+"""Leases of what runs on the schema; whoever was killed is gone when they run out."""
 
 
 def migrations_folder() -> Path:
@@ -39,9 +45,61 @@ async def upgrade(config: DatabaseConfig, revision: str = "head") -> None:
     await _run(config, lambda alembic: command.upgrade(alembic, revision))
 
 
+class InUseError(Exception):
+    """Servers or imports run on the schema; the message names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaContents:
+    """What a schema holds; `revision` None: no tables. `holders` are the leases of servers and imports that run."""
+
+    revision: str | None
+    media: int = 0
+    blobs: int = 0
+    holders: tuple[str, ...] = ()
+
+    def check_unused(self) -> None:
+        """Refuse to take away what somebody works on."""
+        if self.holders:
+            raise InUseError(
+                f"still running: {', '.join(self.holders)}; stop them first (one that was killed counts for up to "
+                f"{LONGEST_PRESENCE_S} s more)"
+            )
+
+
+async def describe(config: DatabaseConfig) -> SchemaContents:
+    """Look at what a downgrade would take away, and whom it would surprise."""
+    connection: BareConnection = await asyncpg.connect(**connect_arguments(config))
+    try:
+        revision = await connection.fetchval("SELECT version_num FROM alembic_version")
+        media = await connection.fetchval("SELECT count(*) FROM media")
+        blobs = await connection.fetchval("SELECT count(*) FROM blob")
+        holders = await _holders(connection)
+    except asyncpg.UndefinedTableError:
+        return SchemaContents(revision=None)
+    finally:
+        await connection.close()
+    return SchemaContents(revision=revision, media=media, blobs=blobs, holders=holders)
+
+
+async def _holders(connection: BareConnection) -> tuple[str, ...]:
+    if await connection.fetchval("SELECT to_regclass('lease') IS NULL"):
+        return ()  # a revision from before there were leases
+    return tuple(row["name"] for row in await connection.fetch(_HOLDERS))
+
+
 async def downgrade(config: DatabaseConfig, revision: str) -> None:
-    """Take the schema back to a revision; "base" removes every table."""
-    await _run(config, lambda alembic: command.downgrade(alembic, revision))
+    """Take the schema back to a revision; "base" removes every table. InUseError while servers or imports run."""
+
+    def action(alembic: Config) -> None:
+        connection: Connection = alembic.attributes["connection"]
+        if connection.execute(text("SELECT to_regclass('lease') IS NOT NULL")).scalar():
+            connection.execute(text("LOCK TABLE lease IN ACCESS EXCLUSIVE MODE"))
+            holders = tuple(connection.execute(text(_HOLDERS)).scalars())
+            SchemaContents(revision=revision, holders=holders).check_unused()
+        command.downgrade(alembic, revision)
+
+    await _run(config, action)
 
 
 async def _run(config: DatabaseConfig, action: Callable[[Config], None]) -> None:

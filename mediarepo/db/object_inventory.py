@@ -2,12 +2,20 @@
 
 from collections.abc import AsyncIterator
 
+from mediarepo.db.audit import write_entry
 from mediarepo.db.database import Connection, Database
 from mediarepo.db.deletion import delete_if_unreferenced, lock_media_of
 from mediarepo.model.drift import KnownObject
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import Ownership
 
 _PAGE = 1000
+ACCEPT_LOSSES = "accept_losses"
+ACCEPTED_TS = f"""coalesce((SELECT max(created_ts) FROM audit_log
+    WHERE target = 'store ' || b.store AND action = '{ACCEPT_LOSSES}'), 0)"""  # noqa: S608 - static text
+"""When somebody last accepted losses of a blob's store."""
+_LOST = f"""FROM blob b WHERE store = $1 AND EXISTS (SELECT FROM media WHERE media.blob_id = b.blob_id)
+    AND missing_ts > {ACCEPTED_TS}"""
 
 
 class ObjectInventory:
@@ -39,6 +47,51 @@ class ObjectInventory:
             if len(rows) < _PAGE:
                 return
             after_key = rows[-1]["object_key"]
+
+    async def borrowed(self, store: str, batch: int) -> AsyncIterator[list[KnownObject]]:
+        """Walk through a store's adopted objects that are not known to be missing, so many at a time."""
+        after_key = ""
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    """SELECT blob_id, object_key, size_bytes,
+                           CASE WHEN sha256_state = 'verified' THEN sha256 END AS sha256
+                       FROM blob WHERE store = $1 AND ownership = 'borrowed' AND missing_ts IS NULL AND object_key > $2
+                       ORDER BY object_key LIMIT $3""",
+                    store,
+                    after_key,
+                    _PAGE,
+                )
+            for start in range(0, len(rows), batch):
+                yield [KnownObject(*row.values()) for row in rows[start : start + batch]]
+            if len(rows) < _PAGE:
+                return
+            after_key = rows[-1]["object_key"]
+
+    async def lost(self, store: str) -> AsyncIterator[KnownObject]:
+        """Walk through what media refer to and is known to be missing, accepted losses aside."""
+        after_id = 0
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(
+                    f"SELECT blob_id, object_key, size_bytes {_LOST} AND blob_id > $2 ORDER BY blob_id LIMIT $3",
+                    store,
+                    after_id,
+                    _PAGE,
+                )
+            for row in rows:
+                yield KnownObject(row["blob_id"], row["object_key"], row["size_bytes"])
+            if len(rows) < _PAGE:
+                return
+            after_id = rows[-1]["blob_id"]
+
+    async def accept_losses(self, store: str, act: AdminAction) -> int:
+        """Write into the audit that a store's losses are accepted; it is what tells them from later ones."""
+        async with self._database.transaction() as connection:
+            count: int = await connection.fetchval(f"SELECT count(*) {_LOST}", store)
+            if count:
+                await write_entry(connection, act, f"store {store}", count)
+        return count
 
     async def get(self, blob_id: int) -> KnownObject | None:
         """Read one again; None when it is gone or known to be missing."""

@@ -12,6 +12,8 @@ class DriftKind(StrEnum):
     SIZE = "size"
     HASH = "hash"
     LEFTOVER_MULTIPART = "leftover_multipart"
+    KNOWN_MISSING = "known_missing"
+    """Media are marked missing since an earlier check or download, and nobody has accepted the loss."""
 
 
 @dataclass(frozen=True, slots=True)

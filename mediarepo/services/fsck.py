@@ -15,11 +15,12 @@ from mediarepo.db.sweep import SweepTable
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
 from mediarepo.model.ids import parse_key_ts
+from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import Blob
 from mediarepo.services.hash_learning import HashingSink
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, marker_key
 from mediarepo.storage.errors import ObjectMissingError, StorageError
-from mediarepo.storage.store import ListedObject, Store
+from mediarepo.storage.store import ListedMultipart, ListedObject, Store
 
 _BATCH = 1000
 _READ_AT_ONCE = 16
@@ -41,7 +42,9 @@ class Progress:
     objects: int = 0
     rows: int = 0
     last_key: str = ""
+    borrowed: int = 0
     unchecked: list[str] = field(default_factory=list)
+    """What was not looked at though it was asked for, and why, in the operator's words."""
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
 
     def note(self, listed: ListedObject | None, known: KnownObject | None) -> None:
@@ -84,6 +87,27 @@ class Fsck:
     ) -> AsyncIterator[Drift]:
         """Walk through a store; gives each disagreement as it is found."""
         horizon_ms = await self.sweep_table.now_ms() - self.grace_ms
+        if how.after_key:
+            progress.unchecked.append(f"what comes up to {how.after_key}")
+        parts = [
+            self._own_objects(store, how, progress, on_progress, horizon_ms),
+            self._borrowed(store, how, progress, on_progress),
+            self._known_losses(store),
+        ]
+        if not store.read_only:
+            parts.insert(2, self._leftovers(store, horizon_ms, progress))
+        for part in parts:
+            async for drift in part:
+                yield drift
+
+    async def _known_losses(self, store: Store) -> AsyncIterator[Drift]:
+        async for known in self.inventory.lost(store.name):
+            kind = DriftKind.KNOWN_MISSING
+            yield Drift(kind, store.name, known.object_key, known.blob_id, None, known.size_bytes)
+
+    async def _own_objects(
+        self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None], horizon_ms: int
+    ) -> AsyncIterator[Drift]:
         suspects, began = _Suspects(), asyncio.get_running_loop().time()
         async for listed, known in _merged(self._listed(store, how.after_key), self._known(store, how.after_key)):
             progress.note(listed, known)
@@ -98,10 +122,24 @@ class Fsck:
                     yield drift
         async for drift in self._looked_into(store, suspects, horizon_ms):
             yield drift
-        if store.read_only:
-            return
-        async for drift in self._leftovers(store, horizon_ms, progress):
-            yield drift
+
+    async def _borrowed(
+        self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None]
+    ) -> AsyncIterator[Drift]:
+        """Look at each adopted object, which lies wherever it was found."""
+        async for some in self.inventory.borrowed(store.name, _READ_AT_ONCE):
+            progress.borrowed += len(some)
+            on_progress()
+            sizes = await asyncio.gather(*(store.size_of(known.object_key) for known in some))
+            good: list[KnownObject] = []
+            for known, size_bytes in zip(some, sizes, strict=True):
+                if size_bytes == known.size_bytes:
+                    good.append(known)
+                elif await self.inventory.get(known.blob_id) is not None:
+                    kind = DriftKind.ROW_WITHOUT_OBJECT if size_bytes is None else DriftKind.SIZE
+                    yield Drift(kind, store.name, known.object_key, known.blob_id, size_bytes, known.size_bytes)
+            for drift in await _damaged(store, good if how.hashes else []):
+                yield drift
 
     async def _looked_into(self, store: Store, suspects: "_Suspects", horizon_ms: int) -> AsyncIterator[Drift]:
         """Look into what one glance could not tell, and let go of it."""
@@ -123,10 +161,9 @@ class Fsck:
     async def _compared(self, store: Store, listed: ListedObject | None, known: KnownObject) -> AsyncIterator[Drift]:
         """Look twice at what does not agree: it may have come or gone meanwhile."""
         if listed is None or listed.size_bytes != known.size_bytes:
-            again = await self.inventory.get(known.blob_id)
-            if again is None:
-                return
             size_bytes = await _size_of(store, known.object_key)
+            if await self.inventory.get(known.blob_id) is None:
+                return  # rows go before bytes, so whoever deletes had taken the row away when the object went
             if size_bytes is None:
                 kind = DriftKind.ROW_WITHOUT_OBJECT
                 yield Drift(kind, store.name, known.object_key, known.blob_id, None, known.size_bytes)
@@ -136,8 +173,18 @@ class Fsck:
     async def _unknown(self, store: Store, strangers: list[ListedObject], horizon_ms: int) -> AsyncIterator[Drift]:
         """Ask once more, as of one instant, which objects no row, intent or queued deletion mentions."""
         old = {one.key: one for one in strangers if (parse_key_ts(one.key) or horizon_ms) < horizon_ms}
-        for key in await self.sweep_table.unknown(store.name, list(old)) if old else []:
+        for key in await self._still_unknown(store, list(old)):
             yield Drift(DriftKind.OBJECT_WITHOUT_ROW, store.name, key, None, old[key].size_bytes)
+
+    async def _still_unknown(self, store: Store, keys: list[str]) -> list[str]:
+        """Pick what is unknown and still there: what was deleted since it was listed is known no more, either."""
+        unknown = await self.sweep_table.unknown(store.name, keys) if keys else []
+        there: list[str] = []
+        for start in range(0, len(unknown), _READ_AT_ONCE):
+            some = unknown[start : start + _READ_AT_ONCE]
+            sizes = await asyncio.gather(*(store.size_of(key) for key in some))
+            there += [key for key, size_bytes in zip(some, sizes, strict=True) if size_bytes is not None]
+        return await self.sweep_table.unknown(store.name, there) if there else []
 
     async def _leftovers(self, store: Store, horizon_ms: int, progress: Progress) -> AsyncIterator[Drift]:
         try:
@@ -151,7 +198,7 @@ class Fsck:
             key_ts = parse_key_ts(found.key)
             if key_ts is None or key_ts >= horizon_ms:
                 continue
-            if await self.sweep_table.without_intent(store.name, [found.key]):
+            if await self.sweep_table.without_intent(store.name, [found.key]) and await _is_open(store, found):
                 yield Drift(DriftKind.LEFTOVER_MULTIPART, store.name, found.key, upload_id=found.upload_id)
 
 
@@ -184,6 +231,14 @@ async def _size_of(store: Store, object_key: str) -> int | None:
         if found.key == object_key:
             return found.size_bytes
     return None
+
+
+async def _is_open(store: Store, upload: ListedMultipart) -> bool:
+    """Look once more: it may have been completed or aborted since it was listed."""
+    async for found in store.list_multiparts(upload.key):
+        if found.upload_id == upload.upload_id:
+            return True
+    return False
 
 
 async def _damaged(store: Store, unread: list[KnownObject]) -> list[Drift]:
@@ -251,8 +306,13 @@ class Repairs:
     async def repair(self, store: Store, how: FsckLevel, on_repaired: Callable[[Drift], None]) -> None:
         """Check once more, and repair each disagreement as it is found."""
         async for drift in self.fsck.check(store, how, Progress(), lambda: None):
-            await self._mend(store, drift)
-            on_repaired(drift)
+            if drift.kind is not DriftKind.KNOWN_MISSING:  # the sweep gives back what is there again
+                await self._mend(store, drift)
+                on_repaired(drift)
+
+    async def accept_losses(self, store: Store, act: AdminAction) -> int:
+        """Tell no more of what is known to be missing by now; gives the number of objects."""
+        return await self.fsck.inventory.accept_losses(store.name, act)
 
     async def _mend(self, store: Store, drift: Drift) -> None:
         """Remove what is nobody's or damaged; media whose content is lost say so, and are fetched again if possible."""
@@ -264,4 +324,4 @@ class Repairs:
             size_bytes = drift.size_in_database or 0
             blob = Blob(drift.blob_id, drift.store, drift.object_key, size_bytes)
             damaged = drift.kind in {DriftKind.SIZE, DriftKind.HASH}
-            await self.media.mark_missing(blob, remove_object=damaged)
+            await self.media.mark_missing(blob, remove_object=damaged and store.holds(drift.object_key))

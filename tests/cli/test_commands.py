@@ -139,7 +139,7 @@ async def test_sweep_reports_and_fails_when_it_had_to_stop(
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document_for(postgres, s3)))
     migrated = await asyncio.to_thread(ran, "migrate", cwd=tmp_path)
     swept = await asyncio.to_thread(ran, "sweep", cwd=tmp_path)
-    down = await asyncio.to_thread(ran, "migrate", "--down", "--to", "base", cwd=tmp_path)
+    down = await asyncio.to_thread(ran, "migrate", "--down", "--to", "base", "--yes", cwd=tmp_path)
     without = await asyncio.to_thread(ran, "sweep", cwd=tmp_path)
 
     assert (migrated.returncode, swept.returncode, down.returncode) == (0, 0, 0)

@@ -122,9 +122,9 @@ async def test_retention_by_command_is_told_to_each(shell: Shell) -> None:
     own, other = await shell.tenants.upload(A), await shell.tenants.upload(B)
     await shell.tenants.own.rows("UPDATE media SET created_ts = 1")
     await shell.run("retention", "plan", "old")
-    await shell.run("retention", "arm", "old")
+    await shell.run("retention", "arm", "old", "--yes")
     await shell.run("retention", "disarm", "old")
-    await shell.run("retention", "run", "old")
+    await shell.run("retention", "run", "old", "--yes")
 
     told = [("arm_retention", "old"), ("disarm_retention", "old"), ("retention", "old")]
     assert await shell.audits() == {A: told, B: told}
@@ -149,7 +149,7 @@ async def test_what_only_reads_sees_both_and_leaves_no_entry(shell: Shell, tmp_p
 
 
 async def test_repairs_and_tasks_are_the_operators(shell: Shell) -> None:
-    await shell.run("claim", "main")
+    await shell.run("claim", "main", "--yes")
     added = await shell.run("tasks", "add", "fsck", "store=main")
     await shell.run("tasks", "cancel", added.stdout.split()[1].rstrip(":,"))
     await shell.run("failed-items", "retry")

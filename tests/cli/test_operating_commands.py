@@ -75,15 +75,15 @@ async def test_usage_is_told_for_people_and_for_programs(shell: Shell) -> None:
 
 async def test_retention_is_planned_listed_armed_disarmed_and_run(shell: Shell) -> None:
     media_id = await shell.own.upload(b"data")
-    early = await shell.run("retention", "arm", "old")
-    too_early = await shell.process("retention", "run", "old")
+    early = await shell.run("retention", "arm", "old", "--yes")
+    too_early = await shell.process("retention", "run", "old", "--yes")
     planned = await shell.run("retention", "plan", "old")
     still_there = (await shell.own.get(shell.own.download_path(media_id))).status
-    armed = await shell.run("retention", "arm", "old")
+    armed = await shell.run("retention", "arm", "old", "--yes")
     listed = (await shell.run("retention", "list")).stdout
     disarmed = await shell.run("retention", "disarm", "old")
     as_json = await shell.json("retention", "list")
-    status, output, logs = await shell.process("retention", "run", "old", "--json")
+    status, output, logs = await shell.process("retention", "run", "old", "--yes", "--json")
     ran = json.loads(output)
     unknown = await shell.run("retention", "plan", "unknown")
 
@@ -123,7 +123,7 @@ async def test_tasks_are_begun_watched_listed_and_cancelled(shell: Shell) -> Non
 
 
 async def test_a_task_that_fails_is_told_by_the_exit_status(shell: Shell) -> None:
-    await shell.run("tasks", "add", "retention", "policy=old")
+    await shell.run("tasks", "add", "retention", "policy=old", "--yes")
     await shell.own.repository.administration.tasks.run_waiting()
     watched = await shell.run("tasks", "watch", "1")
 

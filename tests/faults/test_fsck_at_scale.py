@@ -172,7 +172,7 @@ async def test_exactly_the_drift_is_found_and_mended_while_uploads_go_on(
 
         async with uploading(own) as kept:
             found = await fsck(config, "--hashes")
-            repaired = await fsck(config, "--hashes", "--repair")
+            repaired = await fsck(config, "--hashes", "--repair", "--yes")
         await own.repository.sweeps.outbox.drain()
         again = await fsck(config)
 

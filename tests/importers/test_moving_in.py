@@ -280,7 +280,7 @@ async def test_much_that_vanishes_at_once_is_believed_to_be_an_accident(moving: 
 async def test_an_import_can_be_taken_back_and_done_again(moving: MovingIn) -> None:
     await moving.run()
     native = await moving.own.upload(b"uploaded here")
-    code, output, _ = await moving.command("undo", "all")
+    code, output, _ = await moving.command("undo", "all", "--yes")
     gone = [(await moving.get(NAME, media_id)).status for media_id in (PHOTO, SAME_PHOTO)]
     keys = await moving.own.object_keys()
 
@@ -304,7 +304,7 @@ async def test_one_run_can_be_taken_back_alone(moving: MovingIn, synapse: Path) 
     add(synapse, "newcomerAAAA", b"new")
     second = (await moving.run())["run"]
     before = (await moving.get(NAME, "newcomerAAAA")).body
-    await moving.command("undo", str(second))
+    await moving.command("undo", str(second), "--yes")
 
     assert (before, (await moving.get(NAME, "newcomerAAAA")).status) == (b"new", 404)
     assert (await moving.get(NAME, PHOTO)).status == 200

@@ -145,7 +145,7 @@ async def test_adopting_moves_nothing_and_lists_once(moving: MovingIn) -> None:
 
 async def test_an_adopted_object_survives_the_deletion_of_its_media(moving: MovingIn, source_bucket: Any) -> None:
     await moving.run(status=2)
-    await moving.command("undo", "all")
+    await moving.command("undo", "all", "--yes")
     kept = {found.key async for found in source_bucket.store.list(source_bucket.prefix)}
 
     assert len(kept) == sum(1 for file in (FIXTURE / "bucket").rglob("*") if file.is_file())
@@ -198,8 +198,10 @@ async def test_what_is_damaged_later_is_found_by_each_level(moving: MovingIn, so
 
     assert [wrong["mxc"] for wrong in found["size"][1]["wrong"]] == [f"mxc://{OWN}/{PHOTO}"]
     assert found["server"][1]["only_by_size"] == found["server"][1]["checked"] == len(media) - 1
-    assert [wrong["mxc"] for wrong in found["full"][1]["wrong"]] == [f"mxc://{OWN}/{PROTECTED}"]
-    assert [code for code, _, _ in found.values()] == [2, 0, 2]
+    assert [wrong["mxc"] for wrong in found["server"][1]["wrong"]] == [f"mxc://{OWN}/{PHOTO}"]
+    assert [wrong["mxc"] for wrong in found["full"][1]["wrong"]] == [f"mxc://{OWN}/{one}" for one in (PHOTO, PROTECTED)]
+    assert "known to be missing" in found["full"][1]["wrong"][0]["why"]
+    assert [code for code, _, _ in found.values()] == [2, 2, 2]
     assert [(await moving.get(OWN, one)).status for one in (PHOTO, PROTECTED, EMPTY)] == [404, 404, 200]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mediarepo.cli.confirmation import Yes
 from mediarepo.cli.imports import finish, reports, runner
 from mediarepo.cli.imports.options import (
     EXPECTED,
@@ -213,8 +214,9 @@ def undo(
     context: typer.Context,
     which: Annotated[str, typer.Argument(metavar="RUN", help="The number of a run, or all.")],
     config: ConfigFile = DEFAULT_CONFIG,
+    yes: Yes = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Undo an import: delete its media and the objects it created; adopted objects stay in place."""
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(finish.undo(settings, str(context.obj), which))
+    run(finish.undo(settings, str(context.obj), which, yes=yes))

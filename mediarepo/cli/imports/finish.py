@@ -4,6 +4,7 @@ import typer
 
 from mediarepo.app.build_transfers import build_importer, build_ownership_transfer, build_undo, build_verifier
 from mediarepo.app.foundation import open_foundation
+from mediarepo.cli.confirmation import check_confirmed
 from mediarepo.cli.imports.options import (
     CLEAN,
     FAILED,
@@ -104,7 +105,7 @@ async def _take_ownership(imports: Imports) -> tuple[int, int, int]:
     return owned[0], owned[1], owning.failed
 
 
-async def undo(settings: Settings, name: str, which: str) -> None:
+async def undo(settings: Settings, name: str, which: str, *, yes: bool) -> None:
     """Take a run, or all, back."""
     if which != "all" and not which.isdecimal():
         typer.echo(f"mediarepo: {which!r} is neither the number of a run nor all", err=True)
@@ -115,9 +116,19 @@ async def undo(settings: Settings, name: str, which: str) -> None:
         try:
             async with import_runner.holding_source(known):
                 contents, act = build_undo(foundation), import_action(settings, "undo_import")
+                count = await contents.count_undoable(known.source_id, None if which == "all" else int(which))
+                check_confirmed(_planned_undo(name, which, count), yes=yes)
                 removed = await contents.undo(known.source_id, name, None if which == "all" else int(which), act)
         except ImportBusyError as exc:
             say(exc)
             raise typer.Exit(STOPPED) from exc
         await import_runner.outbox.drain()
     typer.echo(f"{removed} media were taken back")
+
+
+def _planned_undo(name: str, which: str, count: int) -> list[str]:
+    what = "everything that was imported" if which == "all" else f"what run {which} imported"
+    plan = [f"import {name}: {what} is taken back: {count} media and the objects made for them; adopted objects stay"]
+    if which == "all":
+        plan.append(f"import {name}: its ledger and the quarantine that came with it go too")
+    return plan

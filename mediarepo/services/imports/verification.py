@@ -88,7 +88,9 @@ class Verifier:
     chance: Callable[[], float] = random.random
 
     async def verify(self, known: ImportSource, verify_scope: VerifyScope, findings: VerifyReport) -> None:
-        """Look at everything, or at a sample; what is wrong is not served any longer."""
+        """Look at everything, or at a sample; what is wrong is not served any longer, and told each time."""
+        async for mxc in self.contents.lost(known.source_id):
+            findings.wrong.append((str(mxc), "known to be missing; `mediarepo fsck --accept-losses` accepts the loss"))
         for name, ownership in await self.contents.stores(known.source_id):
             store = self.stores.named(name)
             batch: list[tuple[ImportedContent, ListedObject | None]] = []
