@@ -150,7 +150,11 @@ _UNAVAILABLE = (
 _MAY_NOT_FIT = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
 """What our SQL meets on another schema than it was written for (undefined tables), or when it is wrong itself."""
 
+_SHARED_SESSION = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""What is met where each transaction may run in another session: prepared statements stay behind, and LISTEN too."""
+
 _UNREACHABLE = "the database cannot be reached just now"
+_WRONG_POOLING = "the database is reached through a PgBouncer that pools transactions: it must pool sessions"
 
 
 _fence: ContextVar[Lease | None] = ContextVar("fence", default=None)
@@ -261,6 +265,8 @@ class Database:
             await self.check()
         try:
             return await self._readers.read(query, arguments)
+        except _SHARED_SESSION as exc:
+            raise DatabaseUnavailableError(_WRONG_POOLING, retry_after_s=30) from exc
         except _UNAVAILABLE as exc:
             raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
         except _MAY_NOT_FIT:
@@ -307,6 +313,8 @@ class Database:
         try:
             async with self._lent(self._pool) as connection:
                 yield connection
+        except _SHARED_SESSION as exc:
+            raise DatabaseUnavailableError(_WRONG_POOLING, retry_after_s=30) from exc
         except _UNAVAILABLE as exc:
             raise DatabaseUnavailableError(_UNREACHABLE, retry_after_s=5) from exc
 

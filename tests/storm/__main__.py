@@ -18,9 +18,10 @@ def main() -> int:
     parser.add_argument("--kills-s", type=float, default=Pace.kills_s, help="seconds between two kill -9, on average")
     parser.add_argument("--s3-s", type=float, default=Pace.s3_s, help="seconds between two faults of S3")
     parser.add_argument("--others-s", type=float, default=Pace.others_s, help="seconds between two other faults")
+    parser.add_argument("--kill-s3", action="store_true", help="kill the S3 server as well")
     parser.add_argument("--logs", type=Path, help="where the servers' logs are kept")
     said = parser.parse_args()
-    pace = Pace(said.kills_s, said.s3_s, said.others_s)
+    pace = Pace(said.kills_s, said.s3_s, said.others_s, said.kill_s3)
     failed = 0
     for seed in range(said.seed, said.seed + said.storms):
         verdict = asyncio.run(storm(seed, said.seconds, pace=pace, workers=said.workers, keep=said.logs))

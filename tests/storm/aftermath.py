@@ -19,7 +19,7 @@ from tests.storm.site import IMPORTED, Site
 
 _REST_S = 30
 _BUSY = re.compile(
-    r"^(mediarepo_(?:upload_memory_bytes|\w*_in_use|admission_waiting)(?:\{[^}]*\})?) ([0-9.e+]+)$", re.MULTILINE
+    r"^(mediarepo_(?:upload_memory_bytes|\w*in_use|admission_waiting)(?:\{[^}]*\})?) ([0-9.e+]+)$", re.MULTILINE
 )
 # Fetched bodies may be waited for by nobody, and S3 connections are kept: 40 for each direction, and those to Postgres.
 _MAX_DESCRIPTORS = 250

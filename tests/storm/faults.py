@@ -35,17 +35,19 @@ class Pace:
     kills_s: float = 1.5
     s3_s: float = 2.5
     others_s: float = 6.0
+    s3_killed: bool = False
 
 
 def schedule(seed: int, seconds: float, pace: Pace, *, standby: bool) -> dict[str, list[Fault]]:
     """Make the faults of each track."""
     postgres = [*_POSTGRES, *(["postgres failed over"] if standby else [])]
+    network = ["homeserver down", "homeserver hangs", "origin hangs", *(["s3 killed"] if pace.s3_killed else [])]
     tracks = {
         "kills": (["kill -9"], pace.kills_s, (0, 0)),
         "s3": (list(WEATHERS), pace.s3_s, (0.3, 3)),
         "postgres": (postgres, pace.others_s * 1.5, (0.5, 4)),
         "processes": ([one for one in _PROCESSES if one != "kill -9"], pace.others_s, (10, 10)),
-        "network": (["homeserver down", "homeserver hangs", "origin hangs"], pace.others_s * 1.5, (0.5, 6)),
+        "network": (network, pace.others_s * 1.5, (0.5, 6)),
     }
     made: dict[str, list[Fault]] = {}
     for name, (kinds, every_s, (least, most)) in tracks.items():
@@ -57,10 +59,12 @@ def schedule(seed: int, seconds: float, pace: Pace, *, standby: bool) -> dict[st
     return made
 
 
-async def raging(site: Site, track: list[Fault]) -> None:
-    """Do what a track says, in its order."""
+async def raging(site: Site, track: list[Fault], seconds: float) -> None:
+    """Do what a track says, in its order; what comes too late because others took long is left out."""
     began = site.history.now_s()
     for fault in track:
+        if site.history.now_s() - began > seconds:
+            return
         await asyncio.sleep(max(0.0, began + fault.at_s - site.history.now_s()))
         await _done(site, fault)
 
@@ -186,6 +190,13 @@ async def _origin_hangs(site: Site, fault: Fault) -> None:
     site.origin.held.set()
 
 
+async def _s3_killed(site: Site, _: Fault) -> None:
+    """Kill SeaweedFS with everything in it, and start it anew over what it wrote."""
+    await site.s3.__aexit__()
+    await site.s3.__aenter__()
+    site.s3_door.server_url = site.s3.endpoint_url
+
+
 _POSTGRES: dict[str, Callable[[Site, Fault], Awaitable[None]]] = {
     "postgres killed": _postgres_killed,
     "postgres stopped": _postgres_stopped,
@@ -200,4 +211,5 @@ _OTHERS: dict[str, Callable[[Site, Fault], Awaitable[None]]] = {
     "homeserver down": _homeserver_down,
     "homeserver hangs": _homeserver_hangs,
     "origin hangs": _origin_hangs,
+    "s3 killed": _s3_killed,
 }

@@ -77,20 +77,20 @@ async def storm(
             asyncio.get_running_loop().set_exception_handler(_forgive)
             try:
                 await _armed(own)
-                await _rage(own, tracks, workers)
+                await _rage(own, tracks, seconds, workers)
                 await aftermath(own)
             finally:
                 _keep(own, keep)
             return Verdict(seed, seconds, tracks, own.history, dict(own.s3_door.spoiled), own.lacking)
 
 
-async def _rage(own: Site, tracks: dict[str, list[Fault]], workers: int) -> None:
+async def _rage(own: Site, tracks: dict[str, list[Fault]], seconds: float, workers: int) -> None:
     working = [asyncio.create_task(own.load.worker(number)) for number in range(workers)]
     importing = asyncio.create_task(_import_and_kill(own))
     try:
         async with asyncio.TaskGroup() as raging_now:
             for track in tracks.values():
-                raging_now.create_task(raging(own, track))
+                raging_now.create_task(raging(own, track, seconds))
         own.load.going = False
         _, late = await asyncio.wait(working, timeout=_DRAIN_S)
         if late:

@@ -34,7 +34,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = session
+pool_mode = {mode}
 default_pool_size = 15
 query_wait_timeout = 10
 server_login_retry = 1
@@ -87,7 +87,7 @@ def document_of(
     }
     policy = {"name": "doomed", "what": "local", "user_ids": [DOOMED], "max_age_ms": 2_000, "keep_avatars": False}
     return {
-        "listen": {"addresses": ["127.0.0.1:0"], "shutdown_timeout_ms": 8_000},
+        "listen": {"addresses": ["127.0.0.1:0"], "shutdown_timeout_ms": 8_000, "shutdown_delay_ms": 300},
         "database": {
             "url": f"postgresql://mediarepo@127.0.0.1:{port}/mediarepo",
             "schema": "mediarepo",
@@ -127,27 +127,42 @@ def old_synapse(folder: Path, seed: int, count: int) -> tuple[Path, dict[str, by
 
 
 @asynccontextmanager
-async def bouncer(folder: Path, there: Door, site_lacks: list[str]) -> AsyncIterator[int | None]:
-    """Run PgBouncer, pooling sessions, where it is installed; gives its port."""
+async def bouncer(
+    folder: Path, there: Door, site_lacks: list[str], *, mode: str = "session"
+) -> AsyncIterator[int | None]:
+    """Run PgBouncer where it is installed; gives its port."""
     path = program("pgbouncer")
     if path is None:
         site_lacks.append("PgBouncer")
         yield None
         return
-    port, own = free_port(), folder / "pgbouncer"
-    own.mkdir(mode=0o777)
+    port, own = free_port(), folder / f"pgbouncer-{mode}"
+    own.mkdir()
     own.chmod(0o777)
     config = own / "pgbouncer.ini"
-    config.write_text(_BOUNCER.format(there=there.port, port=port, folder=own))
+    config.write_text(_BOUNCER.format(there=there.port, port=port, folder=own, mode=mode))
     identity = ["-u", "nobody"] if os.geteuid() == 0 else []
     process = await asyncio.create_subprocess_exec(
         path, "-q", *identity, str(config), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
+        await _listens(port)
         yield port
     finally:
         process.kill()
         await process.wait()
+
+
+async def _listens(port: int) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
 
 
 @asynccontextmanager

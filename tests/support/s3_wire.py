@@ -45,7 +45,7 @@ class S3Wire:
     def __init__(self, server_url: str) -> None:
         self.endpoint_url = ""
         self.seen: list[Seen] = []
-        self._server_url = server_url
+        self.server_url = server_url
         self._plans: list[_Plan] = []
         self._holds: list[_Hold] = []
         self._port = free_port()
@@ -184,7 +184,7 @@ class S3Wire:
         headers = CIMultiDict((name, value) for name, value in request.headers.items() if _goes_on(name))
         async with self._session.request(
             request.method,
-            URL(self._server_url + request.raw_path, encoded=True),
+            URL(self.server_url + request.raw_path, encoded=True),
             headers=headers,
             data=_counted(seen, request) if request.body_exists else None,
             skip_auto_headers={"Accept", "Accept-Encoding", "User-Agent", "Content-Type"},
