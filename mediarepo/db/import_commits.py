@@ -22,7 +22,7 @@ from mediarepo.db.import_media import (
 from mediarepo.db.publishing import NOTIFY
 from mediarepo.model.import_ledger import ImportedThumbnail, LedgerEntry, ThumbnailEnd
 from mediarepo.model.import_source import SourceKey
-from mediarepo.model.marks import EMPTY_SHA256, SMALLEST_HIDDEN_BYTES
+from mediarepo.model.marks import EMPTY_SHA256, IMPORTED_FROM, SMALLEST_HIDDEN_BYTES
 from mediarepo.model.media import ThumbnailSpec
 from mediarepo.model.tasks import Lease
 
@@ -116,7 +116,7 @@ class ImportCommits:
 
         A hash of which the source shows other media, unprotected ones too, is left alone: an admin let them be seen.
         """
-        note = f"imported from {name}"
+        note = f"{IMPORTED_FROM}{name}"
         async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_hash

@@ -10,7 +10,7 @@ from mediarepo.db.import_blobs import queue_deletions
 from mediarepo.db.import_media import forget_marks
 from mediarepo.db.marks import hide_as_hash, marked
 from mediarepo.db.object_inventory import ACCEPTED_TS
-from mediarepo.model.marks import AdminAction, MarkKind
+from mediarepo.model.marks import IMPORTED_FROM, AdminAction, MarkKind
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
 
@@ -221,7 +221,7 @@ class ImportedContentTable:
         if run_id is None:
             async with self._database.transaction() as connection:
                 owners = await connection.fetch(
-                    "DELETE FROM quarantined_hash WHERE reason = $1 RETURNING owner", f"imported from {name}"
+                    "DELETE FROM quarantined_hash WHERE reason = $1 RETURNING owner", f"{IMPORTED_FROM}{name}"
                 )
                 await connection.execute("DELETE FROM import_source WHERE source_id = $1", source_id)
                 concerned = {row["owner"] for row in owners} & {*act.at}

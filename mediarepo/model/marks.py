@@ -9,10 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mediarepo.errors import InvalidParamError
 from mediarepo.model.declared import check_text
 
 OPERATOR = ""
 """The owner of what the operator set, and the scope of what counts for all homeservers."""
+
+
+IMPORTED_FROM = "imported from "
+"""How the reason of every mark begins that an import has set; imports lift such marks as their source does."""
 
 
 class MarkKind(StrEnum):
@@ -40,8 +45,10 @@ class AdminAction:
     client_address: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no audit log should hold; InvalidParamError for control characters."""
+        """Refuse what no audit log should hold, and what imports would take for theirs; InvalidParamError."""
         check_text([("reason", self.reason or "")])
+        if self.reason is not None and self.reason.startswith(IMPORTED_FROM):
+            raise InvalidParamError(f"reason may not begin with {IMPORTED_FROM!r}: imports take such marks back")
 
     @property
     def by_operator(self) -> bool:

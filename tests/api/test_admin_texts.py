@@ -140,3 +140,11 @@ async def test_no_path_that_a_proxy_may_read_as_another_one_reaches_an_endpoint(
                 reached.append((method, path))
 
     assert reached == []
+
+
+async def test_nobody_sets_a_mark_that_an_import_would_take_back(tenants: Tenants) -> None:
+    media = await tenants.upload(A)
+    answer = await tenants.do("", "quarantine", media, "imported from old")
+
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
+    assert await tenants.audit("") == []
