@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ async def serving_repository(settings: Settings, shutdown: Shutdown) -> AsyncIte
             operators = make_web_app(repository, shutdown, matrix=False, operators=True)
             await stack.enter_async_context(serving(operators, [listen.metrics_address], listen))
         app = make_web_app(repository, shutdown, matrix=True, operators=not apart)
+        gc.collect()
+        gc.freeze()  # 150,000 objects stay as long as the process: looking through them all holds up the loop
         addresses = await stack.enter_async_context(serving(app, listen.addresses, listen))
         await _report(repository, addresses)
         yield Server(repository=repository, addresses=addresses)
