@@ -126,7 +126,8 @@ class DeletionTable:
             if act is not None:
                 await write_entries(connection, act, mxc_entries(act, [mxc]))
             await connection.execute(
-                """UPDATE media SET state = 'tombstone', blob_id = NULL, expires_ts = NULL, revision = revision + 1
+                """UPDATE media SET state = 'tombstone', trashed_ts = NULL, blob_id = NULL, expires_ts = NULL,
+                       revision = revision + 1
                    WHERE server_name = $1 AND media_id = $2""",
                 mxc.server_name,
                 mxc.media_id,
@@ -168,6 +169,16 @@ async def _whose_thumbnails(
         list(act.at),
     )
     return [(row["name"], row["packs"]) for row in rows]
+
+
+async def lock_media(connection: Connection, server_names: Sequence[str], media_ids: Sequence[str]) -> None:
+    """Lock media in the one order in which all do so, before they are changed in whichever order, or blobs locked."""
+    await connection.execute(
+        """SELECT FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+           ORDER BY server_name, media_id FOR UPDATE""",
+        list(server_names),
+        list(media_ids),
+    )
 
 
 async def lock_media_of(connection: Connection, blob_id: int) -> None:

@@ -39,8 +39,8 @@ async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
 
 
 async def lock_known(connection: Connection, media: NewMedia) -> None:
-    """Lock the row of remote media that may be known already, before any blob is locked for them."""
-    if media.remote:
+    """Lock the row of media that may be known already or are announced, before any blob is locked for them."""
+    if media.remote or media.lease is not None:
         await connection.execute(
             "SELECT FROM media WHERE server_name = $1 AND media_id = $2 FOR UPDATE",
             media.mxc.server_name,

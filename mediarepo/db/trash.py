@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mediarepo.db.audit import mxc_entries, removal_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
-from mediarepo.db.deletion import delete_all_if_unreferenced
+from mediarepo.db.deletion import delete_all_if_unreferenced, lock_media
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.marks import columns, held, hidden, marked
 from mediarepo.db.media_admin import FROM, MXC
@@ -31,6 +31,7 @@ class TrashTable:
         What others have put there already becomes the operator's when the operator deletes it too.
         """
         async with self._database.transaction() as connection:
+            await lock_media(connection, *columns(mxcs))
             rows = await connection.fetch(
                 f"""UPDATE media m SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL, trashed_owner = $3
                     WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
@@ -53,6 +54,7 @@ class TrashTable:
     async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> list[Mxc]:
         """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
         async with self._database.transaction() as connection:
+            await lock_media(connection, *columns(mxcs))
             rows = await connection.fetch(
                 f"""UPDATE media SET state = 'trashed', trashed_ts = {NOW_MS} WHERE (server_name, media_id) IN (
                         SELECT m.server_name, m.media_id {FROM}

@@ -83,9 +83,7 @@ class SandboxedProcess:
         self._jobs = 0
         self.has_answered = True
         """Whether the last job was answered; a process that has not is of no further use."""
-        self._stderr, their_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.setblocking(False)  # noqa: FBT003 - the standard library's way
+        (self._channel, theirs), (self._stderr, their_stderr) = _channels()
         told = {
             **settings,
             "memory_bytes": limits.memory_bytes,
@@ -218,6 +216,18 @@ def _parsed(message: bytes) -> dict[str, Any]:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _channels() -> tuple[tuple[socket.socket, socket.socket], tuple[int, int]]:
+    """Make a channel and a pipe for stderr, our end first; when there are too few descriptors, none stays open."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's way
+        return (ours, theirs), os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
 
 
 def _settle(readable: "asyncio.Future[None]") -> None:

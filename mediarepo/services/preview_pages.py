@@ -213,7 +213,11 @@ class PreviewParser:
         max_bytes: int = worker.MAX_RESULT_BYTES,
     ) -> Result:
         source = create_memfd("mediarepo-page")
-        result = create_memfd("mediarepo-preview")
+        try:
+            result = create_memfd("mediarepo-preview")
+        except BaseException:
+            os.close(source)
+            raise
         try:
             _write_all(source, body)
             seal(source)

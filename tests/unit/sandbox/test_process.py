@@ -1,10 +1,13 @@
 """The server's side of the sandbox: what must stand, what a child may say, and how much of it is logged."""
 
+import asyncio
 import contextlib
 import io
 import json
 import os
+import resource
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -230,3 +233,42 @@ def test_a_result_that_is_done_with_takes_no_memory_whoever_keeps_it_open() -> N
             os.pwrite(kept, b"x", 0)
     finally:
         os.close(kept)
+
+
+def descriptors() -> set[str]:
+    return {one.name for one in Path("/proc/self/fd").iterdir()}
+
+
+@contextlib.contextmanager
+def at_most_more(count: int) -> Iterator[None]:
+    """Let this process open only so many more descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probes = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
+    for probe in probes:
+        os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probes[-1] + 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+async def test_a_process_that_cannot_start_for_want_of_descriptors_leaves_none_open(count: int) -> None:
+    before = descriptors()
+    with at_most_more(count), pytest.raises(OSError, match="Too many open files"):
+        SandboxedProcess("mediarepo.previews.worker", {}, limits=LIMITS, policy=SandboxPolicy())
+
+    assert descriptors() == before
+
+
+async def test_a_process_that_does_not_end_in_time_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    process = SandboxedProcess("mediarepo.previews.worker", {}, limits=LIMITS, policy=SandboxPolicy())
+    await process.started()
+    monkeypatch.setattr("mediarepo.sandbox.process._END_TIMEOUT_S", 0)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        await process.end()
+
+    assert descriptors() == before
+    await asyncio.to_thread(process._process.wait, 30)
