@@ -100,6 +100,7 @@ def _join_deletion(
         homeserver_admins=homeserver_admins,
         audit=audit,
         isolation=foundation.isolation,
+        recency=foundation.recency,
     )
 
 
@@ -139,4 +140,5 @@ def _join_retention(
         isolation=foundation.isolation,
         now_ms=now_ms,
         homeservers=lambda: tenants.names,
+        recency=foundation.recency,
     )

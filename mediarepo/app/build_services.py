@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.deletion import DeletionTable, Outbox
+from mediarepo.db.journal import JournalTable
 from mediarepo.db.limits import QuotaTable
 from mediarepo.db.media import AccessTable, MediaTable, ThumbnailTable
 from mediarepo.db.object_inventory import MissingObjects, ObjectInventory
@@ -26,6 +27,7 @@ from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.downloads import AccessTimes, Downloads, ReadThroughSource, UploadWaiters
 from mediarepo.services.fsck import Fsck, Repairs
 from mediarepo.services.hash_learning import HashLearner
+from mediarepo.services.journal import Journal
 from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.quotas import Quotas
 from mediarepo.services.readiness import Readiness
@@ -51,11 +53,26 @@ def build_sweeps(foundation: Foundation) -> Sweeps:
         sweep_table=sweep_table,
         upload_intents=UploadIntents(database),
         markers=BucketMarkers(sweep_table=sweep_table, missing_objects=MissingObjects(database)),
+        recency=foundation.recency,
         outbox=OutboxWorker(
-            outbox=Outbox(database), stores=stores, on_backlog=foundation.metrics.deletions_waiting.set
+            outbox=Outbox(database),
+            stores=stores,
+            on_backlog=foundation.metrics.deletions_waiting.set,
+            recency=foundation.recency,
         ),
         isolation=foundation.isolation,
         on_stopped=lambda name: foundation.metrics.sweeps_stopped.labels(name).inc(),
+    )
+
+
+def build_journal(foundation: Foundation) -> Journal:
+    """Join what writes down in the bucket what changes."""
+    return Journal(
+        config=foundation.settings.journal,
+        table=JournalTable(foundation.database),
+        sweep_table=SweepTable(foundation.database),
+        stores=foundation.stores,
+        recency=foundation.recency,
     )
 
 
@@ -133,6 +150,7 @@ async def build_thumbnails(
         sources=SourceBudget(settings.thumbnails),
         table=table,
         stores=foundation.stores,
+        upload_intents=UploadIntents(database),
         downloads=downloads,
         remote_fetches=await stack.enter_async_context(SingleFlight[None]()),
         places=rendering_places(settings.thumbnails),
@@ -165,6 +183,7 @@ def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
         database=foundation.database,
         stores=foundation.stores,
         failed=foundation.isolation.failed,
+        recency=foundation.recency,
         stopping=shutdown.stop,
         outages=foundation.outages,
     )
@@ -243,7 +262,12 @@ def build_repairs(foundation: Foundation) -> Repairs:
     sweep_table = SweepTable(database)
     return Repairs(
         config=config,
-        fsck=Fsck(inventory=ObjectInventory(database), sweep_table=sweep_table, grace_ms=config.grace_ms),
+        fsck=Fsck(
+            inventory=ObjectInventory(database),
+            sweep_table=sweep_table,
+            recency=foundation.recency,
+            grace_ms=config.grace_ms,
+        ),
         sweep_table=sweep_table,
         media=MediaTable(database),
         markers=BucketMarkers(sweep_table=sweep_table, missing_objects=MissingObjects(database)),

@@ -9,12 +9,16 @@ from functools import partial
 from mediarepo.config.settings import Settings
 from mediarepo.db.database import Database
 from mediarepo.db.failed_items import FailedItems
+from mediarepo.db.journal import JournalTable
 from mediarepo.db.leases import Leases
+from mediarepo.db.recency import RecencyTable
+from mediarepo.db.sweep import SweepTable
 from mediarepo.model.in_use import InUse
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.recency import Recency
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.metrics import Metrics
@@ -42,6 +46,7 @@ class Foundation:
     isolation: BatchIsolation
     in_use: InUse
     outages: OutageLog
+    recency: Recency
 
     def lease_holder(self, duration_ms: int) -> LeaseHolder:
         """Make what takes leases for so long."""
@@ -85,6 +90,14 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
                 on_failure=lambda queue: metrics.item_failures.labels(queue).inc(),
             ),
             in_use=in_use,
+            recency=Recency(
+                table=RecencyTable(database),
+                journal=JournalTable(database),
+                sweep_table=SweepTable(database),
+                stores=opened,
+                now_ms=elapsed_ms,
+                on_behind=lambda store, behind: metrics.database_behind.labels(store).set(behind),
+            ),
         )
 
 

@@ -1,11 +1,14 @@
 """The whole repository as one object, opened and closed in order."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
+
+import structlog
 
 from mediarepo.app.build_admin import Administration, build_administration
 from mediarepo.app.build_remote import FederationParts, open_federation, open_previews
@@ -28,6 +31,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.leases import Leases
 from mediarepo.db.limits import RateTable
 from mediarepo.db.notifications import NotificationListener
+from mediarepo.errors import MatrixError
 from mediarepo.federation.request_auth import RequestVerifier
 from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.identity import Identity, Whoami
@@ -50,6 +54,9 @@ from mediarepo.services.uploads import Uploads
 _CLAIM_INTERVAL_MS = 30_000
 _DATABASE_CHECK_INTERVAL_MS = 5_000
 _STORES_CHECK_INTERVAL_MS = 30_000
+_LOOK_TIMEOUT_S = 5
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +120,7 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             access_times=access_times,
         )
         _show_admission(repository, federating, calls)
-        await _claim_prefixes(repository)
+        await _look_around(repository)
         async with _presence(foundation), Scheduler(jobs_of(repository), foundation.in_use):
             yield repository
 
@@ -166,6 +173,16 @@ async def _claim_prefixes(repository: Repository) -> None:
     """Mark the prefixes as ours, so that an object missing there can be believed; store nothing in others."""
     stores = repository.foundation.stores
     stores.close(await repository.sweeps.markers.claim_all(stores.by_name.values()))
+
+
+async def _look_around(repository: Repository) -> None:
+    """See before anything is done whose the buckets are, and whether the database is as new; if not now, then later."""
+    await _claim_prefixes(repository)
+    try:
+        async with asyncio.timeout(_LOOK_TIMEOUT_S):
+            await repository.foundation.recency.look_at_all()
+    except (MatrixError, TimeoutError) as exc:
+        log.warning("recency_unknown", reason=str(exc) or "it takes long")
 
 
 def jobs_of(repository: Repository) -> list[ScheduledJob]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from mediarepo.app.build_admin import Administration
+from mediarepo.app.build_services import build_journal
 from mediarepo.app.foundation import Foundation
 from mediarepo.db.limits import RateTable
 from mediarepo.db.remote_media import RemoteTable
@@ -22,6 +23,7 @@ _FOLD_INTERVAL_MS = 30_000
 _TASK_INTERVAL_MS = 2_000
 _BACKLOG_INTERVAL_MS = 30_000
 _HASHING_INTERVAL_MS = 60_000
+_LOOK_INTERVAL_MS = 60_000
 _LEASE_MS = 60_000
 _FAILURES_KEPT_MS = 7 * 24 * 3_600_000
 
@@ -40,10 +42,16 @@ def regular_jobs(
     database = foundation.database
     cluster_jobs = ClusterJobs(lease_holder=foundation.lease_holder(_LEASE_MS), runs=JobRuns(database))
     backlog = partial(_show_backlog, foundation, cluster_jobs)
+
+    async def tidy() -> None:
+        await foundation.recency.check()
+        await tidy_previews()
+
     access = foundation.settings.access_times.flush_interval_ms
     return [
         *(_once(cluster_jobs, *job) for job in _fleet_jobs(foundation, administration, sweeps, pending)),
-        _once(cluster_jobs, "previews", _EXPIRY_INTERVAL_MS, tidy_previews),
+        _once(cluster_jobs, "previews", _EXPIRY_INTERVAL_MS, tidy),
+        _once(cluster_jobs, "recency", _LOOK_INTERVAL_MS, foundation.recency.look_at_all),
         ScheduledJob(name="tasks", interval_ms=_TASK_INTERVAL_MS, run=administration.tasks.run_waiting),
         ScheduledJob(name="backlog", interval_ms=_BACKLOG_INTERVAL_MS, run=backlog),
         ScheduledJob(name="access_times", interval_ms=access, run=access_times.flush, last_time=True),
@@ -85,6 +93,7 @@ def _fleet_jobs(
         ("pending", _EXPIRY_INTERVAL_MS, expire),
         ("usage", _FOLD_INTERVAL_MS, fold),
         ("hashing", _HASHING_INTERVAL_MS, administration.hashing.learn_suspects),
+        ("journal", settings.journal.interval_ms, build_journal(foundation).write),
         ("retention", settings.retention.interval_ms, administration.retention.run_armed),
     ]
     if settings.sweep.enabled:
@@ -100,6 +109,9 @@ async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs) -> No
     set_aside = await foundation.isolation.failed.count()
     for queue in Queue:
         metrics.items_set_aside.labels(queue).set(set_aside.get(queue, 0))
+    behind = await foundation.recency.problems()
+    for store in foundation.stores.by_name:
+        metrics.database_behind.labels(store).set(store in behind)
     for job in await cluster_jobs.runs.read():
         if job.finished_ts is not None:
             metrics.job_finished.labels(job.name).set(job.finished_ts / 1000)

@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from mediarepo.app.build_remote import open_federation
+from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import now_ms, open_foundation
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
-from mediarepo.errors import InvalidParamError, UnavailableError
+from mediarepo.errors import InvalidParamError, MatrixError, UnavailableError
 from mediarepo.federation.doctor import FederationDoctor
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
+from mediarepo.services.recency import explain
+from mediarepo.services.stores import NOT_OURS
 
 doctor_cli = typer.Typer(help="Diagnose federation and the sandbox.", no_args_is_help=True)
 
@@ -65,6 +68,37 @@ async def _federation(settings: Settings, mxc: Mxc, origin: str, *, as_json: boo
             )
         last = hop
     if not (good and last.good):
+        raise typer.Exit(1)
+
+
+@doctor_cli.command()
+def stores(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Look whether each bucket answers, is ours, and is no newer than the database; exit 1 where it is not so."""
+    run(_stores(read_settings(config), as_json=as_json))
+
+
+async def _stores(settings: Settings, *, as_json: bool) -> None:
+    wrong: dict[str, str | None] = {}
+    async with open_foundation(settings) as foundation:
+        markers, recency = build_sweeps(foundation).markers, foundation.recency
+        for name, store in foundation.stores.by_name.items():
+            try:
+                await store.check()
+                lost_key = await recency.look(store)
+                unclaimed = await markers.owner(store) is None if not store.read_only else False
+                ours = unclaimed or await markers.is_ours(store)
+            except MatrixError as exc:
+                wrong[name] = str(exc)
+                continue
+            wrong[name] = NOT_OURS if not ours else explain(name, lost_key) if lost_key is not None else None
+    for name, reason in wrong.items():
+        verdict = reason or "answers, is ours, and the database is as new as it is"
+        shown = {"store": name, "good": reason is None, "detail": verdict}
+        typer.echo(json.dumps(shown) if as_json else f"{'NOT' if reason else 'ok '}  store {name}: {verdict}")
+    if any(wrong.values()):
         raise typer.Exit(1)
 
 

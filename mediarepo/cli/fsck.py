@@ -45,6 +45,7 @@ class Totals:
 
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
     repaired: int = 0
+    left: int = 0
     refused: bool = False
     incomplete: bool = False
     failed: bool = False
@@ -100,7 +101,8 @@ async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Tot
     totals.incomplete = totals.incomplete or bool(progress.unchecked)
     if options.repair and any(count for kind, count in progress.found.items() if kind is not DriftKind.KNOWN_MISSING):
         await _repair(repairs, store, options, progress, totals)
-    _summarise(store.name, progress, options, totals)
+    older = (await repairs.fsck.recency.problems()).get(store.name)
+    _summarise(store.name, progress, options, totals, older)
 
 
 async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress: Progress, totals: Totals) -> None:
@@ -115,13 +117,14 @@ async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress
         typer.echo(f"store {store.name}: not repaired: {exc}", err=True)
         return
     check_confirmed(_planned_repairs(store, progress), yes=options.yes)
-    await repairs.repair(store, options.how, on_repaired)
+    totals.left += await repairs.repair(store, options.how, on_repaired, force=options.force)
 
 
 def _planned_repairs(store: Store, progress: Progress) -> list[str]:
     """Say what repairing does that cannot be undone."""
     words = {
         DriftKind.OBJECT_WITHOUT_ROW: "{} objects that no row knows are deleted",
+        DriftKind.LOST_ROW: "{} objects that a newer database knew are deleted (only with --force)",
         DriftKind.ROW_WITHOUT_OBJECT: "the media of {} objects that are gone are marked missing",
         DriftKind.SIZE: "{} objects of a wrong size are deleted (adopted ones stay), and their media marked missing",
         DriftKind.HASH: "{} objects with other content are deleted (adopted ones stay), and their media marked missing",
@@ -139,11 +142,12 @@ def _tell(drift: Drift, options: FsckOptions, *, action: str) -> None:
         typer.echo(f"{action} {drift.kind}: {drift.store} {drift.object_key}{sizes}")
 
 
-def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Totals) -> None:
+def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Totals, older: str | None) -> None:
     if options.as_json:
         figures = {"store": name, "objects": progress.objects, "rows": progress.rows, "last_key": progress.last_key}
         figures |= {"borrowed": progress.borrowed, "unchecked": progress.unchecked, "contents": options.how.hashes}
-        typer.echo(json.dumps({"action": "checked", **figures, "found": progress.found, "repaired": totals.repaired}))
+        ends = {"repaired": totals.repaired, "left": totals.left, "database_older": older}
+        typer.echo(json.dumps({"action": "checked", **figures, "found": progress.found, **ends}))
         return
     found = ", ".join(f"{count} {kind}" for kind, count in progress.found.items() if count) or "all agree"
     adopted = f", {progress.borrowed} adopted objects" if progress.borrowed else ""
@@ -153,6 +157,10 @@ def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Tota
         typer.echo(f"store {name}: not checked: {what}")
     if progress.found[DriftKind.KNOWN_MISSING]:
         typer.echo(f"store {name}: known losses are told until they are accepted: fsck --accept-losses")
+    if totals.left:
+        typer.echo(f"store {name}: {totals.left} left as they are: first seen unknown less than a while ago")
+    if older is not None:
+        typer.echo(f"store {name}: {older}", err=True)
 
 
 @contextmanager

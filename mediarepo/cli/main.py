@@ -57,6 +57,7 @@ class _Commands(LazyGroup):
         "sweep": "mediarepo.cli.operations:sweep",
         "fsck": "mediarepo.cli.operations:fsck",
         "claim": "mediarepo.cli.operations:claim",
+        "rebuild": "mediarepo.cli.rebuild:rebuild",
         "dev": "mediarepo.cli.operations:dev",
         "import": "mediarepo.cli.imports.commands:imports_cli",
         "export": "mediarepo.cli.export:export",

@@ -21,6 +21,7 @@ from mediarepo.db.object_inventory import ObjectInventory
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.fsck import FsckLevel
+from mediarepo.services.recency import explain
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.logs import set_up_logs
 
@@ -116,7 +117,8 @@ async def _sweep(settings: Settings) -> None:
     async with open_foundation(settings) as foundation:
         reports = await build_sweeps(foundation).sweep()
     for report in reports:
-        outcome = report.stopped or f"{report.unknown} unknown objects, {report.multiparts} open multipart uploads"
+        unknown = f"{report.unknown} unknown objects ({report.condemned} of them long enough to be deleted)"
+        outcome = report.stopped or f"{unknown}, {report.multiparts} open multipart uploads"
         typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
         if report.unchecked:
             typer.echo(f"store {report.store}: not checked: {report.unchecked}")
@@ -191,7 +193,11 @@ async def _claim(settings: Settings, name: str, *, yes: bool) -> None:
         report = await sweeps.take_over(store)
         act = AdminAction(by=name_of_user(), owner=OPERATOR, action="claim_store")
         await build_audit(foundation).add(act, name, report.found_again)
+        lost_key = await foundation.recency.look(store)
     typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
+    if lost_key is not None:
+        typer.echo(f"store {name}: {explain(name, lost_key)}", err=True)
+        raise typer.Exit(1)
 
 
 def _planned_claim(store: Store, owner: str | None, known: int) -> list[str]:

@@ -87,6 +87,8 @@ class SweepConfig(Section):
     """How often, in ms."""
     grace_ms: int = Field(default=86_400_000, ge=1_000)
     """An orphaned object is kept until its key is this old (the grace period), in ms."""
+    unknown_object_age_ms: int = Field(default=604_800_000, ge=0)
+    """An orphaned object is deleted only when it was first seen so long ago, in ms; never when first seen."""
     max_unknown: int = Field(default=100, ge=0)
     """A sweep that finds more orphaned objects than this, and more than 1 % of all, stops and deletes nothing."""
     outbox_interval_ms: int = Field(default=5_000, ge=10)

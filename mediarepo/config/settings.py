@@ -10,6 +10,7 @@ from mediarepo.config.cleanup import AccessConfig, RetentionConfig, SweepConfig
 from mediarepo.config.federation import FederationConfig, OutboundConfig, RemoteMediaConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.config.imports import ImportConfig
+from mediarepo.config.journal import JournalConfig
 from mediarepo.config.limits import QuotasConfig, RateLimitsConfig
 from mediarepo.config.media import MAX_PARTS, ThumbnailsConfig, UploadsConfig
 from mediarepo.config.previews import PreviewsConfig
@@ -97,6 +98,8 @@ class Settings(Section):
     """Last-access times of media."""
     sweep: SweepConfig = SweepConfig()
     """Garbage collection: deletes what crashes left in the buckets."""
+    journal: JournalConfig = JournalConfig()
+    """What is written beside the objects, so that the bucket alone is enough (`mediarepo rebuild`)."""
     retention: RetentionConfig = RetentionConfig()
     """Retention policies; none deletes anything before it is planned, and run or armed (`mediarepo retention`)."""
     imports: dict[str, ImportConfig] = {}

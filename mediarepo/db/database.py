@@ -39,16 +39,16 @@ NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The present as an SQL expression, in ms since 1970; unlike now(), it moves on within a transaction."""
 
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 13
 """The version that this code was written for: that of its newest migration."""
-OLDEST_SERVABLE_VERSION = 10
+OLDEST_SERVABLE_VERSION = 13
 """The oldest version that has all this code needs, so that upgrades can roll."""
 _TABLES = (
-    "audit_log blob failed_item import_item import_orphan import_run import_source job_run lease media "
-    "media_access media_mark media_usage media_usage_delta multipart_intent object_deletion object_usage "
-    "object_usage_delta preview quarantine_change quarantined_blob quarantined_hash quarantined_server_name "
-    "quota_reservation rate_level remote_failure retention_plan schema_meta server_backoff server_keys task thumbnail "
-    "thumbnail_failure"
+    "audit_log blob failed_item import_item import_orphan import_run import_source job_run journal_change "
+    "journal_state lease media media_access media_mark media_usage media_usage_delta multipart_intent "
+    "object_deletion object_usage object_usage_delta preview quarantine_change quarantined_blob quarantined_hash "
+    "quarantined_server_name quota_reservation rate_level rebuild_part rebuild_row remote_failure retention_plan "
+    "schema_meta server_backoff server_keys store_recency task thumbnail thumbnail_failure unknown_object"
 )
 """The tables that this code was written for."""
 

@@ -6,12 +6,13 @@ committed before the lock was granted; a publication that comes later finds the 
 Who locks media and their blob locks the media first, in the order of their ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mediarepo.db.audit import mxc_entries, write_entries
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.marks import held
+from mediarepo.db.recency import NOT_BEHIND
 from mediarepo.model.failed_items import storable_text
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
@@ -36,11 +37,11 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, limit: int = 1000) -> list[QueuedDeletion]:
+    async def claim(self, limit: int = 1000, *, leave_out: Collection[str] = ()) -> list[QueuedDeletion]:
         """Take deletions that are due; those not forgotten come back later, ever more rarely.
 
         An object that some blob refers to is never handed out, whatever put it into the queue, unless its content is
-        known to be lost.
+        known to be lost; and none at all while the database is older than a bucket. Stores can be left out.
         """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -49,15 +50,24 @@ class Outbox:
                         next_attempt_ts = {NOW_MS} + least({_RETRY_MS} * (1 << least(attempts, 10)), {_MAX_RETRY_MS})
                     WHERE deletion_id IN (
                         SELECT deletion_id FROM object_deletion q
-                        WHERE next_attempt_ts <= {NOW_MS}
+                        WHERE next_attempt_ts <= {NOW_MS} AND {NOT_BEHIND} AND NOT store = ANY($2::text[])
                             AND NOT EXISTS (SELECT FROM blob b
                                             WHERE b.store = q.store AND b.object_key = q.object_key
                                                 AND b.missing_ts IS NULL)
                         ORDER BY next_attempt_ts LIMIT $1 FOR UPDATE SKIP LOCKED)
                     RETURNING deletion_id, store, object_key, upload_id""",  # noqa: S608 - static text
                 limit,
+                list(leave_out),
             )
         return [QueuedDeletion(*row) for row in rows]
+
+    async def any_due(self) -> bool:
+        """Say whether there is anything to do."""
+        async with self._database.connection() as connection:
+            found = await connection.fetchval(
+                f"SELECT EXISTS (SELECT FROM object_deletion WHERE next_attempt_ts <= {NOW_MS})"  # noqa: S608 - static text
+            )
+        return bool(found)
 
     async def forget(self, done: Sequence[QueuedDeletion]) -> None:
         """Drop deletions that S3 has confirmed."""

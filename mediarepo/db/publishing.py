@@ -151,6 +151,17 @@ class PublishTable:
             blob_id = await self._own_or_join(connection, stored)
             await record(connection, media, blob_id)
 
+    async def adopt(self, media: NewMedia, stored: NewObject) -> None:
+        """Make media of an object that a lost database knew: nothing can have condemned it."""
+        async with self._database.transaction() as connection:
+            blob_id = await self._own_or_join(connection, stored)
+            await record(connection, media, blob_id)
+
+    async def give_up(self, stored: NewObject) -> None:
+        """Queue an object for deletion that came too late to be published, as its intent may be gone."""
+        async with self._database.connection() as connection:
+            await queue_deletion(connection, stored.store, stored.object_key)
+
     async def _own_or_join(self, connection: Connection, stored: NewObject) -> int:
         for _ in range(_ATTEMPTS):
             own_id = await insert_blob(connection, stored, parent_blob_id=None)
@@ -180,13 +191,13 @@ class PublishTable:
 
 async def claim_key(connection: Connection, stored: NewObject, grace_ms: int) -> None:
     """Make sure that no sweep can have condemned the object: its intent is still ours, or its key is young."""
-    if stored.multipart:
-        tag = await connection.execute(
-            "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", stored.store, stored.object_key
-        )
-        if tag != "DELETE 1":
-            raise StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
+    tag = await connection.execute(
+        "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", stored.store, stored.object_key
+    )
+    if tag == "DELETE 1":
         return
+    if stored.multipart:
+        raise StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
     age_ms = await connection.fetchval(f"SELECT {NOW_MS} - $1::bigint", stored.key_ts)
     if age_ms > grace_ms // 2:
         raise StaleKeyError("the upload took too long to record; try again", retry_after_s=1)

@@ -5,17 +5,18 @@ from uuid import UUID
 
 from mediarepo.db.database import NOW_MS, Database
 from mediarepo.db.failed_items import is_due
+from mediarepo.db.recency import NOT_BEHIND
 from mediarepo.model.failed_items import Queue
 
 
 class UploadIntents:
-    """Multipart uploads under way."""
+    """Objects about to be made, multipart uploads under way among them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def begin(self, store: str, object_key: str, holder: str | None = None) -> None:
-        """Write down that a multipart upload is about to begin, before S3 hears of it."""
+        """Write down that an object is about to be made, before S3 hears of it."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
@@ -92,6 +93,7 @@ class UploadIntents:
             rows = await connection.fetch(
                 f"""SELECT i.store, i.object_key FROM multipart_intent i
                     WHERE i.heartbeat_ts < {NOW_MS} - $1::bigint AND {is_due(Queue.MULTIPART_UPLOADS, key)}
+                        AND {NOT_BEHIND}
                     ORDER BY i.heartbeat_ts LIMIT $2""",  # noqa: S608 - static text
                 grace_ms,
                 limit,
@@ -114,7 +116,7 @@ class UploadIntents:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""WITH stale AS (
-                        DELETE FROM multipart_intent WHERE heartbeat_ts < {NOW_MS} - $1::bigint
+                        DELETE FROM multipart_intent WHERE heartbeat_ts < {NOW_MS} - $1::bigint AND {NOT_BEHIND}
                             AND (store, object_key) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                         RETURNING store, object_key, upload_id)
                     INSERT INTO object_deletion (store, object_key, upload_id, queued_ts, next_attempt_ts)

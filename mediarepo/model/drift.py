@@ -8,6 +8,8 @@ class DriftKind(StrEnum):
     """In which way they disagree."""
 
     OBJECT_WITHOUT_ROW = "object_without_row"
+    LOST_ROW = "lost_row"
+    """An object that the database was told of before it was made, and knows nothing of: the database is older."""
     ROW_WITHOUT_OBJECT = "row_without_object"
     SIZE = "size"
     HASH = "hash"

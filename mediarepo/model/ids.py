@@ -18,6 +18,9 @@ _URL_SAFE = _ALPHANUMERIC + "_-"
 _BASE36 = string.digits + string.ascii_lowercase
 _TIME_CHARS = 9
 _RANDOM_BYTES = 20
+_RANDOM_CHARS = _RANDOM_BYTES * 8 // 5
+_INTENDED = "0"
+"""Stands first among the random characters, where base 32 has none such."""
 
 
 def new_media_id() -> str:
@@ -26,14 +29,31 @@ def new_media_id() -> str:
     return secrets.choice(_ALPHANUMERIC) + rest
 
 
-def new_object_key(prefix: str, store_class: StoreClass, now_ms: int) -> str:
+def new_object_key(prefix: str, store_class: StoreClass, now_ms: int, *, intended: bool = False) -> str:
     """Make a key that is never used twice: PREFIX/CLASS/yyyymmddhh/TIME-RANDOM, with the time in ms, base 36.
 
-    The hour lets the sweep list old keys only, the exact time lets it judge each; 160 random bits follow.
+    The hour lets the sweep list old keys only, the exact time lets it judge each; 155 random bits follow. `intended`
+    keys tell of themselves that the database has an intent with them before their object is made.
     """
-    hour = hour_of(now_ms)
     random = base64.b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode().lower()
-    return f"{prefix}/{store_class}/{hour}/{_base36(now_ms)}-{random}"
+    if intended:
+        random = _INTENDED + random[1:]
+    return f"{first_key_of(prefix, store_class, now_ms)}-{random}"
+
+
+def first_key_of(prefix: str, store_class: StoreClass, ms: int) -> str:
+    """Write what keys made at a point in time (ms since 1970) begin with; those made before sort before it."""
+    return f"{prefix}/{store_class}/{hour_of(ms)}/{_base36(ms)}"
+
+
+def is_intended(object_key: str) -> bool:
+    """Say whether a key was written down in the database before its object was made."""
+    return parse_key_ts(object_key) is not None and object_key[-_RANDOM_CHARS] == _INTENDED
+
+
+def new_name(now_ms: int) -> str:
+    """Make the last part of a key that is never used twice, for what lies in no folder of an hour."""
+    return f"{_base36(now_ms)}-{base64.b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode().lower()}"
 
 
 def hour_of(ms: int) -> str:
@@ -45,7 +65,7 @@ def parse_key_ts(object_key: str) -> int | None:
     """Read when an object key was made, in ms since 1970; None when it is not a key of ours."""
     name = object_key.rpartition("/")[2]
     time, dash, random = name.partition("-")
-    if not dash or len(time) != _TIME_CHARS or len(random) != _RANDOM_BYTES * 8 // 5:
+    if not dash or len(time) != _TIME_CHARS or len(random) != _RANDOM_CHARS:
         return None
     if not set(time) <= set(_BASE36):
         return None

@@ -20,6 +20,7 @@ from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outc
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.authorization import Admin, Authorization
 from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.recency import Recency
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import StorageError, StorageUnavailableError
 from mediarepo.storage.store import Store
@@ -41,6 +42,7 @@ class Deletion:
     homeserver_admins: HomeserverAdmins
     audit: AuditLog
     isolation: BatchIsolation
+    recency: Recency
 
     async def delete(self, mxcs: list[Mxc], admin: Admin, *, reason: str | None = None) -> list[Mxc]:
         """Move media into the trash; gives those that were."""
@@ -106,7 +108,8 @@ class Deletion:
         return total
 
     async def empty_trash(self) -> None:
-        """Let go of what has been in the trash for long enough."""
+        """Let go of what has been in the trash for long enough; BehindError where that may have been restored since."""
+        await self.recency.check()
         act = AdminAction(by=_BY_ITSELF, owner=OPERATOR, action="empty_trash", at=self.authorization.tenants.names)
         empty = partial(self.trash.empty, age_ms=self.config.trash_ms, act=act)
         async with self.isolation.whole_queue(Queue.TRASH):
@@ -132,12 +135,18 @@ class OutboxWorker:
     outbox: Outbox
     stores: Stores
     on_backlog: Callable[[int], None]
+    recency: Recency
 
     async def drain(self) -> int:
-        """Carry out all deletions that are due; returns how many objects are gone."""
+        """Carry out all deletions that are due; returns how many objects are gone.
+
+        None is while the database is older than a bucket: it may have forgotten that somebody wants them.
+        """
         gone = 0
-        while claimed := await self.outbox.claim(_OUTBOX_BATCH):
-            gone += await self._carry_out(claimed)
+        if await self.outbox.any_due():
+            unseen = await self.recency.unseen()
+            while claimed := await self.outbox.claim(_OUTBOX_BATCH, leave_out=unseen):
+                gone += await self._carry_out(claimed)
         self.on_backlog(await self.outbox.count())
         return gone
 

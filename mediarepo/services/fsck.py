@@ -14,10 +14,12 @@ from mediarepo.db.object_inventory import ObjectInventory
 from mediarepo.db.sweep import SweepTable
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
-from mediarepo.model.ids import parse_key_ts
+from mediarepo.model.ids import is_intended, parse_key_ts
+from mediarepo.model.journal import journal_folder
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import Blob
 from mediarepo.services.hash_learning import HashingSink
+from mediarepo.services.recency import Recency
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, marker_key
 from mediarepo.storage.errors import ObjectMissingError, StorageError
 from mediarepo.storage.store import ListedMultipart, ListedObject, Store
@@ -76,16 +78,18 @@ class _Suspects:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fsck:
-    """Finds where bucket and database disagree; changes nothing."""
+    """Finds where bucket and database disagree; changes nothing but what is known of the database's own age."""
 
     inventory: ObjectInventory
     sweep_table: SweepTable
+    recency: Recency
     grace_ms: int
 
     async def check(
         self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None]
     ) -> AsyncIterator[Drift]:
         """Walk through a store; gives each disagreement as it is found."""
+        await self.recency.look(store)
         horizon_ms = await self.sweep_table.now_ms() - self.grace_ms
         if how.after_key:
             progress.unchecked.append(f"what comes up to {how.after_key}")
@@ -152,7 +156,7 @@ class Fsck:
 
     async def _listed(self, store: Store, after_key: str) -> AsyncIterator[ListedObject]:
         async for found in store.list(f"{store.prefix}/", start_after=after_key or None):
-            if found.key != marker_key(store):
+            if found.key != marker_key(store) and not found.key.startswith(journal_folder(store.prefix)):
                 yield found
 
     def _known(self, store: Store, after_key: str) -> AsyncIterator[KnownObject]:
@@ -171,10 +175,20 @@ class Fsck:
                 yield Drift(DriftKind.SIZE, store.name, known.object_key, known.blob_id, size_bytes, known.size_bytes)
 
     async def _unknown(self, store: Store, strangers: list[ListedObject], horizon_ms: int) -> AsyncIterator[Drift]:
-        """Ask once more, as of one instant, which objects no row, intent or queued deletion mentions."""
-        old = {one.key: one for one in strangers if (parse_key_ts(one.key) or horizon_ms) < horizon_ms}
+        """Ask once more, as of one instant, which objects no row, intent or queued deletion mentions.
+
+        What had an intent is looked at however young it is: the intent comes before the object.
+        """
+        old = {
+            one.key: one
+            for one in strangers
+            if (parse_key_ts(one.key) or horizon_ms) < horizon_ms or is_intended(one.key)
+        }
         for key in await self._still_unknown(store, list(old)):
-            yield Drift(DriftKind.OBJECT_WITHOUT_ROW, store.name, key, None, old[key].size_bytes)
+            kind = DriftKind.LOST_ROW if is_intended(key) else DriftKind.OBJECT_WITHOUT_ROW
+            if kind is DriftKind.LOST_ROW:
+                await self.recency.note_lost(store, key)
+            yield Drift(kind, store.name, key, None, old[key].size_bytes)
 
     async def _still_unknown(self, store: Store, keys: list[str]) -> list[str]:
         """Pick what is unknown and still there: what was deleted since it was listed is known no more, either."""
@@ -291,6 +305,9 @@ class Repairs:
         """Refuse to repair a store that is not ours, or with a database that knows too little, as a backup does."""
         if not await self.markers.is_ours(store):
             raise RepairRefusedError(NOT_OURS)
+        for problem in (await self.fsck.recency.problems()).values():
+            if not force:
+                raise RepairRefusedError(problem)
         unknown = found.found[DriftKind.OBJECT_WITHOUT_ROW]
         if not force and unknown > max(self.config.max_unknown, found.objects * _MAX_SHARE):
             raise RepairRefusedError(
@@ -303,12 +320,35 @@ class Repairs:
                 f"{lost} of {found.rows} objects are gone: is this the right bucket? If they are, say --force"
             )
 
-    async def repair(self, store: Store, how: FsckLevel, on_repaired: Callable[[Drift], None]) -> None:
-        """Check once more, and repair each disagreement as it is found."""
+    async def repair(
+        self, store: Store, how: FsckLevel, on_repaired: Callable[[Drift], None], *, force: bool = False
+    ) -> int:
+        """Check once more, and repair each disagreement as it is found; gives the number that had to be left.
+
+        Left are objects that are seen unknown since lately, and those that a newer database knew, unless `force` is on.
+        """
+        left, now_ms = 0, await self.sweep_table.now_ms()
         async for drift in self.fsck.check(store, how, Progress(), lambda: None):
-            if drift.kind is not DriftKind.KNOWN_MISSING:  # the sweep gives back what is there again
-                await self._mend(store, drift)
-                on_repaired(drift)
+            if drift.kind is DriftKind.KNOWN_MISSING:  # the sweep gives back what is there again
+                continue
+            if not force and not await self._may_mend(store, drift, now_ms):
+                left += 1
+                continue
+            await self._mend(store, drift)
+            on_repaired(drift)
+        if force:
+            await self.fsck.recency.give_up(store)
+        return left
+
+    async def _may_mend(self, store: Store, drift: Drift, now_ms: int) -> bool:
+        if drift.kind is DriftKind.LOST_ROW:
+            return False
+        if drift.kind is not DriftKind.OBJECT_WITHOUT_ROW:
+            return True
+        table, keys = self.fsck.recency.table, [drift.object_key]
+        await table.meet(store.name, keys, now_ms)
+        old = await table.old_enough(store.name, keys, now_ms, self.config.unknown_object_age_ms)
+        return bool(old) and await table.knows_any(store.name)
 
     async def accept_losses(self, store: Store, act: AdminAction) -> int:
         """Tell no more of what is known to be missing by now; gives the number of objects."""
@@ -316,7 +356,7 @@ class Repairs:
 
     async def _mend(self, store: Store, drift: Drift) -> None:
         """Remove what is nobody's or damaged; media whose content is lost say so, and are fetched again if possible."""
-        if drift.kind is DriftKind.OBJECT_WITHOUT_ROW:
+        if drift.kind in {DriftKind.OBJECT_WITHOUT_ROW, DriftKind.LOST_ROW}:
             await self.sweep_table.condemn(store.name, [drift.object_key])
         elif drift.kind is DriftKind.LEFTOVER_MULTIPART and drift.upload_id is not None:
             await store.abort_multipart(drift.object_key, drift.upload_id)

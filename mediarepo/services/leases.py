@@ -128,6 +128,11 @@ _SLACK = 0.5
 """A run counts as this interval's when it began within so much of it; clocks of processes are never in step."""
 
 
+def lease_of(name: str) -> str:
+    """Name the lease of a job."""
+    return f"job {name}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterJobs:
     """Runs a job when it is due and nobody else is at it; one whose process dies is taken over when its lease ends."""
@@ -137,7 +142,7 @@ class ClusterJobs:
 
     async def once(self, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]) -> bool:
         """Do work unless it was done within the interval, or is being done; says whether it was done here."""
-        async with self.lease_holder.acquire(f"job {name}") as lease:
+        async with self.lease_holder.acquire(lease_of(name)) as lease:
             if lease is None or not await self.runs.begin(name, int(interval_ms * _SLACK)):
                 return False
             try:

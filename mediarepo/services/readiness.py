@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mediarepo.db.database import Database, DatabaseUnavailableError, SchemaIncompatibleError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError
+from mediarepo.services.recency import Recency
 from mediarepo.services.stores import NOT_OURS, Stores
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.outages import OutageLog
@@ -20,6 +21,7 @@ class Readiness:
     database: Database
     stores: Stores
     failed: FailedItems
+    recency: Recency
     stopping: asyncio.Event
     outages: OutageLog
 
@@ -28,10 +30,11 @@ class Readiness:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 set_aside = await self.failed.count()
+                behind = await self.recency.problems()
         except (TimeoutError, DatabaseUnavailableError):
             return self._refused()
-        found: dict[str, object] = {"set_aside": set_aside} if set_aside else {}
-        return found | self._refused()
+        told: dict[str, object] = {"set_aside": set_aside, "database_older_than": behind}
+        return {name: value for name, value in told.items() if value} | self._refused()
 
     def _refused(self) -> dict[str, object]:
         """Tell of stores that take no new objects, though they give out those they have."""

@@ -16,6 +16,7 @@ from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
 from mediarepo.services.batch_isolation import BatchIsolation, each_of
+from mediarepo.services.recency import Recency
 
 _EXAMPLES = 20
 
@@ -79,6 +80,7 @@ class Retention:
     isolation: BatchIsolation
     now_ms: Callable[[], int]
     homeservers: Callable[[], tuple[str, ...]]
+    recency: Recency
 
     def policy(self, name: str) -> RetentionPolicy:
         """Find a policy; NotFoundError when none has this name."""
@@ -137,6 +139,8 @@ class Retention:
         return AdminAction(by=by, owner=OPERATOR, action=action, at=names, client_address=client_address)
 
     async def _carry_out(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
+        """Remove what a policy chooses; BehindError where the database may not know what came into use."""
+        await self.recency.check()
         began_ts = self.now_ms()
         act = self._act(policy, by, "retention")
         try:

@@ -7,6 +7,7 @@ ones are found: else it is a wrong bucket, and nothing that is missing in it can
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import structlog
 
@@ -16,10 +17,12 @@ from mediarepo.db.sweep import SweepTable
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.ids import MARKER_NAME
-from mediarepo.model.media import Ownership, StoreClass
+from mediarepo.model.media import NewMedia, Ownership, StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
+
+_MOST_NAME = 800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +52,22 @@ class Stores:
         except KeyError:
             raise UnavailableError(f"the store {name!r} is not configured", retry_after_s=60) from None
 
-    def metadata(self, mxc: Mxc) -> dict[str, str]:
-        """Say who an object is, so that a lost database could be rebuilt from the bucket."""
-        return {"mxc": str(mxc)}
+    def metadata(self, mxc: Mxc, media: NewMedia | None = None, created_ts: int | None = None) -> dict[str, str]:
+        """Say who an object is, so that a lost database can be rebuilt from the bucket.
+
+        S3 keeps 2 KB of it: a name that is too long for that is left out.
+        """
+        said = {"mxc": str(mxc)}
+        if media is None:
+            return said
+        said["content_type"] = media.content_type
+        said["created_ts"] = str(media.created_ts or created_ts or 0)
+        said["authenticated"] = str(media.authenticated).lower()
+        if media.uploaded_by is not None:
+            said["uploaded_by"] = media.uploaded_by
+        if media.upload_name is not None and len(quote(media.upload_name)) <= _MOST_NAME:
+            said["upload_name"] = media.upload_name
+        return said
 
 
 log = structlog.get_logger(__name__)

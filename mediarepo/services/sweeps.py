@@ -1,7 +1,7 @@
 """Garbage collection: deletes orphaned objects and aborts abandoned multipart uploads."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import structlog
@@ -15,6 +15,7 @@ from mediarepo.model.ids import hour_of, parse_key_ts
 from mediarepo.model.media import StoreClass
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.deletion import OutboxWorker
+from mediarepo.services.recency import Recency
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores, is_there
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import ListedMultipart, Store
@@ -37,11 +38,11 @@ class SweepReport:
     stopped: str | None = None
     found_again: int = 0
     unchecked: str | None = None
+    condemned: int = 0
 
     def figures(self) -> dict[str, int | str | None]:
         """Give what is kept of it."""
-        names = ("listed", "unknown", "multiparts", "stopped", "found_again", "unchecked")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in asdict(self).items() if name != "store"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +54,14 @@ class Sweeps:
     sweep_table: SweepTable
     upload_intents: UploadIntents
     markers: BucketMarkers
+    recency: Recency
     outbox: OutboxWorker
     isolation: BatchIsolation
     on_stopped: Callable[[str], None]
 
     async def sweep(self) -> list[SweepReport]:
         """Sweep every store, then carry out the deletions."""
+        await self.recency.look_at_all()
         await self._condemn_stale()
         reports = [await self._sweep_or_say_why_not(store) for store in self.stores.by_name.values()]
         for report in reports:
@@ -99,21 +102,47 @@ class Sweeps:
         found_again = await self._heal(store)
         if store.read_only:
             return SweepReport(store.name, found_again=found_again)
-        horizon_ms = await self.sweep_table.now_ms() - self.config.grace_ms
+        now_ms = await self.sweep_table.now_ms()
+        horizon_ms = now_ms - self.config.grace_ms
         listed, unknown = 0, list[str]()
         async for page in _pages(self._old_keys(store, horizon_ms)):
             listed += len(page)
-            unknown += await self.sweep_table.unknown(store.name, page)
-        if len(unknown) > max(self.config.max_unknown, listed * _MAX_SHARE):
-            reason = f"{len(unknown)} of {listed} objects are unknown: was the database restored from a backup?"
-            return SweepReport(store.name, listed, len(unknown), stopped=reason)
-        for start in range(0, len(unknown), _PAGE):
-            await self.sweep_table.condemn(store.name, unknown[start : start + _PAGE])
-        report = SweepReport(store.name, listed, len(unknown), found_again=found_again)
+            found = await self.sweep_table.unknown(store.name, page)
+            lost_key = await self.recency.find_lost(store, found)
+            if lost_key is not None:
+                await self.recency.note_lost(store, lost_key)
+            unknown += found
+        reason = await self._reason_to_stop(store, listed, len(unknown))
+        if reason is not None:
+            return SweepReport(store.name, listed, len(unknown), stopped=reason, found_again=found_again)
+        condemned = await self._condemn_unknown(store, unknown, now_ms)
+        report = SweepReport(store.name, listed, len(unknown), found_again=found_again, condemned=condemned)
         try:
             return replace(report, multiparts=await self._sweep_multiparts(store, horizon_ms))
         except StorageError as exc:
             return replace(report, unchecked=f"open multipart uploads: {exc}")
+
+    async def _reason_to_stop(self, store: Store, listed: int, unknown: int) -> str | None:
+        """Say why nothing may be deleted; None when it may."""
+        for problem in (await self.recency.problems()).values():
+            return problem
+        if unknown and not await self.recency.table.knows_any(store.name):
+            return f"the database knows no object of this store, which has {unknown}: is it new, or another one's?"
+        if unknown > max(self.config.max_unknown, listed * _MAX_SHARE):
+            return f"{unknown} of {listed} objects are unknown: was the database restored from a backup?"
+        return None
+
+    async def _condemn_unknown(self, store: Store, unknown: list[str], now_ms: int) -> int:
+        """Queue what was first seen unknown long ago, and remember the rest; gives the number that is queued."""
+        condemned, table = 0, self.recency.table
+        for start in range(0, len(unknown), _PAGE):
+            page = unknown[start : start + _PAGE]
+            await table.meet(store.name, page, now_ms)
+            old = await table.old_enough(store.name, page, now_ms, self.config.unknown_object_age_ms)
+            await self.sweep_table.condemn(store.name, old)
+            condemned += len(old)
+        await table.forget_unmet(store.name, now_ms)
+        return condemned
 
     async def take_over(self, store: Store) -> SweepReport:
         """Mark a store as ours because the operator says so, and take back what was missing."""

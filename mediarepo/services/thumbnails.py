@@ -8,6 +8,7 @@ import structlog
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.media import MediaAndThumbnail, MediaTable, ThumbnailTable
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import (
     CannotThumbnailError,
     ContentLostError,
@@ -83,6 +84,7 @@ class ThumbnailRenderer:
     sources: SourceBudget
     table: ThumbnailTable
     stores: Stores
+    upload_intents: UploadIntents
     downloads: Downloads
     remote_fetches: SingleFlight[None]
     places: Admission
@@ -132,8 +134,9 @@ class ThumbnailRenderer:
         if not rendered.data:
             return None
         store, key_ts = self.stores.store_for_class(StoreClass.THUMBNAILS), self.now_ms()
-        object_key = new_object_key(store.prefix, StoreClass.THUMBNAILS, key_ts)
+        object_key = new_object_key(store.prefix, StoreClass.THUMBNAILS, key_ts, intended=True)
         size_bytes = len(rendered.data)
+        await self.upload_intents.begin(store.name, object_key)
         await store.put(object_key, [rendered.data], size_bytes=size_bytes, metadata={})
         return NewObject(store=store.name, object_key=object_key, key_ts=key_ts, size_bytes=size_bytes, sha256=None)
 

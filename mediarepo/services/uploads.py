@@ -7,7 +7,7 @@ sweep claims.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -53,6 +53,7 @@ class _Multipart:
     upload_id: str
     etags: dict[int, str]
     beaten_ms: int
+    completing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,21 +79,25 @@ class LargeUploads:
             await on_hashed(sha256)
             return await self.publishing.link(media, store=store_name, sha256=sha256)
 
-        stored = await self.put(media.mxc, first, reader, is_known)
+        stored = await self.put(media.mxc, first, reader, is_known, media)
         if stored is not None:
             await self.publishing.publish(media, stored)
 
-    async def put(self, mxc: Mxc, first: Part, reader: PartReader, is_known: IsKnown) -> NewObject | None:
+    async def put(
+        self, mxc: Mxc, first: Part, reader: PartReader, is_known: IsKnown, media: NewMedia | None = None
+    ) -> NewObject | None:
         """Store a body as an object that no row mentions yet, but for its intent; None when it is known already."""
         store = self.stores.store_for_class(self.store_class)
         key_ts = self.now_ms()
-        object_key = new_object_key(store.prefix, self.store_class, key_ts)
-        async with self._multipart(store, object_key, mxc) as multipart:
+        object_key = new_object_key(store.prefix, self.store_class, key_ts, intended=True)
+        metadata = self.stores.metadata(mxc, media, key_ts)
+        async with self._multipart(store, object_key, metadata) as multipart:
             await self._send_parts(multipart, first, reader)
             sha256 = reader.sha256.digest()
             if await is_known(sha256):
                 await self._clean_up(multipart)
                 return None
+            multipart.completing = True
             etags = [multipart.etags[number] for number in sorted(multipart.etags)]
             await store.complete_multipart(object_key, multipart.upload_id, etags, size_bytes=reader.size_bytes)
         return NewObject(
@@ -105,16 +110,16 @@ class LargeUploads:
         )
 
     @contextlib.asynccontextmanager
-    async def _multipart(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
+    async def _multipart(self, store: Store, object_key: str, metadata: Mapping[str, str]) -> AsyncIterator[_Multipart]:
         """Begin a multipart upload, and abort it when anything goes wrong, be it a cancellation."""
         with self.in_use.holding("multipart_uploads"):
-            async with self._intended(store, object_key, mxc) as multipart:
+            async with self._intended(store, object_key, metadata) as multipart:
                 yield multipart
 
     @contextlib.asynccontextmanager
-    async def _intended(self, store: Store, object_key: str, mxc: Mxc) -> AsyncIterator[_Multipart]:
+    async def _intended(self, store: Store, object_key: str, metadata: Mapping[str, str]) -> AsyncIterator[_Multipart]:
         await self.upload_intents.begin(store.name, object_key, self.holder)
-        upload_id = await store.begin_multipart(object_key, metadata=self.stores.metadata(mxc))
+        upload_id = await store.begin_multipart(object_key, metadata=metadata)
         multipart = _Multipart(store, object_key, upload_id, {}, self.now_ms())
         try:
             await self._beat(multipart)
@@ -171,7 +176,10 @@ class LargeUploads:
             aborting.cancel()
 
     async def _abort(self, multipart: _Multipart) -> None:
+        """Abort, and forget the intent unless the object may have been made after all: then the sweep must find it."""
         await multipart.store.abort_multipart(multipart.object_key, multipart.upload_id)
+        if multipart.completing and await multipart.store.size_of(multipart.object_key) is not None:
+            return
         await self.upload_intents.end(multipart.store.name, multipart.object_key)
 
 
@@ -247,10 +255,16 @@ class Uploads:
         if self.config.deduplicate_early and await self.publishing.link(media, store=store.name, sha256=sha256):
             return
         now_ms = self.now_ms()
-        object_key = new_object_key(store.prefix, self.store_class, now_ms)
-        await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=self.stores.metadata(media.mxc))
+        object_key = new_object_key(store.prefix, self.store_class, now_ms, intended=True)
+        await self.large.upload_intents.begin(store.name, object_key)
+        metadata = self.stores.metadata(media.mxc, media, now_ms)
+        await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=metadata)
         reader.release(part)
         stored = NewObject(
             store=store.name, object_key=object_key, key_ts=now_ms, size_bytes=part.size_bytes, sha256=sha256
         )
-        await self.publishing.publish(media, stored)
+        try:
+            await self.publishing.publish(media, stored)
+        except StaleKeyError:
+            await self.publishing.give_up(stored)
+            raise

@@ -199,6 +199,14 @@ class ObjectControl:
             return None
         return int(answer["ContentLength"])
 
+    async def metadata_of(self, object_key: str) -> dict[str, str] | None:
+        """Ask what an object says of itself; None when there is none."""
+        try:
+            answer = await self._call("head", self._client.head_object, Key=object_key)
+        except _NotThereError:
+            return None
+        return {str(name).lower(): str(value) for name, value in answer.get("Metadata", {}).items()}
+
     async def delete(self, object_keys: Sequence[str]) -> dict[str, str]:
         """Delete at most 1000 objects; gives the reasons of those that remain.
 

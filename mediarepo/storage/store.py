@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import unquote
 
 import structlog
 
@@ -236,6 +237,11 @@ class Store:
     async def checksum_of(self, object_key: str) -> str | None:
         """Ask for the SHA-256 (base64) that the server itself keeps of an object; None when it keeps none."""
         return await self._retrying.call(self._control.checksum_of, object_key)
+
+    async def metadata_of(self, object_key: str) -> dict[str, str] | None:
+        """Ask what an object was told of itself when it was made; None when there is no such object."""
+        found = await self._retrying.call(self._control.metadata_of, object_key)
+        return None if found is None else {name: unquote(value) for name, value in found.items()}
 
     async def abort_multipart(self, object_key: str, upload_id: str) -> None:
         """Forget an upload and its parts; one that is gone already is fine."""

@@ -75,6 +75,9 @@ class Metrics:
         self.drift = self._gauge("drift", "Leftovers that the fleet's last sweep found.", "store", "kind")
         self.job_finished = self._gauge("job_finished_seconds", "When the fleet last did it, in Unix time.", "job")
         self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")
+        self.database_behind = self._gauge(
+            "database_behind", "1 while the bucket is newer than the database, so that nothing is deleted.", "store"
+        )
         self.sweeps_stopped = self._counter("sweeps_stopped", "Sweeps that refused to remove anything.", "store")
 
     def show_in_use(self, in_use: InUse) -> None:

@@ -27,7 +27,13 @@ POLICIES = [
     {"name": "local", "what": "local", "max_age_ms": 3_600_000, "keep_avatars": False},
 ]
 OVERRIDES: dict[str, Any] = {
-    "sweep": {"enabled": False, "grace_ms": 1000, "outbox_interval_ms": 3_600_000, "max_unknown": 10_000},
+    "sweep": {
+        "enabled": False,
+        "grace_ms": 1000,
+        "unknown_object_age_ms": 0,
+        "outbox_interval_ms": 3_600_000,
+        "max_unknown": 10_000,
+    },
     "admin": {"trash_ms": 0, "trash_interval_ms": 3_600_000},
     "uploads": {"part_bytes": 5 * 1024 * 1024, "lease_ms": 300},
     "retention": {"policies": POLICIES},
@@ -131,7 +137,7 @@ async def stored_bytes(own: Installation) -> tuple[int, int]:
     sizes = [
         found.size_bytes
         async for found in own.store.list(f"{own.store.prefix}/")
-        if not found.key.endswith("/installation")
+        if not found.key.endswith("/installation") and "/journal/" not in found.key
     ]
     return len(sizes), sum(sizes)
 

@@ -57,7 +57,11 @@ async def sweep(document: dict[str, Any], grace_ms: int) -> tuple[list[SweepRepo
 
 async def bucket_keys(foundation: Foundation) -> set[str]:
     store = foundation.stores.by_name["main"]
-    return {found.key async for found in store.list(f"{store.prefix}/") if not found.key.endswith("/installation")}
+    return {
+        found.key
+        async for found in store.list(f"{store.prefix}/")
+        if not found.key.endswith("/installation") and "/journal/" not in found.key
+    }
 
 
 async def known_keys(foundation: Foundation) -> set[str]:

@@ -112,7 +112,9 @@ async def _bucket_is_the_database(site: Site) -> None:
     async with open_foundation(Settings.model_validate(document)) as foundation:
         store = foundation.stores.by_name["main"]
         bucket = {
-            found.key async for found in store.list(f"{store.prefix}/") if not found.key.endswith("/installation")
+            found.key
+            async for found in store.list(f"{store.prefix}/")
+            if not found.key.endswith("/installation") and "/journal/" not in found.key
         }
         multiparts = [found async for found in store.list_multiparts(f"{store.prefix}/")]
         async with foundation.database.connection() as connection:

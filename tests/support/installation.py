@@ -185,9 +185,11 @@ class Installation:
         )
 
     async def object_keys(self) -> set[str]:
-        """List what lies in the bucket under our prefix, the marker aside."""
+        """List what lies in the bucket under our prefix, marker and journal aside."""
         return {
-            found.key async for found in self.store.list(f"{self.store.prefix}/") if "installation" not in found.key
+            found.key
+            async for found in self.store.list(f"{self.store.prefix}/")
+            if not found.key.endswith("/installation") and "/journal/" not in found.key
         }
 
 

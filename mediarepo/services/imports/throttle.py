@@ -107,7 +107,7 @@ class KeyPool:
     async def _fill(self, store: Store, store_class: StoreClass) -> None:
         place, now_ms = (store.name, store_class), self._now_ms()
         try:
-            keys = [new_object_key(store.prefix, store_class, now_ms) for _ in range(_BATCH)]
+            keys = [new_object_key(store.prefix, store_class, now_ms, intended=True) for _ in range(_BATCH)]
             await self._intents.begin_many(store.name, keys, self._holder)
             self._ready[place].extend(keys)
             self._filled_ms[place] = now_ms

@@ -98,7 +98,7 @@ class ServerSideCopy:
 
     async def _copy_parts(self, found: ObjectBytes, store: Store, item: TransferItem) -> str:
         """Copy what is too large for one request; the intent says that it is under way."""
-        key = new_object_key(store.prefix, item.store_class, self.now_ms())
+        key = new_object_key(store.prefix, item.store_class, self.now_ms(), intended=True)
         await self.upload_intents.begin_many(store.name, [key], self.holder)
         upload_id = await store.begin_multipart(key, metadata={})
         await self.upload_intents.beat(store.name, key, upload_id)
