@@ -79,13 +79,12 @@ async def run_fsck(settings: Settings, options: FsckOptions) -> int:
                 act = AdminAction(by=name_of_user(), owner=OPERATOR, action="repair_store")
                 await build_audit(foundation).add(act, name, totals.repaired - before)
             if options.accept_losses:
-                await _accept_losses(repairs, foundation.stores.by_name[name], settings)
+                await _accept_losses(repairs, foundation.stores.by_name[name])
     return totals.status
 
 
-async def _accept_losses(repairs: Repairs, store: Store, settings: Settings) -> None:
-    at = tuple(one.server_name for one in settings.homeservers)
-    act = AdminAction(by=name_of_user(), owner=OPERATOR, action=ACCEPT_LOSSES, at=at)
+async def _accept_losses(repairs: Repairs, store: Store) -> None:
+    act = AdminAction(by=name_of_user(), owner=OPERATOR, action=ACCEPT_LOSSES)
     count = await repairs.accept_losses(store, act)
     typer.echo(f"store {store.name}: the loss of {count} objects is accepted; later checks tell of new losses only")
 
