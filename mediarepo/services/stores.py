@@ -19,7 +19,7 @@ from mediarepo.model.drift import KnownObject
 from mediarepo.model.ids import MARKER_NAME
 from mediarepo.model.media import NewMedia, Ownership, StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.storage.errors import ObjectMissingError
+from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
 from mediarepo.storage.store import Store
 
 _MOST_NAME = 800
@@ -121,20 +121,20 @@ class BucketMarkers:
 
     async def owner(self, store: Store) -> str | None:
         """Read the installation id that a store's prefix carries; None when it carries none."""
-        try:
-            text = await store.read(marker_key(store), max_bytes=_MAX_MARKER_BYTES)
-        except ObjectMissingError:
-            return None
-        return text.decode("utf-8", "replace").strip()
+        text = await _marker(store)
+        return None if text is None else _owner(text)
 
     async def claim(self, store: Store) -> bool:
         """Put our marker where there is none; False when the prefix is another installation's, or the wrong one."""
         if store.read_only:
             return True
-        owner = await self.owner(store)
-        if owner is None:
+        text = await _marker(store)
+        if text is None:
             return await self._looks_right(store) and await self.mark(store)
-        return owner == str(await self.sweep_table.installation_id())
+        if _owner(text) == str(await self.sweep_table.installation_id()):
+            return True
+        await _check_length(store, len(text))
+        return False
 
     async def mark(self, store: Store) -> bool:
         """Put our marker, whatever is there; False when somebody else did so at the same time."""
@@ -147,6 +147,24 @@ class BucketMarkers:
         oldest = await self.missing_objects.oldest(store.name, _SAMPLE, ownership)
         there = [one for one in oldest if await is_there(store, one)]
         return not oldest or 2 * len(there) > len(oldest)
+
+
+async def _marker(store: Store) -> bytes | None:
+    try:
+        return await store.read(marker_key(store), max_bytes=_MAX_MARKER_BYTES)
+    except ObjectMissingError:
+        return None
+
+
+def _owner(text: bytes) -> str:
+    return text.decode("utf-8", "replace").strip()
+
+
+async def _check_length(store: Store, length: int) -> None:
+    """Believe in another's marker only when S3 gave all of it: what is cut off names nobody."""
+    async for found in store.list(marker_key(store)):
+        if found.key == marker_key(store) and found.size_bytes != length:
+            raise StorageUnavailableError(f"S3 gave {found.key} in another length than it has")
 
 
 async def is_there(store: Store, known: KnownObject) -> bool:

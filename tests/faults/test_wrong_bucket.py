@@ -1,6 +1,7 @@
 import secrets
 
 from mediarepo.config.settings import Settings
+from tests.storm.weather import lying
 from tests.support.installation import Answer, Installation, installed
 from tests.support.s3_wire import S3Wire
 
@@ -119,3 +120,21 @@ async def test_a_wrong_bucket_that_is_down_for_a_while_stays_closed(own: Install
         s3_wire.clear()
         await lost.repository.sweeps.take_over(lost.store)
         assert await markers.claim_all(stores) == set()
+
+
+async def test_a_marker_that_s3_gives_in_a_wrong_length_is_an_outage_and_no_wrong_bucket(
+    own: Installation, s3_wire: S3Wire
+) -> None:
+    media_id = await own.upload(b"precious")
+    store = own.settings.stores["main"].model_copy(update={"endpoint_url": s3_wire.endpoint_url})
+    async with installed(own.settings.model_copy(update={"stores": {"main": store}}), migrate=False) as again:
+        markers, stores = again.repository.sweeps.markers, [again.store]
+        markers.claimed.clear()
+
+        s3_wire.do_next("GetObject", lying(lambda body: body[: len(body) // 2]), times=2)
+        assert await markers.claim_all(stores) == set()
+        (report,) = await again.repository.sweeps.sweep()
+        whole = await again.get(again.download_path(media_id))
+
+    assert "another length" in str(report.stopped)
+    assert whole.body == b"precious"
