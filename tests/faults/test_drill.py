@@ -151,14 +151,15 @@ async def test_lost_objects(site: Site) -> None:
 
 async def test_a_wrong_bucket(site: Site) -> None:
     ids, _ = await begin(site)
-    right = site.document["stores"]["main"]["prefix"]
-    site.document["stores"]["main"]["prefix"] = f"tests/{fresh_name()}"
+    right = site.document["stores"]["main"]["bucket"]
+    site.document["stores"]["main"]["bucket"] = "a-wrong-one"
     site.save()
+    await _make_bucket(site)
     async with site.serving() as own:
         refused = await own.request("POST", "/_matrix/media/v3/upload", data=b"x")
         assert refused.status == 503
         assert await own.object_keys() == set()
-    site.document["stores"]["main"]["prefix"] = right
+    site.document["stores"]["main"]["bucket"] = right
     site.save()
 
     async with site.serving() as own:
