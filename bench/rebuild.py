@@ -12,9 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mediarepo.app.build_services import build_journal
+from mediarepo.app.build_services import JOURNAL_LEASE, build_journal, join_journal_holding, join_rebuilding
 from mediarepo.app.foundation import open_foundation
-from mediarepo.app.rebuilding import JOURNAL_LEASE, join_journal_holding, join_rebuilding
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres

@@ -5,8 +5,7 @@ from statistics import median
 from bench.pictures import photograph
 from bench.processes import cpu_s, pss_mb
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 
 _WARM_UP_JOBS = 3
 _BATCHES = 5

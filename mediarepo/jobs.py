@@ -9,7 +9,7 @@ from typing import Self
 import structlog
 
 from mediarepo.errors import MatrixError
-from mediarepo.model.in_use import InUse
+from mediarepo.model.concurrency import InUse
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deletion import DeletionTable
-from mediarepo.db.marks import MarkTable
 from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
+from mediarepo.db.media_marks import MarkTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.tasks import JobRuns, TaskTable
@@ -20,9 +20,8 @@ from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.services.authorization import Admins, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
-from mediarepo.services.hash_learning import HashLearner
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
-from mediarepo.services.quarantine import Quarantine
+from mediarepo.services.quarantine import HashLearner, Quarantine
 from mediarepo.services.retention import Retention
 from mediarepo.services.tasks import Tasks, TaskTypes
 

@@ -18,8 +18,7 @@ from mediarepo.federation.media_client import MediaClient
 from mediarepo.federation.server_keys import ServerKeys
 from mediarepo.federation.signing import SigningKey
 from mediarepo.federation.srv import SrvLookup, lookup_srv
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.media import StoreClass
 from mediarepo.model.remote_media import KeysOfServer

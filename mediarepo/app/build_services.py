@@ -9,28 +9,26 @@ from mediarepo.db.deletion import DeletionTable, Outbox
 from mediarepo.db.journal import JournalTable
 from mediarepo.db.limits import QuotaTable
 from mediarepo.db.media import AccessTable, MediaTable, ThumbnailTable
-from mediarepo.db.object_inventory import MissingObjects, ObjectInventory
 from mediarepo.db.publishing import PendingTable, PublishTable
+from mediarepo.db.rebuilding import RebuildTable
 from mediarepo.db.remote_media import RemoteTable
-from mediarepo.db.sweep import SweepTable, UploadIntents
+from mediarepo.db.sweep import MissingObjects, ObjectInventory, SweepTable, UploadIntents
 from mediarepo.db.unverified_hashes import UnverifiedHashTable
 from mediarepo.federation.multipart import RemoteContentClient
 from mediarepo.homeserver.tenants import Homeservers
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
-from mediarepo.model.admission import Admission
-from mediarepo.model.concurrency import SingleFlight
-from mediarepo.model.in_use import InUse
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
+from mediarepo.model.concurrency import Admission, InUse, Shutdown, SingleFlight
 from mediarepo.model.media import StoreClass
-from mediarepo.model.shutdown import Shutdown
+from mediarepo.model.tasks import Lease
 from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.downloads import AccessTimes, Downloads, ReadThroughSource, UploadWaiters
 from mediarepo.services.fsck import Fsck, Repairs
-from mediarepo.services.hash_learning import HashLearner
 from mediarepo.services.journal import Journal
-from mediarepo.services.pending_uploads import PendingUploads
-from mediarepo.services.quotas import Quotas
+from mediarepo.services.leases import LeaseHolder, lease_of
+from mediarepo.services.limits import Quotas
+from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.readiness import Readiness
+from mediarepo.services.rebuilding import Rebuilding
 from mediarepo.services.remote_fetch import RemoteFetcher
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.stores import BucketMarkers
@@ -38,7 +36,7 @@ from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.tee import TeeBudget
 from mediarepo.services.thumbnails import ThumbnailRenderer, Thumbnails
 from mediarepo.services.upload_parts import MemoryBudget
-from mediarepo.services.uploads import LargeUploads, Uploads
+from mediarepo.services.uploads import LargeUploads, PendingUploads, Uploads
 
 _HEARTBEATS_PER_GRACE = 20
 
@@ -271,4 +269,29 @@ def build_repairs(foundation: Foundation) -> Repairs:
         sweep_table=sweep_table,
         media=MediaTable(database),
         markers=BucketMarkers(sweep_table=sweep_table, missing_objects=MissingObjects(database)),
+    )
+
+
+_LEASE_MS = 60_000
+JOURNAL_LEASE = lease_of("journal")
+"""Held by whoever writes the journal; nobody does while it is read."""
+
+
+def join_journal_holding(foundation: Foundation) -> LeaseHolder:
+    """Join what keeps others from writing the journal."""
+    return foundation.lease_holder(_LEASE_MS)
+
+
+def join_rebuilding(foundation: Foundation, lease: Lease) -> Rebuilding:
+    """Join what rebuilds."""
+    database = foundation.database
+    sweep_table = SweepTable(database)
+    return Rebuilding(
+        table=RebuildTable(database, lease),
+        publishing=PublishTable(database, foundation.settings.sweep.grace_ms),
+        intents=UploadIntents(database),
+        sweep_table=sweep_table,
+        markers=BucketMarkers(sweep_table=sweep_table, missing_objects=MissingObjects(database)),
+        fsck=build_repairs(foundation).fsck,
+        stores=foundation.stores,
     )

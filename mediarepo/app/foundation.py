@@ -10,10 +10,10 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.database import Database
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.db.journal import JournalTable
-from mediarepo.db.leases import Leases
 from mediarepo.db.recency import RecencyTable
 from mediarepo.db.sweep import SweepTable
-from mediarepo.model.in_use import InUse
+from mediarepo.db.tasks import Leases
+from mediarepo.model.concurrency import InUse
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.batch_isolation import BatchIsolation
@@ -21,8 +21,8 @@ from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.recency import Recency
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
+from mediarepo.telemetry.logs import OutageLog
 from mediarepo.telemetry.metrics import Metrics
-from mediarepo.telemetry.outages import OutageLog
 
 
 def now_ms() -> int:

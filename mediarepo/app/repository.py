@@ -11,6 +11,7 @@ from uuid import uuid4
 import structlog
 
 from mediarepo.app.build_admin import Administration, build_administration
+from mediarepo.app.build_imports_exports import open_read_through
 from mediarepo.app.build_remote import FederationParts, open_federation, open_previews
 from mediarepo.app.build_services import (
     build_access_times,
@@ -24,32 +25,28 @@ from mediarepo.app.build_services import (
     build_thumbnails,
     build_uploads,
 )
-from mediarepo.app.build_transfers import open_read_through
 from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
 from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
-from mediarepo.db.leases import Leases
 from mediarepo.db.limits import RateTable
 from mediarepo.db.notifications import NotificationListener
+from mediarepo.db.tasks import Leases
 from mediarepo.errors import MatrixError
 from mediarepo.federation.request_auth import RequestVerifier
 from mediarepo.homeserver.client import HomeserverClient
-from mediarepo.homeserver.identity import Identity, Whoami
+from mediarepo.homeserver.identity import Identity, TokenFailureLimiter, Whoami
 from mediarepo.homeserver.tenants import Homeservers
-from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.jobs import ScheduledJob, Scheduler
-from mediarepo.model.shutdown import Shutdown
+from mediarepo.model.concurrency import Shutdown
 from mediarepo.services.downloads import AccessTimes, Downloads, UploadWaiters
 from mediarepo.services.leases import Presence
-from mediarepo.services.pending_uploads import PendingUploads
+from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.previews import Previews
-from mediarepo.services.quotas import Quotas
-from mediarepo.services.rate_limiter import RateLimiter
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.upload_parts import MemoryBudget
-from mediarepo.services.uploads import Uploads
+from mediarepo.services.uploads import PendingUploads, Uploads
 
 _CLAIM_INTERVAL_MS = 30_000
 _DATABASE_CHECK_INTERVAL_MS = 5_000

@@ -11,12 +11,12 @@ from mediarepo.db.limits import RateTable
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.tasks import BacklogTable, JobRuns
 from mediarepo.jobs import ScheduledJob
-from mediarepo.model.failed_items import Queue
+from mediarepo.model.tasks import Queue
 from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.downloads import AccessTimes
 from mediarepo.services.leases import ClusterJobs
-from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.sweeps import Sweeps
+from mediarepo.services.uploads import PendingUploads
 
 _EXPIRY_INTERVAL_MS = 600_000
 _FOLD_INTERVAL_MS = 30_000

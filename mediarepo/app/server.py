@@ -16,7 +16,7 @@ from mediarepo.app.reloading import Reloading
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
-from mediarepo.model.shutdown import Shutdown
+from mediarepo.model.concurrency import Shutdown
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
 from mediarepo.telemetry.loop_lag import LoopLagWatchdog

@@ -19,7 +19,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.services import EmbeddedServices
 from mediarepo.images.decode import sample_picture
-from mediarepo.model.shutdown import Shutdown
+from mediarepo.model.concurrency import Shutdown
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.build_transfers import (
+from mediarepo.app.build_imports_exports import (
     MatrixMediaRepoTarget,
     SynapseTarget,
     open_files_export,

@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 
 import typer
 
+from mediarepo.app.build_imports_exports import build_audit
 from mediarepo.app.build_services import build_repairs
-from mediarepo.app.build_transfers import build_audit
 from mediarepo.app.foundation import open_foundation
-from mediarepo.cli.authority import name_of_user
-from mediarepo.cli.confirmation import check_confirmed
+from mediarepo.cli.output import check_confirmed
+from mediarepo.cli.permissions import name_of_user
 from mediarepo.config.settings import Settings
-from mediarepo.db.object_inventory import ACCEPT_LOSSES
+from mediarepo.db.sweep import ACCEPT_LOSSES
 from mediarepo.errors import MatrixError
 from mediarepo.model.drift import Drift, DriftKind
 from mediarepo.model.marks import OPERATOR, AdminAction
-from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError, Repairs
+from mediarepo.services.fsck import FsckLevel, FsckProgress, RepairRefusedError, Repairs
 from mediarepo.storage.store import Store
 
 _EVERY = 500
@@ -90,7 +90,7 @@ async def _accept_losses(repairs: Repairs, store: Store) -> None:
 
 
 async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Totals) -> None:
-    progress = Progress()
+    progress = FsckProgress()
     expected = await repairs.fsck.inventory.count(store.name)
     with _shown(store.name, expected, progress) as on_progress:
         async for drift in repairs.fsck.check(store, options.how, progress, on_progress):
@@ -104,7 +104,7 @@ async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Tot
     _summarise(store.name, progress, options, totals, older)
 
 
-async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress: Progress, totals: Totals) -> None:
+async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress: FsckProgress, totals: Totals) -> None:
     def on_repaired(drift: Drift) -> None:
         totals.repaired += 1
         _tell(drift, options, action="repaired")
@@ -119,7 +119,7 @@ async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress
     totals.left += await repairs.repair(store, options.how, on_repaired, force=options.force)
 
 
-def _planned_repairs(store: Store, progress: Progress) -> list[str]:
+def _planned_repairs(store: Store, progress: FsckProgress) -> list[str]:
     """Say what repairing does that cannot be undone."""
     words = {
         DriftKind.OBJECT_WITHOUT_ROW: "{} objects that no row knows are deleted",
@@ -141,7 +141,7 @@ def _tell(drift: Drift, options: FsckOptions, *, action: str) -> None:
         typer.echo(f"{action} {drift.kind}: {drift.store} {drift.object_key}{sizes}")
 
 
-def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Totals, older: str | None) -> None:
+def _summarise(name: str, progress: FsckProgress, options: FsckOptions, totals: Totals, older: str | None) -> None:
     if options.as_json:
         figures = {"store": name, "objects": progress.objects, "rows": progress.rows, "last_key": progress.last_key}
         figures |= {"borrowed": progress.borrowed, "unchecked": progress.unchecked, "contents": options.how.hashes}
@@ -163,7 +163,7 @@ def _summarise(name: str, progress: Progress, options: FsckOptions, totals: Tota
 
 
 @contextmanager
-def _shown(name: str, expected: int, progress: Progress) -> Iterator["_Shown"]:
+def _shown(name: str, expected: int, progress: FsckProgress) -> Iterator["_Shown"]:
     """Show how far the check has come, on a terminal only."""
     shown = _Shown(name, expected, progress, sys.stderr.isatty())
     try:
@@ -178,7 +178,7 @@ def _shown(name: str, expected: int, progress: Progress) -> Iterator["_Shown"]:
 class _Shown:
     """A line that is written over as the check goes on."""
 
-    def __init__(self, name: str, expected: int, progress: Progress, on_terminal: bool) -> None:  # noqa: FBT001 - of two values, both named
+    def __init__(self, name: str, expected: int, progress: FsckProgress, on_terminal: bool) -> None:  # noqa: FBT001 - of two values, both named
         self._name, self._expected, self._progress, self._on_terminal = name, expected, progress, on_terminal
 
     def __call__(self) -> None:

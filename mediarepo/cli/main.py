@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
-from mediarepo.cli.authority import ask_first
+from mediarepo.cli.permissions import ask_first
 
 
 def _load(module: str) -> Any:  # noqa: ANN401 - a module
@@ -67,10 +67,10 @@ class _Commands(LazyGroup):
         "quarantine": "mediarepo.cli.quarantine:quarantine_cli",
         "retention": "mediarepo.cli.retention:retention_cli",
         "tasks": "mediarepo.cli.tasks:tasks_cli",
-        "failed-items": "mediarepo.cli.failed_items:failed_items_cli",
+        "failed-items": "mediarepo.cli.tasks:failed_items_cli",
         "audit": "mediarepo.cli.tasks:audit",
-        "usage": "mediarepo.cli.usage:usage",
-        "preview": "mediarepo.cli.preview:preview",
+        "usage": "mediarepo.cli.tasks:usage",
+        "preview": "mediarepo.cli.url_preview:preview",
     }
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - as the library has it

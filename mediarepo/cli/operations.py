@@ -6,18 +6,18 @@ from typing import Annotated
 import structlog
 import typer
 
+from mediarepo.app.build_imports_exports import build_audit
 from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.build_services import build_sweeps
-from mediarepo.app.build_transfers import build_audit
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
-from mediarepo.cli.authority import name_of_user
-from mediarepo.cli.confirmation import Yes, check_confirmed
 from mediarepo.cli.fsck import FsckOptions, run_fsck
-from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_reloads, read_settings, run, server_signals
+from mediarepo.cli.output import Yes, check_confirmed
+from mediarepo.cli.permissions import name_of_user
+from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_sighup, read_settings, run, server_signals
+from mediarepo.config.loading import config_warnings
 from mediarepo.config.settings import Settings
-from mediarepo.config.warnings import config_warnings
-from mediarepo.db.object_inventory import ObjectInventory
+from mediarepo.db.sweep import ObjectInventory
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.fsck import FsckLevel
@@ -32,7 +32,7 @@ _IN_USE = 6
 
 def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Serve until stopped; SIGHUP reloads the configuration, SIGTERM and SIGINT shut down gracefully."""
-    ignore_reloads()
+    ignore_sighup()
     settings = read_settings(config)
     set_up_logs(settings.log)
     for warning in config_warnings(settings):

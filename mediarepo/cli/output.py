@@ -1,4 +1,4 @@
-"""Output of commands: tables, JSON, and a progress line on terminals."""
+"""Output of commands: tables, JSON, a progress line, and questions before what cannot be undone."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,27 @@ from typing import Annotated
 import typer
 
 from mediarepo.model.declared import LAST_TS
+
+NOT_CONFIRMED = 5
+"""The exit status of a command that did nothing because nobody said yes."""
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking; needed where there is no terminal.")]
+
+
+def check_confirmed(plan: Sequence[str], *, yes: bool) -> None:
+    """Say what would be done, and end the program unless that is wanted."""
+    for line in plan:
+        typer.echo(line, err=True)
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        typer.echo("this cannot be undone, and there is no terminal to ask at: say --yes; nothing was done", err=True)
+        raise typer.Exit(NOT_CONFIRMED)
+    typer.echo("This cannot be undone. Type yes to go on: ", err=True, nl=False)
+    if sys.stdin.readline().strip().lower() != "yes":
+        typer.echo("nothing was done", err=True)
+        raise typer.Exit(NOT_CONFIRMED)
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

@@ -9,8 +9,8 @@ from typing import Annotated
 import structlog
 import typer
 
+from mediarepo.app.build_services import JOURNAL_LEASE, join_journal_holding, join_rebuilding
 from mediarepo.app.foundation import open_foundation
-from mediarepo.app.rebuilding import JOURNAL_LEASE, join_journal_holding, join_rebuilding
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.services.rebuilding import RebuildRefusedError, Rebuilt

@@ -5,9 +5,17 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.cli.authority import administering, operator
-from mediarepo.cli.confirmation import Yes, check_confirmed
-from mediarepo.cli.output import AsJson, human_bytes, human_time, print_json, print_table, progress_line
+from mediarepo.cli.output import (
+    AsJson,
+    Yes,
+    check_confirmed,
+    human_bytes,
+    human_time,
+    print_json,
+    print_table,
+    progress_line,
+)
+from mediarepo.cli.permissions import administering, operator
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.retention import RetentionClass, RetentionPlan

@@ -16,7 +16,7 @@ from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
-from mediarepo.model.shutdown import Shutdown
+from mediarepo.model.concurrency import Shutdown
 from mediarepo.web.server import ListenError
 
 ConfigFile = Annotated[
@@ -80,7 +80,7 @@ def server_signals() -> tuple[Shutdown, asyncio.Event]:
     return shutdown, reload
 
 
-def ignore_reloads() -> None:
+def ignore_sighup() -> None:
     """Let SIGHUP do nothing before there is anything to reload; processes started from here do not inherit this."""
     signal.signal(signal.SIGHUP, lambda *_: None)
 

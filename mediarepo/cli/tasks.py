@@ -1,4 +1,4 @@
-"""`mediarepo tasks` and `mediarepo audit`: background tasks and the audit log."""
+"""`mediarepo tasks`, `failed-items`, `usage` and `audit`: background work, usage and the audit log."""
 
 import asyncio
 import json
@@ -7,12 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from mediarepo.cli.authority import administering, operator
-from mediarepo.cli.confirmation import Yes, check_confirmed
-from mediarepo.cli.output import AsJson, human_time, print_json, print_table, progress_line
+from mediarepo.cli.output import (
+    AsJson,
+    Yes,
+    check_confirmed,
+    human_bytes,
+    human_time,
+    print_json,
+    print_table,
+    progress_line,
+)
+from mediarepo.cli.permissions import administering, operator
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
-from mediarepo.model.tasks import Task, TaskState
+from mediarepo.model.tasks import Queue, Task, TaskState
+from mediarepo.model.usage import UsageBy, UsageClass, UsageFilter
 
 tasks_cli = typer.Typer(help="List, start, watch and cancel background tasks.", no_args_is_help=True)
 
@@ -125,3 +134,82 @@ def _progress(task: Task) -> str:
     if task.error is not None:
         return task.error
     return json.dumps(task.result or task.progress) if task.result or task.progress else ""
+
+
+failed_items_cli = typer.Typer(
+    help="List and retry items that background jobs could not process.", no_args_is_help=True
+)
+
+InQueue = Annotated[Queue | None, typer.Option("--queue", help="Only items of this queue.")]
+
+
+@failed_items_cli.command("list")
+def list_failed_items(
+    queue: InQueue = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of items.")] = 100,
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """List failed items, most recent failure first; exit 1 if there are any."""
+    run(_list_failed_items(read_settings(config), queue, limit, as_json=as_json))
+
+
+async def _list_failed_items(settings: Settings, queue: Queue | None, limit: int, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        found = await administration.failed_items.read(queue=queue, limit=limit)
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        rows = [[one.queue, one.item_key, one.attempts, human_time(one.retry_ts), one.error] for one in found]
+        print_table(["queue", "item", "attempts", "next attempt (UTC)", "error"], rows)
+    if found:
+        raise typer.Exit(1)
+
+
+@failed_items_cli.command()
+def retry(
+    queue: InQueue = None,
+    item: Annotated[str | None, typer.Option(help="Only this item, as shown by `list`.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Retry failed items at the next run of their queue; default: all."""
+    run(_retry(read_settings(config), queue, item))
+
+
+async def _retry(settings: Settings, queue: Queue | None, item: str | None) -> None:
+    async with administering(settings) as administration:
+        count = await administration.failed_items.retry(operator(settings).name, queue=queue, key=item)
+    typer.echo(f"{count} failed items will be tried again")
+
+
+By = Annotated[list[UsageBy] | None, typer.Option(help="Group by this; can be repeated; default: by class.")]
+
+
+def usage(
+    by: By = None,
+    only: Annotated[UsageClass | None, typer.Option("--class", help="Only media of this class.")] = None,
+    server_name: Annotated[str | None, typer.Option(help="Only media of this server.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Only uploads of this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of lines, largest first.")] = 50,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Show storage usage by media, and the totals of each bucket."""
+    split = by or [UsageBy.CLASS]
+    run(_usage(read_settings(config), split, UsageFilter(only, server_name, user_id), limit, as_json=as_json))
+
+
+async def _usage(settings: Settings, by: list[UsageBy], only: UsageFilter, limit: int, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        media = await administration.usage.of_media(by, only, limit)
+        objects = await administration.usage.of_objects()
+    if as_json:
+        print_json({"usage": [asdict(one) for one in media], "stores": [asdict(one) for one in objects]})
+        return
+    rows = [[*one.group.values(), one.media_count, one.size_bytes, human_bytes(one.size_bytes)] for one in media]
+    print_table([*by, "media", "bytes", ""], rows)
+    typer.echo()
+    stored = [
+        [one.store, one.object_class, one.object_count, one.size_bytes, human_bytes(one.size_bytes)] for one in objects
+    ]
+    print_table(["store", "objects of", "objects", "bytes", ""], stored)

@@ -1,4 +1,4 @@
-"""Retention policies, the sweep of orphaned objects, and last-access times."""
+"""Retention policies, the sweep of orphaned objects, the journal, and last-access times."""
 
 import hashlib
 from typing import Self
@@ -7,6 +7,19 @@ from pydantic import Field, model_validator
 
 from mediarepo.config.base import Section
 from mediarepo.model.retention import RetentionClass
+
+
+class JournalConfig(Section):
+    """What is written beside the objects, so that the bucket alone is enough (`mediarepo rebuild`)."""
+
+    enabled: bool = True
+    """Write what changed in the tables beside the objects of the store that takes uploads."""
+    interval_ms: int = Field(default=60_000, ge=1_000)
+    """How often, in ms, where something changed; one small object each time."""
+    snapshot_interval_ms: int = Field(default=86_400_000, ge=1_000)
+    """How often a whole copy is written, in ms."""
+    keep_ms: int = Field(default=1_209_600_000, ge=0)
+    """How long copies and changes are kept, in ms; the last two copies, and what came after them, always are."""
 
 
 class RetentionPolicy(Section):
@@ -95,7 +108,7 @@ class SweepConfig(Section):
     """How often queued objects are deleted, in ms."""
 
 
-class AccessConfig(Section):
+class LastAccessConfig(Section):
     """Last-access times of media."""
 
     reloadable = frozenset({"max_buffered"})

@@ -4,16 +4,36 @@ Sections are shared by all who read them, so a reload changes them in place; wha
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from mediarepo.config.base import Section
 from mediarepo.config.loading import ConfigError
 from mediarepo.config.settings import Settings
+
+SettingT = TypeVar("SettingT")
+ValueT = TypeVar("ValueT")
+
+
+class Derived(Generic[SettingT, ValueT]):
+    """Calls `make` with a setting when it is first needed, and again when a reload has replaced the setting."""
+
+    def __init__(self, setting: Callable[[], SettingT], make: Callable[[SettingT], ValueT]) -> None:
+        self._setting = setting
+        self._make = make
+        self._made_of = setting()
+        self._value = make(self._made_of)
+
+    def __call__(self) -> ValueT:
+        """Return the value for the setting as it is now."""
+        setting = self._setting()
+        if setting is not self._made_of:
+            self._made_of, self._value = setting, self._make(setting)
+        return self._value
 
 
 class Effect(StrEnum):
@@ -24,7 +44,7 @@ class Effect(StrEnum):
 
 
 @dataclass(slots=True)
-class Changes:
+class ConfigChanges:
     """Names of settings that differ: those that a reload takes over, and those that need a restart."""
 
     reloaded: list[str] = field(default_factory=list)
@@ -56,13 +76,13 @@ def _section_within(annotation: Any) -> type[Section] | None:  # noqa: ANN401 - 
     return None
 
 
-def reload(live: Settings, new: Settings) -> Changes:
+def reload(live: Settings, new: Settings) -> ConfigChanges:
     """Take over what can be, or raise ConfigError and change nothing.
 
     What is taken over must be valid together with what stays until a restart.
     """
     trial = copy.deepcopy(live)
-    _adopt("", trial, new, Changes())
+    _adopt("", trial, new, ConfigChanges())
     try:
         Settings.model_validate(trial.model_dump(by_alias=True))
     except ValidationError as exc:
@@ -70,12 +90,12 @@ def reload(live: Settings, new: Settings) -> Changes:
         raise ConfigError(
             "not valid together with settings that need a restart to change: " + "; ".join(lines)
         ) from exc
-    changes = Changes()
+    changes = ConfigChanges()
     _adopt("", live, new, changes)
     return changes
 
 
-def _adopt(place: str, live: Section, new: Section, changes: Changes) -> None:
+def _adopt(place: str, live: Section, new: Section, changes: ConfigChanges) -> None:
     for name, info in type(live).model_fields.items():
         path, old_value, new_value = f"{place}{info.alias or name}", getattr(live, name), getattr(new, name)
         if old_value == new_value:
@@ -91,7 +111,7 @@ def _adopt(place: str, live: Section, new: Section, changes: Changes) -> None:
             changes.need_restart.append(path)
 
 
-def _adopt_named(path: str, live: dict[str, Section], new: dict[str, Section], changes: Changes) -> None:
+def _adopt_named(path: str, live: dict[str, Section], new: dict[str, Section], changes: ConfigChanges) -> None:
     for name in sorted({*live, *new}):
         if name in live and name in new:
             _adopt(f"{path}.{name}.", live[name], new[name], changes)

@@ -6,11 +6,9 @@ from pydantic import Field, model_validator
 
 from mediarepo.config.admin import AdminConfig, QuarantineConfig
 from mediarepo.config.base import Section
-from mediarepo.config.cleanup import AccessConfig, RetentionConfig, SweepConfig
+from mediarepo.config.cleanup import JournalConfig, LastAccessConfig, RetentionConfig, SweepConfig
 from mediarepo.config.federation import FederationConfig, OutboundConfig, RemoteMediaConfig
-from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
-from mediarepo.config.imports import ImportConfig
-from mediarepo.config.journal import JournalConfig
+from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig, ImportConfig
 from mediarepo.config.limits import QuotasConfig, RateLimitsConfig
 from mediarepo.config.media import MAX_PARTS, ThumbnailsConfig, UploadsConfig
 from mediarepo.config.previews import PreviewsConfig
@@ -94,7 +92,7 @@ class Settings(Section):
     """Sizes and limits of thumbnails."""
     sandbox: SandboxConfig = SandboxConfig()
     """The sandbox of the processes that read pictures and web pages."""
-    access_times: AccessConfig = AccessConfig()
+    access_times: LastAccessConfig = LastAccessConfig()
     """Last-access times of media."""
     sweep: SweepConfig = SweepConfig()
     """Garbage collection: deletes what crashes left in the buckets."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from mediarepo.db.audit import mxc_entries, write_entries
 from mediarepo.db.database import NOW_MS, Connection, Database
-from mediarepo.db.marks import held
+from mediarepo.db.media_marks import held
 from mediarepo.db.recency import NOT_BEHIND
-from mediarepo.model.failed_items import storable_text
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import storable_text
 
 _RETRY_MS = 60_000
 _MAX_RETRY_MS = 3_600_000

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from mediarepo.db.database import NOW_MS, Database, Row
-from mediarepo.db.marks import marked, quarantined_by
+from mediarepo.db.media_marks import marked_sql, quarantined_by_sql
 from mediarepo.model.exports import ExportMedia, ExportSelection
 from mediarepo.model.marks import MarkKind
 from mediarepo.model.media import Blob, MediaState
@@ -22,12 +22,12 @@ _SELECTED = f"""FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
             SELECT FROM import_item i
             WHERE i.source_id = m.import_source_id AND i.server_name = m.server_name AND i.media_id = m.media_id
                 AND ((i.mode = 'pending' AND m.state = 'ready')
-                    OR (i.quarantined_by IS NULL AND {marked(MarkKind.QUARANTINE)}))))"""
+                    OR (i.quarantined_by IS NULL AND {marked_sql(MarkKind.QUARANTINE)}))))"""
 
 _PAGE_OF = f"""SELECT m.server_name, m.media_id, m.remote, m.content_type, m.upload_name, m.uploaded_by,
     CASE WHEN m.state = 'ready' AND b.missing_ts IS NOT NULL THEN 'missing' ELSE m.state END AS state,
-    m.created_ts, m.expires_ts, a.last_access_ts, m.authenticated, {marked(MarkKind.PROTECTION)} AS protected,
-    {quarantined_by()} AS quarantined_by,
+    m.created_ts, m.expires_ts, a.last_access_ts, m.authenticated, {marked_sql(MarkKind.PROTECTION)} AS protected,
+    {quarantined_by_sql()} AS quarantined_by,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.sha256
     {_SELECTED} AND (m.server_name, m.media_id) > ($6, $7)
     ORDER BY m.server_name, m.media_id LIMIT {_PAGE}"""

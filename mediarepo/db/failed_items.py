@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from mediarepo.db.audit import write_entry
 from mediarepo.db.database import NOW_MS, Database
-from mediarepo.model.failed_items import FailedItem, Queue, item_key, storable_text
 from mediarepo.model.marks import AdminAction
+from mediarepo.model.tasks import FailedItem, Queue, item_key, storable_text
 
 _RETRY_MS = 60_000
 _MAX_RETRY_MS = 6 * 3_600_000

@@ -13,9 +13,9 @@ from mediarepo.model.import_ledger import (
     ItemState,
     LedgerEntry,
     LedgerItem,
-    LedgerOrphan,
     LedgerState,
     LedgerSum,
+    LedgerUnclaimedBytes,
 )
 from mediarepo.model.import_source import SourceKey
 
@@ -212,7 +212,7 @@ class ImportLedger:
                 [ledger_name(key.media_id) for key in keys],
             )
 
-    async def note_orphans(self, source_id: int, run_id: int, orphans: Sequence[LedgerOrphan]) -> None:
+    async def note_orphans(self, source_id: int, run_id: int, orphans: Sequence[LedgerUnclaimedBytes]) -> None:
         """Note bytes that no row mentions."""
         async with self._database.connection() as connection:
             await connection.execute(
@@ -289,7 +289,7 @@ class ImportLedger:
                 return
             after = (rows[-1]["server_name"], rows[-1]["media_id"])
 
-    async def orphans(self, source_id: int) -> AsyncIterator[LedgerOrphan]:
+    async def orphans(self, source_id: int) -> AsyncIterator[LedgerUnclaimedBytes]:
         """Walk through the bytes that no row mentions."""
         after = ""
         while True:
@@ -301,7 +301,7 @@ class ImportLedger:
                     after,
                 )
             for row in rows:
-                yield LedgerOrphan(row["place"], row["size_bytes"])
+                yield LedgerUnclaimedBytes(row["place"], row["size_bytes"])
             if len(rows) < _PAGE:
                 return
             after = rows[-1]["place"]

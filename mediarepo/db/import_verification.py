@@ -8,8 +8,8 @@ from mediarepo.db.database import NOW_MS, Connection, Database, Row
 from mediarepo.db.deletion import delete_all_if_unreferenced, delete_if_unreferenced, delete_thumbnails, lock_media_of
 from mediarepo.db.import_blobs import queue_deletions
 from mediarepo.db.import_media import forget_marks
-from mediarepo.db.marks import hide_as_hash, marked
-from mediarepo.db.object_inventory import ACCEPTED_TS
+from mediarepo.db.media_marks import hide_as_hash, marked_sql
+from mediarepo.db.sweep import ACCEPTED_TS
 from mediarepo.model.marks import IMPORTED_FROM, AdminAction, MarkKind
 from mediarepo.model.media import Blob, Ownership, Sha256State
 from mediarepo.model.mxc import Mxc
@@ -245,7 +245,7 @@ class ImportedContentTable:
                    AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                    AND m.import_source_id = $1
                    AND (m.state IN ('tombstone', 'trashed') OR (i.mode = 'pending' AND m.state = 'ready')
-                       OR {marked(MarkKind.HOLD)})""",  # noqa: S608 - static text
+                       OR {marked_sql(MarkKind.HOLD)})""",  # noqa: S608 - static text
             source_id,
             *keys,
         )

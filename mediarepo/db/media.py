@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database, Row
 from mediarepo.db.deletion import lock_media_of, queue_deletion
-from mediarepo.db.marks import hidden, suspect
+from mediarepo.db.media_marks import hash_unverified_sql, hidden_sql
 from mediarepo.db.publishing import claim_key, insert_blob
 from mediarepo.model.declared import content_type_or_default
 from mediarepo.model.media import Blob, Media, MediaState, NewObject, RenderedThumbnail, Thumbnail, ThumbnailSpec
@@ -16,7 +16,7 @@ _MEDIA = f"""
     CASE WHEN m.state = 'pending' AND m.expires_ts < {NOW_MS} THEN 'tombstone' ELSE m.state END AS state,
     m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated, m.import_source_id,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
-    {hidden(_VIEWER, media="k")} AS hidden, {suspect(_VIEWER, media="k")} AS suspect
+    {hidden_sql(_VIEWER, media="k")} AS hidden, {hash_unverified_sql(_VIEWER, media="k")} AS suspect
 """
 _NAMED = """FROM (SELECT $1::text AS server_name, $2::text AS media_id) k
     LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id

@@ -1,7 +1,7 @@
 """Media as admins see them: by address, by user, and by search."""
 
 from mediarepo.db.database import Database, Row
-from mediarepo.db.marks import hidden, marked_by, quarantined_by
+from mediarepo.db.media_marks import hidden_sql, marked_by_sql, quarantined_by_sql
 from mediarepo.model.marks import MarkKind
 from mediarepo.model.media import MediaState
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, Search, SearchOrder, SearchPlace
@@ -18,8 +18,10 @@ def record(viewer: str) -> str:
     """Name everything that is known of media, for a SELECT; `viewer` is an expression for who looks (NULL: all do)."""
     return f"""m.server_name, m.media_id, m.state, m.remote, m.content_type, m.upload_name, m.uploaded_by, m.created_ts,
     a.last_access_ts, b.size_bytes, encode(b.sha256, 'hex') AS sha256, m.authenticated,
-    {marked_by(MarkKind.PROTECTION, viewer)} IS NOT NULL AS protected, {quarantined_by(viewer)} AS quarantined_by,
-    {marked_by(MarkKind.PIN, viewer)} AS pinned_by, {marked_by(MarkKind.HOLD, viewer)} AS held_by, m.trashed_ts"""
+    {marked_by_sql(MarkKind.PROTECTION, viewer)} IS NOT NULL AS protected,
+    {quarantined_by_sql(viewer)} AS quarantined_by,
+    {marked_by_sql(MarkKind.PIN, viewer)} AS pinned_by,
+    {marked_by_sql(MarkKind.HOLD, viewer)} AS held_by, m.trashed_ts"""
 
 
 _ORDERS = {
@@ -100,9 +102,9 @@ _CONDITIONS = {
     "content_type": "starts_with(m.content_type, {})",
     "upload_name": "strpos(lower(m.upload_name), lower({})) > 0",
     "sha256": "b.sha256 = {}",
-    "quarantined": f"{hidden('$1::text')} = {{}}",
-    "pinned": f"({marked_by(MarkKind.PIN, '$1::text')} IS NOT NULL) = {{}}",
-    "held": f"({marked_by(MarkKind.HOLD, '$1::text')} IS NOT NULL) = {{}}",
+    "quarantined": f"{hidden_sql('$1::text')} = {{}}",
+    "pinned": f"({marked_by_sql(MarkKind.PIN, '$1::text')} IS NOT NULL) = {{}}",
+    "held": f"({marked_by_sql(MarkKind.HOLD, '$1::text')} IS NOT NULL) = {{}}",
     "min_size_bytes": "b.size_bytes >= {}",
     "max_size_bytes": "b.size_bytes <= {}",
     "created_after_ts": "m.created_ts >= {}",

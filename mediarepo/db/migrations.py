@@ -14,8 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.database import NOW_MS, connect_arguments
-from mediarepo.db.leases import SERVER_LEASE
 from mediarepo.db.read_pool import BareConnection
+from mediarepo.db.tasks import SERVER_LEASE
 
 _LOCK_KEY = 0x6D65_6469_6172_6570  # "mediarep"
 _LOCK_TIMEOUT_MS = 120_000

@@ -14,7 +14,7 @@ import structlog
 from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.database import connect_arguments
 from mediarepo.db.read_pool import BareConnection
-from mediarepo.telemetry.error_text import error_text
+from mediarepo.telemetry.logs import error_text
 
 log = structlog.get_logger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from mediarepo.db.database import NOW_MS, Database
 from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.marks import marked
 from mediarepo.db.media_admin import MXC
-from mediarepo.model.failed_items import Queue, storable_json, storable_text
+from mediarepo.db.media_marks import marked_sql
 from mediarepo.model.marks import MarkKind
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue, storable_json, storable_text
 
-_FREE = f"NOT {marked(MarkKind.HOLD)} AND NOT {marked(MarkKind.PIN)}"
+_FREE = f"NOT {marked_sql(MarkKind.HOLD)} AND NOT {marked_sql(MarkKind.PIN)}"
 """That nobody wants media kept."""
 
 

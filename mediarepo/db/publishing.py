@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from mediarepo.db.database import NOW_MS, Connection, Database, LeaseLostError, StaleKeyError
 from mediarepo.db.deletion import delete_if_unreferenced, queue_deletion
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.leases import end_lease
 from mediarepo.db.limits import commit_reservation
 from mediarepo.db.media_admin import MXC
+from mediarepo.db.tasks import end_lease
 from mediarepo.errors import LimitExceededError
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import MediaState, NewMedia, NewObject, PendingMedia
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue
 
 NOTIFY = "SELECT pg_notify('mediarepo_' || md5(current_schema()), $1)"
 """Tells every process, once the transaction is committed, that something about these media (an mxc://) changed."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from mediarepo.db.audit import AuditTuple, homeservers_of, mxc_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
-from mediarepo.db.marks import SET_ABOVE, columns, folded, hidden, set_mark
+from mediarepo.db.media_marks import SET_ABOVE, folded, hidden_sql, mxc_columns, set_mark
 from mediarepo.errors import ForbiddenError
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.media_admin import Change, HiddenHash, HiddenServer
 from mediarepo.model.mxc import Mxc, spellings
 
-_CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS remote, {hidden("$7::text", media="k")} AS hidden
+_CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS remote, {hidden_sql("$7::text", media="k")} AS hidden
     FROM (SELECT s AS server_name, i AS media_id FROM unnest($1::text[], $2::text[]) AS n (s, i)
         UNION SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
             WHERE b.sha256 = ANY($3::bytea[]) OR b.blob_id = ANY($4::bigint[])) k
@@ -214,7 +214,7 @@ async def _contents(connection: Connection, mxcs: Sequence[Mxc]) -> _Contents:
            WHERE b.size_bytes >= $3 AND b.blob_id IN (SELECT m.blob_id FROM media m
                WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[])))
            ORDER BY b.blob_id FOR SHARE""",
-        *columns(mxcs),
+        *mxc_columns(mxcs),
         SMALLEST_HIDDEN_BYTES,
     )
     hashes = sorted({row["sha256"] for row in rows if row["sha256"] is not None})
@@ -226,7 +226,7 @@ async def _concerned(
 ) -> dict[Mxc, bool]:
     """Say of everything within reach that is named, or has such content, whether it is hidden from a viewer."""
     rows = await connection.fetch(
-        _CONCERNED, *columns(mxcs), contents.hashes, contents.unsure, act.owner, act.owner, viewer
+        _CONCERNED, *mxc_columns(mxcs), contents.hashes, contents.unsure, act.owner, act.owner, viewer
     )
     return {Mxc(row["server_name"], row["media_id"]): row["hidden"] for row in rows}
 
@@ -277,7 +277,7 @@ async def _lift(connection: Connection, mxcs: Sequence[Mxc], contents: _Contents
                SELECT blob_id FROM blob WHERE sha256 = ANY($3::bytea[])
                UNION SELECT blob_id FROM media
                    WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[])))""",
-        *columns(mxcs),
+        *mxc_columns(mxcs),
         contents.hashes,
         owner,
     )
@@ -287,7 +287,7 @@ async def _lift(connection: Connection, mxcs: Sequence[Mxc], contents: _Contents
                     SELECT {folded("n.s")}, n.i FROM unnest($1::text[], $2::text[]) AS n (s, i)
                     UNION SELECT {folded("m.server_name")}, m.media_id FROM media m JOIN blob b USING (blob_id)
                         WHERE b.sha256 = ANY($3::bytea[]))""",  # noqa: S608 - static text
-        *columns(mxcs),
+        *mxc_columns(mxcs),
         contents.hashes,
         owner,
     )
@@ -331,4 +331,4 @@ async def _note_changes(connection: Connection, changed: Sequence[Mxc], act: Adm
     """
     if changed:
         await connection.execute("LOCK TABLE quarantine_change IN SHARE ROW EXCLUSIVE MODE")
-        await connection.execute(_NOTE_CHANGES, *columns(changed), quarantined, act.owner, list(act.at))
+        await connection.execute(_NOTE_CHANGES, *mxc_columns(changed), quarantined, act.owner, list(act.at))

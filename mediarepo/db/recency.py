@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mediarepo.db.database import NOW_MS, Database
-from mediarepo.model.recency import StoreRecency
+from mediarepo.model.drift import StoreRecency
 
 NOT_BEHIND = "NOT EXISTS (SELECT FROM store_recency WHERE behind_since_ts IS NOT NULL)"
 """Holds unless some bucket is newer than the database."""

@@ -5,12 +5,12 @@ import json
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Database
-from mediarepo.db.marks import folded, of_server
+from mediarepo.db.media_marks import folded, of_server_sql
 from mediarepo.db.publishing import NOTIFY
-from mediarepo.model.failed_items import storable_text
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchReason, KeysOfServer
+from mediarepo.model.tasks import storable_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RemoteTable:
             f"""SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
                    UNION SELECT scope FROM media_mark
                        WHERE folded_name = {folded("$1::text")} AND media_id = $2 AND kind = 'quarantine'
-                   UNION SELECT '' FROM quarantined_server_name q WHERE {of_server("q", "$1::text")})""",  # noqa: S608 - static text
+                   UNION SELECT '' FROM quarantined_server_name q WHERE {of_server_sql("q", "$1::text")})""",  # noqa: S608 - static text
             mxc.server_name,
             mxc.media_id,
             sha256,

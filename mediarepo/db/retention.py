@@ -10,16 +10,16 @@ from dataclasses import asdict
 from mediarepo.db.audit import removal_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Database, Row
 from mediarepo.db.deletion import delete_all_if_unreferenced
-from mediarepo.db.marks import hidden, marked
 from mediarepo.db.media_admin import FROM
+from mediarepo.db.media_marks import hidden_sql, marked_sql
 from mediarepo.model.marks import AdminAction, MarkKind
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import Candidate, RetentionLimits, RetentionPlan, StoredPlan
 
 _PAGE = 5_000
 _USED = "coalesce(a.last_access_ts, m.created_ts)"
-_FREE = f"""m.state IN ('ready', 'missing') AND m.preview_expires_ts IS NULL AND NOT {hidden()}
-    AND NOT {marked(MarkKind.HOLD)} AND NOT {marked(MarkKind.PIN)} AND NOT {marked(MarkKind.PROTECTION)}"""
+_FREE = f"""m.state IN ('ready', 'missing') AND m.preview_expires_ts IS NULL AND NOT {hidden_sql()}
+    AND NOT {marked_sql(MarkKind.HOLD)} AND NOT {marked_sql(MarkKind.PIN)} AND NOT {marked_sql(MarkKind.PROTECTION)}"""
 _CONDITIONS = f"""{_FREE} AND m.remote = $1
     AND ($2::bigint IS NULL OR m.created_ts < $2) AND ($3::bigint IS NULL OR {_USED} < $3)
     AND (cardinality($4::text[]) = 0 OR m.server_name = ANY($4))

@@ -6,16 +6,16 @@ from mediarepo.db.audit import mxc_entries, removal_entries, write_entries, writ
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.db.deletion import delete_all_if_unreferenced, lock_media
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.marks import columns, held, hidden, marked
 from mediarepo.db.media_admin import FROM, MXC
+from mediarepo.db.media_marks import held, hidden_sql, marked_sql, mxc_columns
 from mediarepo.errors import ForbiddenError
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import AdminAction, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue
 
-_HELD = marked(MarkKind.HOLD)
-_IDLE = f"""coalesce(a.last_access_ts, m.created_ts) < $1 AND NOT {hidden()} AND NOT {_HELD}
-    AND NOT {marked(MarkKind.PIN)}"""
+_HELD = marked_sql(MarkKind.HOLD)
+_IDLE = f"""coalesce(a.last_access_ts, m.created_ts) < $1 AND NOT {hidden_sql()} AND NOT {_HELD}
+    AND NOT {marked_sql(MarkKind.PIN)}"""
 _RESTORABLE = "(trashed_owner IS NULL OR $3 = '' OR trashed_owner = $3)"
 
 
@@ -31,13 +31,13 @@ class TrashTable:
         What others have put there already becomes the operator's when the operator deletes it too.
         """
         async with self._database.transaction() as connection:
-            await lock_media(connection, *columns(mxcs))
+            await lock_media(connection, *mxc_columns(mxcs))
             rows = await connection.fetch(
                 f"""UPDATE media m SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL, trashed_owner = $3
                     WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
                         AND state IN ('pending', 'ready', 'missing') AND NOT {_HELD}
                     RETURNING server_name, media_id""",  # noqa: S608 - static text
-                *columns(mxcs),
+                *mxc_columns(mxcs),
                 act.owner,
             )
             gone = [Mxc(row["server_name"], row["media_id"]) for row in rows]
@@ -54,12 +54,12 @@ class TrashTable:
     async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> list[Mxc]:
         """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
         async with self._database.transaction() as connection:
-            await lock_media(connection, *columns(mxcs))
+            await lock_media(connection, *mxc_columns(mxcs))
             rows = await connection.fetch(
                 f"""UPDATE media SET state = 'trashed', trashed_ts = {NOW_MS} WHERE (server_name, media_id) IN (
                         SELECT m.server_name, m.media_id {FROM}
                         WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
-                            AND m.state IN ('ready', 'missing') AND NOT {marked(MarkKind.PROTECTION)} AND {_IDLE})
+                            AND m.state IN ('ready', 'missing') AND NOT {marked_sql(MarkKind.PROTECTION)} AND {_IDLE})
                     RETURNING server_name, media_id""",  # noqa: S608 - static text
                 used_before_ts,
                 [mxc.server_name for mxc in mxcs],
@@ -131,7 +131,7 @@ class TrashTable:
         """Name local media not asked for since, larger than so many bytes, that nobody wants kept."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.server_name = $2 AND NOT m.remote
-                    AND NOT {marked(MarkKind.PROTECTION)} AND coalesce(b.size_bytes, 0) > $3
+                    AND NOT {marked_sql(MarkKind.PROTECTION)} AND coalesce(b.size_bytes, 0) > $3
                     AND m.state IN ('ready', 'missing')
                 ORDER BY m.media_id LIMIT $4""",
             before_ts,
@@ -182,7 +182,7 @@ async def _take_over(connection: Connection, mxcs: Sequence[Mxc], act: AdminActi
         """UPDATE media SET trashed_owner = $3 WHERE state = 'trashed' AND trashed_owner IS DISTINCT FROM $3
                AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
            RETURNING server_name, media_id""",
-        *columns(mxcs),
+        *mxc_columns(mxcs),
         act.owner,
     )
     return [Mxc(row["server_name"], row["media_id"]) for row in rows]

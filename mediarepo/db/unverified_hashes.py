@@ -7,11 +7,11 @@ import asyncpg
 from mediarepo.db.database import Database, Row
 from mediarepo.db.deletion import delete_if_unreferenced
 from mediarepo.db.failed_items import is_due
-from mediarepo.db.marks import any_of_length, hide_as_hash
-from mediarepo.model.failed_items import Queue
+from mediarepo.db.media_marks import any_of_length, hide_as_hash
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.media import Blob
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue
 
 _BLOB = "b.blob_id, b.store, b.object_key, b.size_bytes"
 _UNSURE = """b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.parent_blob_id IS NULL

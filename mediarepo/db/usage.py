@@ -9,8 +9,8 @@ from typing import Literal
 
 from mediarepo.db.database import Database
 from mediarepo.db.failed_items import is_due
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.media_admin import UserOrder, UserUsage
+from mediarepo.model.tasks import Queue
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageFilter
 
 _MEDIA = "class, server_name, user_id, content_type, month"

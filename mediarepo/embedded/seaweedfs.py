@@ -41,7 +41,7 @@ def choose_ports(remembered: Path) -> dict[str, int]:
     return ports
 
 
-def sweep_sockets(remembered: Path) -> None:
+def remove_stale_sockets(remembered: Path) -> None:
     """Remove the unix sockets that SeaweedFS puts into /tmp beside its ports, once nobody answers there."""
     for role, port in _read(remembered).items():
         for name in (f"{role}-{port}", f"{role}-grpc-{port + _GRPC_OFFSET}"):
@@ -127,11 +127,11 @@ class EmbeddedS3:
 
     async def _start(self, binary: str, stack: AsyncExitStack) -> None:
         remembered = self._folder / "ports.json"
-        stack.callback(sweep_sockets, remembered)
+        stack.callback(remove_stale_sockets, remembered)
         stack.push_async_callback(self._stop)
         await self._server.stop(signal.SIGTERM, grace_s=_STOP_GRACE_S)
         for _ in range(_ATTEMPTS):
-            sweep_sockets(remembered)
+            remove_stale_sockets(remembered)
             self._launch(binary, choose_ports(remembered))
             if await self._is_ready():
                 return

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.federation.srv import SrvLookup, SrvRecord, good_s, in_order, lookup_srv
+from mediarepo.federation.srv import SrvLookup, SrvRecord, lookup_srv, order_by_priority, srv_lifetime_s
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.model.mxc import parse_server_name
 from mediarepo.outbound.client import Outbound, OutboundResponse
 from mediarepo.outbound.errors import OutboundError, OutboundReason, Target, Timeouts
-from mediarepo.outbound.urls import address_of
+from mediarepo.outbound.urls import literal_address
 
 DEFAULT_PORT = 8448
 _MAX_PORT = 65_535
@@ -32,7 +32,7 @@ class ServerName:
     @property
     def is_address(self) -> bool:
         """Whether the host is an IP address."""
-        return address_of(self.host) is not None
+        return literal_address(self.host) is not None
 
     @property
     def bare(self) -> str:
@@ -257,7 +257,7 @@ class Discovery:
             steps.append(f"{name} points to {', '.join(f'{one.host}:{one.port}' for one in records)}")
             if [one.host for one in records] == [""]:
                 raise OutboundError(OutboundReason.NAME_NOT_FOUND, f"{name} says that there is no such service")
-            return [_at(server, one.host, one.port) for one in in_order(records) if one.host]
+            return [_at(server, one.host, one.port) for one in order_by_priority(records) if one.host]
         steps.append(f"no SRV records: port {DEFAULT_PORT} of {server.host}")
         return [_direct(server)]
 
@@ -267,7 +267,7 @@ class Discovery:
             return records
         try:
             records = await self._lookup(name)
-            lifetime_s = good_s(records)
+            lifetime_s = srv_lifetime_s(records)
         except OSError as exc:
             steps.append(f"{exc}{'; the last known ones are believed' if records else ''}")
             lifetime_s = _SRV_FAILED_S

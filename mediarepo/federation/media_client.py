@@ -27,7 +27,7 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.outbound.client import Outbound, OutboundResponse
 from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
-from mediarepo.outbound.urls import joined
+from mediarepo.outbound.urls import join_reference
 
 _REASONS = {
     OutboundReason.FORBIDDEN_ADDRESS: FetchReason.FORBIDDEN_ADDRESS,
@@ -55,7 +55,7 @@ _ERRCODES = {
 _SERVER_ERRORS = 500
 
 
-def failure_of(status: int, errcode: str | None, who: str) -> FetchError:
+def fetch_failure(status: int, errcode: str | None, who: str) -> FetchError:
     """Translate a refusal."""
     reason = _ERRCODES.get(errcode or "") or _STATUSES.get(status)
     if reason is None:
@@ -64,7 +64,7 @@ def failure_of(status: int, errcode: str | None, who: str) -> FetchError:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what goes wrong on the way into FetchError."""
     try:
         yield
@@ -86,7 +86,7 @@ class PlainContent:
 
     async def read(self) -> bytes:
         """Wait for the next bytes; empty at the end."""
-        with translated():
+        with translate_errors():
             return await self._answer.read()
 
 
@@ -108,7 +108,7 @@ class MixedContent:
 
     async def read(self) -> bytes:
         """Wait for the next bytes; empty at the end."""
-        with translated():
+        with translate_errors():
             piece = await self._body.read()
             if self._left is None:
                 return piece
@@ -148,7 +148,7 @@ class MediaClient:
             )
         asked = _Asked(mxc, homeserver.server_name, key, wait_ms)
         async with AsyncExitStack() as stack:
-            with translated():
+            with translate_errors():
                 content = await self._federation(stack, asked) or await self._legacy(stack, asked)
             yield content
 
@@ -189,13 +189,13 @@ class MediaClient:
         """
         if not location:
             raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server points nowhere")
-        url = joined(f"https://{asked.mxc.server_name}/", location)
+        url = join_reference(f"https://{asked.mxc.server_name}/", location)
         await stack.aclose()
         answer = await stack.enter_async_context(
             self.outbound.get(url, headers={}, timeouts=self._timeouts(0), schemes=_SCHEMES)
         )
         if answer.status != _OK:
-            raise failure_of(answer.status, None, "where the other server points to")
+            raise fetch_failure(answer.status, None, "where the other server points to")
         return PlainContent(answer)
 
     async def _ask(self, stack: AsyncExitStack, asked: "_Asked", request_target: str) -> OutboundResponse:
@@ -244,7 +244,7 @@ async def _refused(answer: OutboundResponse, *, may_be_unknown: bool) -> None:
     errcode = await _errcode(answer)
     if may_be_unknown and answer.status in _UNKNOWN_ENDPOINT and errcode in {None, "M_UNRECOGNIZED"}:
         return
-    raise failure_of(answer.status, errcode, "the other server")
+    raise fetch_failure(answer.status, errcode, "the other server")
 
 
 async def _errcode(answer: OutboundResponse) -> str | None:

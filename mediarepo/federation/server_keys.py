@@ -13,8 +13,7 @@ import structlog
 from mediarepo.errors import LimitExceededError, MatrixError
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.signing import COMPROMISED, KEY_BYTES, canonical_json, decode_base64, verify
-from mediarepo.model.admission import Admission
-from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.concurrency import Admission, SingleFlight
 from mediarepo.model.remote_media import KeysOfServer
 from mediarepo.model.requester import current_client
 from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts

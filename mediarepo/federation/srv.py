@@ -43,14 +43,14 @@ async def lookup_srv(name: str) -> Sequence[SrvRecord]:
     return [SrvRecord(str(one.target).rstrip("."), one.port, one.priority, one.weight, ttl_s) for one in answer]
 
 
-def good_s(records: Sequence[SrvRecord]) -> float:
+def srv_lifetime_s(records: Sequence[SrvRecord]) -> float:
     """Say how long an answer of DNS is kept: as long as it says itself, within a minute and an hour."""
     if not records:
         return _NONE_S
     return min(max(min(one.ttl_s for one in records), _SHORTEST_S), _LONGEST_S)
 
 
-def in_order(records: Sequence[SrvRecord]) -> list[SrvRecord]:
+def order_by_priority(records: Sequence[SrvRecord]) -> list[SrvRecord]:
     """Put records into the order in which to try them: by priority, heavier ones rather first."""
     ordered = sorted(records, key=lambda one: (one.priority, -(random.random() ** (1 / (one.weight + 0.01)))))  # noqa: S311 - spreads load, keeps no secret
     return ordered[:_MAX_RECORDS]

@@ -10,10 +10,9 @@ import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig
 from mediarepo.errors import HomeserverUnavailableError
-from mediarepo.model.admission import Admission
+from mediarepo.model.concurrency import Admission
 from mediarepo.outbound.client import tls_context
-from mediarepo.telemetry.error_text import error_text
-from mediarepo.telemetry.outages import OutageLog
+from mediarepo.telemetry.logs import OutageLog, error_text
 
 log = structlog.get_logger(__name__)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from mediarepo.config.derived import Derived
 from mediarepo.config.homeservers import HomeserverConfig
+from mediarepo.config.reloading import Derived
 from mediarepo.model.mxc import spellings
 
 _Homeservers = dict[str, HomeserverConfig]

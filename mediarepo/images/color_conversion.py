@@ -4,7 +4,7 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
-from mediarepo.images.color_profiles import Colours, HighRange, to_screen
+from mediarepo.images.color_profiles import Colours, HighRange, tone_map
 from mediarepo.images.png import PngFile, opacity, without_gaps
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -13,7 +13,7 @@ _PLAIN = {"L", "RGB", "RGBA"}
 _PROFILED = {"L", "RGB", "RGBA", "CMYK"}
 
 
-def to_scalable(picture: Image.Image, png: PngFile | None = None) -> Image.Image:
+def to_rgb_or_grey(picture: Image.Image, png: PngFile | None = None) -> Image.Image:
     """Bring a picture into a mode that can be resized well and converted later; `png` says what decoders do not."""
     picture.load()
     if png is None:
@@ -55,7 +55,7 @@ def _high_byte(value: float) -> float:
 def to_srgb(picture: Image.Image, colours: Colours | None) -> Image.Image:
     """Convert by what the file says of its colours; an ICC profile that is broken or does not fit is ignored."""
     if isinstance(colours, HighRange):
-        return to_screen(picture if picture.mode == "RGBA" else picture.convert("RGB"), colours)
+        return tone_map(picture if picture.mode == "RGBA" else picture.convert("RGB"), colours)
     if colours and picture.mode in _PROFILED:
         try:
             return _converted(picture, colours)

@@ -42,7 +42,7 @@ def to_d50(chromaticities: Sequence[float]) -> Matrix:
     return _product(_adaptation(_white(chromaticities)), _to_xyz(chromaticities))
 
 
-def between(source: Sequence[float], target: Sequence[float]) -> Matrix:
+def conversion_matrix(source: Sequence[float], target: Sequence[float]) -> Matrix:
     """Compute the matrix from one space's linear colours to another's."""
     return _product(_inverse(to_d50(target)), to_d50(source))
 
@@ -52,7 +52,7 @@ def luminances(chromaticities: Sequence[float]) -> Vector:
     return _to_xyz(chromaticities)[1]
 
 
-def times(matrix: Matrix, vector: Vector) -> Vector:
+def matrix_times(matrix: Matrix, vector: Vector) -> Vector:
     """Multiply."""
     x, y, z = vector
     (a, b, c), (d, e, f), (g, h, i) = matrix
@@ -70,13 +70,13 @@ def _to_xyz(chromaticities: Sequence[float]) -> Matrix:
     """Scale the primaries so that all together are white."""
     red, green, blue = ((x, y, 1 - x - y) for x, y in (chromaticities[at : at + 2] for at in (2, 4, 6)))
     unscaled: Matrix = ((red[0], green[0], blue[0]), (red[1], green[1], blue[1]), (red[2], green[2], blue[2]))
-    r, g, b = times(_inverse(unscaled), _white(chromaticities))
+    r, g, b = matrix_times(_inverse(unscaled), _white(chromaticities))
     return tuple((row[0] * r, row[1] * g, row[2] * b) for row in unscaled)  # type: ignore[return-value]
 
 
 def _adaptation(white: Vector) -> Matrix:
     """Compute the chromatic adaptation from a white to D50 (Bradford)."""
-    source, target = times(_BRADFORD, white), times(_BRADFORD, D50)
+    source, target = matrix_times(_BRADFORD, white), matrix_times(_BRADFORD, D50)
     if min(abs(value) for value in source) < 1e-9:  # noqa: PLR2004 - no colour that eyes could adapt to
         raise ValueError("no white")
     ratios = [b / a for a, b in zip(source, target, strict=True)]
@@ -85,7 +85,7 @@ def _adaptation(white: Vector) -> Matrix:
 
 
 def _product(one: Matrix, other: Matrix) -> Matrix:
-    columns = [times(one, (other[0][at], other[1][at], other[2][at])) for at in range(3)]
+    columns = [matrix_times(one, (other[0][at], other[1][at], other[2][at])) for at in range(3)]
     return tuple((columns[0][row], columns[1][row], columns[2][row]) for row in range(3))  # type: ignore[return-value]
 
 
@@ -119,7 +119,7 @@ class HighRange:
     transfer: int
 
 
-def to_screen(picture: Image.Image, colours: HighRange) -> Image.Image:
+def tone_map(picture: Image.Image, colours: HighRange) -> Image.Image:
     """Convert a picture, RGB or RGBA, to sRGB."""
     if colours.transfer == PQ:
         curve = [round(255 * min(_pq(value / 255) / _BRIGHTEST, 1.0) ** (1 / _EVENNESS)) for value in range(256)]
@@ -136,7 +136,7 @@ def _evened(value: float) -> float:
 @lru_cache(maxsize=8)
 def _table(colours: HighRange) -> ImageFilter.Color3DLUT:
     chromaticities = PRIMARIES[colours.primaries]
-    wide, narrow = between(chromaticities, BT_2020), between(BT_2020, BT_709)
+    wide, narrow = conversion_matrix(chromaticities, BT_2020), conversion_matrix(BT_2020, BT_709)
     weights = luminances(chromaticities)
     lights = [(_evened if colours.transfer == PQ else _hlg)(index / (_SIZE - 1)) for index in range(_SIZE)]
     table = list[float]()
@@ -152,10 +152,10 @@ def _table(colours: HighRange) -> ImageFilter.Color3DLUT:
 
 def _shown(light: Vector, wide: Matrix, narrow: Matrix) -> Vector:
     """Map light, 1 being white, to stored sRGB."""
-    light = times(wide, light)
+    light = matrix_times(wide, light)
     strongest = max(*light, 1e-9)
     gain = _mapped(strongest) / strongest
-    red, green, blue = times(narrow, (light[0] * gain, light[1] * gain, light[2] * gain))
+    red, green, blue = matrix_times(narrow, (light[0] * gain, light[1] * gain, light[2] * gain))
     return _stored(red), _stored(green), _stored(blue)
 
 

@@ -8,12 +8,11 @@ from typing import Any
 from PIL import AvifImagePlugin, Image, ImageDraw, ImageFile
 
 from mediarepo.images import formats, isobmff
-from mediarepo.images.apng import ApngFile, read_apng
+from mediarepo.images.animations import ApngFile, GifFile, read_apng, read_gif
 from mediarepo.images.color_profiles import Colours, colours_of_code_points
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.formats import HEAD_BYTES, PictureFormat, sniff
-from mediarepo.images.gif import GifFile, read_gif
-from mediarepo.images.jpeg import JpegFile, read_jpeg, with_end
+from mediarepo.images.metadata import JpegFile, read_jpeg, with_end
 from mediarepo.images.png import PngFile, read_png
 
 _TAG, _SHORT, _ENTRY_BYTES = 0x0112, 3, 12
@@ -56,7 +55,7 @@ def orientation_of(exif: object) -> int:
     return 1
 
 
-def lies_on_its_side(orientation: int) -> bool:
+def is_sideways(orientation: int) -> bool:
     """Say whether width and height change places when the picture is put upright."""
     return orientation >= _FIRST_ON_ITS_SIDE
 
@@ -123,7 +122,7 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
     _check_size(picture.size, allowed)
     width, height = picture.size
     orientation = _orientation(picture, picture_format, png)
-    if lies_on_its_side(orientation):
+    if is_sideways(orientation):
         width, height = height, width
     return OpenedImage(
         picture,
@@ -170,7 +169,7 @@ def _moving(
     return None if png is None else read_apng(png)
 
 
-def draft(opened: OpenedImage, sizes: Sequence[tuple[int, int]], limits: DecodeLimits) -> None:
+def set_draft_size(opened: OpenedImage, sizes: Sequence[tuple[int, int]], limits: DecodeLimits) -> None:
     """Let a JPEG be decoded at the smallest scale that covers each size; PictureError when that is too much still."""
     width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
     opened.picture.draft(opened.picture.mode, (max(width, 1), max(height, 1)))

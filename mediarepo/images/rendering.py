@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from mediarepo.images.apng import ApngFile, composed_apng
-from mediarepo.images.color_conversion import has_alpha, to_scalable, to_srgb
+from mediarepo.images.animations import ApngFile, GifFile, composed_apng, composed_gif
+from mediarepo.images.color_conversion import has_alpha, to_rgb_or_grey, to_srgb
 from mediarepo.images.decode import (
     DecodeLimits,
     OpenedImage,
-    draft,
     frame_count,
-    lies_on_its_side,
+    is_sideways,
     open_picture,
+    set_draft_size,
     upright,
 )
 from mediarepo.images.formats import CONTENT_TYPES, PictureFormat
-from mediarepo.images.gif import GifFile, composed_gif
 from mediarepo.images.isobmff import play_count
 from mediarepo.images.metadata import is_bare
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
@@ -116,13 +115,13 @@ def _no_larger_than(data: bytes, own: RenderedImage, made: RenderedImage) -> Ren
     if made.data is None or len(made.data) <= len(data) or made.spec.method is not ThumbnailMethod.SCALE:
         return made
     if made.content_type == "image/png":
-        made = replace(made, data=squeezed(made.data, len(data)))
+        made = replace(made, data=squeeze(made.data, len(data)))
     may_be_own = own.width * own.height <= _MAX_OWN_PIXELS
     too_large = len(made.data or b"") > max(len(data), _TRIFLE_BYTES)
     return replace(own, spec=made.spec) if may_be_own and too_large else made
 
 
-def squeezed(data: bytes, wanted_bytes: int) -> bytes:
+def squeeze(data: bytes, wanted_bytes: int) -> bytes:
     """Encode a PNG smaller, with a palette if need be: drawings are smaller than photographs of their size."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
         picture = opened.copy()  # what was opened would be compared with a file's path when it is saved
@@ -170,14 +169,14 @@ def _decoded(opened: OpenedImage, factor: float, limits: DecodeLimits) -> Image.
     if isinstance(opened.moving, GifFile) and opened.moving.frames:
         return next(composed_gif(opened.moving))[0]
     width, height = picture.size
-    draft(opened, [(round(width * factor), round(height * factor))], limits)
-    whole = to_scalable(picture, opened.png)
+    set_draft_size(opened, [(round(width * factor), round(height * factor))], limits)
+    whole = to_rgb_or_grey(picture, opened.png)
     whole.info = {}
     return whole
 
 
 def _stored_width(opened: OpenedImage) -> int:
-    return opened.height if lies_on_its_side(opened.orientation) else opened.width
+    return opened.height if is_sideways(opened.orientation) else opened.width
 
 
 def _scaled_size(whole: Image.Image, factor: float) -> tuple[int, int]:
@@ -186,7 +185,7 @@ def _scaled_size(whole: Image.Image, factor: float) -> tuple[int, int]:
 
 def _as_stored(framing: CropGeometry, orientation: int, factor: float) -> CropGeometry:
     """Turn a framing of the upright picture into one of the picture as it is stored."""
-    if lies_on_its_side(orientation):
+    if is_sideways(orientation):
         return CropGeometry(framing.height, framing.width, factor)
     return CropGeometry(framing.width, framing.height, factor)
 

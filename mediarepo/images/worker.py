@@ -11,7 +11,7 @@ from mediarepo.images.color_conversion import to_srgb
 from mediarepo.images.color_profiles import PQ, HighRange, matrix_profile
 from mediarepo.images.decode import DecodeLimits, open_picture
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.rendering import RenderedImage, render, squeezed
+from mediarepo.images.rendering import RenderedImage, render, squeeze
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run
 
@@ -46,7 +46,7 @@ def warm_up(*, heic: bool) -> None:
         render(encoded.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP)], _warm_limits())
     drawing = io.BytesIO()
     picture.save(drawing, "PNG", exif=Image.Exif().tobytes())
-    squeezed(drawing.getvalue(), 0)
+    squeeze(drawing.getvalue(), 0)
     to_srgb(picture, matrix_profile(None, gamma=1.0))
     to_srgb(picture, HighRange(9, PQ))
     for name in ("GIF", "PNG", "WEBP", "AVIF"):

@@ -11,21 +11,29 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
-from mediarepo.importers.reading.base_source import BaseSource, check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.coercion import Row, Values, entries, key_text, load_files, section, text
-from mediarepo.importers.reading.database import Selection, mapped, select
+from mediarepo.importers.reading.coercion import (
+    Row,
+    Values,
+    key_text,
+    load_files,
+    yaml_entries,
+    yaml_section,
+    yaml_text,
+)
 from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
-from mediarepo.importers.reading.folder import FolderByteSource
 from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.reading.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.source_database import Selection, amap, select
+from mediarepo.importers.reading.source_folder import FolderByteSource
 from mediarepo.model.import_source import (
     SAMPLES,
     MediaKind,
-    Orphan,
     PreflightReport,
     SourceItem,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
+    UnclaimedBytes,
 )
 
 _MEDIA, _THUMBNAILS = "mediaapi_media_repository", "mediaapi_thumbnail"
@@ -61,19 +69,22 @@ def load_dendrite_config(path: Path, *, base: Path | None = None) -> DendriteCon
     """Read dendrite.yaml; relative paths in it start at `base`, Dendrite's working folder, or at the file's folder."""
     document = load_files([path])
     base = base or path.parent
-    shared, media = section(document.get("global"), "global"), section(document.get("media_api"), "media_api")
-    name = text(shared.get("server_name"))
+    shared, media = yaml_section(document.get("global"), "global"), yaml_section(document.get("media_api"), "media_api")
+    name = yaml_text(shared.get("server_name"))
     if name is None:
         raise SourceConfigError(f"{path} has no global.server_name")
-    hosts = [section(host, "a virtual host") for host in entries(shared.get("virtual_hosts"), "global.virtual_hosts")]
-    names = frozenset({name, *(text(host.get("server_name")) or name for host in hosts)})
-    folder = text(media.get("base_path")) or "./media_store"
+    hosts = [
+        yaml_section(host, "a virtual host")
+        for host in yaml_entries(shared.get("virtual_hosts"), "global.virtual_hosts")
+    ]
+    names = frozenset({name, *(yaml_text(host.get("server_name")) or name for host in hosts)})
+    folder = yaml_text(media.get("base_path")) or "./media_store"
     return DendriteConfig(names, _database(shared, media, path, base), Path(os.path.normpath(base / folder)))
 
 
 def _database(shared: dict[str, object], media: dict[str, object], path: Path, base: Path) -> DatabaseAddress:
     for holder in (media, shared):
-        connection = text(section(holder.get("database"), "database").get("connection_string"))
+        connection = yaml_text(yaml_section(holder.get("database"), "database").get("connection_string"))
         if connection is None:
             continue
         if connection.startswith("file:"):
@@ -130,7 +141,7 @@ class DendriteSource(BaseSource):
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through all media in the order of their keys."""
         selection = Selection(_MEDIA, _COLUMNS, ("media_origin", "media_id"))
-        return mapped(self.database.stream(selection, after), self._media_of)
+        return amap(self.database.stream(selection, after), self._media_of)
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
         """Get one row as it is now."""
@@ -155,7 +166,7 @@ class DendriteSource(BaseSource):
         )
         return replace(media, repaired=tuple(values.repaired))
 
-    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Walk through all media and files, in the order of contents."""
         joining = MergeJoin(
             self.byte_sources,
@@ -164,7 +175,7 @@ class DendriteSource(BaseSource):
             is_original=lambda path: path.endswith("/file"),
         )
         selection = Selection(_MEDIA, _COLUMNS, ("base64hash", "media_origin", "media_id"))
-        rows = mapped(self.database.stream(selection), lambda row: self.place(self._media_of(row)))
+        rows = amap(self.database.stream(selection), lambda row: self.place(self._media_of(row)))
         async with aclosing(joining.join(rows, "")) as meetings:
             async for met in meetings:
                 yield met

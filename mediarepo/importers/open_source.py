@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mediarepo.config.imports import ImportConfig, SourceKind
+from mediarepo.config.homeservers import ImportConfig, SourceKind
 from mediarepo.importers.dendrite import DendriteSource, load_dendrite_config
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_config

@@ -3,10 +3,9 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol, Self
 
-from mediarepo.importers.reading.bucket import BucketAddress
+from mediarepo.importers.reading.source_bucket import BucketAddress
 from mediarepo.model.import_source import (
     SAMPLES,
-    Orphan,
     PreflightReport,
     Resolution,
     SourceBytes,
@@ -14,6 +13,7 @@ from mediarepo.model.import_source import (
     SourceKey,
     SourceMedia,
     SourceThumbnail,
+    UnclaimedBytes,
 )
 
 
@@ -68,7 +68,7 @@ class Source(Protocol):
         """Look for the bytes of one piece of media."""
         ...
 
-    def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
+    def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Walk through all media and all bytes at once, in the order of their places."""
         ...
 

@@ -26,7 +26,7 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class PacedSink(Sink, Protocol):
+class BackpressureSink(Sink, Protocol):
     """A sink that says how much it takes at once, so that nobody need hold bytes for one that is slow."""
 
     def offer(self, data: memoryview, /) -> int:

@@ -48,7 +48,7 @@ def first_key_of(prefix: str, store_class: StoreClass, ms: int) -> str:
 
 def is_intended(object_key: str) -> bool:
     """Say whether a key was written down in the database before its object was made."""
-    return parse_key_ts(object_key) is not None and object_key[-_RANDOM_CHARS] == _INTENDED
+    return object_key_ts(object_key) is not None and object_key[-_RANDOM_CHARS] == _INTENDED
 
 
 def new_name(now_ms: int) -> str:
@@ -61,7 +61,7 @@ def hour_of(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y%m%d%H")
 
 
-def parse_key_ts(object_key: str) -> int | None:
+def object_key_ts(object_key: str) -> int | None:
     """Read when an object key was made, in ms since 1970; None when it is not a key of ours."""
     name = object_key.rpartition("/")[2]
     time, dash, random = name.partition("-")

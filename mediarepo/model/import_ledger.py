@@ -193,7 +193,7 @@ class LedgerItem:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerOrphan:
+class LedgerUnclaimedBytes:
     """Bytes that no row of the source mentions."""
 
     place: str

@@ -176,7 +176,7 @@ class SourceItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
+class UnclaimedBytes:
     """Bytes that no row of the source mentions."""
 
     found: SourceBytes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mediarepo.model.ids import new_name, parse_key_ts
+from mediarepo.model.ids import new_name, object_key_ts
 
 JOURNAL_NAME = "journal"
 """Under a store's prefix, the folder that is the journal's."""
@@ -55,7 +55,7 @@ def first_after(prefix: str, installation_id: str, kind: PartKind, sequence: int
 def parse_part(prefix: str, object_key: str) -> JournalPart | None:
     """Read what a key says; None when it is none of a journal."""
     parts = object_key.removeprefix(journal_folder(prefix)).split("/")
-    written_ts = parse_key_ts(object_key)
+    written_ts = object_key_ts(object_key)
     if len(parts) != _PARTS or parts[1] not in set(PartKind) or not parts[2].isdecimal() or written_ts is None:
         return None
     return JournalPart(int(parts[2]), written_ts, PartKind(parts[1]), parts[0], object_key)

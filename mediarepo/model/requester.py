@@ -37,7 +37,7 @@ def begin_request(network: str) -> None:
     _current.set(Client(network, f"network {network}"))
 
 
-def prove_client(name: str) -> None:
+def authenticate_client(name: str) -> None:
     """Count what follows for a user or a server, whose identity was proven."""
     _current.set(replace(_current.get(), name=name))
 

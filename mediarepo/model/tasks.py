@@ -1,8 +1,74 @@
-"""Leases, runs of scheduled jobs, and tasks."""
+"""Leases, tasks, runs of scheduled jobs, and items that background work could not process."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+_MAX_KEY_CHARS = 600
+
+
+class Queue(StrEnum):
+    """Background work that goes through many items."""
+
+    ACCESS_TIMES = "access_times"
+    HASHING = "hashing"
+    IMPORTS = "imports"
+    MULTIPART_UPLOADS = "multipart_uploads"
+    OBJECT_DELETIONS = "object_deletions"
+    PENDING_MEDIA = "pending_media"
+    PREVIEWS = "previews"
+    RATE_LIMITS = "rate_limits"
+    REMOTE_MEDIA = "remote_media"
+    RESTORED_OBJECTS = "restored_objects"
+    RETENTION = "retention"
+    TASKS = "tasks"
+    TRASH = "trash"
+    USAGE = "usage"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """An item that was set aside: why, how often it was tried, and when it is tried again (ms since 1970)."""
+
+    queue: str
+    item_key: str
+    error: str
+    attempts: int
+    first_ts: int
+    last_ts: int
+    retry_ts: int
+
+
+def storable_text(text: str, max_chars: int | None = None) -> str:
+    """Give text that Postgres keeps: NUL and lone surrogates are written as escapes."""
+    kept = text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
+    return kept if max_chars is None else kept[:max_chars]
+
+
+def storable_json(value: object) -> str:
+    """Write JSON that Postgres keeps, all texts of it as `storable_text` has them."""
+    return json.dumps(_storable(value))
+
+
+def _storable(value: object) -> object:
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, dict):
+        return {storable_text(str(name)): _storable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(inner) for inner in value]
+    return value
+
+
+def item_key(text: str) -> str:
+    """Give a key that Postgres keeps and can index; long ones end in a hash."""
+    kept = storable_text(text)
+    if len(kept.encode()) <= _MAX_KEY_CHARS:
+        return kept
+    digest = hashlib.sha256(kept.encode()).hexdigest()
+    return f"{kept.encode()[:_MAX_KEY_CHARS].decode(errors='ignore')}…{digest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from mediarepo.config.federation import OutboundConfig
-from mediarepo.model.admission import Admission
+from mediarepo.model.concurrency import Admission
 from mediarepo.outbound.errors import OutboundError, OutboundReason, Target, Timeouts, connection_error_text
 from mediarepo.outbound.ssrf_guard import AddressPolicy, GuardedResolver, Lookup, SystemLookup
-from mediarepo.outbound.urls import address_of, check_request_target, joined, parse_url
+from mediarepo.outbound.urls import check_request_target, join_reference, literal_address, parse_url
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
@@ -158,7 +158,7 @@ class Outbound:
     async def address(self, host: str, port: int) -> str:
         """Find the first address and port that a host would be asked at; OutboundError when there is none."""
         self._resolver.check_literal(host)
-        found = host if address_of(host) is not None else (await self._resolver.resolve(host, port))[0]["host"]
+        found = host if literal_address(host) is not None else (await self._resolver.resolve(host, port))[0]["host"]
         return f"{found} {port}"
 
     @asynccontextmanager
@@ -206,7 +206,7 @@ class Outbound:
                     answer.check_encoding()
                     yield answer
                     return
-                url = joined(url, location)
+                url = join_reference(url, location)
         raise OutboundError(OutboundReason.TOO_MANY_REDIRECTS, f"{first.host} redirects too often")
 
     async def _sent(

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from mediarepo.config.derived import Derived
-from mediarepo.model.admission import Admission
+from mediarepo.config.reloading import Derived
+from mediarepo.model.concurrency import Admission
 from mediarepo.model.requester import current_client
 from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.urls import address_of, check_host
+from mediarepo.outbound.urls import check_host, literal_address
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -187,7 +187,7 @@ class SystemLookup:
 
 def domain_of(host: str) -> str:
     """Return the last two labels of a name, whose owner usually has the others too; an address stays whole."""
-    return host if address_of(host) is not None else ".".join(host.lower().rstrip(".").split(".")[-2:])
+    return host if literal_address(host) is not None else ".".join(host.lower().rstrip(".").split(".")[-2:])
 
 
 def _getaddrinfo(host: str) -> list[str]:
@@ -205,7 +205,7 @@ class GuardedResolver(AbstractResolver):
 
     def check_literal(self, host: str) -> None:
         """Refuse an IP address that must not be connected to; names are judged when they are resolved."""
-        address = address_of(host)
+        address = literal_address(host)
         if address is None:
             check_host(host)
         elif not self._rules.permits(address):

@@ -58,7 +58,7 @@ def parse_url(text: str) -> ParsedUrl:
     return ParsedUrl(URL(text.partition("#")[0], encoded=True), scheme, host, port)
 
 
-def joined(url: str, location: str) -> str:
+def join_reference(url: str, location: str) -> str:
     """Say where a Location leads, from the URL that it was found at; OutboundError when nobody can tell."""
     if not _PRINTABLE.fullmatch(location):
         raise OutboundError(OutboundReason.BAD_URL, "a Location has characters that no URL has")
@@ -93,7 +93,7 @@ def _check_ipv6(host: str) -> None:
         raise OutboundError(OutboundReason.BAD_URL, "not an IPv6 address") from None
 
 
-def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Read an IP address; None for a name."""
     try:
         return ipaddress.ip_address(host)

@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import Protocol, Self
 
 from mediarepo.config.federation import OutboundConfig
-from mediarepo.model.admission import Admission
+from mediarepo.model.concurrency import Admission
 from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
 from mediarepo.outbound.ssrf_guard import AddressPolicy, GuardedResolver, Lookup, SystemLookup
-from mediarepo.outbound.urls import WebUrl, address_of, join_url, parse_web_url
+from mediarepo.outbound.urls import WebUrl, join_url, literal_address, parse_web_url
 from mediarepo.outbound.web_response import (
     MAX_HEAD_BYTES,
     Head,
@@ -45,7 +45,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class CookieJar:
+class PreviewCookies:
     """What hosts want to be told again within one preview; a parent domain's cookies are kept for the host alone."""
 
     def __init__(self, now: Callable[[], datetime] = _now) -> None:
@@ -199,7 +199,7 @@ class WebClient:
 
     @asynccontextmanager
     async def get(
-        self, url: str, *, timeouts: Timeouts, policy: RequestPolicy, cookies: CookieJar
+        self, url: str, *, timeouts: Timeouts, policy: RequestPolicy, cookies: PreviewCookies
     ) -> AsyncIterator[WebResponse]:
         """GET a URL and follow its redirects; OutboundError when that fails before there is an answer."""
         until = _loop_time() + timeouts.total_ms / 1000
@@ -218,7 +218,7 @@ class WebClient:
 
     @asynccontextmanager
     async def _asked(
-        self, url: WebUrl, timeouts: Timeouts, until: float, policy: RequestPolicy, cookies: CookieJar
+        self, url: WebUrl, timeouts: Timeouts, until: float, policy: RequestPolicy, cookies: PreviewCookies
     ) -> AsyncIterator[WebResponse]:
         request = _request(url, policy.headers(url), cookies)
         async with self.places.enter():
@@ -261,13 +261,13 @@ class WebClient:
         raise failure
 
     async def _addresses(self, host: str) -> list[str]:
-        if address_of(host) is not None:
+        if literal_address(host) is not None:
             self._resolver.check_literal(host)
             return [host]
         return [str(found["host"]) for found in await self._resolver.resolve(host)]
 
 
-def _request(url: WebUrl, headers: Mapping[str, str], cookies: CookieJar) -> bytes:
+def _request(url: WebUrl, headers: Mapping[str, str], cookies: PreviewCookies) -> bytes:
     """Spell a request; headers come from our configuration, or were checked."""
     lines = [f"GET {url.target} HTTP/1.1", f"Host: {url.host_header}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 from mediarepo.model.previews import OEmbed, Page, Picture, Preview, PreviewLimits
 from mediarepo.previews.image_candidates import image_candidates
-from mediarepo.previews.page import essence
-from mediarepo.previews.text import Rule, descriptions, plain, titles, url_title
-from mediarepo.previews.url_policy import resolved
+from mediarepo.previews.page import media_type_essence
+from mediarepo.previews.text import Rule, descriptions, titles, to_plain_text, url_title
+from mediarepo.previews.url_policy import resolve_url
 
 _PASSED_ON = (
     "og:locale",
@@ -66,7 +66,7 @@ def compose(page: Page, *, oembed: OEmbed | None = None, limits: PreviewLimits |
 
 def _first(rules: Iterable[Rule], max_chars: int) -> Rule:
     for rule, value in rules:
-        text = plain(value, max_chars)
+        text = to_plain_text(value, max_chars)
         if text is not None:
             return rule, text
     return "", None
@@ -75,14 +75,14 @@ def _first(rules: Iterable[Rule], max_chars: int) -> Rule:
 def _other_than(title: str | None, rules: Iterable[Rule]) -> Iterator[Rule]:
     """Leave out descriptions that only repeat the title."""
     for rule, value in rules:
-        if value is not None and plain(value, len(value) or 1) != title:
+        if value is not None and to_plain_text(value, len(value) or 1) != title:
             yield rule, value
 
 
 def _url(page: Page, limits: PreviewLimits) -> Rule:
     """Find the page's own address; kept letter by letter when it is a whole one."""
     given = (page.first("og:url") or "").strip()
-    found = resolved(page.url, given)
+    found = resolve_url(page.url, given)
     if found is not None and len(found) <= limits.max_url_chars:
         return "og:url", given if _WHOLE_URL.fullmatch(given) else found
     if page.canonical_url is not None and urlsplit(page.canonical_url).hostname == urlsplit(page.url).hostname:
@@ -134,10 +134,12 @@ def compose_file(
 ) -> Preview:
     """Preview a file by its name; an image is its own picture. Nothing but headers is needed."""
     limits = limits or PreviewLimits()
-    kind = essence(content_type)
-    named = plain(upload_name, limits.max_title_chars)
+    kind = media_type_essence(content_type)
+    named = to_plain_text(upload_name, limits.max_title_chars)
     chosen = {
-        "og:title": ("file name", named) if named else ("the URL", plain(url_title(url), limits.max_title_chars)),
+        "og:title": ("file name", named)
+        if named
+        else ("the URL", to_plain_text(url_title(url), limits.max_title_chars)),
         "og:url": ("the URL", url[: limits.max_url_chars]),
         "og:type": ("content type", _FILE_TYPES.get(kind.partition("/")[0])),
     }

@@ -89,7 +89,7 @@ _UNMARKED = [(b"<\x00", "utf-16-le"), (b"\x00<", "utf-16-be")]
 _FIRST_BYTES = 4096
 
 
-def codec_of(label: str) -> str | None:
+def codec_for(label: str) -> str | None:
     """Find Python's codec for a label; only those that browsers read, so neither UTF-7 nor zip."""
     return _CODECS.get(label.strip().lower())
 
@@ -99,7 +99,7 @@ def is_single_byte(codec: str) -> bool:
     return _SINGLE_BYTE.match(codec) is not None
 
 
-def marked(body: bytes) -> str | None:
+def encoding_from_bom(body: bytes) -> str | None:
     """Find the encoding that the first bytes give away."""
     for mark, codec in _MARKS + _UNMARKED:
         if body.startswith(mark):
@@ -107,17 +107,17 @@ def marked(body: bytes) -> str | None:
     return None
 
 
-def in_header(content_type: str | None) -> str | None:
+def encoding_from_header(content_type: str | None) -> str | None:
     """Find the encoding that a Content-Type names."""
     found = _IN_HEADER.search(content_type or "")
-    return codec_of(found[1]) if found else None
+    return codec_for(found[1]) if found else None
 
 
-def in_page(body: bytes) -> str | None:
+def encoding_from_markup(body: bytes) -> str | None:
     """Find the encoding that the page names in its first kilobytes; one that says UTF-16 so is UTF-8 in truth."""
     first = body[:_FIRST_BYTES]
     found = _IN_XML.search(first) or _IN_META.search(first)
-    codec = codec_of(found[1].decode("ascii")) if found else None
+    codec = codec_for(found[1].decode("ascii")) if found else None
     return "utf-8" if codec in {"utf-16-le", "utf-16-be"} else codec
 
 
@@ -284,7 +284,7 @@ def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
     A byte order mark is believed first; then what was declared, where that fits. UTF-8 wins over a declared encoding
     that any bytes fit. Text never has NUL or other controls.
     """
-    codec = marked(body) or _fitting(body, content_type)
+    codec = encoding_from_bom(body) or _fitting(body, content_type)
     text = body.decode(codec, errors="replace").removeprefix("\ufeff")
     return _NO_TEXT.sub("", text), codec
 
@@ -304,7 +304,7 @@ def _fitting(body: bytes, content_type: str | None) -> str:
 
 def _declared(body: bytes, content_type: str | None) -> list[str]:
     """List what header and page say; a server's default of Latin-1 counts less than what the page says."""
-    found = [codec for codec in (in_header(content_type), in_page(body)) if codec is not None]
+    found = [codec for codec in (encoding_from_header(content_type), encoding_from_markup(body)) if codec is not None]
     return found[::-1] if found[:1] == [_FALLBACK] else found
 
 

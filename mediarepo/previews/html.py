@@ -9,7 +9,7 @@ from lxml import etree
 from mediarepo.model.previews import Block, Picture
 from mediarepo.previews.image_candidates import image_candidate
 from mediarepo.previews.text import Region, region_of
-from mediarepo.previews.url_policy import resolved
+from mediarepo.previews.url_policy import resolve_url
 
 _MAX_REFRESH_CHARS = 8192
 _MAX_REFRESH_S = 10
@@ -302,7 +302,7 @@ class Collector:
         self.language = self.language or attributes.get("lang") or attributes.get("xml:lang")
 
     def _base(self, attributes: dict[str, str]) -> None:
-        href = None if self._has_base else resolved(self.base_url, attributes.get("href"))
+        href = None if self._has_base else resolve_url(self.base_url, attributes.get("href"))
         if href is not None:
             self.base_url, self._has_base = href, True
 
@@ -320,12 +320,12 @@ class Collector:
 
     def _refresh(self, content: str) -> None:
         if self.refresh_url is None:
-            self.refresh_url = resolved(self.base_url, parse_refresh(content))
+            self.refresh_url = resolve_url(self.base_url, parse_refresh(content))
 
     def _link(self, attributes: dict[str, str]) -> None:
         relations = attributes.get("rel", "").lower().split()[:_MAX_NAMES]
         self._links += bool(relations)
-        href = resolved(self.base_url, attributes.get("href")) if relations and self._links < _MAX_LINKS else None
+        href = resolve_url(self.base_url, attributes.get("href")) if relations and self._links < _MAX_LINKS else None
         if href is None:
             return
         kind = attributes.get("type", "").partition(";")[0].strip().lower()

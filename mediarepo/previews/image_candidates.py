@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mediarepo.model.previews import OEmbed, Page, Picture
-from mediarepo.previews.text import plain
-from mediarepo.previews.url_policy import resolved
+from mediarepo.previews.text import to_plain_text
+from mediarepo.previews.url_policy import resolve_url
 
 _LAZY = (
     "data-old-hires",
@@ -36,7 +36,7 @@ _USUAL_AREA, _MOST_AREA = 200 * 150, 1600 * 1200
 _IN_ARTICLE, _UNLIKELY_SHARE = 4, 0.02
 
 
-def is_too_small(picture: Picture) -> bool:
+def is_too_small_to_show(picture: Picture) -> bool:
     """Tell whether an image claims to be an icon, a pixel that counts visitors, or a line."""
     sides = [side for side in (picture.width, picture.height) if side is not None]
     if any(side < _SMALLEST for side in sides):
@@ -47,14 +47,14 @@ def is_too_small(picture: Picture) -> bool:
 def image_candidate(attributes: dict[str, str], base_url: str, rule: str) -> Picture | None:
     """Read an <img> or <source>, those that a script would fill in later included; None when it shows nothing."""
     for reference in _references(attributes):
-        url = resolved(base_url, reference)
+        url = resolve_url(base_url, reference)
         if url is not None:
             return Picture(
                 url=url,
                 rule=rule,
                 alt=attributes.get("alt") or None,
-                width=number(attributes.get("width")),
-                height=number(attributes.get("height")),
+                width=parse_number(attributes.get("width")),
+                height=parse_number(attributes.get("height")),
             )
     return None
 
@@ -66,10 +66,10 @@ def _references(attributes: dict[str, str]) -> list[str]:
 
 
 def _best_of(name: str, value: str) -> str | None:
-    return widest(value) if name.endswith("srcset") else value
+    return largest_source(value) if name.endswith("srcset") else value
 
 
-def widest(srcset: str) -> str | None:
+def largest_source(srcset: str) -> str | None:
     """Choose the largest image of a srcset that is not larger than a preview needs, or else the smallest."""
     rated = [one for one in _rated(srcset[:_MAX_SRCSET_CHARS]) if not one[1].lower().startswith("data:")]
     fitting = [one for one in rated if one[0] <= _WIDEST]
@@ -92,15 +92,15 @@ def _rated(srcset: str) -> Iterator[tuple[float, str]]:
         yield width, url.rstrip(",")
 
 
-def number(text: str | None) -> int | None:
+def parse_number(text: str | None) -> int | None:
     """Read a declared size in pixels; None for percentages and the like."""
     found = _NUMBER.fullmatch(text[:20]) if text else None
     return int(found[1]) if found and int(found[1]) > 0 else None
 
 
-def likeliest_first(pictures: list[Picture], in_article: set[str]) -> list[Picture]:
+def sort_by_likelihood(pictures: list[Picture], in_article: set[str]) -> list[Picture]:
     """Order images by how likely they show what the page is about; icons and pixels are left out."""
-    fitting = [picture for picture in pictures if not is_too_small(picture) and not is_decoration(picture)]
+    fitting = [picture for picture in pictures if not is_too_small_to_show(picture) and not is_decoration(picture)]
     rated = [(_likelihood(picture, at, picture.url in in_article), at, picture) for at, picture in enumerate(fitting)]
     return [picture for _, _, picture in sorted(rated, key=lambda one: (-one[0], one[1]))]
 
@@ -130,13 +130,13 @@ def image_candidates(page: Page, oembed: OEmbed | None, limit: int) -> tuple[Pic
     for picture in _all(page, oembed):
         is_icon = picture.url in page.icon_urls or _NO_PICTURE.search(picture.url.partition("?")[0]) is not None
         if not is_icon and not _is_unfit(picture) and len(chosen) < limit:
-            chosen.setdefault(picture.url, replace(picture, alt=plain(picture.alt, _MAX_ALT_CHARS)))
+            chosen.setdefault(picture.url, replace(picture, alt=to_plain_text(picture.alt, _MAX_ALT_CHARS)))
     return tuple(chosen.values()) or _icons(page)[:limit]
 
 
 def _is_unfit(picture: Picture) -> bool:
     """Tell whether an image is too small; of what Open Graph names, only if it is called like an icon as well."""
-    return is_too_small(picture) and (picture.rule != "og:image" or is_decoration(picture))
+    return is_too_small_to_show(picture) and (picture.rule != "og:image" or is_decoration(picture))
 
 
 def _icons(page: Page) -> tuple[Picture, ...]:
@@ -160,7 +160,7 @@ def _all(page: Page, oembed: OEmbed | None) -> Iterator[Picture]:
 
 def _of_urls(page: Page, urls: list[str] | tuple[str, ...], rule: str) -> Iterator[Picture]:
     for url in urls:
-        found = resolved(page.base_url, url)
+        found = resolve_url(page.base_url, url)
         if found is not None:
             yield Picture(url=found, rule=rule)
 
@@ -183,7 +183,7 @@ def _of_open_graph(page: Page) -> Iterator[Picture]:
 
 
 def _structured(page: Page, said: dict[str, str]) -> Iterator[Picture]:
-    found = resolved(page.base_url, said.get("secure_url")) or resolved(page.base_url, said.get("url"))
+    found = resolve_url(page.base_url, said.get("secure_url")) or resolve_url(page.base_url, said.get("url"))
     if found is not None:
-        width, height = number(said.get("width")), number(said.get("height"))
+        width, height = parse_number(said.get("width")), parse_number(said.get("height"))
         yield Picture(url=found, rule="og:image", alt=said.get("alt"), width=width, height=height)

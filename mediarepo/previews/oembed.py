@@ -11,10 +11,10 @@ from urllib.parse import quote
 from mediarepo.model.previews import OEmbed, Picture, PreviewUrl
 from mediarepo.previews.encoding import decode
 from mediarepo.previews.html import parse_xml
-from mediarepo.previews.image_candidates import number
-from mediarepo.previews.page import essence, read_html
+from mediarepo.previews.image_candidates import parse_number
+from mediarepo.previews.page import media_type_essence, read_html
 from mediarepo.previews.structured_data import read_json
-from mediarepo.previews.url_policy import resolved
+from mediarepo.previews.url_policy import resolve_url
 
 _SCHEME = re.compile(r"https?:(?://)?([^/]+)(/.*)?")
 _LIST = "oembed_providers.json"
@@ -97,7 +97,7 @@ _MAX_BLOCKS = 10
 def read_oembed(body: bytes, *, url: str, content_type: str | None) -> OEmbed | None:
     """Read an oEmbed answer from `url`, whatever it lacks; None when there is none in it."""
     text, _ = decode(body[:_MAX_BYTES], content_type)
-    is_xml = essence(content_type).endswith("xml") or text.lstrip().startswith("<")
+    is_xml = media_type_essence(content_type).endswith("xml") or text.lstrip().startswith("<")
     fields = _from_xml(text) if is_xml else _from_json(text)
     return _read(fields, url) if fields else None
 
@@ -138,9 +138,9 @@ def _picture(kind: str, fields: dict[str, str], url: str) -> Picture | None:
     for name, prefix in (("url", ""), ("thumbnail_url", "thumbnail_")):
         if name == "url" and kind != "photo":
             continue
-        found = resolved(url, fields.get(name))
+        found = resolve_url(url, fields.get(name))
         if found is not None:
-            width, height = number(fields.get(f"{prefix}width")), number(fields.get(f"{prefix}height"))
+            width, height = parse_number(fields.get(f"{prefix}width")), parse_number(fields.get(f"{prefix}height"))
             return Picture(url=found, rule=f"oEmbed {name}", width=width, height=height)
     return None
 

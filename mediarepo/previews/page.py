@@ -4,14 +4,14 @@ import re
 from dataclasses import replace
 from enum import StrEnum
 
-from mediarepo.config.derived import Derived
 from mediarepo.config.previews import PreviewsConfig
+from mediarepo.config.reloading import Derived
 from mediarepo.model.previews import Block, Page
 from mediarepo.previews.encoding import decode
 from mediarepo.previews.html import Collector, parse_html
-from mediarepo.previews.image_candidates import likeliest_first
+from mediarepo.previews.image_candidates import sort_by_likelihood
 from mediarepo.previews.structured_data import read_feed, read_linked_data
-from mediarepo.previews.url_policy import compiled_host
+from mediarepo.previews.url_policy import compile_host_pattern
 
 _HTML = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
 _XML = frozenset({"application/xml", "text/xml"})
@@ -37,30 +37,30 @@ class ContentKind(StrEnum):
     FILE = "file"
 
 
-def essence(content_type: str | None) -> str:
+def media_type_essence(content_type: str | None) -> str:
     """Cut the parameters off a content type; "" when there is none."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def may_be_page(content_type: str | None) -> bool:
+def is_page_type(content_type: str | None) -> bool:
     """Tell from the headers whether the body is worth reading for a preview; else `compose_file` is all there is."""
-    kind = essence(content_type)
+    kind = media_type_essence(content_type)
     return kind in _HTML | _XML | _FEEDS | _TEXT | {""} or (kind.endswith("+xml") and kind != "image/svg+xml")
 
 
-def kind_of(content_type: str | None, body: bytes, text: str) -> ContentKind:
+def content_kind(content_type: str | None, body: bytes, text: str) -> ContentKind:
     """Judge a body and the text that was read of it: by the declared type, and by how it begins where that says little.
 
     What is declared to be text, but consists of controls, is a file.
     """
-    kind, first = essence(content_type), text[:_FIRST_CHARS]
+    kind, first = media_type_essence(content_type), text[:_FIRST_CHARS]
     if _is_binary(body) and not _looks_like_html(first):
         return ContentKind.FILE
     if kind in _HTML:
         return ContentKind.HTML
     if kind in _TEXT:
         return ContentKind.TEXT
-    if kind and not may_be_page(content_type):
+    if kind and not is_page_type(content_type):
         return ContentKind.FILE
     if kind in _FEEDS or _LOOKS_LIKE_FEED.search(first):
         return ContentKind.FEED
@@ -87,7 +87,7 @@ class RequestHeaders:
     def __init__(self, config: PreviewsConfig) -> None:
         self._config = config
         self._domains = Derived(
-            lambda: config.domains, lambda domains: [(compiled_host(domain.host), domain) for domain in domains]
+            lambda: config.domains, lambda domains: [(compile_host_pattern(domain.host), domain) for domain in domains]
         )
 
     def of(self, host: str) -> dict[str, str]:
@@ -118,7 +118,7 @@ def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int
     """
     body = body[:max_bytes]
     text, encoding = decode(body, content_type)
-    match kind_of(content_type, body, text):
+    match content_kind(content_type, body, text):
         case ContentKind.HTML:
             page = read_html(text, url)
         case ContentKind.FEED:
@@ -143,7 +143,7 @@ def read_html(text: str, url: str) -> Page:
         refresh_url=heard.refresh_url,
         headings=tuple(heard.headings),
         meta=tuple(heard.meta),
-        pictures=tuple(likeliest_first(heard.pictures, heard.article_pictures)),
+        pictures=tuple(sort_by_likelihood(heard.pictures, heard.article_pictures)),
         icon_urls=frozenset(heard.icon_urls),
         blocks=heard.blocks.finish(),
         linked_data=read_linked_data(heard.scripts),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mediarepo.model.previews import LinkedData, Page, Picture
 from mediarepo.previews.html import parse_xml
-from mediarepo.previews.url_policy import resolved
+from mediarepo.previews.url_policy import resolve_url
 
 _MAX_DEPTH = 40
 _MAX_CHARS = 1_000_000
@@ -190,7 +190,7 @@ def read_feed(text: str, url: str) -> Page:
     for child in list(channel)[:50]:
         name, inner = _local_name(child.tag), next((one.text for one in child if _local_name(one.tag) == "url"), None)
         said.setdefault(name, (inner or child.text or "")[:_MAX_FEED_CHARS])
-    image = resolved(url, said.get("image") or said.get("logo"))
+    image = resolve_url(url, said.get("image") or said.get("logo"))
     description = said.get("description") or said.get("subtitle") or said.get("tagline")
     return Page(
         url=url,

@@ -88,7 +88,7 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 
 
-def plain(text: str | None, max_chars: int) -> str | None:
+def to_plain_text(text: str | None, max_chars: int) -> str | None:
     """Make one line of at most `max_chars` characters of a page's text; None when nothing of it can be seen.
 
     Markup goes, also such that was escaped once too often.
@@ -97,7 +97,7 @@ def plain(text: str | None, max_chars: int) -> str | None:
         return None
     words = _without_markup(text[: max_chars * _RAW_FACTOR + 1024])
     words = _BLANKS.sub(" ", _MARKS_IN_A_ROW.sub(r"\1", words)).strip()
-    return cut(words, max_chars) if _SEEN.search(words) else None
+    return cut_at_word(words, max_chars) if _SEEN.search(words) else None
 
 
 def _without_markup(text: str) -> str:
@@ -115,7 +115,7 @@ def _without_tags(text: str) -> str:
     return text
 
 
-def cut(text: str, max_chars: int) -> str:
+def cut_at_word(text: str, max_chars: int) -> str:
     """Shorten a line at the end of a word, or of a character as people see them, and mark it with an ellipsis."""
     if len(text) <= max_chars:
         return text

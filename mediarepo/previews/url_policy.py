@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from mediarepo.config.derived import Derived
 from mediarepo.config.previews import UrlRule, UrlRulesConfig
+from mediarepo.config.reloading import Derived
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.outbound.errors import OutboundError
@@ -16,7 +16,7 @@ from mediarepo.outbound.urls import WebUrl, join_url, parse_web_url, web_host
 MAX_MATCHED_CHARS = 4096
 
 
-def compiled(pattern: str) -> Callable[[str], bool]:
+def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """Turn a pattern into a judge over texts, whole and in any case of letters; re.error for one that is none.
 
     Nothing beyond the first `MAX_MATCHED_CHARS` characters is looked at.
@@ -37,15 +37,17 @@ def _as_regex(pattern: str) -> str:
     return fnmatch.translate(pattern.replace("[", "[[]"))
 
 
-def compiled_host(pattern: str) -> Callable[[str], bool]:
+def compile_host_pattern(pattern: str) -> Callable[[str], bool]:
     """Turn a pattern of host names into a judge; names and addresses may be written in any way that URLs may."""
     if pattern.startswith("^"):
-        return compiled(pattern)
+        return compile_pattern(pattern)
     if "*" not in pattern and "?" not in pattern:
-        return compiled(_spelt(pattern))
+        return compile_pattern(_spelt(pattern))
     if pattern.isascii():
-        return compiled(pattern.strip("[]") if ":" in pattern else pattern)
-    return compiled(".".join(label if label.isascii() else _spelt(label) for label in pattern.lower().split(".")))
+        return compile_pattern(pattern.strip("[]") if ":" in pattern else pattern)
+    return compile_pattern(
+        ".".join(label if label.isascii() else _spelt(label) for label in pattern.lower().split("."))
+    )
 
 
 def _spelt(host: str) -> str:
@@ -80,7 +82,7 @@ def preview_url(url: WebUrl) -> PreviewUrl:
     return PreviewUrl(url.scheme, url.host, url.port, url.path, url.query, url.text)
 
 
-def resolved(base_url: str, reference: str | None) -> str | None:
+def resolve_url(base_url: str, reference: str | None) -> str | None:
     """Say where a reference on a page leads; None when that is nothing to be fetched over http."""
     if not reference or not reference.strip() or len(reference) > MAX_URL_CHARS:
         return None
@@ -120,9 +122,9 @@ class UrlRules:
 
 
 def _judge(rule: UrlRule) -> _Judge:
-    host = compiled_host(rule.host) if rule.host is not None else None
-    path = compiled(rule.path) if rule.path is not None else None
-    whole = compiled(rule.url) if rule.url is not None else None
+    host = compile_host_pattern(rule.host) if rule.host is not None else None
+    path = compile_pattern(rule.path) if rule.path is not None else None
+    whole = compile_pattern(rule.url) if rule.url is not None else None
 
     def fits(url: PreviewUrl) -> bool:
         return (

@@ -10,8 +10,8 @@ import structlog
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.errors import MatrixError, UnavailableError
-from mediarepo.model.failed_items import FailedItem, Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
+from mediarepo.model.tasks import FailedItem, Queue
 from mediarepo.services.stores import Stores
 
 log = structlog.get_logger(__name__)

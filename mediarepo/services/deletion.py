@@ -10,14 +10,14 @@ import structlog
 from mediarepo.config.admin import AdminConfig
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deletion import Outbox, QueuedDeletion
-from mediarepo.db.marks import MarkTable
+from mediarepo.db.media_marks import MarkTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import HomeserverUnavailableError, MatrixError, UnavailableError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.authority import Action, Thing
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue
 from mediarepo.services.authorization import Admin, Authorization
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.recency import Recency

@@ -8,19 +8,19 @@ from typing import Protocol
 
 import structlog
 
-from mediarepo.config.cleanup import AccessConfig
+from mediarepo.config.cleanup import LastAccessConfig
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.db.media import AccessTable, MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, NotYetUploadedError, UnavailableError
 from mediarepo.homeserver.tenants import Homeservers
-from mediarepo.model.admission import Waiters
 from mediarepo.model.byte_stream import ByteRange
-from mediarepo.model.failed_items import Queue
+from mediarepo.model.concurrency import Waiters
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Blob, Media, MediaState
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.hash_learning import HashLearner
+from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.stored_object import OpenObject, StoredObject
@@ -30,7 +30,7 @@ class AccessTimes:
     """Remembers last accesses until the next flush; a crash loses one interval's worth, which retention can bear."""
 
     def __init__(
-        self, config: AccessConfig, table: AccessTable, isolation: BatchIsolation, now_ms: Callable[[], int]
+        self, config: LastAccessConfig, table: AccessTable, isolation: BatchIsolation, now_ms: Callable[[], int]
     ) -> None:
         self._config = config
         self._table = table

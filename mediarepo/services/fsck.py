@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 
 from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.media import MediaTable
-from mediarepo.db.object_inventory import ObjectInventory
-from mediarepo.db.sweep import SweepTable
+from mediarepo.db.sweep import ObjectInventory, SweepTable
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import Drift, DriftKind, KnownObject
-from mediarepo.model.ids import is_intended, parse_key_ts
+from mediarepo.model.ids import is_intended, object_key_ts
 from mediarepo.model.journal import journal_folder
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import Blob
-from mediarepo.services.hash_learning import HashingSink
+from mediarepo.services.quarantine import HashingSink
 from mediarepo.services.recency import Recency
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, marker_key
 from mediarepo.storage.errors import ObjectMissingError, StorageError
@@ -38,7 +37,7 @@ class FsckLevel:
 
 
 @dataclass(slots=True)
-class Progress:
+class FsckProgress:
     """How far a check has come."""
 
     objects: int = 0
@@ -86,7 +85,7 @@ class Fsck:
     grace_ms: int
 
     async def check(
-        self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None]
+        self, store: Store, how: FsckLevel, progress: FsckProgress, on_progress: Callable[[], None]
     ) -> AsyncIterator[Drift]:
         """Walk through a store; gives each disagreement as it is found."""
         await self.recency.look(store)
@@ -110,7 +109,7 @@ class Fsck:
             yield Drift(kind, store.name, known.object_key, known.blob_id, None, known.size_bytes)
 
     async def _own_objects(
-        self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None], horizon_ms: int
+        self, store: Store, how: FsckLevel, progress: FsckProgress, on_progress: Callable[[], None], horizon_ms: int
     ) -> AsyncIterator[Drift]:
         suspects, began = _Suspects(), asyncio.get_running_loop().time()
         async for listed, known in _merged(self._listed(store, how.after_key), self._known(store, how.after_key)):
@@ -128,7 +127,7 @@ class Fsck:
             yield drift
 
     async def _borrowed(
-        self, store: Store, how: FsckLevel, progress: Progress, on_progress: Callable[[], None]
+        self, store: Store, how: FsckLevel, progress: FsckProgress, on_progress: Callable[[], None]
     ) -> AsyncIterator[Drift]:
         """Look at each adopted object, which lies wherever it was found."""
         async for some in self.inventory.borrowed(store.name, _READ_AT_ONCE):
@@ -182,7 +181,7 @@ class Fsck:
         old = {
             one.key: one
             for one in strangers
-            if (parse_key_ts(one.key) or horizon_ms) < horizon_ms or is_intended(one.key)
+            if (object_key_ts(one.key) or horizon_ms) < horizon_ms or is_intended(one.key)
         }
         for key in await self._still_unknown(store, list(old)):
             kind = DriftKind.LOST_ROW if is_intended(key) else DriftKind.OBJECT_WITHOUT_ROW
@@ -200,7 +199,7 @@ class Fsck:
             there += [key for key, size_bytes in zip(some, sizes, strict=True) if size_bytes is not None]
         return await self.sweep_table.unknown(store.name, there) if there else []
 
-    async def _leftovers(self, store: Store, horizon_ms: int, progress: Progress) -> AsyncIterator[Drift]:
+    async def _leftovers(self, store: Store, horizon_ms: int, progress: FsckProgress) -> AsyncIterator[Drift]:
         try:
             async for drift in self._leftover_multiparts(store, horizon_ms):
                 yield drift
@@ -209,7 +208,7 @@ class Fsck:
 
     async def _leftover_multiparts(self, store: Store, horizon_ms: int) -> AsyncIterator[Drift]:
         async for found in store.list_multiparts(f"{store.prefix}/"):
-            key_ts = parse_key_ts(found.key)
+            key_ts = object_key_ts(found.key)
             if key_ts is None or key_ts >= horizon_ms:
                 continue
             if await self.sweep_table.without_intent(store.name, [found.key]) and await _is_open(store, found):
@@ -301,7 +300,7 @@ class Repairs:
     media: MediaTable
     markers: BucketMarkers
 
-    async def check_safe(self, store: Store, found: Progress, *, force: bool) -> None:
+    async def check_safe(self, store: Store, found: FsckProgress, *, force: bool) -> None:
         """Refuse to repair a store that is not ours, or with a database that knows too little, as a backup does."""
         if not await self.markers.is_ours(store):
             raise RepairRefusedError(NOT_OURS)
@@ -328,7 +327,7 @@ class Repairs:
         Left are objects that are seen unknown since lately, and those that a newer database knew, unless `force` is on.
         """
         left, now_ms = 0, await self.sweep_table.now_ms()
-        async for drift in self.fsck.check(store, how, Progress(), lambda: None):
+        async for drift in self.fsck.check(store, how, FsckProgress(), lambda: None):
             if drift.kind is DriftKind.KNOWN_MISSING:  # the sweep gives back what is there again
                 continue
             if not force and not await self._may_mend(store, drift, now_ms):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mediarepo.config.journal import JournalConfig
+from mediarepo.config.cleanup import JournalConfig
 from mediarepo.db.database import SCHEMA_VERSION
 from mediarepo.db.journal import JournalTable
 from mediarepo.db.sweep import SweepTable

@@ -9,10 +9,9 @@ from typing import Any, Self
 import structlog
 
 from mediarepo.db.database import LeaseLostError, fenced
-from mediarepo.db.leases import SERVER_LEASE, Leases
-from mediarepo.db.tasks import JobRuns
+from mediarepo.db.tasks import SERVER_LEASE, JobRuns, Leases
 from mediarepo.errors import MatrixError
-from mediarepo.model.in_use import InUse
+from mediarepo.model.concurrency import InUse
 from mediarepo.model.tasks import JobRun, Lease
 
 log = structlog.get_logger(__name__)

@@ -7,11 +7,11 @@ from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
 from mediarepo.db.usage import Counter, StatisticsTable, UsageTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.media import MediaState
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionClass
+from mediarepo.model.tasks import Queue
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
 from mediarepo.services.authorization import Admin
 from mediarepo.services.batch_isolation import BatchIsolation

@@ -9,15 +9,14 @@ from mediarepo.config.previews import PreviewsConfig
 from mediarepo.errors import LimitExceededError, MatrixError
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import OEmbed, Page, Picture, Preview, PreviewImage, PreviewUrl
-from mediarepo.outbound.web_client import CookieJar
+from mediarepo.outbound.web_client import PreviewCookies
 from mediarepo.previews.oembed import OEmbedProviders
-from mediarepo.previews.page import may_be_page
+from mediarepo.previews.page import is_page_type
 from mediarepo.services.preview_pages import Fetched, PageError, PreviewFetcher, PreviewParser
 from mediarepo.services.uploads import Uploads
 
@@ -50,7 +49,7 @@ class PreviewImages:
     uploads: Uploads
     now_ms: Callable[[], int]
 
-    async def keep(self, picture: Picture, homeserver: HomeserverConfig, cookies: CookieJar) -> PreviewImage:
+    async def keep(self, picture: Picture, homeserver: HomeserverConfig, cookies: PreviewCookies) -> PreviewImage:
         """Fetch a picture and make media of it."""
         fetched = await self.pages.image(picture.url, cookies)
         try:
@@ -109,7 +108,7 @@ class PreviewSession:
 
     language: str | None
     steps: BuildLog
-    cookies: CookieJar = field(default_factory=CookieJar)
+    cookies: PreviewCookies = field(default_factory=PreviewCookies)
     _left: int = _MAX_REFRESHES
     _seen: set[tuple[str, int]] = field(default_factory=set)
 
@@ -165,7 +164,7 @@ class PreviewBuilder:
 
     async def _of(self, fetched: Fetched, oembed: OEmbed | None, visit: PreviewSession) -> Preview:
         page = None
-        if may_be_page(fetched.content_type):
+        if is_page_type(fetched.content_type):
             page = await self.reading.read_page(
                 fetched.body,
                 url=fetched.url,

@@ -13,17 +13,23 @@ from mediarepo.config.previews import PreviewsConfig
 from mediarepo.model.previews import OEmbed, Page, Preview, PreviewLimits
 from mediarepo.outbound.errors import OutboundError, OutboundReason, Timeouts
 from mediarepo.outbound.urls import WebUrl
-from mediarepo.outbound.web_client import CookieJar, WebClient, WebResponse
+from mediarepo.outbound.web_client import PreviewCookies, WebClient, WebResponse
 from mediarepo.outbound.web_response import refresh
 from mediarepo.previews import worker
 from mediarepo.previews.encoding import ACCEPTED, Decoder, UnreadableEncodingError, extract_content_type
 from mediarepo.previews.html import parse_refresh
 from mediarepo.previews.page import RequestHeaders
-from mediarepo.previews.url_policy import UrlRules, preview_url, resolved
+from mediarepo.previews.url_policy import UrlRules, preview_url, resolve_url
 from mediarepo.sandbox.confinement import create_memfd, discard, seal
-from mediarepo.sandbox.pool import ProcessPool
-from mediarepo.sandbox.process import BadAnswerError, ProcessDiedError, SandboxedProcess, SandboxLimits, SandboxPolicy
-from mediarepo.telemetry.error_text import error_text
+from mediarepo.sandbox.process import (
+    BadAnswerError,
+    ProcessDiedError,
+    ProcessPool,
+    SandboxedProcess,
+    SandboxLimits,
+    SandboxPolicy,
+)
+from mediarepo.telemetry.logs import error_text
 
 _OK = range(200, 300)
 _PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,text/plain;q=0.5,image/*;q=0.5,*/*;q=0.1"
@@ -79,17 +85,17 @@ class PreviewFetcher:
     rules: UrlRules
     request_headers: RequestHeaders
 
-    async def page(self, url: str, language: str | None, cookies: CookieJar) -> Fetched:
+    async def page(self, url: str, language: str | None, cookies: PreviewCookies) -> Fetched:
         """Fetch a page, as much of it as is read."""
         max_bytes = self.config.max_page_bytes
         return await self._fetch(url, self._policy(language, _PAGE), cookies, max_bytes=max_bytes, whole=False)
 
-    async def oembed(self, url: str, language: str | None, cookies: CookieJar) -> Fetched:
+    async def oembed(self, url: str, language: str | None, cookies: PreviewCookies) -> Fetched:
         """Fetch an oEmbed answer."""
         policy = self._policy(language, _OEMBED)
         return await self._fetch(url, policy, cookies, max_bytes=_MAX_OEMBED_BYTES, whole=True)
 
-    async def image(self, url: str, cookies: CookieJar) -> Fetched:
+    async def image(self, url: str, cookies: PreviewCookies) -> Fetched:
         """Fetch an image, whole or not at all."""
         max_bytes = self.config.max_image_bytes
         return await self._fetch(url, self._policy(None, _IMAGE), cookies, max_bytes=max_bytes, whole=True)
@@ -98,7 +104,7 @@ class PreviewFetcher:
         return PageRequestPolicy(self.rules, self.request_headers, language, accept)
 
     async def _fetch(
-        self, url: str, policy: PageRequestPolicy, cookies: CookieJar, *, max_bytes: int, whole: bool
+        self, url: str, policy: PageRequestPolicy, cookies: PreviewCookies, *, max_bytes: int, whole: bool
     ) -> Fetched:
         try:
             async with self._open(url, policy, cookies) as answer:
@@ -109,7 +115,7 @@ class PreviewFetcher:
                     extract_content_type(answer.head.texts("Content-Type")),
                     answer.head.text("Content-Disposition"),
                     await _body(answer, max_bytes, whole=whole),
-                    resolved(answer.url.text, parse_refresh(refresh(answer.head) or "")),
+                    resolve_url(answer.url.text, parse_refresh(refresh(answer.head) or "")),
                 )
         except OutboundError as exc:
             raise PageError(f"{exc} ({exc.reason})") from exc
@@ -117,7 +123,7 @@ class PreviewFetcher:
             raise PageError(str(exc)) from exc
 
     @asynccontextmanager
-    async def _open(self, url: str, policy: PageRequestPolicy, cookies: CookieJar) -> AsyncIterator[WebResponse]:
+    async def _open(self, url: str, policy: PageRequestPolicy, cookies: PreviewCookies) -> AsyncIterator[WebResponse]:
         timeout_ms = self.config.timeout_ms
         timeouts = Timeouts(
             connect_ms=min(_CONNECT_MS, timeout_ms), headers_ms=timeout_ms, idle_ms=timeout_ms, total_ms=timeout_ms

@@ -13,12 +13,11 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
 from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.errors import ForbiddenError, PreviewError
-from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.concurrency import SingleFlight
-from mediarepo.model.failed_items import Queue
+from mediarepo.model.concurrency import Admission, SingleFlight, Waiters
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.model.requester import current_client
+from mediarepo.model.tasks import Queue
 from mediarepo.outbound.ssrf_guard import domain_of
 from mediarepo.previews.url_policy import parse_preview_url
 from mediarepo.services.batch_isolation import BatchIsolation

@@ -9,7 +9,7 @@ from mediarepo.errors import MatrixError
 from mediarepo.services.recency import Recency
 from mediarepo.services.stores import NOT_OURS, Stores
 from mediarepo.storage.store import Store
-from mediarepo.telemetry.outages import OutageLog
+from mediarepo.telemetry.logs import OutageLog
 
 _TIMEOUT_S = 5
 

@@ -17,13 +17,13 @@ from mediarepo.db.rebuilding import RebuildTable
 from mediarepo.db.sweep import SweepTable, UploadIntents
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.drift import Drift, DriftKind
-from mediarepo.model.ids import parse_key_ts
+from mediarepo.model.ids import object_key_ts
 from mediarepo.model.journal import FORMAT, JournalPart, JournalRow, PartKind, journal_folder
 from mediarepo.model.media import NewMedia, NewObject, StoreClass
 from mediarepo.model.mxc import parse_mxc
-from mediarepo.services.fsck import Fsck, FsckLevel, Progress
-from mediarepo.services.hash_learning import HashingSink
+from mediarepo.services.fsck import Fsck, FsckLevel, FsckProgress
 from mediarepo.services.journal import parts_of
+from mediarepo.services.quarantine import HashingSink
 from mediarepo.services.stores import BucketMarkers, Stores
 from mediarepo.storage.store import Store
 
@@ -188,7 +188,7 @@ class Rebuilding:
 
     async def _compare(self, store: Store, written_ts: int, told: Rebuilt, on_progress: Callable[[], None]) -> None:
         """Walk through objects and rows: those without a row become media, rows without one are told."""
-        progress, before = Progress(), told.objects
+        progress, before = FsckProgress(), told.objects
 
         def go_on() -> None:
             told.objects = before + progress.objects
@@ -219,7 +219,7 @@ class Rebuilding:
             NewObject(
                 store=store.name,
                 object_key=drift.object_key,
-                key_ts=parse_key_ts(drift.object_key) or 0,
+                key_ts=object_key_ts(drift.object_key) or 0,
                 size_bytes=drift.size_in_bucket or 0,
                 sha256=hashing.sha256.digest(),
             ),
@@ -234,7 +234,7 @@ class Rebuilding:
         if "mxc" not in said or "content_type" not in said or store_class == StoreClass.THUMBNAILS:
             return None
         remote = store_class == StoreClass.REMOTE
-        if remote and (parse_key_ts(object_key) or 0) < written_ts - _REMOTE_MARGIN_MS:
+        if remote and (object_key_ts(object_key) or 0) < written_ts - _REMOTE_MARGIN_MS:
             return None
         server_name, _, media_id = said["mxc"].removeprefix("mxc://").partition("/")
         try:
@@ -251,7 +251,7 @@ class Rebuilding:
             uploaded_by=said.get("uploaded_by"),
             authenticated=said.get("authenticated") != "false",
             remote=remote,
-            created_ts=int(created) if created.isdecimal() and int(created) else parse_key_ts(object_key),
+            created_ts=int(created) if created.isdecimal() and int(created) else object_key_ts(object_key),
         )
 
 

@@ -15,8 +15,8 @@ from typing import Self
 
 import structlog
 
-from mediarepo.config.derived import Derived
 from mediarepo.config.federation import RemoteMediaConfig
+from mediarepo.config.reloading import Derived
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.remote_media import PastFailure, RemoteTable
 from mediarepo.errors import (
@@ -26,8 +26,8 @@ from mediarepo.errors import (
     RemoteTooLargeError,
     RemoteUnavailableError,
 )
-from mediarepo.model.admission import Admission, Waiters
 from mediarepo.model.byte_stream import ByteRange, Sink
+from mediarepo.model.concurrency import Admission, Waiters
 from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState
 from mediarepo.model.mxc import Mxc, spellings

@@ -12,9 +12,9 @@ from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import Avatars
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
+from mediarepo.model.tasks import Queue
 from mediarepo.services.batch_isolation import BatchIsolation, each_of
 from mediarepo.services.recency import Recency
 

@@ -12,8 +12,7 @@ from urllib.parse import quote
 import structlog
 
 from mediarepo.config.settings import StoreFor
-from mediarepo.db.object_inventory import MissingObjects
-from mediarepo.db.sweep import SweepTable
+from mediarepo.db.sweep import MissingObjects, SweepTable
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.ids import MARKER_NAME

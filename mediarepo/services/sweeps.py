@@ -10,16 +10,16 @@ from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.sweep import SweepTable, UploadIntents
 from mediarepo.errors import UnavailableError
 from mediarepo.model.drift import KnownObject
-from mediarepo.model.failed_items import Queue
-from mediarepo.model.ids import hour_of, parse_key_ts
+from mediarepo.model.ids import hour_of, object_key_ts
 from mediarepo.model.media import StoreClass
+from mediarepo.model.tasks import Queue
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.recency import Recency
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores, is_there
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import ListedMultipart, Store
-from mediarepo.telemetry.error_text import error_text
+from mediarepo.telemetry.logs import error_text
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +181,7 @@ class Sweeps:
                 if hour_prefix.rstrip("/").rpartition("/")[2] > hour_of(max(horizon_ms, 0)):
                     continue
                 async for found in store.list(hour_prefix):
-                    key_ts = parse_key_ts(found.key)
+                    key_ts = object_key_ts(found.key)
                     if key_ts is not None and key_ts < horizon_ms:
                         yield found.key
 
@@ -189,7 +189,7 @@ class Sweeps:
         """Abort old multipart uploads that no intent mentions; aborting again later would do no harm."""
         count = 0
         async for found in store.list_multiparts(f"{store.prefix}/"):
-            key_ts = parse_key_ts(found.key)
+            key_ts = object_key_ts(found.key)
             if key_ts is None or key_ts >= horizon_ms:
                 continue
             if await self.sweep_table.without_intent(store.name, [found.key]):

@@ -11,16 +11,15 @@ import structlog
 from mediarepo.db.database import LeaseLostError, fenced
 from mediarepo.db.tasks import TaskTable
 from mediarepo.errors import InvalidParamError, MatrixError, NotFoundError
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.marks import OPERATOR, AdminAction
-from mediarepo.model.tasks import Lease, Task, TaskState
+from mediarepo.model.tasks import Lease, Queue, Task, TaskState
 from mediarepo.services.batch_isolation import BatchIsolation
-from mediarepo.services.fsck import FsckLevel, Progress, Repairs
+from mediarepo.services.fsck import FsckLevel, FsckProgress, Repairs
 from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.retention import Retention, RetentionTally
 from mediarepo.services.stores import Stores
 from mediarepo.storage.store import Store
-from mediarepo.telemetry.error_text import error_text
+from mediarepo.telemetry.logs import error_text
 
 log = structlog.get_logger(__name__)
 
@@ -187,7 +186,7 @@ class TaskTypes:
         return {"stores": results}
 
     async def _check_one(self, store: Store, steps: TaskProgress, done: dict[str, Any]) -> dict[str, Any]:
-        progress = Progress()
+        progress = FsckProgress()
 
         async def check() -> None:
             async for drift in self.repairs.fsck.check(store, FsckLevel(), progress, lambda: None):

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mediarepo.errors import MatrixError, NotFoundError
-from mediarepo.model.byte_stream import PacedSink, Sink
+from mediarepo.model.byte_stream import BackpressureSink, Sink
 from mediarepo.model.media import Media
 
 Rest = Callable[[int, Sink, str], Awaitable[None]]
@@ -182,7 +182,7 @@ class Tee:
                 self.on_left()
 
     async def _send_to(self, sink: Sink, viewer: str) -> None:
-        offset, paced = 0, sink if isinstance(sink, PacedSink) else None
+        offset, paced = 0, sink if isinstance(sink, BackpressureSink) else None
         while True:
             if viewer in self.hidden_from:
                 raise NotFoundError("media not found")
@@ -245,5 +245,5 @@ async def _write(sink: Sink, piece: bytes, begin: int) -> int:
     return len(piece) - begin
 
 
-def _offer(sink: PacedSink, piece: bytes, begin: int) -> int:
+def _offer(sink: BackpressureSink, piece: bytes, begin: int) -> int:
     return sink.offer(memoryview(piece)[begin:])

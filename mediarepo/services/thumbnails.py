@@ -18,11 +18,9 @@ from mediarepo.errors import (
     UnavailableError,
 )
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import Rendered, WorkerPool
-from mediarepo.model.admission import Admission
+from mediarepo.images.worker_pool import Rendered, SourceBudget, WorkerPool
 from mediarepo.model.byte_stream import ByteRange
-from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.concurrency import Admission, SingleFlight
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import (
     Blob,

@@ -213,7 +213,7 @@ _MAPPED_BYTES = 256 * 1024
 """Larger buffers are mappings; for smaller ones the heap is quicker."""
 
 
-class Part:
+class UploadPart:
     """A part's bytes, gathered in one buffer.
 
     The buffer is a mapping of its own, given back to the system as soon as the part is let go: pieces kept as they came
@@ -281,11 +281,11 @@ class PartReader:
             return self.part_bytes
         return min(self.part_bytes, max(self._at_most_bytes - self.size_bytes, 0))
 
-    async def read_part(self) -> Part:
+    async def read_part(self) -> UploadPart:
         """Read up to one part; an empty one is the end of the body."""
         wanted = self.next_part_bytes()
         await self.account.reserve(wanted)
-        part = Part(wanted)
+        part = UploadPart(wanted)
         while part.size_bytes < part.reserved_bytes and (piece := await self._read()):
             room = part.reserved_bytes - part.size_bytes
             taken, self._rest = (piece, b"") if len(piece) <= room else (piece[:room], piece[room:])
@@ -294,7 +294,7 @@ class PartReader:
             self.size_bytes += len(taken)
         return part
 
-    def release(self, part: Part) -> None:
+    def release(self, part: UploadPart) -> None:
         """Let go of a part that S3 has."""
         part.let_go()
         self.account.release(part.reserved_bytes)

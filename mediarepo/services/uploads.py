@@ -8,22 +8,36 @@ sweep claims.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from mediarepo.config.media import UploadsConfig
 from mediarepo.db.database import StaleKeyError
-from mediarepo.db.publishing import PublishTable
+from mediarepo.db.publishing import PendingTable, PublishTable
 from mediarepo.db.sweep import UploadIntents
-from mediarepo.errors import MatrixError, TooLargeError, UploadsRefusedError
-from mediarepo.model.concurrency import task_group
+from mediarepo.errors import (
+    CannotOverwriteMediaError,
+    ForbiddenError,
+    MatrixError,
+    NotFoundError,
+    TooLargeError,
+    UploadsRefusedError,
+)
+from mediarepo.model.concurrency import InUse, task_group
 from mediarepo.model.ids import new_object_key
-from mediarepo.model.in_use import InUse
-from mediarepo.model.media import NewMedia, NewObject, StoreClass
+from mediarepo.model.media import MediaState, NewMedia, NewObject, PendingMedia, StoreClass
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.requester import Requester
+from mediarepo.model.tasks import Lease, Queue
+from mediarepo.services.batch_isolation import BatchIsolation, each_of
+from mediarepo.services.downloads import ReadThroughSource
+from mediarepo.services.leases import LeaseHolder
+from mediarepo.services.limits import Quotas
 from mediarepo.services.stores import Stores
-from mediarepo.services.upload_parts import Body, MemoryBudget, Part, PartReader
+from mediarepo.services.upload_parts import Body, MemoryBudget, PartReader, UploadPart
 from mediarepo.storage.errors import StorageRefusesWritesError, UploadGoneError
 from mediarepo.storage.store import Store
 
@@ -40,7 +54,7 @@ IsKnown = Callable[[bytes], Awaitable[bool]]
 """Told the SHA-256 of a body before its object is made; says whether it need not be."""
 
 
-async def hashed_silently(_sha256: bytes) -> None:
+async def ignore_hash(_sha256: bytes) -> None:
     """Tell nobody."""
 
 
@@ -70,7 +84,7 @@ class LargeUploads:
     in_use: InUse = field(default_factory=InUse)
 
     async def store(
-        self, media: NewMedia, first: Part, reader: PartReader, on_hashed: OnHashed = hashed_silently
+        self, media: NewMedia, first: UploadPart, reader: PartReader, on_hashed: OnHashed = ignore_hash
     ) -> None:
         """Store a body whose first part has been read already, and make media of it."""
         store_name = self.stores.store_for_class(self.store_class).name
@@ -84,7 +98,7 @@ class LargeUploads:
             await self.publishing.publish(media, stored)
 
     async def put(
-        self, mxc: Mxc, first: Part, reader: PartReader, is_known: IsKnown, media: NewMedia | None = None
+        self, mxc: Mxc, first: UploadPart, reader: PartReader, is_known: IsKnown, media: NewMedia | None = None
     ) -> NewObject | None:
         """Store a body as an object that no row mentions yet, but for its intent; None when it is known already."""
         store = self.stores.store_for_class(self.store_class)
@@ -131,7 +145,7 @@ class LargeUploads:
             await self._clean_up(multipart)
             raise
 
-    async def _send_parts(self, multipart: _Multipart, first: Part, reader: PartReader) -> None:
+    async def _send_parts(self, multipart: _Multipart, first: UploadPart, reader: PartReader) -> None:
         """Send parts while the next one is read: one in flight, one arriving.
 
         A part that cannot be sent ends the reading at once: what it holds is given back, and nothing waits for it.
@@ -149,7 +163,7 @@ class LargeUploads:
                     break
                 part = await reader.read_part()
 
-    async def _send_part(self, multipart: _Multipart, number: int, part: Part, reader: PartReader) -> None:
+    async def _send_part(self, multipart: _Multipart, number: int, part: UploadPart, reader: PartReader) -> None:
         multipart.etags[number] = await multipart.store.put_part(
             multipart.object_key, multipart.upload_id, number, part.pieces, size_bytes=part.size_bytes
         )
@@ -225,7 +239,7 @@ class Uploads:
         declared_bytes: int | None,
         at_most_bytes: int | None = None,
         max_bytes: int | None = None,
-        on_hashed: OnHashed = hashed_silently,
+        on_hashed: OnHashed = ignore_hash,
     ) -> None:
         """Store a body and make media of it; returns once both are durable.
 
@@ -248,7 +262,7 @@ class Uploads:
             else:
                 await self.large.store(media, first, reader, on_hashed)
 
-    async def _store_small(self, media: NewMedia, part: Part, reader: PartReader, on_hashed: OnHashed) -> None:
+    async def _store_small(self, media: NewMedia, part: UploadPart, reader: PartReader, on_hashed: OnHashed) -> None:
         sha256 = reader.sha256.digest()
         await on_hashed(sha256)
         store = self.stores.store_for_class(self.store_class)
@@ -268,3 +282,69 @@ class Uploads:
         except StaleKeyError:
             await self.publishing.give_up(stored)
             raise
+
+
+_BATCH = 500
+_KEPT_AFTER_EXPIRY_MS = 24 * 3_600_000
+"""An upload that began in time may end later; its row must still be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingUploads:
+    """Announces media ids, and lets their creator fill each once (client-server API, asynchronous uploads)."""
+
+    config: UploadsConfig
+    table: PendingTable
+    lease_holder: LeaseHolder
+    quotas: Quotas
+    isolation: BatchIsolation
+    read_through: ReadThroughSource | None = None
+
+    async def create(self, mxc: Mxc, requester: Requester) -> PendingMedia:
+        """Announce a media id for content that is to follow."""
+        limit = self.quotas.max_pending(requester)
+        return await self.table.create(mxc, requester.user_id, lifetime_ms=self.config.pending_lifetime_ms, limit=limit)
+
+    @asynccontextmanager
+    async def claim(self, mxc: Mxc, requester: Requester) -> AsyncIterator[Lease]:
+        """Hold the right to fill a media id; an upload that fails leaves the id as it was.
+
+        Refused, in this order: an id that nobody created, one that is being filled, one of another user, one that has
+        content, one that has expired.
+        """
+        announced = await self.table.get(mxc)
+        if self.read_through is not None and (announced is None or announced.state is MediaState.PENDING):
+            await self.read_through.import_media(mxc, unauthenticated=False)
+            announced = await self.table.get(mxc)
+        if announced is None:
+            raise NotFoundError("there is no such media id")
+        async with self.lease_holder.acquire(f"upload {mxc}") as lease:
+            if lease is None:
+                raise CannotOverwriteMediaError("the media is being uploaded already")
+            await self._check(mxc, requester)
+            yield lease
+
+    async def _check(self, mxc: Mxc, requester: Requester) -> None:
+        announced = await self.table.get(mxc)
+        if announced is None:
+            raise NotFoundError("there is no such media id")
+        if announced.uploaded_by != requester.user_id:
+            raise ForbiddenError("only the user who created the media id may upload to it")
+        if announced.state is not MediaState.PENDING:
+            raise CannotOverwriteMediaError("the media has been uploaded already")
+        if announced.expired:
+            raise NotFoundError("the media id has expired")
+
+    async def forget_expired(self) -> None:
+        """Remove ids that ran out long ago, and promises of room that nobody redeemed."""
+        await each_of(
+            self._forget_media,
+            self.quotas.table.forget_expired,
+            partial(self.lease_holder.leases.forget_expired, _KEPT_AFTER_EXPIRY_MS),
+        )
+
+    async def _forget_media(self) -> None:
+        forget = partial(self.table.forget_expired, age_ms=_KEPT_AFTER_EXPIRY_MS)
+        async with self.isolation.whole_queue(Queue.PENDING_MEDIA):
+            while mxcs := await self.table.expired(_KEPT_AFTER_EXPIRY_MS, _BATCH):
+                await self.isolation.run(Queue.PENDING_MEDIA, mxcs, forget)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import structlog
 
-from mediarepo.model.byte_stream import PacedSink, Sink
+from mediarepo.model.byte_stream import BackpressureSink, Sink
 from mediarepo.storage.errors import S3Location, StorageUnavailableError, error_from_exception
 from mediarepo.storage.retry import Retries
 
@@ -161,7 +161,7 @@ class StoredObject:
 
         Raises StorageUnavailableError when S3 stops before `size_bytes` and does not go on soon.
         """
-        if isinstance(sink, PacedSink):
+        if isinstance(sink, BackpressureSink):
             while not await self._send_streaming(sink):
                 await self._send_in_pieces(sink)
             return
@@ -182,7 +182,7 @@ class StoredObject:
             self._response = None
             self._connections.release()
 
-    async def _send_streaming(self, sink: PacedSink) -> bool:
+    async def _send_streaming(self, sink: BackpressureSink) -> bool:
         """Send while the client takes bytes; False when its connection to S3 was given back, for it does not."""
         while data := await self.receive():
             rest = memoryview(data)
@@ -192,7 +192,7 @@ class StoredObject:
                     return False
         return True
 
-    async def _ready(self, sink: PacedSink) -> bool:
+    async def _ready(self, sink: BackpressureSink) -> bool:
         """Wait for the client; False when the connection was given back meanwhile."""
 
         def give_back() -> None:
@@ -207,7 +207,7 @@ class StoredObject:
             self._connections.unblocked(self)
         return self._response is not None
 
-    async def _send_in_pieces(self, sink: PacedSink) -> None:
+    async def _send_in_pieces(self, sink: BackpressureSink) -> None:
         """Send a piece each time the client has taken the one before; nothing is held between. Until it keeps up."""
         piece_bytes = _SMALLEST_PIECE_BYTES
         sink.take_in_pieces(_LARGEST_PIECE_BYTES)
@@ -222,7 +222,7 @@ class StoredObject:
             piece_bytes = max(whole, _SMALLEST_PIECE_BYTES)
         sink.take_in_pieces(None)
 
-    async def _send_piece(self, sink: PacedSink, piece_bytes: int) -> int:
+    async def _send_piece(self, sink: BackpressureSink, piece_bytes: int) -> int:
         """Send so many bytes, or as many as the client's socket takes; gives how many."""
         begin = self._received
         end = min(begin + piece_bytes, self.size_bytes)

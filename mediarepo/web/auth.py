@@ -14,7 +14,7 @@ from mediarepo.errors import (
 )
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.declared import UNSPEAKABLE
-from mediarepo.model.requester import Requester, prove_client
+from mediarepo.model.requester import Requester, authenticate_client
 from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
 from mediarepo.web.params import Query
 
@@ -91,7 +91,7 @@ ROUTES: dict[tuple[str, str], RequiredPermission] = {
 """The routes besides those of our own admin API, whose endpoints say it themselves; HEAD requires what GET does."""
 
 
-def permission_of(request: web.Request) -> RequiredPermission:
+def required_permission(request: web.Request) -> RequiredPermission:
     """Look up the permission that a request requires."""
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
@@ -123,8 +123,8 @@ async def requester_required(request: web.Request, tenant: HomeserverConfig, que
         user_id=_asserted(query, "user_id"),
         device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
     )
-    prove_client(f"user {requester.user_id}")
-    permission, role = permission_of(request), _role_of(requester)
+    authenticate_client(f"user {requester.user_id}")
+    permission, role = required_permission(request), _role_of(requester)
     if grant_of(role, permission.action, permission.thing) is Grant.NO:
         raise GuestAccessForbiddenError("guests may not do this")
     return requester

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mediarepo.model.in_use import InUse
+from mediarepo.model.concurrency import InUse
 
 
 class InFlight:

@@ -11,18 +11,16 @@ from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
 from mediarepo.services.downloads import Downloads
 from mediarepo.services.leases import JobReports
+from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
-from mediarepo.services.pending_uploads import PendingUploads
 from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
-from mediarepo.services.quotas import Quotas
-from mediarepo.services.rate_limiter import RateLimiter
 from mediarepo.services.readiness import Readiness
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.retention import Retention
 from mediarepo.services.tasks import Tasks
 from mediarepo.services.thumbnails import Thumbnails
-from mediarepo.services.uploads import Uploads
+from mediarepo.services.uploads import PendingUploads, Uploads
 from mediarepo.telemetry.metrics import Metrics
 from mediarepo.web.draining import InFlight
 from mediarepo.web.proxies import TrustedProxies

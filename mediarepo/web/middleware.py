@@ -14,12 +14,12 @@ from mediarepo.errors import (
     UnsupportedEncodingError,
 )
 from mediarepo.model.requester import begin_request
-from mediarepo.telemetry.error_text import error_text
+from mediarepo.telemetry.logs import error_text
 from mediarepo.web.error_responses import error_body, error_headers, error_response_for
+from mediarepo.web.http.headers import EVERY_RESPONSE, PREFLIGHT
+from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
 from mediarepo.web.rate_limits import count_bytes
-from mediarepo.web.wire.headers import EVERY_RESPONSE, PREFLIGHT
-from mediarepo.web.wire.responses import json_response
 
 log = structlog.get_logger(__name__)
 

@@ -132,7 +132,7 @@ def _decode(segment: str) -> str:
     return text
 
 
-def media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | None]:
+def parse_media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | None]:
     """Read /{serverName}/{mediaId} and, where the route has one, /{fileName}; `behind` fixed segments follow."""
     if behind:
         server_name, media_id = path_segments(request, 2 + behind)[:2]

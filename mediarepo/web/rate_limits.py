@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.model.requester import Requester
-from mediarepo.services.rate_limiter import RateCounter
+from mediarepo.services.limits import RateCounter
 from mediarepo.web.keys import PROXIES, RATES
 
 _METER = web.RequestKey("meter", RateCounter)

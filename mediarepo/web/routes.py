@@ -4,13 +4,12 @@ from aiohttp import web
 
 from mediarepo.web.admin import synapse
 from mediarepo.web.client.download import download, legacy_download
-from mediarepo.web.client.limits import media_config, media_usage
 from mediarepo.web.client.preview import preview_url
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
-from mediarepo.web.client.uploads import create, upload, upload_to
+from mediarepo.web.client.uploads import create, media_config, media_usage, upload, upload_to
 from mediarepo.web.federation import media as federation
+from mediarepo.web.http.headers import expect_later
 from mediarepo.web.ops.health import live, metrics, ready
-from mediarepo.web.wire.headers import expect_later
 
 _FEDERATION = ("/_matrix/federation/v1/media", "/_matrix/federation/unstable/org.matrix.msc3916.v2/media")
 _ADMIN = "/_synapse/admin/v1"

@@ -14,9 +14,9 @@ from aiohttp.web_protocol import RequestHandler
 from mediarepo.config.server import Address, ListenConfig, parse_address
 from mediarepo.errors import BadRequestError
 from mediarepo.web.error_responses import error_body
+from mediarepo.web.http.headers import EVERY_RESPONSE
+from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import IN_FLIGHT
-from mediarepo.web.wire.headers import EVERY_RESPONSE
-from mediarepo.web.wire.responses import json_response
 
 
 class ListenError(Exception):

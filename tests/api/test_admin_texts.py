@@ -10,7 +10,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.web.admin.api.endpoint_table import ENDPOINTS
 from mediarepo.web.admin.api.endpoints import PREFIX
-from mediarepo.web.admin.api.media_shapes import Nothing
+from mediarepo.web.admin.api.media_models import Nothing
 from mediarepo.web.auth import ROUTES
 from tests.support.tenants import OPERATOR, REMOTE, SYNAPSE, A, Tenants, admin_of, two_tenants
 

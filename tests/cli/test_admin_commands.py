@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mediarepo.cli.main import cli
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.failed_items import Queue
+from mediarepo.model.tasks import Queue
 from tests.support.installation import SERVER_NAME, Installation, document_for, installed, settings_for
 
 SHA256 = hashlib.sha256(b"data").hexdigest()

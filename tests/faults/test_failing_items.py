@@ -12,10 +12,10 @@ from mediarepo.app.foundation import now_ms
 from mediarepo.db.previews import KeptPreview, PreviewTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.tasks import Queue
 from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.retention import RetentionTally
 from mediarepo.storage.errors import StoreMisconfiguredError
@@ -110,7 +110,7 @@ async def empty_remote(own: Installation) -> None:
 
 
 async def operator(own: Installation) -> Any:
-    from mediarepo.cli.authority import operator as operator_of  # noqa: PLC0415 - brings the commands along
+    from mediarepo.cli.permissions import operator as operator_of  # noqa: PLC0415 - brings the commands along
 
     return operator_of(own.settings)
 

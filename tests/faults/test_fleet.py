@@ -8,8 +8,7 @@ import pytest
 
 from mediarepo.app.repository import jobs_of
 from mediarepo.db.database import LeaseLostError, fenced
-from mediarepo.db.leases import Leases
-from mediarepo.db.tasks import JobRuns
+from mediarepo.db.tasks import JobRuns, Leases
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.tasks import TaskState
 from mediarepo.services.leases import ClusterJobs, LeaseHolder

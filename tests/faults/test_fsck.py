@@ -17,7 +17,7 @@ from mediarepo.model.drift import Drift, DriftKind
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError, Repairs
+from mediarepo.services.fsck import FsckLevel, FsckProgress, RepairRefusedError, Repairs
 from tests.support.installation import Installation, document_for, installed, settings_for
 
 OLD_MS = 48 * 3_600_000
@@ -27,8 +27,8 @@ def repairs_of(own: Installation) -> Repairs:
     return build_repairs(own.repository.foundation)
 
 
-async def found(own: Installation, **how: Any) -> tuple[list[Drift], Progress]:
-    progress = Progress()
+async def found(own: Installation, **how: Any) -> tuple[list[Drift], FsckProgress]:
+    progress = FsckProgress()
     drifts = [one async for one in repairs_of(own).fsck.check(own.store, FsckLevel(**how), progress, lambda: None)]
     for one in drifts:
         progress.found[one.kind] += 1
@@ -139,7 +139,7 @@ async def test_what_is_deleted_between_the_listing_and_the_last_look_is_no_drift
         return await unknown(store, keys)
 
     repairs.fsck.sweep_table.unknown = drained_before  # type: ignore[method-assign,assignment]
-    drifts = [one async for one in repairs.fsck.check(own.store, FsckLevel(), Progress(), lambda: None)]
+    drifts = [one async for one in repairs.fsck.check(own.store, FsckLevel(), FsckProgress(), lambda: None)]
 
     assert drifts == []
     assert not set(queued) & await own.object_keys()

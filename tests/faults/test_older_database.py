@@ -19,7 +19,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.errors import UnavailableError
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
-from mediarepo.services.fsck import FsckLevel, Progress, RepairRefusedError
+from mediarepo.services.fsck import FsckLevel, FsckProgress, RepairRefusedError
 from tests.support.backups import OwnDatabase, own_database
 from tests.support.installation import document_for, installed
 
@@ -193,7 +193,7 @@ async def test_the_operator_may_give_lost_objects_up(document: dict[str, Any], d
     async with installed(Settings.model_validate(document), migrate=False) as own:
         repairs = build_repairs(own.repository.foundation)
         with pytest.raises(RepairRefusedError, match="older than the bucket"):
-            await repairs.check_safe(own.store, Progress(), force=False)
+            await repairs.check_safe(own.store, FsckProgress(), force=False)
         await repairs.repair(own.store, FsckLevel(), lambda _: None, force=True)
         await own.repository.sweeps.outbox.drain()
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from mediarepo.db.database import LeaseLostError
-from mediarepo.db.leases import Leases
 from mediarepo.db.media import MediaTable
 from mediarepo.db.publishing import PublishTable
+from mediarepo.db.tasks import Leases
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.tasks import Lease

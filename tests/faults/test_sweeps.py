@@ -12,7 +12,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.fsck import FsckLevel, Progress
+from mediarepo.services.fsck import FsckLevel, FsckProgress
 from mediarepo.services.stores import marker_key
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.s3_wire import S3Wire
@@ -212,7 +212,7 @@ async def test_what_cannot_be_listed_is_told_and_the_rest_is_done(
 
         await own.repository.sweeps.sweep()
         (report,) = await own.repository.sweeps.sweep()
-        progress = Progress()
+        progress = FsckProgress()
         repairs = build_repairs(own.repository.foundation)
         found = [drift async for drift in repairs.fsck.check(own.store, FsckLevel(), progress, lambda: None)]
 

@@ -9,7 +9,7 @@ import pytest
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.outbound.errors import OutboundError, OutboundReason
 from mediarepo.outbound.urls import WebUrl
-from mediarepo.outbound.web_client import CookieJar, WebClient
+from mediarepo.outbound.web_client import PreviewCookies, WebClient
 from tests.support.origin import PATIENCE, Authority
 from tests.support.raw_site import RawSite, answer, raw_site
 
@@ -57,7 +57,7 @@ async def client(authority: Authority, **config: Any) -> AsyncIterator[WebClient
 
 
 async def body_of(options: WebClient, url: str, **arguments: Any) -> bytes:
-    how: dict[str, Any] = {"timeouts": PATIENCE, "policy": Policy(), "cookies": CookieJar(), **arguments}
+    how: dict[str, Any] = {"timeouts": PATIENCE, "policy": Policy(), "cookies": PreviewCookies(), **arguments}
     async with options.get(url, **how) as found:
         text = bytearray()
         while piece := await found.read():

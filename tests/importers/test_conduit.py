@@ -18,7 +18,7 @@ from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_co
 from mediarepo.importers.key_value.conduit_flat import FlatConduitSource
 from mediarepo.importers.key_value.indexed import file_name_of, parse_encoded_key, parse_media_key
 from mediarepo.importers.source import Source
-from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem, SourceMedia
+from mediarepo.model.import_source import MediaKind, ResolutionState, SourceItem, SourceMedia, UnclaimedBytes
 
 TREES = (
     "servernamemediaid_metadata",
@@ -162,7 +162,7 @@ async def test_rows_meet_their_contents(source: ConduitSource) -> None:
 
     found = ResolutionState.FOUND
     assert states == {"first": found, "second": found, "copy": found, "gone": ResolutionState.MISSING}
-    assert len([one for one in met if isinstance(one, Orphan)]) == 1
+    assert len([one for one in met if isinstance(one, UnclaimedBytes)]) == 1
     for one in met:
         if isinstance(one, SourceItem) and one.resolution.found is not None:
             data = b"".join([piece async for piece in source.open(one.resolution.found)])
@@ -282,7 +282,7 @@ async def test_flat_files_tell_of_themselves(flat_folder: Path) -> None:
         ("b.test", "two", MediaKind.REMOTE, None, None, 4),
     ]
     assert [one.resolution.state for one in met if isinstance(one, SourceItem)] == [ResolutionState.FOUND] * 2
-    assert len([one for one in met if isinstance(one, Orphan)]) == 1
+    assert len([one for one in met if isinstance(one, UnclaimedBytes)]) == 1
     assert (thumbnails[0].width, thumbnails[0].height) == (255, 0xFFFF)
     assert findings.counts == {"local": 1, "remote": 1}
     assert findings.problems == []

@@ -13,7 +13,7 @@ import pytest
 from mediarepo.importers.dendrite import DendriteSource, load_dendrite_config
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem, SourceMedia
+from mediarepo.model.import_source import MediaKind, ResolutionState, SourceItem, SourceMedia, UnclaimedBytes
 
 SCHEMA = """
 CREATE TABLE mediaapi_media_repository (
@@ -133,7 +133,7 @@ async def test_a_row_is_read_with_all_it_says(source: DendriteSource) -> None:
 async def test_rows_meet_their_files_and_what_is_lost_or_left_over_is_told(source: DendriteSource) -> None:
     met = [one async for one in source.located()]
     states = {(one.media.media_id[-4:], one.resolution.state) for one in met if isinstance(one, SourceItem)}
-    orphans = [one for one in met if isinstance(one, Orphan)]
+    orphans = [one for one in met if isinstance(one, UnclaimedBytes)]
 
     found, missing, unsafe = ResolutionState.FOUND, ResolutionState.MISSING, ResolutionState.UNSAFE
     assert states == {

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from mediarepo.config.imports import ImportConfig
+from mediarepo.config.homeservers import ImportConfig
 from mediarepo.config.settings import StoreFor
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.open_source import open_source
-from mediarepo.importers.reading.bucket import BucketAddress
+from mediarepo.importers.reading.source_bucket import BucketAddress
 from mediarepo.model.import_ledger import ObjectMode
 from mediarepo.model.import_source import MediaKind, ObjectBytes, Resolution, ResolutionState, SourceMedia
-from mediarepo.services.imports.decision import ImportDecider, ImportPolicy
-from mediarepo.services.imports.destination_stores import DestinationStores
+from mediarepo.services.imports.decision import DestinationStores, ImportDecider, ImportPolicy
 from tests.importers.test_moving_in import NAME, PHOTO, change, synapse
 from tests.support.installation import OTHER_SERVER_NAME, OTHER_TOKEN
 from tests.support.moving_in import MovingIn, moving_in

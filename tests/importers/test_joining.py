@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem, path_order
 from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.synapse.paths import media_of, place
+from mediarepo.importers.synapse.paths import file_path, media_from_path
 from mediarepo.model.import_source import (
     MediaKind,
     ObjectBytes,
-    Orphan,
     ResolutionState,
     SourceBytes,
     SourceItem,
     SourceMedia,
+    UnclaimedBytes,
 )
 
-IDS = st.text("abAB01-_.:", min_size=5, max_size=8).filter(lambda name: place(local(name, 1)).complaint is None)
+IDS = st.text("abAB01-_.:", min_size=5, max_size=8).filter(lambda name: file_path(local(name, 1)).complaint is None)
 SERVERS = st.sampled_from(["a", "a.b", "a-b", "a:1", "a:18", "A", "[::1]:8448", "a.b.c"])
 
 
@@ -83,20 +83,20 @@ class Listing:
 
 def join(
     media: Sequence[SourceMedia], byte_sources: Sequence[Listing], under: str
-) -> tuple[list[SourceItem], list[Orphan]]:
+) -> tuple[list[SourceItem], list[UnclaimedBytes]]:
     async def rows() -> AsyncGenerator[BytePlaces, None]:
-        for one in sorted(media, key=lambda one: path_order(place(one).path or "")):
-            yield place(one)
+        for one in sorted(media, key=lambda one: path_order(file_path(one).path or "")):
+            yield file_path(one)
 
     async def nobodys(_: str) -> bool:
         return False
 
-    async def run() -> list[SourceItem | Orphan]:
+    async def run() -> list[SourceItem | UnclaimedBytes]:
         joining = MergeJoin(byte_sources, started_ts=1, is_known=nobodys)
         return [met async for met in joining.join(rows(), under)]
 
     met = asyncio.run(run())
-    return [one for one in met if isinstance(one, SourceItem)], [one for one in met if isinstance(one, Orphan)]
+    return [one for one in met if isinstance(one, SourceItem)], [one for one in met if isinstance(one, UnclaimedBytes)]
 
 
 @given(
@@ -109,7 +109,7 @@ def test_walking_side_by_side_finds_what_looking_one_by_one_does(
     rows: dict[str, int], first: dict[str, int], second: dict[str, int], costly: tuple[bool, bool]
 ) -> None:
     def path(name: str) -> str:
-        return place(local(name, 1)).path or ""
+        return file_path(local(name, 1)).path or ""
 
     byte_sources = [
         Listing(f"{n}", {path(name): size for name, size in one.items()}, costly=costly[n])
@@ -146,7 +146,7 @@ def test_servers_whose_order_differs_are_found_and_no_file_with_a_row_is_an_orph
     rows: set[tuple[str, str]], others: set[tuple[str, str]]
 ) -> None:
     media = [remote(server, name, 1) for server, name in rows]
-    paths = {place(remote(server, name, 1)).path or "": 1 for server, name in rows | others}
+    paths = {file_path(remote(server, name, 1)).path or "": 1 for server, name in rows | others}
 
     ordered, by_folder = Listing("bytes", paths), Listing("folders", paths, by_folder=True)
     located, orphans = join(media, [ordered], "remote_content/")
@@ -156,27 +156,27 @@ def test_servers_whose_order_differs_are_found_and_no_file_with_a_row_is_an_orph
     assert len(located) == len(located_too) == len(rows)
     assert len(orphans) == len(others - rows)
     assert ordered.looks == 0
-    known = {place(one).path for one in media}
+    known = {file_path(one).path for one in media}
     assert all(getattr(orphan.found, "object_key", "") not in known for orphan in orphans_too)
     assert len(orphans_too) == len(orphans) or by_folder.notes
 
 
 @given(name=IDS, server=SERVERS)
 def test_paths_lead_back_to_their_media(name: str, server: str) -> None:
-    assert media_of(place(local(name, 1)).path or "") == (MediaKind.LOCAL, "", name)
-    assert media_of(place(remote(server, name, 1)).path or "") == (MediaKind.REMOTE, server, name)
+    assert media_from_path(file_path(local(name, 1)).path or "") == (MediaKind.LOCAL, "", name)
+    assert media_from_path(file_path(remote(server, name, 1)).path or "") == (MediaKind.REMOTE, server, name)
 
 
 @given(st.text(), st.text())
 def test_no_path_ever_leads_out(name: str, server: str) -> None:
     for media in (local(name, 1), remote(server, name, 1)):
-        path = place(media).path
+        path = file_path(media).path
         assert path is None or not {"", ".", ".."} & set(path.split("/"))
 
 
 def test_rows_without_bytes_are_looked_for_together_where_each_look_would_cost_a_listing() -> None:
     rows = [local(f"lost{number:04}", 1) for number in range(50)] + [local("found", 1)]
-    byte_source = Listing("bucket", {place(rows[-1]).path or "": 1}, costly=True)
+    byte_source = Listing("bucket", {file_path(rows[-1]).path or "": 1}, costly=True)
 
     located, _ = join(rows, [byte_source], "local_content/")
 

@@ -20,11 +20,11 @@ from mediarepo.model.import_source import (
     FileBytes,
     MediaKind,
     ObjectBytes,
-    Orphan,
     ResolutionState,
     SourceItem,
     SourceKey,
     SourceMedia,
+    UnclaimedBytes,
 )
 
 SCHEMA = """
@@ -206,7 +206,7 @@ async def test_announced_media_are_pending_and_used_ids_stay_reserved(
 async def test_rows_meet_their_bytes_in_the_datastore_they_name(source: MatrixMediaRepoSource, *, today: bool) -> None:
     met = [one async for one in source.located()]
     states = {one.media.media_id: one.resolution.state for one in met if isinstance(one, SourceItem)}
-    orphans = [one.found for one in met if isinstance(one, Orphan)]
+    orphans = [one.found for one in met if isinstance(one, UnclaimedBytes)]
 
     expected = {
         "one": ResolutionState.FOUND,

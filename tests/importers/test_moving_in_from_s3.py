@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import yaml
 
-from mediarepo.app.build_transfers import build_ownership_transfer, build_verifier
+from mediarepo.app.build_imports_exports import build_ownership_transfer, build_verifier
 from mediarepo.db.import_verification import ImportedContentTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
-from mediarepo.importers.reading import sqlite, sqlite_copy
-from mediarepo.importers.reading.sqlite import SqliteDatabase, SqliteFile
+from mediarepo.importers.reading import source_sqlite, sqlite_copy
+from mediarepo.importers.reading.source_sqlite import SqliteDatabase, SqliteFile
 
 COUNT = "SELECT count(*), min(words), max(words) FROM media"
 BEFORE, AFTER = (3000, "old", "old"), (3000, "new", "new")
@@ -203,7 +203,7 @@ def test_a_transaction_that_goes_on_is_never_copied(path: Path, tmp_path: Path, 
 @pytest.mark.usefixtures("copies")
 def test_a_database_that_is_never_left_alone_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left(path, "DELETE")
-    monkeypatch.setattr(sqlite, "_copy", lambda *_: False)
+    monkeypatch.setattr(source_sqlite, "_copy", lambda *_: False)
 
     with pytest.raises(SourceUnavailableError, match="try later"):
         asked(SqliteFile(path))

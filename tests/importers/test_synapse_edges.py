@@ -10,18 +10,18 @@ import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
 from mediarepo.importers.reading.database_address import SqliteAddress
-from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.source_folder import FolderByteSource
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import (
     FileBytes,
     MediaKind,
-    Orphan,
     Resolution,
     ResolutionState,
     SourceItem,
     SourceMedia,
     SourceThumbnail,
+    UnclaimedBytes,
 )
 
 OWN = "own.test"
@@ -84,7 +84,7 @@ class Installation:
         found, orphans = {}, []
         async with self.source(**options) as source:
             async for met in source.located():
-                if isinstance(met, Orphan):
+                if isinstance(met, UnclaimedBytes):
                     assert isinstance(met.found, FileBytes)
                     orphans.append(str(met.found.path))
                     continue

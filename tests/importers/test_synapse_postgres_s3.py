@@ -9,21 +9,21 @@ import asyncpg
 import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.bucket import Bucket, BucketByteSource
-from mediarepo.importers.reading.database import Selection, render
 from mediarepo.importers.reading.database_address import postgres_address
-from mediarepo.importers.reading.folder import FolderByteSource
-from mediarepo.importers.reading.postgres import PostgresDialect
+from mediarepo.importers.reading.source_bucket import Bucket, BucketByteSource
+from mediarepo.importers.reading.source_database import Selection, render_select
+from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.reading.source_postgres import PostgresDialect
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import (
     FileBytes,
     MediaKind,
     ObjectBytes,
-    Orphan,
     ResolutionState,
     SourceItem,
     SourceMedia,
+    UnclaimedBytes,
 )
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/imports/synapse-pg-s3"
@@ -49,17 +49,17 @@ async def source(synapse_database: dict[str, Any], source_bucket: Any) -> AsyncI
         yield source
 
 
-async def located(source: SynapseSource) -> tuple[dict[str, SourceItem], list[Orphan]]:
+async def located(source: SynapseSource) -> tuple[dict[str, SourceItem], list[UnclaimedBytes]]:
     found, orphans = {}, []
     async for met in source.located():
-        if isinstance(met, Orphan):
+        if isinstance(met, UnclaimedBytes):
             orphans.append(met)
         else:
             found[met.media.media_id] = met
     return found, orphans
 
 
-def tail(orphan: Orphan) -> str:
+def tail(orphan: UnclaimedBytes) -> str:
     found = orphan.found
     return str(found.path if isinstance(found, FileBytes) else getattr(found, "object_key", ""))[-26:]
 
@@ -225,7 +225,7 @@ async def test_servers_whose_names_begin_alike_are_told_apart(
         states = []
         orphans = []
         async for met in source.located():
-            if isinstance(met, Orphan):
+            if isinstance(met, UnclaimedBytes):
                 orphans.append(met.found)
             elif met.media.kind is MediaKind.REMOTE:
                 states.append((met.media.server_name, met.resolution.state))
@@ -331,7 +331,7 @@ async def test_a_walk_that_is_left_early_leaves_no_transaction(
 def test_postgres_is_asked_to_compare_bytes_whatever_its_collation() -> None:
     selection = Selection("table_name", {"a": "a"}, ("a", "b"), "c = {0}", ("x",))
 
-    assert render(selection, PostgresDialect(), after=("y", "z")) == (
+    assert render_select(selection, PostgresDialect(), after=("y", "z")) == (
         "SELECT a AS a, a AS key_0, b AS key_1 FROM table_name WHERE (c = CAST($1 AS TEXT))"
         " AND a IS NOT NULL AND b IS NOT NULL"
         ' AND ((a) COLLATE "C", (b) COLLATE "C") > (CAST($2 AS TEXT), CAST($3 AS TEXT))'

@@ -10,7 +10,7 @@ from mediarepo.importers.reading.database_address import SqliteAddress
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import SynapseConfig, load_synapse_config
 from mediarepo.importers.synapse.source import SynapseSource
-from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem, SourceKey, SourceMedia
+from mediarepo.model.import_source import MediaKind, ResolutionState, SourceItem, SourceKey, SourceMedia, UnclaimedBytes
 
 NOW_MS = 1_795_410_000_000
 
@@ -31,10 +31,10 @@ async def source(sqlite_store: Path) -> AsyncIterator[SynapseSource]:
         yield source
 
 
-async def all_located(source: Source) -> tuple[dict[str, SourceItem], list[Orphan]]:
+async def all_located(source: Source) -> tuple[dict[str, SourceItem], list[UnclaimedBytes]]:
     found, orphans = {}, []
     async for met in source.located():
-        if isinstance(met, Orphan):
+        if isinstance(met, UnclaimedBytes):
             orphans.append(met)
         else:
             found[met.media.media_id] = met

@@ -11,7 +11,7 @@ import pytest
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.tuwunel import TuwunelSource, load_tuwunel_config
 from mediarepo.importers.source import Source
-from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem
+from mediarepo.model.import_source import MediaKind, ResolutionState, SourceItem, UnclaimedBytes
 
 
 def key_of(address: str, size: tuple[int, int], disposition: str, content_type: str) -> bytes:
@@ -105,7 +105,7 @@ async def test_rows_meet_files_of_both_ages(tmp_path: Path) -> None:
         "lost": ResolutionState.MISSING,
         "soon": ResolutionState.PENDING,
     }
-    assert [getattr(one.found, "path", Path()).name for one in met if isinstance(one, Orphan)] == ["orphan"]
+    assert [getattr(one.found, "path", Path()).name for one in met if isinstance(one, UnclaimedBytes)] == ["orphan"]
     assert findings.problems == []
     assert findings.counts == {"local": 2, "remote": 2, "pending": 1}
 

@@ -13,8 +13,7 @@ from PIL import Image, ImageStat
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import DECLARED_TYPES, HEAD_BYTES, sniff
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.support.chromium import Chromium
 

@@ -15,7 +15,7 @@ KNOWN = {
     "federation/srv.py": {"dns"},  # asks the system's name servers, about SRV records alone
     "sandbox/process.py": {"socket"},  # socket pairs between ourselves and the workers
     "sandbox/child.py": {"socket"},
-    "web/wire/client_socket.py": {"socket"},  # options of connections that clients opened
+    "web/http/client_socket.py": {"socket"},  # options of connections that clients opened
     "web/server.py": {"socket"},  # is a unix socket of ours still alive?
     "importers/synapse/http_client.py": {"ClientSession"},  # the operator configured it, as one of the old homeserver
     "cli/dev.py": {"ClientSession"},  # waits until the server just started answers

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mediarepo import errors
-from mediarepo.cli.authority import COMMANDS
 from mediarepo.cli.main import cli
+from mediarepo.cli.permissions import COMMANDS
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
 from mediarepo.model.authority import TABLE, Grant, Role, Thing, grant_of
@@ -83,7 +83,7 @@ def test_every_command_asks_a_line_of_the_table_of_authority() -> None:
 
 
 def test_no_command_does_anything_that_the_table_does_not_grant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediarepo.cli.authority.COMMANDS", {})
+    monkeypatch.setattr("mediarepo.cli.permissions.COMMANDS", {})
     for name, command in leaf_commands(typer.main.get_command(cli)).items():
         with pytest.raises(typer.Exit) as refused:
             command.callback()

@@ -16,7 +16,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.shutdown import Shutdown
+from mediarepo.model.concurrency import Shutdown
 from mediarepo.storage.store import Store
 from mediarepo.web.server import serving
 from tests.support.idle import idle, watched

@@ -11,15 +11,14 @@ from urllib.parse import quote
 
 import yaml
 
-from mediarepo.app.build_transfers import build_importer
+from mediarepo.app.build_imports_exports import build_importer
 from mediarepo.cli.imports.options import ImportOptions, Imports, importing_from
-from mediarepo.cli.imports.report_formats import summary
-from mediarepo.cli.imports.reports import account_of, source_of
+from mediarepo.cli.imports.reports import account_of, source_of, summary
 from mediarepo.cli.imports.runner import status_of
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.import_ledger import LedgerOrphan
-from mediarepo.services.imports.progress import Progress
+from mediarepo.model.import_ledger import LedgerUnclaimedBytes
+from mediarepo.services.imports.pipeline import Progress
 from tests.support.installation import (
     OTHER_SERVER_NAME,
     OTHER_TOKEN,
@@ -65,7 +64,7 @@ class MovingIn:
         ) as imports:
             yield imports
 
-    async def report(self) -> tuple[dict[str, dict[str, Any]], list[LedgerOrphan], dict[str, Any]]:
+    async def report(self) -> tuple[dict[str, dict[str, Any]], list[LedgerUnclaimedBytes], dict[str, Any]]:
         """Give every item by its media id, the orphans, and the summary."""
         import_runner = build_importer(self.own.repository.foundation)
         known = await source_of(import_runner, self.source)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.cli.confirmation import Yes
-from mediarepo.cli.imports import finish, reports, runner
+from mediarepo.cli.imports import reports, runner
 from mediarepo.cli.imports.options import (
     EXPECTED,
     STOPPED,
@@ -26,7 +25,7 @@ from mediarepo.cli.imports.options import (
     importing_from,
     say,
 )
-from mediarepo.cli.output import AsJson
+from mediarepo.cli.output import AsJson, Yes
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run, stop_signal
 from mediarepo.telemetry.logs import set_up_logs
 
@@ -172,7 +171,9 @@ def status(
 def report(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
-    form: Annotated[reports.Form, typer.Option("--format", help="text, jsonl, csv or html.")] = reports.Form.TEXT,
+    form: Annotated[
+        reports.ReportFormat, typer.Option("--format", help="text, jsonl, csv or html.")
+    ] = reports.ReportFormat.TEXT,
     output: Annotated[str, typer.Option(help="The file to write; -: standard output.")] = "-",
     everything: Annotated[bool, typer.Option("--all", help="Also list committed rows.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
@@ -193,7 +194,7 @@ def verify(
 ) -> None:
     """Verify what was committed against the bucket, the source's files, or the hashes."""
     options = replace(_wishes(context, config, files), jobs=jobs)
-    _do(options, lambda imports: finish.verify(imports, level=level, as_json=as_json))
+    _do(options, lambda imports: runner.verify(imports, level=level, as_json=as_json))
 
 
 @imports_cli.command()
@@ -206,7 +207,7 @@ def finalize(
 ) -> None:
     """Complete the import, and end read-through."""
     options = replace(_wishes(context, config, files), jobs=jobs)
-    _do(options, lambda imports: finish.finalize(imports, take_ownership=take_ownership))
+    _do(options, lambda imports: runner.finalize(imports, take_ownership=take_ownership))
 
 
 @imports_cli.command()
@@ -219,4 +220,4 @@ def undo(
     """Undo an import: delete its media and the objects it created; adopted objects stay in place."""
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(finish.undo(settings, str(context.obj), which, yes=yes))
+    run(runner.undo(settings, str(context.obj), which, yes=yes))

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from mediarepo.app.build_transfers import build_audit, build_importer, policy_of
+from mediarepo.app.build_imports_exports import build_audit, build_importer, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.cli.authority import name_of_user
+from mediarepo.cli.permissions import name_of_user
 from mediarepo.cli.runner import ConfigFile, read_settings
-from mediarepo.config.imports import ImportConfig, SourceKind
+from mediarepo.config.homeservers import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource, open_source

@@ -12,13 +12,13 @@ from threading import Lock
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.key_value.indexed import SEPARATOR, IndexedSource, decode, encode, storable
 from mediarepo.importers.key_value.rocksdb import ask_families, read_families
-from mediarepo.importers.reading.base_source import check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketByteSource
 from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.coercion import section, text
-from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.coercion import yaml_section, yaml_text
 from mediarepo.importers.reading.merge_join import BytePlaces
-from mediarepo.importers.reading.sqlite import SqliteFile
+from mediarepo.importers.reading.source_base import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.source_bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.reading.source_sqlite import SqliteFile
 from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _DEPTH = _LENGTH = 2
@@ -44,18 +44,18 @@ class ConduitConfig:
 def load_conduit_config(path: Path, *, base: Path | None = None) -> ConduitConfig:
     """Read conduit.toml; relative paths in it start at `base`, or at the file's folder."""
     base = base or path.parent
-    shared = section(_load(path).get("global"), "global")
-    media = section(shared.get("media"), "global.media")
-    name, database = text(shared.get("server_name")), text(shared.get("database_path"))
+    shared = yaml_section(_load(path).get("global"), "global")
+    media = yaml_section(shared.get("media"), "global.media")
+    name, database = yaml_text(shared.get("server_name")), yaml_text(shared.get("database_path"))
     if name is None or database is None:
         raise SourceConfigError(f"{path} lacks global.server_name or global.database_path")
-    structure = section(media.get("directory_structure"), "directory_structure")
+    structure = yaml_section(media.get("directory_structure"), "directory_structure")
     in_bucket = media.get("backend", "filesystem") == "s3"
-    folder = text(media.get("path"))
+    folder = yaml_text(media.get("path"))
     return ConduitConfig(
         server_name=name,
         database_path=base / database,
-        database_backend=text(shared.get("database_backend")) or "rocksdb",
+        database_backend=yaml_text(shared.get("database_backend")) or "rocksdb",
         media_path=base / database / "media" if folder is None or in_bucket else base / folder,
         bucket=_bucket(media) if in_bucket else None,
         prefix=f"{folder.strip('/')}/" if in_bucket and folder and folder.strip("/") else "",
@@ -74,15 +74,15 @@ def _load(path: Path) -> dict[str, object]:
 
 
 def _bucket(media: dict[str, object]) -> BucketAddress:
-    bucket, endpoint = text(media.get("bucket")), text(media.get("endpoint"))
+    bucket, endpoint = yaml_text(media.get("bucket")), yaml_text(media.get("endpoint"))
     if bucket is None or endpoint is None:
         raise SourceConfigError("global.media has no bucket or no endpoint")
     return BucketAddress(
         bucket=bucket,
-        region=text(media.get("region")),
+        region=yaml_text(media.get("region")),
         endpoint_url=endpoint if "://" in endpoint else f"https://{endpoint}",
-        access_key_id=text(media.get("key")),
-        secret_access_key=text(media.get("secret")),
+        access_key_id=yaml_text(media.get("key")),
+        secret_access_key=yaml_text(media.get("secret")),
     )
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from email.message import Message
 from urllib.parse import unquote
 
-from mediarepo.importers.reading.base_source import BaseSource
 from mediarepo.importers.reading.byte_source import path_order
 from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.model.import_source import Orphan, SourceItem, SourceKey, SourceMedia, SourceThumbnail
+from mediarepo.importers.reading.source_base import BaseSource
+from mediarepo.model.import_source import SourceItem, SourceKey, SourceMedia, SourceThumbnail, UnclaimedBytes
 
 SEPARATOR = b"\xff"
 _SCHEME = b"mxc://"
@@ -124,7 +124,7 @@ class IndexedSource(BaseSource):
         wanted = SourceKey(server_name, media_id)
         return next((media for media in await self.read_all() if media.key == wanted), None)
 
-    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Walk through all media and bytes, in the order of paths."""
         placed = [self.place(media) for media in await self.read_all()]
         placed += [BytePlaces(None, path) for path in await self.other_paths()]

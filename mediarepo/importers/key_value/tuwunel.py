@@ -22,10 +22,10 @@ from mediarepo.importers.key_value.indexed import (
     storable,
 )
 from mediarepo.importers.key_value.rocksdb import Families, ask_families, read_families
-from mediarepo.importers.reading.base_source import check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.coercion import section, text
-from mediarepo.importers.reading.folder import FolderByteSource
+from mediarepo.importers.reading.coercion import yaml_section, yaml_text
 from mediarepo.importers.reading.merge_join import BytePlaces
+from mediarepo.importers.reading.source_base import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.source_folder import FolderByteSource
 from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"
@@ -52,12 +52,12 @@ class TuwunelConfig:
 def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfig:
     """Read tuwunel.toml; relative paths in it start at `base`, or at the file's folder."""
     try:
-        shared = section(tomllib.loads(path.read_text(encoding="utf-8")).get("global"), "global")
+        shared = yaml_section(tomllib.loads(path.read_text(encoding="utf-8")).get("global"), "global")
     except OSError as exc:
         raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SourceConfigError(f"{path} is not TOML: {exc}") from exc
-    name, database = text(shared.get("server_name")), text(shared.get("database_path"))
+    name, database = yaml_text(shared.get("server_name")), yaml_text(shared.get("database_path"))
     if name is None or database is None:
         raise SourceConfigError(f"{path} lacks global.server_name or global.database_path")
     folder = (base or path.parent) / database

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.matrix_media_repo.tables import MatrixMediaRepoTables
-from mediarepo.importers.reading.base_source import BaseSource, check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.bucket import Bucket, BucketAddress, BucketByteSource
 from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.coercion import entries, load_files, section, text
-from mediarepo.importers.reading.database import mapped
+from mediarepo.importers.reading.coercion import load_files, yaml_entries, yaml_section, yaml_text
 from mediarepo.importers.reading.database_address import DatabaseAddress, open_database, postgres_address
-from mediarepo.importers.reading.folder import FolderByteSource
 from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.reading.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.source_bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.reading.source_database import amap
+from mediarepo.importers.reading.source_folder import FolderByteSource
 from mediarepo.model.import_source import (
     SAMPLES,
-    Orphan,
     PreflightReport,
     SourceItem,
     SourceKey,
     SourceMedia,
     SourceThumbnail,
+    UnclaimedBytes,
 )
 
 _TRUE = frozenset({"1", "t", "true", "none"})
@@ -72,15 +72,15 @@ def load_matrix_media_repo_config(path: Path, *, base: Path | None = None) -> Ma
         document = load_files([file])
         name = document.get("homeserver")
         (domains.setdefault(name, {}) if isinstance(name, str) else main).update(document)
-    configured = [section(entry, "a homeserver") for entry in entries(main.get("homeservers"), "homeservers")]
+    configured = [yaml_section(entry, "a homeserver") for entry in yaml_entries(main.get("homeservers"), "homeservers")]
     names = {str(entry.get("name")) for entry in configured} | set(domains)
     if not names:
         raise SourceConfigError(f"{path} names no homeservers")
     datastores: dict[str, FolderDatastore | BucketDatastore] = {}
     unknown: set[str] = set()
     for document in (main, *(domains[name] for name in sorted(domains))):
-        for entry in entries(document.get("datastores"), "datastores"):
-            _add(section(entry, "a datastore"), datastores, unknown, bases=_bases(path, base))
+        for entry in yaml_entries(document.get("datastores"), "datastores"):
+            _add(yaml_section(entry, "a datastore"), datastores, unknown, bases=_bases(path, base))
     return MatrixMediaRepoConfig(frozenset(names), _database(main, path), (*datastores.values(),), (*unknown,))
 
 
@@ -110,7 +110,7 @@ def _bases(path: Path, base: Path | None) -> _Bases:
 
 
 def _database(main: dict[str, object], path: Path) -> DatabaseAddress:
-    dsn = text(section(main.get("database"), "database").get("postgres"))
+    dsn = yaml_text(yaml_section(main.get("database"), "database").get("postgres"))
     if dsn is None:
         raise SourceConfigError(f"{path} has no database.postgres")
     return postgres_address({"dsn": dsn})
@@ -124,14 +124,18 @@ def _add(
     bases: _Bases,
 ) -> None:
     """Note a datastore; the first of an id counts."""
-    options, kind, name = section(entry.get("opts"), "opts"), text(entry.get("type")), text(entry.get("id"))
+    options, kind, name = (
+        yaml_section(entry.get("opts"), "opts"),
+        yaml_text(entry.get("type")),
+        yaml_text(entry.get("id")),
+    )
     if name is None:
         raise SourceConfigError("a datastore has no id; matrix-media-repo 1.3 or later is needed")
     if name in datastores:
         return
-    kinds = frozenset(str(one) for one in entries(entry.get("forKinds"), "forKinds"))
+    kinds = frozenset(str(one) for one in yaml_entries(entry.get("forKinds"), "forKinds"))
     if kind == "file":
-        folder = text(options.get("path"))
+        folder = yaml_text(options.get("path"))
         if folder is None:
             raise SourceConfigError(f"the datastore {name} has no path")
         places = [Path(os.path.abspath(one / folder)) for one in bases.folders]  # noqa: PTH100 - links are judged later
@@ -146,23 +150,23 @@ def _add(
 
 
 def _bucket(name: str, options: dict[str, object]) -> BucketAddress:
-    endpoint, bucket = text(options.get("endpoint")), text(options.get("bucketName"))
+    endpoint, bucket = yaml_text(options.get("endpoint")), yaml_text(options.get("bucketName"))
     if endpoint is None or bucket is None:
         raise SourceConfigError(f"the datastore {name} has no endpoint or no bucketName")
-    scheme = "https" if str(text(options.get("ssl"))).lower() in _TRUE else "http"
+    scheme = "https" if str(yaml_text(options.get("ssl"))).lower() in _TRUE else "http"
     return BucketAddress(
         bucket=bucket,
-        region=text(options.get("region")),
+        region=yaml_text(options.get("region")),
         endpoint_url=f"{scheme}://{endpoint}",
-        access_key_id=text(options.get("accessKeyId")),
-        secret_access_key=text(options.get("accessSecret")),
+        access_key_id=yaml_text(options.get("accessKeyId")),
+        secret_access_key=yaml_text(options.get("accessSecret")),
     )
 
 
 def _prefix_length(options: dict[str, object]) -> int:
     """Read a number of characters as Go does, to which anything else is none."""
     try:
-        return max(0, int(text(options.get("prefixLength")) or 0))
+        return max(0, int(yaml_text(options.get("prefixLength")) or 0))
     except ValueError:
         return 0
 
@@ -233,13 +237,13 @@ class MatrixMediaRepoSource(BaseSource):
         name = (filesystem_id or "").partition("/")[0]
         return [byte_source for byte_source in self.byte_sources if byte_source.name == name]
 
-    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Walk through all media and bytes, one datastore after the other; then what is not in any."""
         for byte_source in self.byte_sources:
             joining = MergeJoin(
                 [byte_source], started_ts=self._now_ms() - _FRESH_MS, is_known=self.tables.is_known(byte_source.name)
             )
-            places = mapped(self.tables.by_place(byte_source.name), _placed)
+            places = amap(self.tables.by_place(byte_source.name), _placed)
             async with aclosing(joining.join(places, "")) as meetings:
                 async for met in meetings:
                     yield met

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mediarepo.importers.reading.coercion import Row, Values, key_text
-from mediarepo.importers.reading.database import Database, Selection, key_name, mapped, present, select
+from mediarepo.importers.reading.source_database import Database, Selection, amap, existing_columns, key_name, select
 from mediarepo.model.import_source import MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _QUARANTINED_BY = "matrix-media-repo"
@@ -108,7 +108,7 @@ class MatrixMediaRepoTables:
     async def media(self, after: SourceKey | None) -> AsyncGenerator[SourceMedia, None]:
         """Walk through media, and what is announced, in the order of keys."""
         selection = Selection(await self._everything(), _SHOWN, ("origin", "media_id"))
-        async with aclosing(mapped(self._database.stream(selection, after), self._media)) as found:
+        async with aclosing(amap(self._database.stream(selection, after), self._media)) as found:
             async for media in found:
                 yield media
 
@@ -143,7 +143,7 @@ class MatrixMediaRepoTables:
 
     async def thumbnails(self, media: SourceMedia) -> list[SourceThumbnail]:
         """List the thumbnails of one piece of media, by size."""
-        columns = present(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS)
+        columns = existing_columns(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS)
         query = select("thumbnails", columns, "origin = {0} AND media_id = {1}")
         rows = await self._database.rows(query, media.server_name, media.media_id)
         found = [_thumbnail(media, row) for row in rows]
@@ -152,7 +152,7 @@ class MatrixMediaRepoTables:
     async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
         """Walk through the thumbnails of all media, by datastore and location."""
         columns = {
-            **present(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS),
+            **existing_columns(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS),
             "origin": "origin",
             "id": "media_id",
         }
@@ -176,7 +176,7 @@ class MatrixMediaRepoTables:
 
     async def _present(self, *more: str) -> str:
         """Write what reads media, with all that other tables say of them; `pending` is its last column but for more."""
-        columns = present(await self._columns("media"), _COLUMNS, prefix="m.")
+        columns = existing_columns(await self._columns("media"), _COLUMNS, prefix="m.")
         joins = ""
         for table, (column, join) in _JOINS.items():
             columns[column] = column if await self._columns(table) else "NULL"

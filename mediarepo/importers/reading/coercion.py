@@ -113,10 +113,10 @@ def _load(path: Path) -> dict[str, object]:
         raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise SourceConfigError(f"{path} is not YAML: {exc}") from exc
-    return section(document, str(path))
+    return yaml_section(document, str(path))
 
 
-def section(value: object, where: str) -> dict[str, object]:
+def yaml_section(value: object, where: str) -> dict[str, object]:
     """Expect a mapping, or nothing at all."""
     if value is None:
         return {}
@@ -125,7 +125,7 @@ def section(value: object, where: str) -> dict[str, object]:
     return {str(name): one for name, one in value.items()}
 
 
-def entries(value: object, where: str) -> Sequence[object]:
+def yaml_entries(value: object, where: str) -> Sequence[object]:
     """Expect a list, or nothing at all."""
     if value is None:
         return []
@@ -134,17 +134,17 @@ def entries(value: object, where: str) -> Sequence[object]:
     return value
 
 
-def text(value: object) -> str | None:
+def yaml_text(value: object) -> str | None:
     """Make text of a plain value; None of nothing and of the empty text."""
     return None if value is None or value == "" else str(value)
 
 
-def size_bytes(value: object, default: int) -> int:
+def parse_size_bytes(value: object, default: int) -> int:
     """Read 50M as a number of bytes."""
     return _with_unit(value, default, _SIZES)
 
 
-def duration_ms(value: object, default: int) -> int:
+def parse_duration_ms(value: object, default: int) -> int:
     """Read 24h as a number of ms; a plain number is one already."""
     return _with_unit(value, default, _DURATIONS_MS)
 

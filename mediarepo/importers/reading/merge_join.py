@@ -5,7 +5,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from mediarepo.importers.reading.byte_source import ByteSource, Finder, ListedFile, SourceProblem, path_order
-from mediarepo.model.import_source import Orphan, Resolution, ResolutionState, SourceBytes, SourceItem, SourceMedia
+from mediarepo.model.import_source import (
+    Resolution,
+    ResolutionState,
+    SourceBytes,
+    SourceItem,
+    SourceMedia,
+    UnclaimedBytes,
+)
 
 _PAGE = 1000
 _MAX_LATE = 100_000
@@ -169,7 +176,7 @@ class MergeJoin:
 
     async def join(
         self, rows: AsyncGenerator[BytePlaces, None], under: str
-    ) -> AsyncGenerator[SourceItem | Orphan, None]:
+    ) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Tell of every row, and of all bytes that no row asked for; rows whose bytes were not listed come last."""
         walkers = [_Walker(byte_source, under) for byte_source in self._shelves]
         for walker in walkers:
@@ -193,7 +200,7 @@ class MergeJoin:
 
     async def _meet(
         self, placed: BytePlaces, path: bytes | None, walkers: Sequence[_Walker], late: list[tuple[bytes, BytePlaces]]
-    ) -> AsyncGenerator[SourceItem | Orphan, None]:
+    ) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         claims: list[SourceBytes | SourceProblem] = []
         if path is not None:
             async for orphan in self._orphans(walkers, path):
@@ -241,10 +248,10 @@ class MergeJoin:
             seen = [one for one in claims if one is not None]
             yield SourceItem(placed.media, _concluded(placed, seen, self._shelves))
 
-    async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncGenerator[Orphan, None]:
+    async def _orphans(self, walkers: Sequence[_Walker], end: bytes | None) -> AsyncGenerator[UnclaimedBytes, None]:
         for walker in walkers:
             async for listed in walker.orphans_before(end):
                 if not self._is_original(listed.path):
                     continue
                 if listed.modified_ts < self._started_ts or not await self._is_known(listed.path):
-                    yield Orphan(listed.found)
+                    yield UnclaimedBytes(listed.found)

@@ -34,7 +34,7 @@ class InUseError(Exception):
     """Another process holds what would have to stand still."""
 
 
-def copy(path: Path, folder: Path) -> None:
+def copy_database(path: Path, folder: Path) -> None:
     """Copy a database and what belongs to it, as both are at one moment; raises InUseError or OSError."""
     log, index = beside(path, "-wal"), beside(path, "-shm")
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def main() -> None:
     """Copy the database that is named first into the folder that is named second."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
-        copy(Path(sys.argv[1]), Path(sys.argv[2]))
+        copy_database(Path(sys.argv[1]), Path(sys.argv[2]))
     except InUseError:
         sys.exit(IN_USE)
     except OSError as exc:

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.bucket import BucketAddress
-from mediarepo.importers.reading.coercion import duration_ms, entries, load_files, section, size_bytes, text
+from mediarepo.importers.reading.coercion import (
+    load_files,
+    parse_duration_ms,
+    parse_size_bytes,
+    yaml_entries,
+    yaml_section,
+    yaml_text,
+)
 from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, postgres_address
+from mediarepo.importers.reading.source_bucket import BucketAddress
 
 _DAY_MS = 86_400_000
 _UPLOAD_BYTES = 50 * 1024 * 1024
@@ -73,7 +80,7 @@ def load_synapse_config(paths: Iterable[Path], *, base: Path | None = None) -> S
 
 def parse_synapse_config(document: Mapping[str, object], *, base: Path) -> SynapseConfig:
     """Make sense of a configuration that was read already."""
-    server_name = text(document.get("server_name"))
+    server_name = yaml_text(document.get("server_name"))
     if server_name is None:
         raise SourceConfigError("the configuration has no server_name; give all of Synapse's configuration files")
     providers, unknown = _providers(document, base)
@@ -83,8 +90,8 @@ def parse_synapse_config(document: Mapping[str, object], *, base: Path) -> Synap
         media_store_path=_path(document.get("media_store_path") or "media_store", base),
         providers=tuple(providers),
         unknown_providers=tuple(unknown),
-        unused_expiration_ms=duration_ms(document.get("unused_expiration_time"), _DAY_MS),
-        max_upload_bytes=size_bytes(document.get("max_upload_size"), _UPLOAD_BYTES),
+        unused_expiration_ms=parse_duration_ms(document.get("unused_expiration_time"), _DAY_MS),
+        max_upload_bytes=parse_size_bytes(document.get("max_upload_size"), _UPLOAD_BYTES),
         url_preview_enabled=bool(document.get("url_preview_enabled", False)),
         dynamic_thumbnails=bool(document.get("dynamic_thumbnails", False)),
         media_repo_enabled=bool(document.get("enable_media_repo", True)),
@@ -98,11 +105,11 @@ def _names(value: object) -> list[object]:
 
 
 def _database(document: Mapping[str, object], base: Path) -> DatabaseAddress:
-    databases = section(document.get("databases"), "databases")
+    databases = yaml_section(document.get("databases"), "databases")
     if databases and "main" not in databases:
         raise SourceConfigError("databases has no main, which is where Synapse keeps media")
-    chosen = section(databases.get("main") if databases else document.get("database"), "database")
-    arguments = section(chosen.get("args"), "database.args")
+    chosen = yaml_section(databases.get("main") if databases else document.get("database"), "database")
+    arguments = yaml_section(chosen.get("args"), "database.args")
     name = chosen.get("name", "sqlite3")
     if name == "sqlite3":
         return SqliteAddress(_path(arguments.get("database") or "homeserver.db", base))
@@ -114,9 +121,9 @@ def _database(document: Mapping[str, object], base: Path) -> DatabaseAddress:
 def _providers(document: Mapping[str, object], base: Path) -> tuple[list[Provider], list[str]]:
     found: list[Provider] = []
     unknown: list[str] = []
-    for entry in entries(document.get("media_storage_providers"), "media_storage_providers"):
-        provider = section(entry, "an entry of media_storage_providers")
-        module, config = str(provider.get("module")), section(provider.get("config"), "a provider's config")
+    for entry in yaml_entries(document.get("media_storage_providers"), "media_storage_providers"):
+        provider = yaml_section(entry, "an entry of media_storage_providers")
+        module, config = str(provider.get("module")), yaml_section(provider.get("config"), "a provider's config")
         if module in _FOLDER_MODULES:
             found.append(FolderProvider(_path(config.get("directory"), base)))
         elif module == _BUCKET_MODULE:
@@ -129,20 +136,20 @@ def _providers(document: Mapping[str, object], base: Path) -> tuple[list[Provide
 
 
 def _bucket(config: Mapping[str, object]) -> BucketProvider:
-    bucket = text(config.get("bucket"))
+    bucket = yaml_text(config.get("bucket"))
     if bucket is None:
         raise SourceConfigError("the S3 storage provider's config has no bucket")
     address = BucketAddress(
         bucket=bucket,
-        region=text(config.get("region_name")),
-        endpoint_url=text(config.get("endpoint_url")),
-        access_key_id=text(config.get("access_key_id")),
-        secret_access_key=text(config.get("secret_access_key")),
-        session_token=text(config.get("session_token")),
-        customer_key=text(config.get("sse_customer_key")),
-        customer_algorithm=text(config.get("sse_customer_algo")) or "AES256",
+        region=yaml_text(config.get("region_name")),
+        endpoint_url=yaml_text(config.get("endpoint_url")),
+        access_key_id=yaml_text(config.get("access_key_id")),
+        secret_access_key=yaml_text(config.get("secret_access_key")),
+        session_token=yaml_text(config.get("session_token")),
+        customer_key=yaml_text(config.get("sse_customer_key")),
+        customer_algorithm=yaml_text(config.get("sse_customer_algo")) or "AES256",
     )
-    return BucketProvider(address, text(config.get("prefix")) or "")
+    return BucketProvider(address, yaml_text(config.get("prefix")) or "")
 
 
 def _path(value: object, base: Path) -> Path:

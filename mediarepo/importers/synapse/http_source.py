@@ -6,13 +6,12 @@ from typing import Protocol, Self
 from urllib.parse import quote
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.bucket import BucketAddress
+from mediarepo.importers.reading.source_bucket import BucketAddress
 from mediarepo.importers.synapse.tables import ALL_COLUMNS, local_media, remote_media
 from mediarepo.model.import_source import (
     SAMPLES,
     DownloadBytes,
     MediaKind,
-    Orphan,
     PreflightReport,
     Resolution,
     ResolutionState,
@@ -21,6 +20,7 @@ from mediarepo.model.import_source import (
     SourceKey,
     SourceMedia,
     SourceThumbnail,
+    UnclaimedBytes,
 )
 
 _PAGE = "500"
@@ -169,7 +169,7 @@ class HostedSynapseSource:
         found = DownloadBytes(_SHELF, f"/_matrix/client/v1/media/download/{address}", media.size_bytes or 0)
         return Resolution(ResolutionState.FOUND, "to be downloaded", found, (found,))
 
-    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Walk through all media, then through blocks; orphans cannot be seen."""
         seen = set[str]()
         async for media in self.media():

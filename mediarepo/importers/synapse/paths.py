@@ -17,12 +17,12 @@ _THUMBNAIL_FOLDERS = {
 }
 
 
-def folder_of(kind: MediaKind) -> str:
+def bucket_folder(kind: MediaKind) -> str:
     """Name the folder of originals of one kind, with its slash."""
     return _FOLDERS[kind]
 
 
-def place(media: SourceMedia) -> BytePlaces:
+def file_path(media: SourceMedia) -> BytePlaces:
     """Say at which path a row's bytes lie, and what is wrong with its id.
 
     Ids of odd characters still have their place in the order of files; Synapse does not serve them, so neither do we.
@@ -75,7 +75,7 @@ def thumbnail_paths(thumbnail: SourceThumbnail) -> list[str]:
         kind=thumbnail.kind,
         filesystem_id=thumbnail.filesystem_id,
     )
-    placed = place(original)
+    placed = file_path(original)
     top, slash, sub = thumbnail.content_type.partition("/")
     parts = (top, sub, thumbnail.method)
     if placed.path is None or placed.complaint or not slash or not all(_SERVABLE.fullmatch(part) for part in parts):
@@ -85,7 +85,7 @@ def thumbnail_paths(thumbnail: SourceThumbnail) -> list[str]:
     return [f"{old}-{thumbnail.method}", old] if remote else [f"{old}-{thumbnail.method}"]
 
 
-def media_of(path: str) -> tuple[MediaKind, str, str] | None:
+def media_from_path(path: str) -> tuple[MediaKind, str, str] | None:
     """Read kind, server name (empty for local media) and id of the file out of a path of originals."""
     for kind, folder in _FOLDERS.items():
         if path.startswith(folder):

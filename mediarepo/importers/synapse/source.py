@@ -4,22 +4,21 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.base_source import BaseSource, check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.bucket import Bucket, BucketByteSource
 from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.database import Database, chained, mapped, select
 from mediarepo.importers.reading.database_address import open_database
-from mediarepo.importers.reading.folder import FolderByteSource
 from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.reading.postgres import PostgresDatabase
-from mediarepo.importers.reading.sqlite import SqliteDatabase
+from mediarepo.importers.reading.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.reading.source_bucket import Bucket, BucketByteSource
+from mediarepo.importers.reading.source_database import Database, achain, amap, select
+from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.reading.source_postgres import PostgresDatabase
+from mediarepo.importers.reading.source_sqlite import SqliteDatabase
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
-from mediarepo.importers.synapse.paths import folder_of, media_of, place, thumbnail_paths
+from mediarepo.importers.synapse.paths import bucket_folder, file_path, media_from_path, thumbnail_paths
 from mediarepo.importers.synapse.tables import LOCAL, REMOTE, TABLES, Tables
 from mediarepo.model.import_source import (
     SAMPLES,
     MediaKind,
-    Orphan,
     PreflightReport,
     Resolution,
     ResolutionState,
@@ -27,6 +26,7 @@ from mediarepo.model.import_source import (
     SourceKey,
     SourceMedia,
     SourceThumbnail,
+    UnclaimedBytes,
 )
 
 _CLOCK_SKEW_MS = 5 * 60 * 1000
@@ -35,7 +35,9 @@ _CLOCK = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS
 _TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(media_length), 0) AS BIGINT)"}
 
 
-async def look_at(config: SynapseConfig, database: Database, tables: Tables, *, now_ms: int) -> PreflightReport:
+async def preflight_synapse(
+    config: SynapseConfig, database: Database, tables: Tables, *, now_ms: int
+) -> PreflightReport:
     """Find out what an import would meet; whatever fails becomes words."""
     findings = PreflightReport()
     findings.facts.append(f"the server name is {config.server_name}")
@@ -165,7 +167,7 @@ class SynapseSource(BaseSource):
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
         """Look at database, folders and buckets, and try a few originals."""
-        findings = await look_at(self.config, self.database, self.tables, now_ms=self._now_ms())
+        findings = await preflight_synapse(self.config, self.database, self.tables, now_ms=self._now_ms())
         await check_byte_sources(self.byte_sources, findings)
         if findings.usable:
             try:
@@ -183,7 +185,7 @@ class SynapseSource(BaseSource):
         if after is None or after.order[0] <= own.encode():
             walks.append(self.tables.local(after.media_id if after and after.server_name == own else None))
         walks.append(self._remote("{own} < {name}", after))
-        return chained(*walks)
+        return achain(*walks)
 
     def _remote(self, condition: str, after: SourceKey | None) -> AsyncGenerator[SourceMedia, None]:
         own = self.config.server_name
@@ -200,13 +202,13 @@ class SynapseSource(BaseSource):
 
     def place(self, media: SourceMedia) -> BytePlaces:
         """Say at which path a row's bytes lie."""
-        return place(media)
+        return file_path(media)
 
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
         """Name a thumbnail's path, and the one it would have had long ago."""
         return thumbnail_paths(thumbnail)
 
-    async def located(self) -> AsyncGenerator[SourceItem | Orphan, None]:
+    async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
         """Walk through all media and bytes: local ones, those of previews, those of other servers, then blocks."""
         started_ts = self._now_ms() - _FRESH_MS
         joining = MergeJoin(self.byte_sources, started_ts=started_ts, is_known=self._is_known)
@@ -216,14 +218,14 @@ class SynapseSource(BaseSource):
             (MediaKind.URL_CACHE, self.tables.local(url_cache=True)),
             (MediaKind.REMOTE, remote),
         ):
-            async with aclosing(joining.join(mapped(rows, place), folder_of(kind))) as meetings:
+            async with aclosing(joining.join(amap(rows, file_path), bucket_folder(kind))) as meetings:
                 async for met in meetings:
                     yield met
         for block in await self.tables.blocks():
             yield SourceItem(block, _NO_ROW)
 
     async def _is_known(self, path: str) -> bool:
-        found = media_of(path)
+        found = media_from_path(path)
         if found is None:
             return False
         kind, server_name, name = found

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mediarepo.importers.reading.coercion import Row, Values, key_text
-from mediarepo.importers.reading.database import Database, Selection, key_name, mapped, present, select
+from mediarepo.importers.reading.source_database import Database, Selection, amap, existing_columns, key_name, select
 from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
 LOCAL, REMOTE = "local_media_repository", "remote_media_cache"
@@ -69,9 +69,9 @@ class Tables:
             where = "url_cache IS NOT NULL" if url_cache else "url_cache IS NULL"
         elif url_cache:
             return
-        selection = Selection(LOCAL, present(columns, (*_SHARED, *_LOCAL_ONLY)), ("media_id",), where)
+        selection = Selection(LOCAL, existing_columns(columns, (*_SHARED, *_LOCAL_ONLY)), ("media_id",), where)
         rows = self._database.stream(selection, None if after is None else (after,))
-        async with aclosing(mapped(rows, lambda row: self._local(key_text(row[key_name(0)]), row))) as found:
+        async with aclosing(amap(rows, lambda row: self._local(key_text(row[key_name(0)]), row))) as found:
             async for media in found:
                 yield media
 
@@ -82,9 +82,9 @@ class Tables:
         columns = await self.columns(REMOTE)
         if "media_id" not in columns:
             return
-        wanted = present(columns, (*_SHARED, *_REMOTE_ONLY))
+        wanted = existing_columns(columns, (*_SHARED, *_REMOTE_ONLY))
         selection = Selection(REMOTE, wanted, tuple(keys), where, arguments)
-        async with aclosing(mapped(self._database.stream(selection, after), remote_media)) as found:
+        async with aclosing(amap(self._database.stream(selection, after), remote_media)) as found:
             async for media in found:
                 yield media
 
@@ -121,7 +121,7 @@ class Tables:
         if "media_id" not in columns:
             return []
         condition = "media_id = {0}" if len(address) == 1 else "media_origin = {0} AND media_id = {1}"
-        return await self._database.rows(select(table, present(columns, wanted), condition), *address)
+        return await self._database.rows(select(table, existing_columns(columns, wanted), condition), *address)
 
     async def has_file(self, server_name: str, filesystem_id: str) -> bool:
         """Say whether a row of another server's media names this file by now."""

@@ -112,7 +112,7 @@ _R = TypeVar("_R")
 _AHEAD = 4
 
 
-async def in_order(
+async def map_in_order(
     things: AsyncGenerator[_T, None], work: Callable[[_T], Awaitable[_R]], *, jobs: int
 ) -> AsyncGenerator[_R, None]:
     """Do work on `jobs` things at once, a few further ones being known; the first failure ends it all."""

@@ -8,7 +8,7 @@ from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.files.archive import Archive, Lists, path_of
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, in_order
+from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, map_in_order
 
 _WITHOUT_CONTENT = {MediaState.PENDING: "it has not been uploaded yet", MediaState.TRASHED: "it is in the trash"}
 
@@ -27,7 +27,7 @@ class FilesExport:
         """Export everything selected; gives what became of each. The lists are written last."""
         await self.archive.begin(about)
         with Lists() as lists:
-            async with aclosing(in_order(self.table.walk(selection), self._result, jobs=jobs)) as results:
+            async with aclosing(map_in_order(self.table.walk(selection), self._result, jobs=jobs)) as results:
                 async for result in results:
                     lists.note(result)
                     yield result

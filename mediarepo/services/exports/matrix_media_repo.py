@@ -13,7 +13,7 @@ from mediarepo.exporters.destination import BytesPlace, RowAppearedError
 from mediarepo.exporters.matrix_media_repo import ContentPlace, MatrixMediaRepoRecording, changes_for, object_name
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, in_order
+from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, map_in_order
 from mediarepo.services.exports.synapse import compared
 from mediarepo.storage.errors import ObjectMissingError
 
@@ -51,7 +51,7 @@ class MatrixMediaRepoExport:
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
         """Export everything selected; gives what became of each."""
-        async for result in in_order(self.table.walk(selection), self._result, jobs=jobs):
+        async for result in map_in_order(self.table.walk(selection), self._result, jobs=jobs):
             yield result
 
     async def _result(self, media: ExportMedia) -> ExportResult:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.destination import BytesPlace, FoundBytes, RowAppearedError
 from mediarepo.exporters.synapse.rows import TOO_LONG, Recording, changes_for, source_media
-from mediarepo.importers.synapse.paths import place
+from mediarepo.importers.synapse.paths import file_path
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.import_source import SourceMedia
 from mediarepo.model.media import Blob, MediaState
-from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, in_order
+from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, map_in_order
 from mediarepo.storage.errors import ObjectMissingError
 
 
@@ -30,13 +30,13 @@ class SynapseExport:
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
         """Export everything selected; gives what became of each."""
-        async for result in in_order(self.table.walk(selection), self._result, jobs=jobs):
+        async for result in map_in_order(self.table.walk(selection), self._result, jobs=jobs):
             yield result
 
     async def _result(self, media: ExportMedia) -> ExportResult:
         if media.state is MediaState.TRASHED:
             return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, "it is in the trash")
-        placed = place(source_media(media))
+        placed = file_path(source_media(media))
         if complaint := self._complaint(media) or placed.complaint:
             return ExportResult(media, ExportOutcome.REFUSED, complaint)
         try:

@@ -13,14 +13,13 @@ from mediarepo.db.import_ledger import ImportLedger
 from mediarepo.db.import_verification import ImportedContent, ImportedContentTable
 from mediarepo.errors import UnavailableError
 from mediarepo.importers.source import Source
-from mediarepo.model.failed_items import Queue
 from mediarepo.model.import_ledger import ImportedBytes, ImportSource, ItemMode, ItemState
 from mediarepo.model.import_source import MediaKind, ObjectBytes, SourceMedia
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import Ownership, Sha256State, StoreClass
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.imports.decision import TransferItem
-from mediarepo.services.imports.destination_stores import DestinationRoute, DestinationStores
+from mediarepo.model.tasks import Queue
+from mediarepo.services.imports.decision import DestinationRoute, DestinationStores, TransferItem
 from mediarepo.services.imports.transfer import ItemTransfer
 
 log = structlog.get_logger(__name__)

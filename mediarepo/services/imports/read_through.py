@@ -12,14 +12,12 @@ import structlog
 from mediarepo.errors import LimitExceededError, MatrixError, UnavailableError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.open_source import OpenSource
-from mediarepo.model.admission import Admission, Waiters
-from mediarepo.model.concurrency import SingleFlight
+from mediarepo.model.concurrency import Admission, SingleFlight, Waiters
 from mediarepo.model.import_ledger import ImportReason, ImportSource, ItemState, LedgerEntry, LedgerState, RemoteChoice
 from mediarepo.model.import_source import MediaKind, Resolution, ResolutionState, SourceItem, SourceMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.imports.decision import ImportPolicy, TransferItem
-from mediarepo.services.imports.pipeline import ImportPipeline
-from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.pipeline import ImportPipeline, Progress
 from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 
 log = structlog.get_logger(__name__)

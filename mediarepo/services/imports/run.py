@@ -15,17 +15,22 @@ from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import MatrixError
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.source import Source
-from mediarepo.model.import_ledger import ImportSource, LedgerEntry, LedgerOrphan, LedgerState
-from mediarepo.model.import_source import MediaKind, Orphan, ResolutionState, SourceItem
+from mediarepo.model.import_ledger import ImportSource, LedgerEntry, LedgerState, LedgerUnclaimedBytes
+from mediarepo.model.import_source import MediaKind, ResolutionState, SourceItem, UnclaimedBytes
 from mediarepo.model.marks import AdminAction
 from mediarepo.model.media import ThumbnailSpec
 from mediarepo.model.tasks import Lease
 from mediarepo.services.deletion import OutboxWorker
-from mediarepo.services.imports.decision import ImportDecider, ImportPolicy, TransferItem, Verdict, place_of
-from mediarepo.services.imports.destination_stores import DestinationStores
+from mediarepo.services.imports.decision import (
+    DestinationStores,
+    ImportDecider,
+    ImportPolicy,
+    TransferItem,
+    Verdict,
+    describe_place,
+)
 from mediarepo.services.imports.ownership import prune
-from mediarepo.services.imports.pipeline import BATCH, ImportPipeline
-from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.pipeline import BATCH, ImportPipeline, Progress
 from mediarepo.services.imports.throttle import KeyPool, Throttle
 from mediarepo.services.imports.thumbnails import ThumbnailImport
 from mediarepo.services.imports.transfer import ItemTransfer, ServerSideCopy
@@ -57,9 +62,9 @@ async def dry_run(
     async with aclosing(source.located()) as walk:
         async for met in walk:
             progress.lists = source.lists
-            if isinstance(met, Orphan) and judge.is_own_copy(met):
+            if isinstance(met, UnclaimedBytes) and judge.is_own_copy(met):
                 continue
-            if isinstance(met, Orphan):
+            if isinstance(met, UnclaimedBytes):
                 plan.note("orphan", met.found.size_bytes)
                 continue
             batch.append(met)
@@ -228,13 +233,13 @@ class ImportRunner:
         self, source: Source, known: ImportSource, run_id: int, working: ImportPipeline, progress: Progress
     ) -> None:
         batch: list[SourceItem] = []
-        orphans: list[LedgerOrphan] = []
+        orphans: list[LedgerUnclaimedBytes] = []
         async with aclosing(source.located()) as walk:
             async for met in walk:
-                if isinstance(met, Orphan) and working.judge.is_own_copy(met):
+                if isinstance(met, UnclaimedBytes) and working.judge.is_own_copy(met):
                     continue
-                if isinstance(met, Orphan):
-                    orphans.append(LedgerOrphan(place_of(met.found), met.found.size_bytes))
+                if isinstance(met, UnclaimedBytes):
+                    orphans.append(LedgerUnclaimedBytes(describe_place(met.found), met.found.size_bytes))
                     progress.orphans += 1
                     progress.orphan_bytes += met.found.size_bytes
                 else:

@@ -22,8 +22,8 @@ from mediarepo.model.import_source import (
 )
 from mediarepo.model.media import StoreClass, ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.tasks import Lease
-from mediarepo.services.imports.destination_stores import DestinationStores
-from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.decision import DestinationStores
+from mediarepo.services.imports.pipeline import Progress
 from mediarepo.services.imports.throttle import KeyPool, Throttle
 from mediarepo.services.stores import Stores
 
@@ -77,7 +77,7 @@ class ThumbnailImport:
         self.progress.lists = self.source.lists
 
     def _wanted(self, thumbnail: SourceThumbnail) -> _Wanted | None:
-        spec = answered(thumbnail, self.sizes)
+        spec = answered_sizes(thumbnail, self.sizes)
         if spec is None:
             self._end(thumbnail, ThumbnailEnd.OTHER_SIZE)
             return None
@@ -173,7 +173,7 @@ class ThumbnailImport:
         return ImportedBytes(store.name, key, len(data), None, sha256_known=False, intent=True)
 
 
-def answered(one: SourceThumbnail, sizes: Sequence[ThumbnailSpec]) -> ThumbnailSpec | None:
+def answered_sizes(one: SourceThumbnail, sizes: Sequence[ThumbnailSpec]) -> ThumbnailSpec | None:
     """Say which configured size a thumbnail answers: its own; if scaled, the one into which it fits snugly."""
     for size in sizes:
         if size.method != one.method:

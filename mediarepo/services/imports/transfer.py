@@ -20,10 +20,10 @@ from mediarepo.model.ids import new_object_key
 from mediarepo.model.import_ledger import ImportedBytes, ImportReason, ItemMode, ItemState, LedgerEntry
 from mediarepo.model.import_source import ObjectBytes
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.imports.decision import TransferItem, place_of, repairs_of
+from mediarepo.services.imports.decision import TransferItem, describe_place, list_repairs
 from mediarepo.services.imports.throttle import KeyPool, Throttle
 from mediarepo.services.stores import Stores
-from mediarepo.services.upload_parts import MemoryBudget, Part, PartReader
+from mediarepo.services.upload_parts import MemoryBudget, PartReader, UploadPart
 from mediarepo.services.uploads import LargeUploads
 from mediarepo.storage.control import CopySource
 from mediarepo.storage.errors import StorageError, StorageUnavailableError
@@ -169,14 +169,14 @@ class ItemTransfer:
             return _refused(item, ItemState.MISMATCHED, ImportReason.HASH, words)
         except (BytesVanishedError, BadRequestError, TooLargeError) as exc:
             return _refused(item, ItemState.FAILED, ImportReason.VANISHED, str(exc))
-        reason, words = repairs_of(item.media)
+        reason, words = list_repairs(item.media)
         return LedgerEntry(
             media=item.media,
             state=ItemState.COMMITTED,
             mode=mode,
             reason=reason,
             words=words,
-            place=place_of(item.found),
+            place=describe_place(item.found),
             content=content,
             preview_expires_ts=item.preview_expires_ts,
         )
@@ -237,7 +237,7 @@ class ItemTransfer:
 
         return await self._once(ImportedBytes(store.name, None, size_bytes, sha256, sha256_known=True), put)
 
-    async def _store_large(self, item: TransferItem, first: Part, reader: PartReader) -> ImportedBytes:
+    async def _store_large(self, item: TransferItem, first: UploadPart, reader: PartReader) -> ImportedBytes:
         store = self.stores.store_for_class(item.store_class)
         large = replace(self.large, store_class=item.store_class)
 
@@ -311,7 +311,7 @@ def _check_hash(item: TransferItem, sha256: bytes) -> None:
 
 
 def _refused(item: TransferItem, state: ItemState, reason: ImportReason, words: str) -> LedgerEntry:
-    return LedgerEntry(media=item.media, state=state, reason=reason, words=words, place=place_of(item.found))
+    return LedgerEntry(media=item.media, state=state, reason=reason, words=words, place=describe_place(item.found))
 
 
 def _mxc(item: TransferItem) -> Mxc:

@@ -16,7 +16,7 @@ from mediarepo.importers.source import Source
 from mediarepo.model.import_ledger import ImportReason, ImportSource, ItemState
 from mediarepo.model.import_source import FileBytes
 from mediarepo.model.media import Ownership, Sha256State
-from mediarepo.services.hash_learning import HashingSink
+from mediarepo.services.quarantine import HashingSink
 from mediarepo.services.stores import Stores
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import ListedObject, Store

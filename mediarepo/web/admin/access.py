@@ -6,9 +6,9 @@ from mediarepo.model.authority import Thing
 from mediarepo.model.declared import check_text
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.authorization import Admin
-from mediarepo.web.auth import RequiredPermission, bearer_token, find_tenant, permission_of, tenant_required
+from mediarepo.web.auth import RequiredPermission, bearer_token, find_tenant, required_permission, tenant_required
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS
-from mediarepo.web.params import Query, media_path, path_segments
+from mediarepo.web.params import Query, parse_media_path, path_segments
 
 
 async def admin_required(request: web.Request, query: Query) -> Admin:
@@ -17,7 +17,7 @@ async def admin_required(request: web.Request, query: Query) -> Admin:
     address = request.app[PROXIES].client_address(request)
     admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query), address)
     check_text([*query.fields().items(), *(("the path", one) for one in path_segments(request, _segments(request)))])
-    check_permission(request, admin, permission_of(request))
+    check_permission(request, admin, required_permission(request))
     return admin
 
 
@@ -58,4 +58,4 @@ def _mxc(request: web.Request) -> Mxc:
     """Read the media that the path names, wherever they stand there."""
     resource = request.match_info.route.resource
     behind = "" if resource is None else resource.canonical.partition("{media_id}")[2]
-    return media_path(request, behind.count("/"))[0]
+    return parse_media_path(request, behind.count("/"))[0]

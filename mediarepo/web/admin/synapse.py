@@ -9,9 +9,9 @@ from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrde
 from mediarepo.model.mxc import Mxc, parse_media_id
 from mediarepo.services.media_admin import PageRequest
 from mediarepo.web.admin.access import admin_required
+from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
-from mediarepo.web.params import Query, media_path, path_segments
-from mediarepo.web.wire.responses import json_response
+from mediarepo.web.params import Query, parse_media_path, path_segments
 
 _SECONDS_NOT_MS = 30_000_000_000
 
@@ -19,7 +19,7 @@ _SECONDS_NOT_MS = 30_000_000_000
 async def media_info(request: web.Request) -> web.Response:
     """Tell everything that is known of media."""
     admin = await admin_required(request, Query(request))
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     viewer = request.app[AUTHORIZATION].viewer(admin)
     return json_response({"media_info": _info(await request.app[RECORDS].get(mxc, viewer))})
 
@@ -27,7 +27,7 @@ async def media_info(request: web.Request) -> web.Response:
 async def delete_media(request: web.Request) -> web.Response:
     """Delete one of the homeserver's media."""
     admin = await admin_required(request, Query(request))
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     if mxc.server_name != admin.homeserver.server_name:
         raise BadRequestError("Can only delete local media")
     await request.app[RECORDS].get(mxc, None)
@@ -97,7 +97,7 @@ _PAGE = 100
 async def quarantine(request: web.Request) -> web.Response:
     """Hide media."""
     admin = await admin_required(request, Query(request))
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     await request.app[QUARANTINE].hide(mxc, admin)
     return json_response({})
 
@@ -105,7 +105,7 @@ async def quarantine(request: web.Request) -> web.Response:
 async def unquarantine(request: web.Request) -> web.Response:
     """Show media again."""
     admin = await admin_required(request, Query(request))
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     await request.app[QUARANTINE].show(mxc, admin)
     return json_response({})
 

@@ -11,12 +11,12 @@ from mediarepo.model.media import Media
 from mediarepo.services.downloads import DownloadOptions
 from mediarepo.services.tee import TeeView
 from mediarepo.web.auth import bearer_token, find_tenant, requester_required, tenant_required
+from mediarepo.web.http.disposition import content_disposition
+from mediarepo.web.http.headers import http_date, is_not_modified, media_etag, parse_range, range_applies
+from mediarepo.web.http.responses import send_arriving, send_bytes
 from mediarepo.web.keys import ADMINS, AUTHORIZATION, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
-from mediarepo.web.params import Query, media_path
+from mediarepo.web.params import Query, parse_media_path
 from mediarepo.web.rate_limits import limit_anonymous, limit_download
-from mediarepo.web.wire.disposition import content_disposition
-from mediarepo.web.wire.request_headers import http_date, is_not_modified, media_etag, parse_range, range_applies
-from mediarepo.web.wire.responses import send_arriving, send_bytes
 
 _ABOUT_STORED = frozenset({"Range", "If-None-Match", "If-Modified-Since"})
 
@@ -37,7 +37,7 @@ async def _sees_hidden(request: web.Request, query: Query, tenant: HomeserverCon
         admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query))
     except ForbiddenError as exc:
         raise BadRequestError("Must be a server admin to bypass quarantine") from exc
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     return request.app[AUTHORIZATION].may_with_media(admin, Action.BYPASS_QUARANTINE, mxc)
 
 
@@ -59,7 +59,7 @@ def parse_download_options(
 
 def legacy_tenant(request: web.Request) -> HomeserverConfig:
     """Find the homeserver by Host, or by the server name in the path: old links may use any host."""
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     tenant = find_tenant(request) or request.app[TENANTS].by_server_name(mxc.server_name)
     if tenant is None:
         raise MediaHostUnknownError("no homeserver with this Host is served here")
@@ -67,7 +67,7 @@ def legacy_tenant(request: web.Request) -> HomeserverConfig:
 
 
 async def _send(request: web.Request, options: DownloadOptions) -> web.StreamResponse:
-    mxc, file_name = media_path(request)
+    mxc, file_name = parse_media_path(request)
     remote = request.app[REMOTE_MEDIA]
     found = await remote.find(mxc, options, teed=_may_be_teed(request))
     if isinstance(found, TeeView):

@@ -4,10 +4,10 @@ from aiohttp import web
 
 from mediarepo.errors import ForbiddenError, MissingParamError
 from mediarepo.web.auth import requester_required, tenant_required
+from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import PREVIEWS
 from mediarepo.web.params import Query
 from mediarepo.web.rate_limits import limit_preview
-from mediarepo.web.wire.responses import json_response
 
 
 async def preview_url(request: web.Request) -> web.Response:

@@ -6,11 +6,11 @@ from mediarepo.errors import ContentLostError
 from mediarepo.services.downloads import DownloadOptions
 from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.client.download import cache_headers, legacy_tenant, parse_download_options
+from mediarepo.web.http.headers import is_not_modified, thumbnail_etag
+from mediarepo.web.http.responses import send_bytes
 from mediarepo.web.keys import SETTINGS, THUMBNAILS
-from mediarepo.web.params import Query, media_path, thumbnail_spec
+from mediarepo.web.params import Query, parse_media_path, thumbnail_spec
 from mediarepo.web.rate_limits import limit_anonymous, limit_download
-from mediarepo.web.wire.request_headers import is_not_modified, thumbnail_etag
-from mediarepo.web.wire.responses import send_bytes
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}
 
@@ -38,7 +38,7 @@ async def _send(request: web.Request, query: Query, options: DownloadOptions) ->
 
 
 async def _send_kept(request: web.Request, query: Query, options: DownloadOptions) -> web.StreamResponse:
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     thumbnails, config = request.app[THUMBNAILS], request.app[SETTINGS].downloads
     found = await thumbnails.find(mxc, thumbnail_spec(query), options)
     etag = thumbnail_etag(found.media, found.thumbnail.spec)

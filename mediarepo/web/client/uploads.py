@@ -1,4 +1,4 @@
-"""POST of uploads, and asynchronous uploads: create, then PUT."""
+"""POST of uploads, asynchronous uploads (create, then PUT), and GET of the limits (MSC4034)."""
 
 from aiohttp import web
 
@@ -10,11 +10,11 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
 from mediarepo.model.tasks import Lease
 from mediarepo.web.auth import requester_required, tenant_required
-from mediarepo.web.keys import PENDING, QUOTAS, UPLOADS
-from mediarepo.web.params import Query, media_path, parse_content_type, parse_file_name
+from mediarepo.web.http.headers import RequestBody
+from mediarepo.web.http.responses import json_response
+from mediarepo.web.keys import PENDING, QUOTAS, UPLOADS, USAGE
+from mediarepo.web.params import Query, parse_content_type, parse_file_name, parse_media_path
 from mediarepo.web.rate_limits import limit_create, limit_upload
-from mediarepo.web.wire.headers import RequestBody
-from mediarepo.web.wire.responses import json_response
 
 
 async def store_body(
@@ -69,9 +69,32 @@ async def upload_to(request: web.Request) -> web.Response:
     """Store the body under a media id given out before; whether that may be is judged before the body is."""
     query, tenant = Query(request), tenant_required(request)
     requester = await requester_required(request, tenant, query)
-    mxc, _ = media_path(request)
+    mxc, _ = parse_media_path(request)
     if mxc.server_name != tenant.server_name:
         raise NotFoundError("there is no such media id")
     async with request.app[PENDING].claim(mxc, requester) as lease:
         await store_body(request, query, mxc, tenant=tenant, requester=requester, lease=lease)
     return json_response({})
+
+
+_PREFIX = "org.matrix.msc4034.storage"
+
+
+async def media_config(request: web.Request) -> web.Response:
+    """Tell a user how large an upload may be, and how much may be stored (MSC4034) if there is a limit."""
+    requester = await requester_required(request, tenant_required(request), Query(request))
+    quotas = request.app[QUOTAS]
+    body = {"m.upload.size": quotas.max_file_bytes(requester)}
+    rule = quotas.rule_for(requester)
+    if rule is not None and rule.max_bytes is not None:
+        body[f"{_PREFIX}.size"] = rule.max_bytes
+    if rule is not None and rule.max_media is not None:
+        body[f"{_PREFIX}.max_files"] = rule.max_media
+    return json_response(body)
+
+
+async def media_usage(request: web.Request) -> web.Response:
+    """Tell a user how many bytes and files they have uploaded."""
+    requester = await requester_required(request, tenant_required(request), Query(request))
+    usage = await request.app[USAGE].of_user(requester.user_id)
+    return json_response({f"{_PREFIX}.used": usage.size_bytes, f"{_PREFIX}.files": usage.media_count})

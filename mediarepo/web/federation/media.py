@@ -23,18 +23,18 @@ from mediarepo.errors import (
 from mediarepo.federation.multipart import mixed_head, mixed_redirect, mixed_tail, new_boundary
 from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, parse_media_id
-from mediarepo.model.requester import prove_client
+from mediarepo.model.requester import authenticate_client
 from mediarepo.services.downloads import DownloadOptions
 from mediarepo.web.auth import find_tenant
 from mediarepo.web.client.download import cache_headers
 from mediarepo.web.client.thumbnail import thumbnail_disposition
+from mediarepo.web.http.disposition import content_disposition
+from mediarepo.web.http.headers import is_not_modified, media_etag, thumbnail_etag
+from mediarepo.web.http.responses import Frame, StoredBody, send_bytes
 from mediarepo.web.keys import DOWNLOADS, METRICS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
 from mediarepo.web.params import Query, path_segments, thumbnail_spec
 from mediarepo.web.proxies import origin_form
 from mediarepo.web.rate_limits import limit_server
-from mediarepo.web.wire.disposition import content_disposition
-from mediarepo.web.wire.request_headers import is_not_modified, media_etag, thumbnail_etag
-from mediarepo.web.wire.responses import Bytes, Frame, send_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +138,7 @@ async def _asked(request: web.Request) -> tuple[Mxc, DownloadOptions]:
     tenant = request.app[TENANTS].by_server_name(verified.destination)
     if tenant is None:
         raise UnauthorizedError("the request is not for this server")
-    prove_client(f"server {verified.origin}")
+    authenticate_client(f"server {verified.origin}")
     limit_server(request, verified.origin)
     (media_id,) = path_segments(request, 1)
     wait_ms = Query(request).wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
@@ -153,7 +153,7 @@ async def _send(
     etag: str,
     content_type: str,
     disposition: str,
-    open_bytes: Callable[[], AbstractAsyncContextManager[Bytes]],
+    open_bytes: Callable[[], AbstractAsyncContextManager[StoredBody]],
     size_bytes: int,
 ) -> web.StreamResponse:
     """Send the two parts: metadata, of which there are none yet, and the file."""

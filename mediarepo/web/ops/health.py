@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
+from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import METRICS, READINESS
-from mediarepo.web.wire.responses import json_response
 
 
 async def live(_request: web.Request) -> web.Response:

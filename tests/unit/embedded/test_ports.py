@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.embedded.seaweedfs import ROLES, choose_ports, sweep_sockets
+from mediarepo.embedded.seaweedfs import ROLES, choose_ports, remove_stale_sockets
 
 
 def test_ports_are_remembered_while_they_are_free(tmp_path: Path) -> None:
@@ -42,9 +42,9 @@ def test_sockets_are_removed_once_nobody_answers_there(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        sweep_sockets(remembered)
+        remove_stale_sockets(remembered)
         assert path.exists()
 
-    sweep_sockets(remembered)
+    remove_stale_sockets(remembered)
 
     assert not path.exists()

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from mediarepo.services.exports.content_transfer import in_order
+from mediarepo.services.exports.content_transfer import map_in_order
 
 
 async def numbers(count: int, seen: list[int]) -> AsyncGenerator[int, None]:
@@ -27,7 +27,7 @@ async def test_results_come_in_order_and_few_things_are_begun_at_once() -> None:
         running -= 1
         return number
 
-    found = [result async for result in in_order(numbers(100, seen), work, jobs=4)]
+    found = [result async for result in map_in_order(numbers(100, seen), work, jobs=4)]
 
     assert found == list(range(100))
     assert most == 4
@@ -42,7 +42,7 @@ async def test_a_slow_one_keeps_the_rest_from_running_far_ahead() -> None:
             await slow.wait()
         return number
 
-    async with aclosing(in_order(numbers(1000, seen), work, jobs=2)) as results:
+    async with aclosing(map_in_order(numbers(1000, seen), work, jobs=2)) as results:
         first = asyncio.create_task(anext(results))
         await asyncio.sleep(0.05)
         assert len(seen) <= 8
@@ -61,7 +61,7 @@ async def test_a_failure_ends_everything() -> None:
         raise OSError("no space left")
 
     async def everything() -> list[int]:
-        return [result async for result in in_order(numbers(10, []), work, jobs=3)]
+        return [result async for result in map_in_order(numbers(10, []), work, jobs=3)]
 
     async with asyncio.timeout(5):
         with pytest.raises(OSError, match="no space"):

@@ -10,7 +10,7 @@ import pytest
 from mediarepo.config.federation import OutboundConfig
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
-from mediarepo.federation.srv import SrvRecord, in_order
+from mediarepo.federation.srv import SrvRecord, order_by_priority
 from mediarepo.model.concurrency import SingleFlight
 from mediarepo.outbound.client import Outbound
 from mediarepo.outbound.errors import OutboundError, OutboundReason
@@ -399,7 +399,7 @@ def test_srv_records_come_by_priority_and_heavier_ones_rather_first() -> None:
     random.seed(1)
     records = [SrvRecord("late", 1, 2, 100), SrvRecord("heavy", 1, 1, 90), SrvRecord("light", 1, 1, 10)]
 
-    orders = [[one.host for one in in_order(records)] for _ in range(1000)]
+    orders = [[one.host for one in order_by_priority(records)] for _ in range(1000)]
 
     assert {order[2] for order in orders} == {"late"}
     assert 850 < sum(order[0] == "heavy" for order in orders) < 950

@@ -10,7 +10,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from mediarepo.federation.srv import SrvRecord, good_s, lookup_srv
+from mediarepo.federation.srv import SrvRecord, lookup_srv, srv_lifetime_s
 
 NAME = "_matrix-fed._tcp.a.example"
 
@@ -98,4 +98,4 @@ async def test_names_that_dns_cannot_have_are_failures(server: Dns, name: str) -
 
 @pytest.mark.parametrize(("ttl_s", "expected"), [(0, 60), (61, 61), (3_600, 3_600), (999_999, 3_600)])
 def test_records_are_kept_within_bounds(ttl_s: int, expected: int) -> None:
-    assert good_s([SrvRecord("a.example", 1, 0, 0, ttl_s), SrvRecord("b.example", 1, 0, 0, 10**6)]) == expected
+    assert srv_lifetime_s([SrvRecord("a.example", 1, 0, 0, ttl_s), SrvRecord("b.example", 1, 0, 0, 10**6)]) == expected

@@ -8,8 +8,7 @@ from PIL import Image
 
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import Rendered, WorkerPool
+from mediarepo.images.worker_pool import Rendered, SourceBudget, WorkerPool
 from tests.pictures.drawn import corners
 from tests.unit.images.test_rendering import looks_like
 

@@ -6,12 +6,11 @@ import zlib
 import pytest
 from PIL import Image
 
-from mediarepo.images.apng import read_apng
+from mediarepo.images.animations import read_apng, read_gif
 from mediarepo.images.decode import DecodeLimits, frame_count, open_picture, orientation_of
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.gif import read_gif
 from mediarepo.images.isobmff import colour_code_points, declared_size, play_count
-from mediarepo.images.jpeg import read_jpeg, with_end
+from mediarepo.images.metadata import read_jpeg, with_end
 from mediarepo.images.png import read_png
 from mediarepo.images.rendering import RenderedImage, render
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec

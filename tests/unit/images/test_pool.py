@@ -9,8 +9,7 @@ import pytest
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.errors import LimitExceededError
 from mediarepo.images.errors import PictureError
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import Rendered, WorkerPool
+from mediarepo.images.worker_pool import Rendered, SourceBudget, WorkerPool
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, hostile, jpeg
 

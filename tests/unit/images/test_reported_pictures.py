@@ -11,9 +11,8 @@ from PIL import Image
 
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.jpeg import read_jpeg
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.metadata import read_jpeg
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from tests.pictures.drawn import corners, encoded, jpeg
 

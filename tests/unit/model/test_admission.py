@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from mediarepo.errors import LimitExceededError
-from mediarepo.model.admission import Admission, Waiters
+from mediarepo.model.concurrency import Admission, Waiters
 from mediarepo.model.requester import begin_request
 
 

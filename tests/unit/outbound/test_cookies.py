@@ -2,19 +2,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mediarepo.outbound.web_client import CookieJar
+from mediarepo.outbound.web_client import PreviewCookies
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def jar(*set_cookies: bytes, scheme: str = "https", host: str = "a.example", path: str = "/x/y") -> CookieJar:
-    made = CookieJar(lambda: NOW)
+def jar(*set_cookies: bytes, scheme: str = "https", host: str = "a.example", path: str = "/x/y") -> PreviewCookies:
+    made = PreviewCookies(lambda: NOW)
     for one in set_cookies:
         made.keep(one, scheme=scheme, host=host, path=path)
     return made
 
 
-def told(made: CookieJar, *, scheme: str = "https", host: str = "a.example", path: str = "/x/z") -> bytes | None:
+def told(made: PreviewCookies, *, scheme: str = "https", host: str = "a.example", path: str = "/x/z") -> bytes | None:
     return made.header(scheme=scheme, host=host, path=path)
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.outbound.errors import OutboundError, OutboundReason
-from mediarepo.outbound.urls import check_request_target, joined, parse_url
+from mediarepo.outbound.urls import check_request_target, join_reference, parse_url
 
 REFUSED = [
     "",
@@ -129,13 +129,13 @@ def test_any_text_is_a_url_or_is_refused(text: str) -> None:
     ],
 )
 def test_a_location_is_read_from_where_it_was_found(location: str, expected: str) -> None:
-    assert joined("https://a.example/x/y", location) == expected
+    assert join_reference("https://a.example/x/y", location) == expected
 
 
 @pytest.mark.parametrize("location", ["//[::1", "http://[", "/\t", "https://b\t.example/", "\u00e4", "/a b", "/\udce4"])
 def test_a_location_that_is_none_is_refused(location: str) -> None:
     with pytest.raises(OutboundError):
-        joined("https://a.example/", location)
+        join_reference("https://a.example/", location)
 
 
 @pytest.mark.parametrize("text", ["", "a", "https://x/", "/a b", "/a#b", "/a?", "/\r\n", "/\u00e4", "*"])

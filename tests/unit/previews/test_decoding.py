@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.previews.encoding import codec_of, decode
+from mediarepo.previews.encoding import codec_for, decode
 
 RUSSIAN = "Сегодня в порту прошла выставка лодок, которую посетили тысячи жителей города."
 JAPANESE = "本日、港で開催された船の展覧会には、数千人の市民と観光客が訪れました。"
@@ -77,7 +77,7 @@ def test_a_few_broken_bytes_do_not_change_the_encoding() -> None:
 
 @pytest.mark.parametrize("label", ["zip", "rot13", "hex", "utf-7", "unicode_escape", "idna", "punycode", "base64", ""])
 def test_codecs_that_browsers_do_not_read_are_none(label: str) -> None:
-    assert codec_of(label) is None
+    assert codec_for(label) is None
     assert decode(b"<p>+ADw-", f"text/html; charset={label}") == ("<p>+ADw-", "utf-8")
 
 

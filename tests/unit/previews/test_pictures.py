@@ -1,7 +1,13 @@
 import pytest
 
 from mediarepo.model.previews import OEmbed, Page, Picture
-from mediarepo.previews.image_candidates import image_candidate, image_candidates, is_too_small, number, widest
+from mediarepo.previews.image_candidates import (
+    image_candidate,
+    image_candidates,
+    is_too_small_to_show,
+    largest_source,
+    parse_number,
+)
 
 URL = "https://a.example/b/"
 
@@ -25,7 +31,7 @@ URL = "https://a.example/b/"
     ],
 )
 def test_the_largest_of_a_srcset_that_fits_is_chosen(srcset: str, expected: str | None) -> None:
-    assert widest(srcset) == expected
+    assert largest_source(srcset) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_an_image_is_found_where_a_script_would_find_it(attributes: dict[str, st
     ],
 )
 def test_a_size_is_a_number_of_pixels(text: str, expected: int | None) -> None:
-    assert number(text) == expected
+    assert parse_number(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_a_size_is_a_number_of_pixels(text: str, expected: int | None) -> None:
     [(1, 1, True), (16, None, True), (49, 500, True), (1000, 100, True), (600, 200, False), (None, None, False)],
 )
 def test_icons_and_lines_are_too_small(width: int | None, height: int | None, *, expected: bool) -> None:
-    assert is_too_small(Picture(url=URL, rule="img", width=width, height=height)) is expected
+    assert is_too_small_to_show(Picture(url=URL, rule="img", width=width, height=height)) is expected
 
 
 def meta(*pairs: tuple[str, str]) -> Page:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from mediarepo.model.previews import Page
 from mediarepo.previews.build import compose
-from mediarepo.previews.page import may_be_page, read_page
+from mediarepo.previews.page import is_page_type, read_page
 from mediarepo.previews.structured_data import read_linked_data
 
 URL = "https://a.example/b/c"
@@ -121,7 +121,7 @@ def test_oembed_answers_are_discovered() -> None:
     ],
 )
 def test_headers_tell_whether_a_body_is_worth_reading(content_type: str | None, *, expected: bool) -> None:
-    assert may_be_page(content_type) is expected
+    assert is_page_type(content_type) is expected
     assert read_page(b"", url=URL, content_type="image/svg+xml") is None
 
 

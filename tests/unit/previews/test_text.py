@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.previews.text import cut, plain
+from mediarepo.previews.text import cut_at_word, to_plain_text
 
 ENOUGH = 100
 
@@ -38,14 +38,14 @@ ENOUGH = 100
     ],
 )
 def test_text_is_made_plain(given_text: str, expected: str) -> None:
-    assert plain(given_text, ENOUGH) == expected
+    assert to_plain_text(given_text, ENOUGH) == expected
 
 
 @pytest.mark.parametrize(
     "text", [None, "", " \n", "\u200b\u2060", "<br>", "&nbsp;", "\u200f\u200e", "\ufe0f", "\ufffd\ufffd"]
 )
 def test_text_that_nobody_sees_is_none(text: str | None) -> None:
-    assert plain(text, ENOUGH) is None
+    assert to_plain_text(text, ENOUGH) is None
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_text_that_nobody_sees_is_none(text: str | None) -> None:
     ],
 )
 def test_text_is_cut_where_people_would_cut_it(text: str, max_chars: int, expected: str) -> None:
-    assert cut(text, max_chars) == expected
+    assert cut_at_word(text, max_chars) == expected
 
 
 @given(
     st.text(alphabet=st.characters() | st.sampled_from("<>&;/!-abscript \u202e\u200b\u0301\U0001f1e9"), max_size=300)
 )
 def test_whatever_the_text_nothing_of_it_is_markup_or_too_long(text: str) -> None:
-    made = plain(text, 40)
+    made = to_plain_text(text, 40)
 
     if made is not None:
         assert 0 < len(made) <= 40

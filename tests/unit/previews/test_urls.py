@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.errors import InvalidParamError
-from mediarepo.previews.url_policy import parse_preview_url, resolved
+from mediarepo.previews.url_policy import parse_preview_url, resolve_url
 
 
 @pytest.mark.parametrize(
@@ -141,4 +141,4 @@ def test_any_text_is_refused_or_spelt_once_and_for_all(text: str) -> None:
     ],
 )
 def test_a_reference_leads_to_http_or_nowhere(reference: str | None, expected: str | None) -> None:
-    assert resolved("https://a.example/b/c", reference) == expected
+    assert resolve_url("https://a.example/b/c", reference) == expected

@@ -20,8 +20,7 @@ from mediarepo.config.media import ThumbnailsConfig, ThumbnailSize
 from mediarepo.config.server import SandboxEnforcement
 from mediarepo.errors import UnavailableError
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.model.media import ThumbnailMethod
 from mediarepo.sandbox.confinement import Confinement, create_memfd, discard
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy

@@ -6,7 +6,7 @@ import pytest
 
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.mxc import Mxc
-from mediarepo.model.requester import begin_request, prove_client
+from mediarepo.model.requester import authenticate_client, begin_request
 from mediarepo.services.downloads import UploadWaiters
 
 MXC = Mxc("media.example", "announced")
@@ -38,10 +38,10 @@ def test_users_behind_one_address_have_shares_of_their_own() -> None:
     upload_waiters = UploadWaiters(100)
     with ExitStack() as stack:
         begin_request("198.51.100.7/32")
-        prove_client("user @greedy:media.example")
+        authenticate_client("user @greedy:media.example")
         held = fill(upload_waiters, stack)
 
-        prove_client("user @modest:media.example")
+        authenticate_client("user @modest:media.example")
         stack.enter_context(upload_waiters.watching(MXC))
         assert upload_waiters.waiters.in_use == held + 1
 

@@ -3,7 +3,7 @@ from multidict import CIMultiDict
 
 from mediarepo.model.media import Media, MediaState, ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.mxc import Mxc
-from mediarepo.web.wire.request_headers import http_date, is_not_modified, media_etag, range_applies, thumbnail_etag
+from mediarepo.web.http.headers import http_date, is_not_modified, media_etag, range_applies, thumbnail_etag
 
 TAG = '"abc"'
 CREATED = 1_700_000_000_123

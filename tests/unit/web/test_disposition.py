@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediarepo.web.wire.disposition import INLINE_TYPES, content_disposition
+from mediarepo.web.http.disposition import INLINE_TYPES, content_disposition
 
 
 def file_name_of(header: str) -> str | None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from mediarepo.errors import RangeNotSatisfiableError
 from mediarepo.model.byte_stream import ByteRange
-from mediarepo.web.wire.request_headers import parse_range
+from mediarepo.web.http.headers import parse_range
 
 SIZE = 1000
 

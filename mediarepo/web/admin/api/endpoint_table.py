@@ -9,7 +9,7 @@ from aiohttp import web
 from mediarepo.model.authority import Action, Thing
 from mediarepo.web.admin.api import media, operations
 from mediarepo.web.admin.api.endpoints import PREFIX, Call, Endpoint
-from mediarepo.web.admin.api.media_shapes import (
+from mediarepo.web.admin.api.media_models import (
     Done,
     HiddenServers,
     MediaPage,
@@ -19,9 +19,8 @@ from mediarepo.web.admin.api.media_shapes import (
     Reason,
     Shape,
 )
-from mediarepo.web.admin.api.openapi import openapi_document
-from mediarepo.web.admin.api.openapi_page import api_page
-from mediarepo.web.admin.api.operations_shapes import (
+from mediarepo.web.admin.api.openapi import api_page, openapi_document
+from mediarepo.web.admin.api.operations_models import (
     AuditAnswer,
     AuditQuery,
     FailedItemsAnswer,
@@ -38,7 +37,7 @@ from mediarepo.web.admin.api.operations_shapes import (
     UsageQuery,
 )
 from mediarepo.web.auth import RequiredPermission
-from mediarepo.web.wire.responses import json_response
+from mediarepo.web.http.responses import json_response
 
 _MEDIA = "/media/{server_name}/{media_id}"
 _SERVERS = "/quarantine/servers"

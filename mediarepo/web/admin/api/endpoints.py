@@ -13,10 +13,10 @@ from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.declared import check_text
 from mediarepo.services.authorization import Admin
 from mediarepo.web.admin.access import api_admin_required, check_permission
-from mediarepo.web.admin.api.media_shapes import Nothing, Shape
+from mediarepo.web.admin.api.media_models import Nothing, Shape
 from mediarepo.web.auth import RequiredPermission
+from mediarepo.web.http.responses import json_response
 from mediarepo.web.params import Query, path_segments
-from mediarepo.web.wire.responses import json_response
 
 PREFIX = "/_mediarepo/admin/v1"
 _MAX_BODY_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ from mediarepo.model.marks import Outcome
 from mediarepo.model.media_admin import MediaRecord, Search, SearchPlace
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.web.admin.api.endpoints import Call
-from mediarepo.web.admin.api.media_shapes import (
+from mediarepo.web.admin.api.media_models import (
     BIGINT,
     Done,
     HiddenServers,

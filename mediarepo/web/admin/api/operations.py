@@ -10,8 +10,8 @@ from mediarepo.model.retention import StoredPlan
 from mediarepo.model.tasks import Task
 from mediarepo.model.usage import UsageFilter
 from mediarepo.web.admin.api.endpoints import Call
-from mediarepo.web.admin.api.media_shapes import Done
-from mediarepo.web.admin.api.operations_shapes import (
+from mediarepo.web.admin.api.media_models import Done
+from mediarepo.web.admin.api.operations_models import (
     AuditAnswer,
     AuditQuery,
     AuditShape,

@@ -19,9 +19,8 @@ from mediarepo.app.foundation import elapsed_ms, open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.errors import InvalidParamError
 from mediarepo.homeserver.client import HomeserverClient
-from mediarepo.homeserver.identity import Identity, Whoami
+from mediarepo.homeserver.identity import Identity, TokenFailureLimiter, Whoami
 from mediarepo.homeserver.tenants import Homeservers
-from mediarepo.homeserver.token_failures import TokenFailureLimiter
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.marks import Outcome
 from mediarepo.model.mxc import Mxc, parse_mxc

@@ -20,7 +20,7 @@ _OF_CONTENT = f"q.sha256 = b.sha256 AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}"
 _KEY = "{0}.server_name = {1}.server_name AND {0}.media_id = {1}.media_id AND {0}.kind = '{2}'"
 
 
-def sees(row: str, viewer: str | None = None, *, media: str = "m") -> str:
+def visible_to_sql(row: str, viewer: str | None = None, *, media: str = "m") -> str:
     """Say that a row counts for media: for all, for their own homeserver, or for the viewer's.
 
     `viewer` is an SQL expression for a homeserver's name; NULL in it, or None, stands for all homeservers together.
@@ -43,26 +43,26 @@ def folded(server_name: str) -> str:
 def _hides_address(row: str, viewer: str | None, media: str) -> str:
     """Say that a mark hides media for whoever looks, however their server is spelled."""
     return f"""{row}.folded_name = {folded(f"{media}.server_name")} AND {row}.media_id = {media}.media_id
-        AND {row}.kind = 'quarantine' AND {sees(row, viewer, media=media)}"""
+        AND {row}.kind = 'quarantine' AND {visible_to_sql(row, viewer, media=media)}"""
 
 
-def hidden(viewer: str | None = None, *, media: str = "m") -> str:
+def hidden_sql(viewer: str | None = None, *, media: str = "m") -> str:
     """Say whether media are quarantined, in whichever way, for whoever looks."""
     return f"""(EXISTS (SELECT FROM media_mark h WHERE {_hides_address("h", viewer, media)})
         OR EXISTS (SELECT FROM quarantined_hash q WHERE {_OF_CONTENT}
-            AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
+            AND {visible_to_sql("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id
-            AND {sees("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
-        OR EXISTS (SELECT FROM quarantined_server_name q WHERE {of_server("q", f"{media}.server_name")}))"""  # noqa: S608 - static text
+            AND {visible_to_sql("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
+        OR EXISTS (SELECT FROM quarantined_server_name q WHERE {of_server_sql("q", f"{media}.server_name")}))"""  # noqa: S608 - static text
 
 
-def of_server(row: str, server_name: str) -> str:
+def of_server_sql(row: str, server_name: str) -> str:
     """Say that a row of hidden servers means a server, however that is spelled; see `mediarepo.model.mxc.spellings`."""
     name = folded(server_name)
     return f"{row}.server_name IN ({server_name}, {name}, regexp_replace({name}, ':[0-9]*$', ''))"
 
 
-def suspect(viewer: str, *, media: str = "m") -> str:
+def hash_unverified_sql(viewer: str, *, media: str = "m") -> str:
     """Say whether content may be hidden whose hash nobody here has computed, as a homeserver's users see it."""
     return f"""(b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
         AND may_be_hidden({media}.server_name, {media}.media_id, m.remote IS NOT FALSE, b.size_bytes, {viewer}))"""
@@ -74,26 +74,26 @@ def any_of_length(size_bytes: str) -> str:
         OR (SELECT min(scope) FROM quarantined_hash WHERE size_bytes IS NULL) IS NOT NULL)"""  # noqa: S608 - static text
 
 
-def quarantined_by(viewer: str | None = None) -> str:
+def quarantined_by_sql(viewer: str | None = None) -> str:
     """Name who hid media, in whichever way; NULL when nobody did."""
     return f"""coalesce(
         (SELECT h.set_by FROM media_mark h WHERE {_hides_address("h", viewer, "m")}
             ORDER BY h.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_hash q WHERE {_OF_CONTENT} AND {sees("q", viewer)}
+        (SELECT q.quarantined_by FROM quarantined_hash q WHERE {_OF_CONTENT} AND {visible_to_sql("q", viewer)}
             AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id AND {sees("q", viewer)}
+        (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id AND {visible_to_sql("q", viewer)}
             AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_server_name q WHERE {of_server("q", "m.server_name")}
+        (SELECT q.quarantined_by FROM quarantined_server_name q WHERE {of_server_sql("q", "m.server_name")}
             ORDER BY q.server_name LIMIT 1))"""  # noqa: S608 - static text
 
 
-def marked_by(kind: MarkKind, viewer: str | None = None) -> str:
+def marked_by_sql(kind: MarkKind, viewer: str | None = None) -> str:
     """Name who set a mark; NULL when nobody did."""
-    return f"""(SELECT k.set_by FROM media_mark k WHERE {_KEY.format("k", "m", kind)} AND {sees("k", viewer)}
+    return f"""(SELECT k.set_by FROM media_mark k WHERE {_KEY.format("k", "m", kind)} AND {visible_to_sql("k", viewer)}
         ORDER BY k.owner LIMIT 1)"""  # noqa: S608 - static text
 
 
-def marked(kind: MarkKind, *, media: str = "m") -> str:
+def marked_sql(kind: MarkKind, *, media: str = "m") -> str:
     """Say whether anybody set a mark."""
     return f"EXISTS (SELECT FROM media_mark k WHERE {_KEY.format('k', media, kind)})"
 
@@ -103,7 +103,7 @@ async def held(connection: Connection, mxcs: Sequence[Mxc]) -> set[Mxc]:
     rows = await connection.fetch(
         """SELECT DISTINCT server_name, media_id FROM media_mark
            WHERE kind = 'hold' AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
-        *columns(mxcs),
+        *mxc_columns(mxcs),
     )
     return {Mxc(row["server_name"], row["media_id"]) for row in rows}
 
@@ -114,7 +114,7 @@ async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, 
         f"""INSERT INTO media_mark (server_name, media_id, kind, owner, scope, set_by, reason, created_ts)
             SELECT s, i, $3, $4, $4, $5, $6, {NOW_MS} FROM unnest($1::text[], $2::text[]) AS n (s, i)
             ORDER BY 1, 2 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
-        *columns(mxcs),
+        *mxc_columns(mxcs),
         kind,
         act.owner,
         act.by,
@@ -136,7 +136,7 @@ async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> b
     return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM quarantined_blob WHERE blob_id = $1)", blob_id))
 
 
-def columns(mxcs: Sequence[Mxc]) -> tuple[list[str], list[str]]:
+def mxc_columns(mxcs: Sequence[Mxc]) -> tuple[list[str], list[str]]:
     """Split addresses for unnest()."""
     return [mxc.server_name for mxc in mxcs], [mxc.media_id for mxc in mxcs]
 

@@ -8,22 +8,18 @@ from pathlib import Path
 
 from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import Foundation, now_ms
-from mediarepo.config.imports import ImportConfig
+from mediarepo.config.homeservers import ImportConfig
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.exports import ExportTable
 from mediarepo.db.import_commits import ImportCommits, ImportThumbnails
 from mediarepo.db.import_ledger import ImportLedger, ImportRuns
 from mediarepo.db.import_verification import ImportedContentTable
-from mediarepo.db.object_inventory import MissingObjects
 from mediarepo.db.publishing import PublishTable
-from mediarepo.db.sweep import SweepTable, UploadIntents
+from mediarepo.db.sweep import MissingObjects, SweepTable, UploadIntents
 from mediarepo.db.unverified_hashes import UnverifiedHashTable
-from mediarepo.exporters.bucket import BucketPlace
-from mediarepo.exporters.destination import BytesPlace, ExportError
-from mediarepo.exporters.files.archive import Archive, FolderArchive
-from mediarepo.exporters.files.tar import TarArchive
-from mediarepo.exporters.folder import FolderPlace
+from mediarepo.exporters.destination import BucketPlace, BytesPlace, ExportError, FolderPlace
+from mediarepo.exporters.files.archive import Archive, FolderArchive, TarArchive
 from mediarepo.exporters.matrix_media_repo import MatrixMediaRepoRecording
 from mediarepo.exporters.synapse.database import open_for_writing
 from mediarepo.exporters.synapse.rows import DatabaseRecording, FileRecording
@@ -44,10 +40,9 @@ from mediarepo.services.exports.content_transfer import Contents
 from mediarepo.services.exports.files import FilesExport
 from mediarepo.services.exports.matrix_media_repo import Datastore, MatrixMediaRepoExport
 from mediarepo.services.exports.synapse import SynapseExport
-from mediarepo.services.imports.decision import ImportPolicy
-from mediarepo.services.imports.destination_stores import DestinationStores
+from mediarepo.services.imports.decision import DestinationStores, ImportPolicy
 from mediarepo.services.imports.ownership import OwnershipTransfer
-from mediarepo.services.imports.progress import Progress
+from mediarepo.services.imports.pipeline import Progress
 from mediarepo.services.imports.read_through import ReadThrough
 from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 from mediarepo.services.imports.verification import Verifier

@@ -19,7 +19,7 @@ import structlog
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
 from mediarepo.importers.reading import sqlite_copy
 from mediarepo.importers.reading.coercion import Row, as_text, key_text
-from mediarepo.importers.reading.database import Dialect, Selection, key_name, render
+from mediarepo.importers.reading.source_database import Dialect, Selection, key_name, render_select
 from mediarepo.importers.reading.sqlite_copy import beside
 
 _Answer = TypeVar("_Answer")
@@ -273,7 +273,7 @@ class SqliteDatabase:
         keys = range(len(selection.keys))
         textual = "".join(f" AND typeof({expression}) = 'text'" for expression in selection.keys)
         while True:
-            query = render(_narrowed(selection, textual), self.dialect, after=after) + f" LIMIT {_PAGE}"
+            query = render_select(_narrowed(selection, textual), self.dialect, after=after) + f" LIMIT {_PAGE}"
             page = await self._ask(query, (*selection.arguments, *(after or ())))
             for row in page:
                 yield row

@@ -11,7 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
 from mediarepo.importers.reading.coercion import Row, key_text
-from mediarepo.importers.reading.database import Dialect, Selection, key_name, render
+from mediarepo.importers.reading.source_database import Dialect, Selection, key_name, render_select
 
 if TYPE_CHECKING:  # only the stubs know these classes as generic
     Connection = PoolConnectionProxy[asyncpg.Record]
@@ -110,7 +110,7 @@ class PostgresDatabase:
                 return
 
     async def _snapshot(self, selection: Selection, after: Sequence[str] | None) -> AsyncGenerator[Row, None]:
-        query = render(selection, self.dialect, after=after)
+        query = render_select(selection, self.dialect, after=after)
         async with (
             self._connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -122,7 +122,7 @@ class PostgresDatabase:
 
     async def _pages(self, selection: Selection, after: Sequence[str] | None) -> AsyncGenerator[Row, None]:
         while True:
-            query = render(selection, self.dialect, after=after) + f" LIMIT {_PAGE}"
+            query = render_select(selection, self.dialect, after=after) + f" LIMIT {_PAGE}"
             page = await self._fetch(query, *selection.arguments, *(after or ()))
             for row in page:
                 yield row

@@ -4,10 +4,9 @@ from typing import Any
 
 from pydantic import Field
 
-from mediarepo.model.failed_items import Queue
-from mediarepo.model.tasks import TaskState
+from mediarepo.model.tasks import Queue, TaskState
 from mediarepo.model.usage import UsageBy, UsageClass
-from mediarepo.web.admin.api.media_shapes import BIGINT, Shape
+from mediarepo.web.admin.api.media_models import BIGINT, Shape
 
 
 class UsageQuery(Shape):

@@ -13,8 +13,7 @@ from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.settings import Settings
 from mediarepo.errors import MatrixError
-from mediarepo.images.source_memory import SourceBudget
-from mediarepo.images.worker_pool import WorkerPool
+from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.services.preview_builder import BuildLog
 from mediarepo.services.preview_pages import PageError
 from mediarepo.services.previews import Previews

@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, web
 
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.model.byte_stream import Sink
-from mediarepo.web.wire.client_socket import ClientSocket
+from mediarepo.web.http.client_socket import ClientSocket
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ _UNSENT_BYTES = 256 * 1024
 _LOW_WATER_BYTES = 16 * 1024
 
 
-class Bytes(Protocol):
+class StoredBody(Protocol):
     """Stored bytes that S3 has begun to answer with."""
 
     @property
@@ -42,7 +42,7 @@ class Bytes(Protocol):
         ...
 
 
-class Arriving(Protocol):
+class StreamedBody(Protocol):
     """Bytes that are on their way to us."""
 
     async def send_to(self, sink: Sink) -> None:
@@ -80,7 +80,7 @@ class ResponseSink:
             raise ConnectionAbortedError("the client takes no bytes") from exc
 
 
-class PacedResponseSink(ResponseSink):
+class BackpressureResponseSink(ResponseSink):
     """Writes to the client's socket itself, only what it takes at once (`mediarepo.model.byte_stream.PacedSink`).
 
     aiohttp would hold what the client does not take. Use it for bodies of a known length, after the headers were sent,
@@ -187,7 +187,7 @@ def json_response(body: object, *, status: int = 200, headers: Mapping[str, str]
 
 async def send_bytes(
     request: web.Request,
-    opened: AbstractAsyncContextManager[Bytes],
+    opened: AbstractAsyncContextManager[StoredBody],
     *,
     size_bytes: int,
     status: int,
@@ -224,18 +224,18 @@ async def _body_sink(
     request: web.Request, response: web.StreamResponse, idle_timeout_ms: int, head: bytes
 ) -> ResponseSink:
     """Send the headers, and what stands before the bytes, and make what takes the bytes."""
-    if not PacedResponseSink.is_possible(request):
+    if not BackpressureResponseSink.is_possible(request):
         return ResponseSink(response, idle_timeout_ms, head=head)
     if head:
         await ResponseSink(response, idle_timeout_ms).write(head)
     else:
         request.writer.send_headers()
-    return PacedResponseSink(request, response, idle_timeout_ms)
+    return BackpressureResponseSink(request, response, idle_timeout_ms)
 
 
 async def send_arriving(
     request: web.Request,
-    arriving: Arriving,
+    arriving: StreamedBody,
     *,
     size_bytes: int | None,
     headers: Mapping[str, str],

@@ -11,14 +11,14 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-async def mapped(walk: AsyncGenerator[_A, None], change: Callable[[_A], _B]) -> AsyncGenerator[_B, None]:
+async def amap(walk: AsyncGenerator[_A, None], change: Callable[[_A], _B]) -> AsyncGenerator[_B, None]:
     """Change everything that a walk meets."""
     async with aclosing(walk):
         async for one in walk:
             yield change(one)
 
 
-async def chained(*walks: AsyncGenerator[_A, None]) -> AsyncGenerator[_A, None]:
+async def achain(*walks: AsyncGenerator[_A, None]) -> AsyncGenerator[_A, None]:
     """Walk one after the other."""
     for walk in walks:
         async with aclosing(walk):
@@ -57,7 +57,7 @@ def key_name(number: int) -> str:
     return f"key_{number}"
 
 
-def render(selection: Selection, dialect: Dialect, *, after: Sequence[str] | None) -> str:
+def render_select(selection: Selection, dialect: Dialect, *, after: Sequence[str] | None) -> str:
     """Write the SELECT; the values of `after` follow the selection's own arguments."""
     count = len(selection.arguments)
     columns = [f"{expression} AS {name}" for name, expression in selection.columns.items()]
@@ -102,7 +102,7 @@ class Database(Protocol):
         ...
 
 
-def present(columns: frozenset[str], wanted: Sequence[str], *, prefix: str = "") -> dict[str, str]:
+def existing_columns(columns: frozenset[str], wanted: Sequence[str], *, prefix: str = "") -> dict[str, str]:
     """Make the expressions of wanted columns; those that this schema does not have are NULL."""
     return {name: f"{prefix}{name}" if name in columns else "NULL" for name in wanted}
 
