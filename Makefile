@@ -7,16 +7,19 @@ WORKERS ?= 4
 FILES := mediarepo tests migrations bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check heavy storm bench format lock clean
+.PHONY: help run test test-unit check heavy storm bench format lock clean
 
 help:  ## print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.ready  ## serve on 127.0.0.1:8000 with a Postgres and an S3 server of our own
 	@exec $(BIN)/mediarepo dev $(ARGS)
 
 test: $(VENV)/.ready-dev  ## run the whole test suite
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-unit: $(VENV)/.ready-dev  ## run the tests that need neither Postgres nor S3
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/unit $(ARGS)
 
 check: $(VENV)/.ready-dev  ## all that CI runs: format, lint, types, imports, tests with coverage
 	$(BIN)/ruff format --check $(FILES)
