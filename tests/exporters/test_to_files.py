@@ -209,7 +209,7 @@ async def test_an_outage_is_no_verdict_on_media(
         leaving = Leaving(own, tmp_path / "config.yaml")
         for number in range(3):
             await leaving.upload(f"content {number}".encode())
-        s3_wire.fail_next("GetObject", status=503, times=100)
+        s3_wire.fail_next("GetObject", status=503, times=1_000_000)
         down = await leaving.export(*options(tmp_path / "archive", "--jobs", "3"))
         states = await own.value("SELECT count(*) FROM media WHERE state = 'ready'")
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from mediarepo.config.settings import Settings
 from mediarepo.embedded.postgres import EmbeddedPostgres
@@ -58,23 +59,23 @@ async def test_what_takes_nothing_refuses_uploads_at_once_and_gives_out_what_it_
     code: str,
     size_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(write_gate, "_TRY_AGAIN_S", 3_600.0)
     kept = await own.upload(b"kept")
     s3_wire.clear()
     s3_wire.fail_next(op, status=status, code=code, times=1_000)
 
-    first = await own.request("POST", UPLOAD, data=secrets.token_bytes(size_bytes))
-    asked = len(s3_wire.of("PutObject")), len(s3_wire.of("CreateMultipartUpload"))
-    later = await asyncio.gather(*(own.request("POST", UPLOAD, data=secrets.token_bytes(10)) for _ in range(5)))
+    with capture_logs() as logs:
+        first = await own.request("POST", UPLOAD, data=secrets.token_bytes(size_bytes))
+        asked = len(s3_wire.of("PutObject")), len(s3_wire.of("CreateMultipartUpload"))
+        later = await asyncio.gather(*(own.request("POST", UPLOAD, data=secrets.token_bytes(10)) for _ in range(5)))
 
     assert all(is_refused(answer) for answer in [first, *later])
     assert (len(s3_wire.of("PutObject")), len(s3_wire.of("CreateMultipartUpload"))) == asked
     assert (await own.get(own.download_path(kept))).body == b"kept"
     assert s3_wire.endpoint_url in str(await refusal(own)) or "may not do this" in str(await refusal(own))
     assert 'mediarepo_store_refuses_writes{store="main"} 1.0' in (await own.get("/metrics", token=None)).body.decode()
-    assert "".join(capsys.readouterr()).count("store_refuses_writes ") == 1
+    assert [line["log_level"] for line in logs if line["event"] == "store_refuses_writes"] == ["error"]
     assert s3_wire.endpoint_url not in first.json["error"]
 
 

@@ -67,7 +67,7 @@ def test_any_password_arrives(password: str) -> None:
     address = postgres_address({"user": "syn", "host": "db", "database": "synapse", "password": password})
 
     assert connection_of(address)[1].password == password
-    assert password not in repr(address) or len(password) < 12
+    assert repr(address) == repr(postgres_address({"user": "syn", "host": "db", "database": "synapse", "password": ""}))
 
 
 def test_unix_sockets_and_tls_are_understood(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ class Serving:
         if isinstance(document, dict):
             listen = yaml.safe_load(self.config.read_text())["listen"]["addresses"]
             document = yaml.safe_dump({**document, "listen": {**document["listen"], "addresses": listen}})
-        self.config.write_text(document)
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(document)
+        fresh.replace(self.config)  # at once, as a careful operator does: the server may read it at any time
         self.process.send_signal(signal.SIGHUP)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
