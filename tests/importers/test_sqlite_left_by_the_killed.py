@@ -38,7 +38,7 @@ connection.execute("COMMIT")
 READER = """
 import os, signal, sys
 from pathlib import Path
-from mediarepo.importers.reading.sqlite import SqliteFile
+from mediarepo.importers.reading.source_sqlite import SqliteFile
 file = SqliteFile(Path(sys.argv[1]))
 print(file.ask(lambda connection: connection.execute("SELECT count(*) FROM media").fetchone()[0]), file=sys.stderr)
 os.kill(os.getpid(), signal.SIGKILL)
