@@ -12,13 +12,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mediarepo.app.build_services import JOURNAL_LEASE, build_journal, join_journal_holding, join_rebuilding
+from mediarepo.app.build_services import JOURNAL_LEASE, build_journal, build_rebuilder, join_journal_holding
 from mediarepo.app.foundation import open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.services.rebuilding import Rebuilt
+from mediarepo.services.rebuilding import RebuildReport
 from tests.support.installation import fresh_name, settings_for
 
 _BLOBS = """INSERT INTO blob (store, object_key, size_bytes, sha256, sha256_state, created_ts)
@@ -55,7 +55,7 @@ async def _plant(settings: Settings, rows: int) -> None:
 
 
 async def _rebuild(settings: Settings) -> None:
-    began, told, steps = time.monotonic(), Rebuilt(), dict[str, float]()
+    began, told, steps = time.monotonic(), RebuildReport(), dict[str, float]()
 
     def note() -> None:
         steps.setdefault(told.step, time.monotonic() - began)
@@ -66,7 +66,7 @@ async def _rebuild(settings: Settings) -> None:
     ):
         if lease is not None:
             store, nowhere = foundation.stores.by_name["main"], replace(foundation.stores, by_name={})
-            await replace(join_rebuilding(foundation, lease), stores=nowhere).rebuild(store, told, note)
+            await replace(build_rebuilder(foundation, lease), stores=nowhere).rebuild(store, told, note)
     say(f"rebuilt in {time.monotonic() - began:.1f} s, peak {_peak_mib():.0f} MiB; steps began at {steps}")
 
 

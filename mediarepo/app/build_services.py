@@ -28,7 +28,7 @@ from mediarepo.services.leases import LeaseHolder, lease_of
 from mediarepo.services.limits import Quotas
 from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.readiness import Readiness
-from mediarepo.services.rebuilding import Rebuilding
+from mediarepo.services.rebuilding import Rebuilder
 from mediarepo.services.remote_fetch import RemoteFetcher
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.stores import BucketMarkers
@@ -282,11 +282,11 @@ def join_journal_holding(foundation: Foundation) -> LeaseHolder:
     return foundation.lease_holder(_LEASE_MS)
 
 
-def join_rebuilding(foundation: Foundation, lease: Lease) -> Rebuilding:
+def build_rebuilder(foundation: Foundation, lease: Lease) -> Rebuilder:
     """Join what rebuilds."""
     database = foundation.database
     sweep_table = SweepTable(database)
-    return Rebuilding(
+    return Rebuilder(
         table=RebuildTable(database, lease),
         publishing=PublishTable(database, foundation.settings.sweep.grace_ms),
         intents=UploadIntents(database),

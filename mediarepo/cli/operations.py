@@ -204,7 +204,7 @@ def _planned_claim(store: Store, owner: str | None, known: int) -> list[str]:
     whose = "nobody's so far" if owner is None else f"marked as that of installation {owner}"
     return [
         f"store {store.name}: {store.bucket}/{store.prefix} is {whose}; it becomes this installation's",
-        f"store {store.name}: the database knows {known} objects; what it does not know there will be deleted",
+        f"store {store.name}: the database knows {known} objects; others there are deleted once they are old enough",
         f"store {store.name}: known objects that are missing there will be taken for lost",
     ]
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import structlog
 import typer
 
-from mediarepo.app.build_services import JOURNAL_LEASE, join_journal_holding, join_rebuilding
+from mediarepo.app.build_services import JOURNAL_LEASE, build_rebuilder, join_journal_holding
 from mediarepo.app.foundation import open_foundation
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
-from mediarepo.services.rebuilding import RebuildRefusedError, Rebuilt
+from mediarepo.services.rebuilding import RebuildRefusedError, RebuildReport
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ def rebuild(
 
 
 async def _rebuild(settings: Settings, name: str, journal: str | None, *, as_json: bool) -> None:
-    told = Rebuilt()
+    told = RebuildReport()
     shown = _Shown(told, on_terminal=sys.stderr.isatty() and not as_json)
     async with open_foundation(settings) as foundation:
         for _ in range(_ATTEMPTS):
@@ -50,7 +50,7 @@ async def _rebuild(settings: Settings, name: str, journal: str | None, *, as_jso
                 if lease is None:
                     await asyncio.sleep(_PAUSE_S)
                     continue
-                rebuilding = join_rebuilding(foundation, lease)
+                rebuilding = build_rebuilder(foundation, lease)
                 try:
                     await rebuilding.rebuild(foundation.stores.by_name[name], told, shown, journal=journal)
                 except RebuildRefusedError as exc:
@@ -67,7 +67,7 @@ async def _rebuild(settings: Settings, name: str, journal: str | None, *, as_jso
         raise typer.Exit(1)
 
 
-def _tell(told: Rebuilt, *, as_json: bool) -> None:
+def _tell(told: RebuildReport, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**asdict(told), "whole": told.is_whole}))
         return
@@ -85,7 +85,7 @@ def _tell(told: Rebuilt, *, as_json: bool) -> None:
 class _Shown:
     """A line that is written over as the rebuild goes on."""
 
-    def __init__(self, told: Rebuilt, *, on_terminal: bool) -> None:
+    def __init__(self, told: RebuildReport, *, on_terminal: bool) -> None:
         self._told, self._on_terminal = told, on_terminal
 
     def __call__(self) -> None:

@@ -42,7 +42,7 @@ class _BrokenPartError(Exception):
 
 
 @dataclass(slots=True)
-class Rebuilt:
+class RebuildReport:
     """How far a rebuild has come, and what it could not bring back."""
 
     step: str = "looking for the journal"
@@ -70,7 +70,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilding:
+class Rebuilder:
     """Brings a lost database back, or an older one up to date."""
 
     table: RebuildTable
@@ -82,7 +82,7 @@ class Rebuilding:
     stores: Stores
 
     async def rebuild(
-        self, store: Store, told: Rebuilt, on_progress: Callable[[], None], *, journal: str | None = None
+        self, store: Store, told: RebuildReport, on_progress: Callable[[], None], *, journal: str | None = None
     ) -> None:
         """Rebuild from the journal in a store, and from the objects of all stores; tells how far it is."""
         installation_id = await self._become(store, journal)
@@ -139,7 +139,7 @@ class Rebuilding:
             )
         return wanted
 
-    async def _parts(self, store: Store, installation_id: str, told: Rebuilt) -> list[JournalPart]:
+    async def _parts(self, store: Store, installation_id: str, told: RebuildReport) -> list[JournalPart]:
         """Choose the newest whole copy that can be read, and what came after it, in order."""
         snapshots = sorted([part async for part in parts_of(store, installation_id, PartKind.SNAPSHOT)])
         chosen: list[JournalPart] = []
@@ -164,7 +164,9 @@ class Rebuilding:
             return False
         return True
 
-    async def _gather(self, store: Store, part: JournalPart, told: Rebuilt, on_progress: Callable[[], None]) -> bool:
+    async def _gather(
+        self, store: Store, part: JournalPart, told: RebuildReport, on_progress: Callable[[], None]
+    ) -> bool:
         """Gather the rows of a part; one that is broken is told, and what can be read of it counts."""
         page: list[JournalRow] = []
         try:
@@ -186,7 +188,9 @@ class Rebuilding:
         on_progress()
         return True
 
-    async def _compare(self, store: Store, written_ts: int, told: Rebuilt, on_progress: Callable[[], None]) -> None:
+    async def _compare(
+        self, store: Store, written_ts: int, told: RebuildReport, on_progress: Callable[[], None]
+    ) -> None:
         """Walk through objects and rows: those without a row become media, rows without one are told."""
         progress, before = FsckProgress(), told.objects
 
@@ -202,7 +206,7 @@ class Rebuilding:
                     told.note_missing(f"{mxc}: {drift.kind} {drift.store} {drift.object_key}")
         go_on()
 
-    async def _adopt_or_leave(self, store: Store, drift: Drift, written_ts: int, told: Rebuilt) -> None:
+    async def _adopt_or_leave(self, store: Store, drift: Drift, written_ts: int, told: RebuildReport) -> None:
         """Make media of an object that the journal does not know yet; else it is left over, and goes in a while."""
         media = await self._media_of(store, drift.object_key, written_ts)
         if media is None:
