@@ -84,7 +84,7 @@ async def _migrate_down(settings: Settings, to: str, *, yes: bool) -> None:
 
 
 def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the configuration file, and show which store is used for what."""
+    """Check the configuration file, and show which store is used for what; exit 2 when a signing key cannot be read."""
     settings = read_settings(config)
     try:
         keys = read_signing_keys(settings)
@@ -176,7 +176,10 @@ def claim(
     config: ConfigFile = DEFAULT_CONFIG,
     yes: Yes = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Accept a bucket or prefix to which everything was moved on purpose, and restore missing media found there."""
+    """Accept a bucket or prefix to which everything was moved on purpose, and restore missing media found there.
+
+    Exit 2 when no store of that name is configured.
+    """
     settings = read_settings(config)
     set_up_logs(settings.log)
     if store not in settings.stores:

@@ -19,7 +19,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking; needed w
 
 
 def check_confirmed(plan: Sequence[str], *, yes: bool) -> None:
-    """Say what would be done, and end the program unless that is wanted."""
+    """Describe what would be done, and ask for confirmation. Raises typer.Exit(5) unless the operator agrees."""
     for line in plan:
         typer.echo(line, err=True)
     if yes:

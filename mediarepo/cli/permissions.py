@@ -158,7 +158,7 @@ def left_out(outcome: Outcome) -> str:
 
 
 def parse_address(text: str) -> Mxc:
-    """Read an mxc:// address, or end the program."""
+    """Parse an mxc:// address. Raises typer.Exit(2) after a message when it is not one."""
     server_name, _, media_id = text.removeprefix("mxc://").partition("#")[0].partition("/")
     try:
         return parse_mxc(server_name, media_id)

@@ -29,9 +29,10 @@ def rebuild(
     journal: Annotated[str | None, typer.Option(help="Whose journal, where there are several.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object at the end.")] = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Bring back a lost database, or an older one up to date: 0 all is there, 1 something is missing, 2 refused.
+    """Restore a lost database, or bring an older one up to date, from the bucket.
 
-    Killed or stopped, run it again: it goes on.
+    Exit 0: everything is there, 1: something is missing, 2: refused. If it is killed or stopped, run it again: it
+    resumes.
     """
     settings = read_settings(config)
     set_up_logs(settings.log)

@@ -26,7 +26,7 @@ DEFAULT_CONFIG = Path("config.yaml")
 
 
 def read_settings(path: Path) -> Settings:
-    """Read and check the configuration, or end the program with words about what is wrong with it."""
+    """Read and check the configuration. Raises typer.Exit(2) after a message when it is wrong."""
     try:
         return load_settings(path)
     except ConfigError as exc:
@@ -45,7 +45,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; what the operator can mend is told in one line, everything else keeps its traceback."""
+    """Run a command to its end.
+
+    Raises typer.Exit(1) after one line for errors that the operator can fix; others propagate.
+    """
     gc.freeze()  # what was imported stays: there is no use in looking through it again and again
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:

@@ -58,7 +58,7 @@ def add(
     config: ConfigFile = DEFAULT_CONFIG,
     yes: Yes = False,  # noqa: FBT002 - typer's way
 ) -> None:
-    """Start a task, which a serving process runs."""
+    """Start a task, which a serving process runs; exit 2 when an argument is not NAME=VALUE."""
     pairs = dict[str, Any]()
     for argument in arguments or ():
         name, equals, value = argument.partition("=")

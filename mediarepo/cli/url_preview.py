@@ -35,7 +35,7 @@ def preview(
     server_name: Annotated[str | None, typer.Option(help="The homeserver to preview for; default: the first.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Show the preview of a web page, as JSON; exit 1 if there is none."""
+    """Show the preview of a web page, as JSON; exit 1 if there is none, 2 if the homeserver is not configured."""
     settings = read_settings(config)
     set_up_logs(settings.log)
     by_name = {one.server_name: one for one in settings.homeservers}

@@ -54,7 +54,10 @@ _TABLES = (
 
 
 async def check_compatible(connection: Any, schema: str) -> None:  # noqa: ANN401 - pool proxy or plain connection
-    """Refuse to serve on a schema that this code does not understand."""
+    """Check that this code can serve the schema.
+
+    Raises SchemaIncompatibleError when it is missing, too old or too new.
+    """
     try:
         row = await connection.fetchrow("SELECT version, min_compatible FROM schema_meta")
     except asyncpg.UndefinedTableError as exc:
@@ -77,7 +80,7 @@ async def check_compatible(connection: Any, schema: str) -> None:  # noqa: ANN40
 
 
 async def check_tables(connection: Any, schema: str) -> None:  # noqa: ANN401 - pool proxy or plain connection
-    """Refuse to serve on a schema out of which tables were taken."""
+    """Check that the schema has all its tables. Raises SchemaIncompatibleError naming those that are missing."""
     rows = await connection.fetch(
         "SELECT name FROM unnest($1::text[]) AS t (name) WHERE to_regclass(quote_ident($2) || '.' || name) IS NULL",
         _TABLES.split(),

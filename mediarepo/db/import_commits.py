@@ -152,7 +152,10 @@ class ImportCommits:
 
 
 async def check_lease(connection: Connection, lease: Lease | None) -> None:
-    """Refuse to go on when a lease is somebody else's by now."""
+    """Check that the lease is still held, in this transaction.
+
+    Raises LeaseLostError when another process has taken it over.
+    """
     if lease is None:
         return
     held = await connection.fetchval(

@@ -29,7 +29,10 @@ class ImportRuns:
         self._database = database
 
     async def source(self, name: str, kind: str) -> ImportSource:
-        """Find a source by its name, or note a new one."""
+        """Return the source of that name, inserting it if it is new.
+
+        Raises LookupError when the insert returns no row.
+        """
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
                 f"""INSERT INTO import_source (name, kind, created_ts) VALUES ($1, $2, {NOW_MS})

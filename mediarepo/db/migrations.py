@@ -33,7 +33,7 @@ def migrations_folder() -> Path:
 
 
 def head_revision() -> str:
-    """Name the newest migration."""
+    """Return the id of the newest migration. Raises LookupError when the folder has none."""
     head = ScriptDirectory(str(migrations_folder())).get_current_head()
     if head is None:
         raise LookupError(f"no migrations in {migrations_folder()}")
@@ -59,7 +59,7 @@ class SchemaContents:
     holders: tuple[str, ...] = ()
 
     def check_unused(self) -> None:
-        """Refuse to take away what somebody works on."""
+        """Check that no server or import runs. Raises InUseError naming those that do."""
         if self.holders:
             raise InUseError(
                 f"still running: {', '.join(self.holders)}; stop them first (one that was killed counts for up to "

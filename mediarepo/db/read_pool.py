@@ -37,7 +37,10 @@ class ReadPool:
         return len(self._waiters)
 
     async def read(self, query: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
-        """Read one row; TimeoutError when no connection becomes free in time."""
+        """Read one row.
+
+        Raises TimeoutError when no connection becomes free in time, ConnectionResetError when it was closed.
+        """
         connection = await self._take()
         healthy = False
         try:

@@ -298,7 +298,7 @@ class SweepTable:
         self._database = database
 
     async def installation_id(self) -> UUID:
-        """Read the id that marks the stores as ours."""
+        """Return the id that marks the stores as ours. Raises LookupError when schema_meta is empty."""
         row = await self._database.get("SELECT installation_id FROM schema_meta")
         if row is None:
             raise LookupError("schema_meta has no row")

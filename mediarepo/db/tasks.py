@@ -78,7 +78,7 @@ class TaskTable:
         self._database = database
 
     async def add(self, kind: str, arguments: dict[str, Any], *, homeserver: str | None, act: AdminAction) -> Task:
-        """Queue a task, and write down who did."""
+        """Queue a task, and record who did, in one transaction. Raises AssertionError if the insert returns no row."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 f"""INSERT INTO task (kind, arguments, created_by, homeserver, created_ts)

@@ -83,7 +83,10 @@ class ChildProcess:
             return log.read().decode("utf-8", "replace")
 
     async def stop(self, first: signal.Signals, *, grace_s: float) -> None:
-        """End all processes, of this run or of one that was killed: by a signal, after the grace by SIGKILL."""
+        """Stop all processes of this run, or of one that was killed: a signal first, SIGKILL after the grace period.
+
+        Raises EmbeddedError when they do not end.
+        """
         for number, patience_s in ((first, grace_s), (signal.SIGKILL, _KILL_GRACE_S)):
             if self._are_gone():
                 break
@@ -118,7 +121,7 @@ class ChildProcess:
 
 
 def run_tool(command: Sequence[str], *, identity: str = exec_child.PLAIN) -> tuple[int, str]:
-    """Run a program to its end; gives its status and all it said."""
+    """Run a program to its end; returns its exit status and its output. Raises EmbeddedError when it takes too long."""
     try:
         done = subprocess.run(  # noqa: S603 - as above
             spawned(command, last_signal=signal.SIGKILL, identity=identity),

@@ -40,7 +40,10 @@ _MAX_SOCKET_FOLDER_BYTES = 80
 
 @contextmanager
 def claim_folder(folder: Path) -> Iterator[None]:
-    """Make the folder ours alone until the block ends, or we die."""
+    """Lock the folder for this process until the block ends.
+
+    Raises EmbeddedError when it is not writable, or locked already.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -68,7 +71,10 @@ def short_name(folder: Path) -> str:
 
 
 def socket_folder(folder: Path, *, uid: int, gid: int) -> Path:
-    """Make a private folder for a unix socket: here if the path is short enough (108 bytes), else elsewhere."""
+    """Make a private folder for a unix socket, here or, when the path is over 108 bytes, among temporary files.
+
+    Raises EmbeddedError when both paths are too long, or the folder there is not a private one of ours.
+    """
     found = folder / "socket"
     if len(os.fsencode(found)) > _MAX_SOCKET_FOLDER_BYTES:
         found = Path(tempfile.gettempdir()) / f"mediarepo-{os.geteuid()}-{short_name(folder)}"

@@ -37,7 +37,10 @@ class RunAs:
 
 
 def find_run_as(folder: Path, binaries: Path) -> RunAs:
-    """Decide by who we are, by whose the data are already, and by what the kernel allows."""
+    """Choose the user to run Postgres as, by our own uid, the owner of the data, and what the kernel allows.
+
+    Raises EmbeddedError when user namespaces are refused and no other user can be used.
+    """
     uid, gid = os.geteuid(), os.getegid()
     if uid != 0 and _has_name(uid):
         return _checked(RunAs(identity=PLAIN, binaries=binaries, folder=folder, uid=uid, gid=gid))

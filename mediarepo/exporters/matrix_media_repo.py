@@ -99,7 +99,10 @@ class MatrixMediaRepoRecording:
         await self._database.close()
 
     async def find(self, media: ExportMedia) -> SourceMedia | None:
-        """Read the row of media, or what announces them, if there is any."""
+        """Read the row of the media, or of its reserved id; None if there is neither.
+
+        Raises ExportError when it cannot be read.
+        """
         try:
             return await self._tables.get(media.mxc.server_name, media.mxc.media_id)
         except SourceError as exc:

@@ -226,7 +226,10 @@ class Discovery:
         return (await self.find(server_name)).targets
 
     async def find(self, server_name: str) -> DiscoveryResult:
-        """Find where a server answers, and tell how."""
+        """Resolve a server name to its addresses, with the steps taken (server-server API, server discovery).
+
+        Raises OutboundError with BAD_URL when it is not a valid server name.
+        """
         found = DiscoveryResult()
         try:
             server = split_server_name(server_name)

@@ -26,7 +26,10 @@ class KeyFormat(StrEnum):
 
 
 def read_keys(path: Path) -> list[SigningKey]:
-    """Read every key of a file, be it Synapse's, Dendrite's or matrix-media-repo's; the first one signs."""
+    """Read every key of a file in Synapse's, Dendrite's or matrix-media-repo's format; the first one signs.
+
+    Raises KeyFileError when the file cannot be read, holds no key, or holds two keys with one id.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES).decode("utf-8")
@@ -46,7 +49,10 @@ def read_keys(path: Path) -> list[SigningKey]:
 
 
 def write_keys(keys: Sequence[SigningKey], key_format: KeyFormat) -> str:
-    """Write keys as a homeserver reads them."""
+    """Format keys as a homeserver reads them.
+
+    Raises KeyFileError when matrix_key.pem is asked for with more than one key.
+    """
     if key_format is KeyFormat.SYNAPSE:
         return "".join(f"{key.key_id.replace(':', ' ')} {encode_base64(key.seed)}\n" for key in keys)
     if key_format is KeyFormat.MATRIX_MEDIA_REPO:

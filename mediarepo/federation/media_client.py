@@ -107,7 +107,10 @@ class MixedContent:
         self.at_most_bytes = answer.declared_bytes if part.size_bytes is None else part.size_bytes
 
     async def read(self) -> bytes:
-        """Wait for the next bytes; empty at the end."""
+        """Wait for the next bytes; empty at the end.
+
+        Raises MultipartError when the file is not as long as its part says.
+        """
         with translate_errors():
             piece = await self._body.read()
             if self._left is None:

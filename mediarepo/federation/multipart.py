@@ -141,7 +141,10 @@ def mixed_redirect(boundary: str, url: str) -> bytes:
 
 
 def parse_boundary(content_type: str) -> str:
-    """Find the boundary in a Content-Type header."""
+    """Return the boundary of a Content-Type header.
+
+    Raises MultipartError when it is not multipart/mixed or has no usable one.
+    """
     kind, _, parameters = content_type.partition(";")
     if kind.strip().lower() != "multipart/mixed":
         raise MultipartError("the answer is not multipart/mixed")

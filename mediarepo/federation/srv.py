@@ -30,7 +30,7 @@ SrvLookup = Callable[[str], Awaitable[Sequence[SrvRecord]]]
 
 
 async def lookup_srv(name: str) -> Sequence[SrvRecord]:
-    """Ask DNS, at the system's servers."""
+    """Look up SRV records at the system's DNS servers; [] when there are none. Raises OSError when the lookup fails."""
     try:
         answer = await dns.asyncresolver.resolve(name, dns.rdatatype.SRV, lifetime=_LIFETIME_S, search=False)
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):

@@ -63,7 +63,10 @@ class HomeserverAdmins:
         return found
 
     async def room_media(self, homeserver: HomeserverConfig, token: str, room_id: str) -> list[str]:
-        """List the mxc:// addresses that a room's events mention."""
+        """List the mxc:// addresses that a room's events mention.
+
+        Raises NotFoundError when the homeserver does not know the room.
+        """
         path = f"/_synapse/admin/v1/room/{quote(room_id, safe='')}/media"
         status, answer = await self._calls.get(homeserver, path, token, max_bytes=_MAX_BYTES)
         if status == _NOT_FOUND:

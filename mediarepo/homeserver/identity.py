@@ -121,9 +121,10 @@ class Whoami:
     async def ask(
         self, homeserver: HomeserverConfig, token: str, *, user_id: str | None, device_id: str | None
     ) -> Requester:
-        """Return whose token it is, or raise the refusal that the homeserver gave.
+        """Return the user of an access token, as the homeserver's /whoami says.
 
-        HomeserverUnavailableError when it gives no answer that can be understood: an outage is no verdict on a token.
+        Raises UnknownTokenError, UserLockedError or the other error the homeserver answers; HomeserverUnavailableError
+        when its answer cannot be understood: an outage is no verdict on a token.
         """
         if homeserver.client_api_url is None:
             raise UnknownTokenError("the access token is not known")

@@ -106,7 +106,10 @@ class OpenedImage:
 
 
 def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
-    """Open a picture by its magic bytes, from the allow-list of formats."""
+    """Open a picture by its magic bytes, from the allow-list of formats.
+
+    Raises PictureError when the format is not supported, or a JPEG has no scan or too many.
+    """
     picture_format = sniff(data[:HEAD_BYTES])
     if picture_format is None or (picture_format is PictureFormat.HEIC and not limits.heic):
         raise PictureError(Reason.UNSUPPORTED_FORMAT)

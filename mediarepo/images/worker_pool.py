@@ -37,7 +37,7 @@ class SourceBuffer:
         self._limit_bytes = limit_bytes
 
     async def write(self, data: bytes) -> None:
-        """Append bytes; more than were reserved are refused."""
+        """Append bytes. Raises ValueError when they exceed the reservation."""
         if self.size_bytes + len(data) > self._limit_bytes:
             raise ValueError("the picture is larger than its reservation")
         self.size_bytes += os.write(self.fd, data)

@@ -66,7 +66,10 @@ class DendriteConfig:
 
 
 def load_dendrite_config(path: Path, *, base: Path | None = None) -> DendriteConfig:
-    """Read dendrite.yaml; relative paths in it start at `base`, Dendrite's working folder, or at the file's folder."""
+    """Read dendrite.yaml; relative paths start at `base`, Dendrite's working folder, or at the file's folder.
+
+    Raises SourceConfigError when it cannot be read or has no global.server_name.
+    """
     document = load_files([path])
     base = base or path.parent
     shared, media = yaml_section(document.get("global"), "global"), yaml_section(document.get("media_api"), "media_api")

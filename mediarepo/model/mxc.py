@@ -28,7 +28,7 @@ class Mxc:
 
 
 def parse_server_name(text: str) -> str:
-    """Accept a server name as the spec's appendices define it, or refuse it."""
+    """Parse a server name (Matrix appendices, server name grammar). Raises InvalidParamError when it is not one."""
     if len(text) > SERVER_NAME_MAX_CHARS or not _SERVER_NAME.fullmatch(text) or not text.strip("."):
         raise InvalidParamError("the server name is not a valid Matrix server name")
     return text
@@ -43,7 +43,10 @@ def spellings(server_name: str) -> tuple[str, str]:
 
 
 def parse_media_id(text: str) -> str:
-    """Accept a media id made of URL-safe characters; wider than today's grammar, since old servers made others."""
+    """Parse a media id of URL-safe characters; wider than today's grammar, since old servers made others.
+
+    Raises InvalidParamError when it has other characters, or is empty.
+    """
     if not _MEDIA_ID.fullmatch(text) or text in {".", ".."}:
         raise InvalidParamError("the media id may only contain A-Z, a-z, 0-9, '_' and '-'")
     return text

@@ -53,7 +53,7 @@ class OutboundResponse:
             raise OutboundError(OutboundReason.ENCODED, f"{self._host} sends a Content-Encoding that nobody asked for")
 
     async def read(self) -> bytes:
-        """Wait for the next bytes; empty at the end."""
+        """Wait for the next bytes; empty at the end. Raises OutboundError when the connection breaks or is too slow."""
         now = asyncio.get_running_loop().time()
         if now >= self._until:  # bytes that are there already would be given without a look at the clock
             raise self._too_slow()
@@ -82,7 +82,10 @@ class OutboundResponse:
             raise OutboundError(OutboundReason.TOO_LARGE, f"{self._host} answers more than {max_bytes} bytes")
 
     async def read_json(self, max_bytes: int) -> dict[str, object]:
-        """Read the whole body as a JSON object of bounded depth."""
+        """Read the whole body as a JSON object of bounded depth.
+
+        Raises OutboundError with NOT_JSON when it is something else.
+        """
         text = await self.read_all(max_bytes)
         try:
             value = json.loads(text)
@@ -186,9 +189,10 @@ class Outbound:
         timeouts: Timeouts,
         schemes: frozenset[str] = _HTTPS_ONLY,
     ) -> AsyncIterator[OutboundResponse]:
-        """GET a URL, following redirects; each is judged like the first.
+        """GET a URL, following redirects; each URL is checked like the first.
 
         Once a redirect leads to another server, only harmless headers are sent, even if a further one leads back.
+        Raises OutboundError when a URL is refused, the server does not answer, or it redirects too often.
         """
         until = _loop_time() + timeouts.total_ms / 1000
         first, sent = parse_url(url), headers

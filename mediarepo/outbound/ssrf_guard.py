@@ -204,7 +204,10 @@ class GuardedResolver(AbstractResolver):
         self._timeout_s = timeout_s
 
     def check_literal(self, host: str) -> None:
-        """Refuse an IP address that must not be connected to; names are judged when they are resolved."""
+        """Check a host that is an IP address; names are checked when they are resolved.
+
+        Raises OutboundError with FORBIDDEN_ADDRESS when the policy does not permit it.
+        """
         address = literal_address(host)
         if address is None:
             check_host(host)

@@ -40,10 +40,10 @@ class ParsedUrl:
 
 
 def parse_url(text: str) -> ParsedUrl:
-    """Read a URL, or refuse whatever different readers could understand differently.
+    """Parse a URL strictly: anything that two parsers could understand differently is refused.
 
     No user name, no backslash, no blank, no international name that is not written as xn--, and IPv4 addresses as four
-    decimal numbers only.
+    decimal numbers only. Raises OutboundError with BAD_URL.
     """
     found = _URL.fullmatch(text) if len(text) <= _MAX_URL_CHARS else None
     if found is None or "\\" in text:
@@ -69,13 +69,13 @@ def join_reference(url: str, location: str) -> str:
 
 
 def check_request_target(text: str) -> None:
-    """Refuse what would not be sent byte for byte as it is."""
+    """Check that a request target would be sent byte for byte. Raises OutboundError with BAD_URL when not."""
     if not _REQUEST_TARGET.fullmatch(text) or text.endswith("?"):
         raise OutboundError(OutboundReason.BAD_URL, "not a request target")
 
 
 def check_host(host: str) -> None:
-    """Refuse what is neither a DNS name nor an IPv4 address in its usual form."""
+    """Check that a host is a DNS name or a dotted IPv4 address. Raises OutboundError with BAD_URL when not."""
     labels = host.removesuffix(".").split(".")
     if len(host) > _MAX_NAME_CHARS or not all(_LABEL.fullmatch(label) for label in labels):
         raise OutboundError(OutboundReason.BAD_URL, "not a host name")

@@ -301,7 +301,10 @@ class Repairs:
     markers: BucketMarkers
 
     async def check_safe(self, store: Store, found: FsckProgress, *, force: bool) -> None:
-        """Refuse to repair a store that is not ours, or with a database that knows too little, as a backup does."""
+        """Check that the store is ours and the database knows enough, as one restored from a backup may not.
+
+        Raises RepairRefusedError saying which check failed.
+        """
         if not await self.markers.is_ours(store):
             raise RepairRefusedError(NOT_OURS)
         for problem in (await self.fsck.recency.problems()).values():

@@ -53,7 +53,11 @@ class MediaAdmin:
         return record
 
     async def of_user(self, user_id: str, admin: Admin, order: RecordOrder, page_request: PageRequest) -> Page:
-        """Read a stretch of a user's uploads; the user must be one of the admin's homeserver."""
+        """Return a page of a user's uploads.
+
+        Raises InvalidParamError when it is no user id, BadRequestError when the user belongs to another homeserver than
+        the admin, NotFoundError when the homeserver does not know the user.
+        """
         if not user_id.startswith("@"):
             raise InvalidParamError("Expected UserID string to start with '@'")
         if user_id.partition(":")[2] != admin.homeserver.server_name:

@@ -50,7 +50,7 @@ class PreviewImages:
     now_ms: Callable[[], int]
 
     async def keep(self, picture: Picture, homeserver: HomeserverConfig, cookies: PreviewCookies) -> PreviewImage:
-        """Fetch a picture and make media of it."""
+        """Fetch an image and store it as media. Raises PageError when it is no image, or cannot be stored."""
         fetched = await self.pages.image(picture.url, cookies)
         try:
             return await self._store(fetched, homeserver)

@@ -138,7 +138,10 @@ class Quarantine:
         return await self._hide(found, admin, "quarantine_user", user_id, reason)
 
     async def hide_of_room(self, room_id: str, admin: Admin) -> Outcome:
-        """Hide everything that a room's events mention, as far as the homeserver can tell."""
+        """Hide all media that a room's events mention, as far as the homeserver knows them.
+
+        Raises InvalidParamError without an admin's access token, which the homeserver asks for.
+        """
         self.authorization.check(admin, Action.HIDE, Thing.ROOM)
         if admin.token is None:
             raise InvalidParamError("a room's media are known to the homeserver only: use a token of its admin")
@@ -146,7 +149,7 @@ class Quarantine:
         return await self._hide(sorted(_parsed(uris)), admin, "quarantine_room", room_id, None)
 
     async def hide_server(self, server_name: str, admin: Admin, *, reason: str | None) -> bool:
-        """Hide everything of another server; not of one of ours."""
+        """Hide all media of another server. Raises InvalidParamError when the server is one of ours."""
         if self.authorization.tenants.is_ours(server_name):
             raise InvalidParamError("only other servers can be hidden as a whole")
         self.authorization.check(admin, Action.HIDE, Thing.SERVER)

@@ -33,7 +33,7 @@ class Stores:
     closed: set[str] = field(default_factory=set)
 
     def store_for_class(self, store_class: StoreClass) -> Store:
-        """Pick the store that takes new objects of a class; one that is not ours is an outage."""
+        """Return the store that takes new objects of a class. Raises UnavailableError when its bucket is not ours."""
         name = self.store_for.store_of(store_class)
         if name in self.closed:
             raise UnavailableError(f"the store {name!r} is not the one that it was", retry_after_s=60)
@@ -45,7 +45,7 @@ class Stores:
         self.closed.update(names)
 
     def named(self, name: str) -> Store:
-        """Find the store that a row names; a store that is no longer configured is an outage, not a loss."""
+        """Return the store that a row names. Raises UnavailableError when it is not configured, which is an outage."""
         try:
             return self.by_name[name]
         except KeyError:

@@ -108,7 +108,7 @@ def find_tenant(request: web.Request) -> HomeserverConfig | None:
 
 
 def tenant_required(request: web.Request) -> HomeserverConfig:
-    """Find the homeserver that the request's Host belongs to."""
+    """Return the homeserver of the request's Host. Raises MediaHostUnknownError when none is served under it."""
     tenant = find_tenant(request)
     if tenant is None:
         raise MediaHostUnknownError("no homeserver with this Host is served here")
@@ -116,7 +116,7 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
 
 
 async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
-    """Identify the user, who may do what the route is for."""
+    """Authenticate the user, and check the route's permission. Raises GuestAccessForbiddenError when guests lack it."""
     requester = await request.app[IDENTITY].identify(
         tenant,
         bearer_token(request, query),

@@ -59,7 +59,10 @@ class Query:
         return self._fields.get(name)
 
     def positive(self, name: str) -> int:
-        """Read a required integer of at least 1; what is larger than any picture counts as the largest."""
+        """Parse a required integer of at least 1, capped at the largest picture's size.
+
+        Raises MissingParamError when it is absent, InvalidParamError when it is no positive integer.
+        """
         text = self._fields.get(name)
         if text is None:
             raise MissingParamError(f"Missing required integer query parameter {name}")
@@ -71,7 +74,11 @@ class Query:
         return _MAX_DIMENSION if len(digits.lstrip("0")) > 5 else min(int(digits), _MAX_DIMENSION)  # noqa: PLR2004
 
     def count(self, name: str, *, default: int | None = None) -> int:
-        """Read an integer of at least 0; required when there is no default."""
+        """Parse an integer of at least 0.
+
+        Raises MissingParamError when it is absent without a default, InvalidParamError when it is negative or no
+        integer.
+        """
         text = self._fields.get(name)
         if text is None:
             if default is None:
@@ -84,7 +91,7 @@ class Query:
         return int(text)
 
     def choice(self, name: str, choices: type[Choice]) -> Choice | None:
-        """Read one of some words."""
+        """Parse one of an enumeration's values. Raises InvalidParamError for any other."""
         text = self._fields.get(name)
         if text is None:
             return None
@@ -95,7 +102,10 @@ class Query:
             raise InvalidParamError(f"Query parameter {name} must be one of {words}") from None
 
     def wait_ms(self, *, at_most_ms: int) -> int:
-        """Read how long `timeout_ms` lets the request wait for content, within what the operator allows."""
+        """Parse `timeout_ms`: how long to wait for content, in ms, at most as the operator allows.
+
+        Raises InvalidParamError.
+        """
         text = self._fields.get("timeout_ms")
         if text is None:
             return min(_DEFAULT_WAIT_MS, at_most_ms)
@@ -104,7 +114,7 @@ class Query:
         return at_most_ms if len(text.lstrip("0")) > _MAX_WAIT_DIGITS else min(int(text), at_most_ms)
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """Read `true` or `false`."""
+        """Parse `true` or `false`. Raises InvalidParamError for anything else."""
         text = self._fields.get(name)
         if text is None:
             return default
@@ -133,7 +143,10 @@ def _decode(segment: str) -> str:
 
 
 def parse_media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | None]:
-    """Read /{serverName}/{mediaId} and, where the route has one, /{fileName}; `behind` fixed segments follow."""
+    """Parse /{serverName}/{mediaId} and, where the route has one, /{fileName}; `behind` fixed segments follow.
+
+    Raises InvalidParamError when a segment is invalid.
+    """
     if behind:
         server_name, media_id = path_segments(request, 2 + behind)[:2]
         return parse_mxc(server_name, media_id), None
@@ -147,7 +160,10 @@ def parse_media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | 
 
 
 def parse_file_name(text: str | None) -> str | None:
-    """Accept a file name of up to 2048 bytes of UTF-8; an empty one counts as none."""
+    """Parse a file name; an empty one counts as none.
+
+    Raises InvalidParamError for NUL, or more than 2048 bytes of UTF-8.
+    """
     if not text:
         return None
     if "\0" in text:
@@ -158,7 +174,7 @@ def parse_file_name(text: str | None) -> str | None:
 
 
 def parse_content_type(header: str | None) -> str:
-    """Accept a declared type as it is, with its parameters; no header counts as application/octet-stream."""
+    """Parse a Content-Type, keeping its parameters; application/octet-stream without one. Raises InvalidParamError."""
     if header is None or not header.strip():
         return DEFAULT_CONTENT_TYPE
     if not is_content_type(header):
@@ -167,7 +183,10 @@ def parse_content_type(header: str | None) -> str:
 
 
 def thumbnail_spec(query: Query) -> ThumbnailSpec:
-    """Read which thumbnail is asked for."""
+    """Parse the query of a thumbnail: width, height, method, animated.
+
+    Raises InvalidParamError when the method is unknown.
+    """
     width, height = query.positive("width"), query.positive("height")
     method = query.text("method") or ThumbnailMethod.SCALE
     if method not in set(ThumbnailMethod):

@@ -258,7 +258,7 @@ _WRITERS: dict[ReportFormat, type[TextFormat | JsonLinesFormat | CsvFormat | Htm
 
 
 async def source_of(import_runner: ImportRunner, name: str) -> ImportSource:
-    """Find a source that was imported from, or end the program."""
+    """Return the source of that name. Raises typer.Exit(1) after a message when nothing was ever imported from it."""
     known = await import_runner.runs.find_source(name)
     if known is None:
         typer.echo(f"mediarepo: nothing was ever imported from {name!r}", err=True)
@@ -311,7 +311,10 @@ async def status(settings: Settings, name: str, *, as_json: bool) -> None:
 
 
 async def report(settings: Settings, name: str, *, form: ReportFormat, output: str, everything: bool) -> None:
-    """Write the account of an import, and end with the status of what is amiss."""
+    """Write the report of an import.
+
+    Raises typer.Exit with its status: 0 when every row was imported, else the worst.
+    """
     async with open_foundation(settings) as foundation:
         import_runner = build_importer(foundation)
         known = await source_of(import_runner, name)

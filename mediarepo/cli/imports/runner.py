@@ -222,7 +222,10 @@ async def watch(imports: Imports, stop: asyncio.Event, *, interval_s: float, as_
 
 
 async def verify(imports: Imports, *, level: str, as_json: bool) -> int:
-    """Compare what was committed with bucket, files or hashes."""
+    """Compare committed media with the bucket, the source's files or the hashes.
+
+    Raises UsageError when `level` is unknown.
+    """
     try:
         verify_scope = VerifyScope.parse(level)
     except ValueError as exc:
@@ -302,7 +305,10 @@ async def _take_ownership(imports: Imports) -> tuple[int, int, int]:
 
 
 async def undo(settings: Settings, name: str, which: str, *, yes: bool) -> None:
-    """Take a run, or all, back."""
+    """Undo one run, or all runs.
+
+    Raises typer.Exit when `which` is no run, or another import of the source is running.
+    """
     if which != "all" and not which.isdecimal():
         typer.echo(f"mediarepo: {which!r} is neither the number of a run nor all", err=True)
         raise typer.Exit(STOPPED)

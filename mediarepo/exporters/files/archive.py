@@ -168,7 +168,7 @@ class FolderArchive(FolderPlace):
     """A folder that an interrupted export goes on in."""
 
     async def begin(self, about: Mapping[str, object]) -> None:
-        """Go on with the same export, or begin in an empty folder."""
+        """Resume the same export, or begin in an empty folder. Raises ExportError when it holds something else."""
         wanted, path = describe(about), self.folder / ABOUT
         if path.exists():
             if path.read_bytes() != wanted:
@@ -229,7 +229,10 @@ class TarArchive:
 
     @asynccontextmanager
     async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator[OpenWrite]:
-        """Write a member: at its end, if it is small, or from its first byte on as it comes."""
+        """Write a member: when it is complete if it is small, else as it arrives.
+
+        Raises ExportError when a large member is cut short: the stream cannot be continued.
+        """
         if size_bytes <= _TAR_IN_MEMORY_BYTES:
             kept = _KeptMember()
             yield kept

@@ -117,7 +117,11 @@ class WritablePostgres(PostgresDatabase):
     """Adds rows in a transaction for each piece of media."""
 
     async def change(self, changes: Sequence[Change]) -> None:
-        """Make all changes or none."""
+        """Apply all changes or none, in one transaction.
+
+        Raises RowAppearedError when the first change affects no row, RowRefusedError when a constraint or type rejects
+        a value, ExportError when the database cannot be written.
+        """
         try:
             async with self._connection() as connection, connection.transaction():
                 for number, change in enumerate(changes):

@@ -152,7 +152,7 @@ class DatabaseRecording:
         await self._database.close()
 
     async def find(self, media: ExportMedia) -> SourceMedia | None:
-        """Read the row of media."""
+        """Read the row of the media; None if there is none. Raises ExportError when the database cannot be read."""
         try:
             return await self._tables.get(media.mxc.server_name, media.mxc.media_id)
         except SourceError as exc:

@@ -42,7 +42,10 @@ class ConduitConfig:
 
 
 def load_conduit_config(path: Path, *, base: Path | None = None) -> ConduitConfig:
-    """Read conduit.toml; relative paths in it start at `base`, or at the file's folder."""
+    """Read conduit.toml; relative paths start at `base`, or at the file's folder.
+
+    Raises SourceConfigError when it cannot be read, or lacks global.server_name or global.database_path.
+    """
     base = base or path.parent
     shared = yaml_section(_load(path).get("global"), "global")
     media = yaml_section(shared.get("media"), "global.media")

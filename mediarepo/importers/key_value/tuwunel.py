@@ -50,7 +50,10 @@ class TuwunelConfig:
 
 
 def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfig:
-    """Read tuwunel.toml; relative paths in it start at `base`, or at the file's folder."""
+    """Read tuwunel.toml; relative paths start at `base`, or at the file's folder.
+
+    Raises SourceConfigError when it cannot be read, or lacks global.server_name or global.database_path.
+    """
     try:
         shared = yaml_section(tomllib.loads(path.read_text(encoding="utf-8")).get("global"), "global")
     except OSError as exc:

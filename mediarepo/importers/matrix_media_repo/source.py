@@ -64,7 +64,9 @@ def load_matrix_media_repo_config(path: Path, *, base: Path | None = None) -> Ma
 
     Of a folder every file counts, whatever its name, in the order of names; a later file's top-level keys replace an
     earlier one's. A file with `homeserver: NAME` is that homeserver's own and replaces nothing for others. Relative
-    paths start at `base`, the working folder of matrix-media-repo, or at the configuration's own folder.
+    paths start at `base`, the working folder of matrix-media-repo, or at the configuration's own folder. Raises
+    SourceConfigError when it cannot be read or names no homeserver. Raises SourceConfigError when it cannot be read or
+    names no homeserver.
     """
     main: dict[str, object] = {}
     domains: dict[str, dict[str, object]] = {}

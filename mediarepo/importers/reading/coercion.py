@@ -117,7 +117,7 @@ def _load(path: Path) -> dict[str, object]:
 
 
 def yaml_section(value: object, where: str) -> dict[str, object]:
-    """Expect a mapping, or nothing at all."""
+    """Return a mapping; {} for None. Raises SourceConfigError for anything else."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -126,7 +126,7 @@ def yaml_section(value: object, where: str) -> dict[str, object]:
 
 
 def yaml_entries(value: object, where: str) -> Sequence[object]:
-    """Expect a list, or nothing at all."""
+    """Return a list; [] for None. Raises SourceConfigError for anything else."""
     if value is None:
         return []
     if not isinstance(value, list):

@@ -62,7 +62,10 @@ def postgres_address(arguments: Mapping[str, object]) -> PostgresAddress:
 
 
 def parse_conninfo(text: str) -> dict[str, str]:
-    """Read a connection string of libpq, be it a URL or words as in host=/run dbname='a b'."""
+    """Parse a libpq connection string, a URL or keywords as in host=/run dbname='a b'.
+
+    Raises SourceConfigError when it is not understood.
+    """
     scheme, separator, _ = text.partition("://")
     if separator and scheme in _SCHEMES:
         return _parse_url(text)

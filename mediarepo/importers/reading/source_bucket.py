@@ -173,7 +173,10 @@ class BucketByteSource:
         return b"".join([piece async for piece in self.open(found)])
 
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Read an object, if it is still what was found."""
+        """Read an object in pieces.
+
+        Raises BytesVanishedError when it is not as long as it was, SourceError when it is no object.
+        """
         if not isinstance(found, ObjectBytes):
             raise SourceError(f"{found} is no object")
         read = 0
@@ -226,7 +229,7 @@ class Bucket:
         await self._stack.aclose()
 
     async def list(self, prefix: str, start_after: str | None = None) -> AsyncGenerator[StoredKey, None]:
-        """Walk through objects in the order of keys."""
+        """List objects in the order of their keys. Raises SourceError when the listing cannot be continued."""
         following = {} if start_after is None else {"StartAfter": start_after}
         while True:
             page = await self._list_page(Prefix=prefix, **following)

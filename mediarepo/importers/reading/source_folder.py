@@ -142,7 +142,10 @@ class FolderByteSource:
             self.notes.append(words)
 
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Read a file, if it is still what was found."""
+        """Read a file in pieces.
+
+        Raises BytesVanishedError when it is not as long as it was, SourceError when it is no file.
+        """
         if not isinstance(found, FileBytes):
             raise SourceError(f"{found} is no file")
         file = await asyncio.to_thread(self._open, found)
@@ -157,7 +160,7 @@ class FolderByteSource:
             file.close()
 
     async def read(self, found: SourceBytes) -> bytes:
-        """Read a file at once, if it is still what was found; for small ones this costs a third."""
+        """Read a small file in one piece, at a third of the cost. Raises SourceError when `found` is no file."""
         if not isinstance(found, FileBytes):
             raise SourceError(f"{found} is no file")
         return await asyncio.to_thread(self._read_whole, found)

@@ -89,7 +89,10 @@ class PostgresDatabase:
         return frozenset(str(row["name"]) for row in found)
 
     async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncGenerator[Row, None]:
-        """Walk through rows; those of one walk are of one moment, unless it was interrupted."""
+        """Stream rows of one snapshot; after a lost connection, of a second one.
+
+        Raises SourceError when they cannot be read.
+        """
         failures = 0
         while True:
             try:
@@ -131,7 +134,10 @@ class PostgresDatabase:
             after = [key_text(page[-1][key_name(number)]) for number in range(len(selection.keys))]
 
     async def rows(self, query: str, *arguments: str) -> list[Row]:
-        """Ask for a few rows; tried again when the connection was lost."""
+        """Read a few rows, with retries after a lost connection.
+
+        Raises SourceUnavailableError when every try failed, SourceError when Postgres refuses the query.
+        """
         if any(_UNSTORABLE.search(argument) for argument in arguments):
             return []
         query = query.format(*(self.dialect.text(number + 1) for number in range(len(arguments))))

@@ -57,9 +57,10 @@ class SqliteFile:
         self._connection, self._unused, self._copied = None, False, None
 
     def ask(self, question: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
-        """Put a question, again when the file changed in a way that its answer may have suffered from.
+        """Run a query, again when the file changed in a way that may have spoilt the result.
 
-        Raises sqlite3.Error, or SourceError when the file cannot be read at all.
+        Raises sqlite3.Error, SourceError when the file cannot be read at all, SourceUnavailableError when it keeps
+        changing.
         """
         for _ in range(_ATTEMPTS):
             try:

@@ -69,7 +69,9 @@ class SynapseConfig:
 def load_synapse_config(paths: Iterable[Path], *, base: Path | None = None) -> SynapseConfig:
     """Read homeserver.yaml with whatever overrides it, files or folders of *.yaml in the order Synapse is given them.
 
-    Relative paths in it start at `base`, Synapse's working folder; without one, at the first file's folder.
+    Relative paths in it start at `base`, Synapse's working folder; without one, at the first file's folder. Raises
+    SourceConfigError when there is no file, or one cannot be read. Raises SourceConfigError when there is no file, or
+    one cannot be read.
     """
     files = list(paths)
     if not files:
@@ -79,7 +81,7 @@ def load_synapse_config(paths: Iterable[Path], *, base: Path | None = None) -> S
 
 
 def parse_synapse_config(document: Mapping[str, object], *, base: Path) -> SynapseConfig:
-    """Make sense of a configuration that was read already."""
+    """Parse a configuration that was read already. Raises SourceConfigError when it has no server_name."""
     server_name = yaml_text(document.get("server_name"))
     if server_name is None:
         raise SourceConfigError("the configuration has no server_name; give all of Synapse's configuration files")

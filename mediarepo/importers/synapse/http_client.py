@@ -35,7 +35,10 @@ class HomeserverGetter:
             self._session = None
 
     async def get_json(self, path: str, parameters: Mapping[str, str]) -> tuple[int, object]:
-        """Give status and body, which is None when it is not JSON."""
+        """Return the status and the JSON body, None when it is not JSON.
+
+        Raises SourceError when the body is too large, SourceUnavailableError when the connection breaks.
+        """
         response = await self._get(path, parameters)
         async with response:
             if (response.content_length or 0) > _MAX_JSON_BYTES:
@@ -48,7 +51,11 @@ class HomeserverGetter:
                 raise SourceUnavailableError(f"{self._base} broke off: {exc or type(exc).__name__}") from exc
 
     async def get_bytes(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
-        """Read a body in small pieces."""
+        """Read a body in pieces.
+
+        Raises BytesVanishedError at 404, SourceError at other statuses than 200, SourceUnavailableError when the
+        connection breaks.
+        """
         response = await self._get(path, parameters)
         async with response:
             if response.status == HTTPStatus.NOT_FOUND:

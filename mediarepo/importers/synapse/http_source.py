@@ -147,7 +147,10 @@ class HostedSynapseSource:
         )
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now; where Synapse is too old for that, by reading all of them."""
+        """Read one row as it is now; by listing all of them where Synapse is too old for that.
+
+        Raises SourceError when the homeserver refuses the token.
+        """
         path = f"/_synapse/admin/v1/media/{quote(server_name, safe='')}/{quote(media_id, safe='')}"
         status, body = await self._getter.get_json(path, {})
         if status == _OK and isinstance(body, Mapping) and isinstance(body.get("media_info"), Mapping):
@@ -224,7 +227,10 @@ class HostedSynapseSource:
         return b"".join([piece async for piece in self.open(found)])
 
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Download the bytes, quarantined or not."""
+        """Download the bytes, quarantined or not.
+
+        Raises BytesVanishedError when there are fewer than listed, SourceError for a wrong kind.
+        """
         if not isinstance(found, DownloadBytes):
             raise SourceError(f"{found} is not downloaded")
         read = 0

@@ -50,11 +50,11 @@ class Contents:
     markers: BucketMarkers
 
     async def send(self, blob: Blob, sha256: bytes | None, sink: Sink | None) -> bytes:
-        """Push content to a sink, if there is one; gives its hash.
+        """Read content from S3, into a sink if there is one; returns its SHA-256.
 
-        When S3 breaks off, it is asked for the rest; a sink that fails is not tried again. Raises ObjectMissingError
-        (an object missing in a bucket that is not ours is an outage),
-        StorageUnavailableError, and DamagedContentError, before the first byte or after the last one was pushed.
+        When the connection to S3 breaks, the rest is requested; a sink that fails is not tried again. Raises
+        ObjectMissingError, UnavailableError when an object is missing in a bucket that is not ours,
+        StorageUnavailableError, and DamagedContentError when length or hash are wrong.
         """
         measuring = _Measuring(sink)
         for attempt in range(_ATTEMPTS):

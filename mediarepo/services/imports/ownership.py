@@ -116,9 +116,9 @@ class PruneRefusedError(Exception):
 async def prune(
     known: ImportSource, ledger: ImportLedger, deletion_table: DeletionTable, act: AdminAction | None
 ) -> int:
-    """Leave tombstones of what a complete run did not see any more; refused when that is suspiciously much.
+    """Delete media that a complete run did not see any more, leaving tombstones; media under a legal hold stay.
 
-    What is under a legal hold here stays. `act` says whose audit the removals stand in.
+    `act` says whose audit the removals stand in. Raises PruneRefusedError when suspiciously many are gone.
     """
     gone = await ledger.count_gone(known.source_id)
     total = sum(one.count for one in await ledger.sums(known.source_id)) + gone

@@ -82,7 +82,10 @@ class ReadThrough:
                 await self._importing.clear(past.holder)
 
     async def import_media(self, mxc: Mxc, *, unauthenticated: bool) -> bool:
-        """Say whether something about these media was imported just now; an outage of a source is never a no."""
+        """Import these media now; returns whether anything was.
+
+        Raises UnavailableError when the source does not answer in time.
+        """
         loop = asyncio.get_running_loop()
         asked = self._asked(mxc, unauthenticated=unauthenticated)
         if not asked or self._nothing.get(mxc, -_REMEMBER_S) > loop.time() - _REMEMBER_S:

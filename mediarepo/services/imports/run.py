@@ -142,7 +142,10 @@ class ImportRunner:
 
     @asynccontextmanager
     async def holding_source(self, known: ImportSource) -> AsyncIterator[Lease]:
-        """Be the only one who imports from a source; what a dead one left is removed first, what is left now last."""
+        """Hold the source's import lock; leftovers of a killed import are removed first, our own at the end.
+
+        Raises ImportBusyError when another process imports from the source.
+        """
         loop, holder = asyncio.get_running_loop(), holder_of(known.name)
         until = loop.time() + self.lease_holder.duration_ms / 1000 * _PATIENCE
         while True:

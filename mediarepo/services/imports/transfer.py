@@ -77,7 +77,10 @@ class ServerSideCopy:
         return True
 
     async def copy(self, item: TransferItem, keys: KeyPool) -> ImportedBytes:
-        """Copy one object under a key of ours, and make sure that it is as long as it should be."""
+        """Copy one object under a new key, and check its length.
+
+        Raises StorageError when the copy has another length, TypeError when the item's bytes are no object.
+        """
         if not isinstance(item.found, ObjectBytes):
             raise TypeError(f"{item.found} is no object")
         found, store = item.found, self.stores.store_for_class(item.store_class)

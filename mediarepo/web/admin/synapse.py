@@ -25,7 +25,7 @@ async def media_info(request: web.Request) -> web.Response:
 
 
 async def delete_media(request: web.Request) -> web.Response:
-    """Delete one of the homeserver's media."""
+    """Delete media of the admin's homeserver. Raises BadRequestError when it is another server's."""
     admin = await admin_required(request, Query(request))
     mxc, _ = parse_media_path(request)
     if mxc.server_name != admin.homeserver.server_name:
@@ -35,7 +35,10 @@ async def delete_media(request: web.Request) -> web.Response:
 
 
 async def delete_by_date_and_size(request: web.Request) -> web.Response:
-    """Delete the homeserver's media that nobody asked for since, if they are large enough."""
+    """Delete the homeserver's media last accessed before `before_ts` and larger than `size_gt` bytes.
+
+    Raises BadRequestError when the path names another homeserver.
+    """
     query = Query(request)
     admin = await admin_required(request, query)
     if request.match_info.get("server_name", admin.homeserver.server_name) != admin.homeserver.server_name:
@@ -56,7 +59,7 @@ async def purge_remote(request: web.Request) -> web.Response:
 
 
 def before_ts_of(query: Query) -> int:
-    """Read a point in time, in ms; one in seconds is a mistake that would delete nothing or everything."""
+    """Parse `before_ts`, in ms since 1970. Raises InvalidParamError when it looks like seconds."""
     before_ts = query.count("before_ts")
     if before_ts < _SECONDS_NOT_MS:
         raise InvalidParamError(
@@ -186,7 +189,10 @@ async def delete_user_media(request: web.Request) -> web.Response:
 
 
 async def user_statistics(request: web.Request) -> web.Response:
-    """List what each user takes up."""
+    """List each user's number and size of media.
+
+    Raises InvalidParamError when the times are in the wrong order, or the search term is empty.
+    """
     query = Query(request)
     admin = await admin_required(request, query)
     from_ts = query.count("from_ts", default=0)

@@ -70,7 +70,7 @@ class RequestBody:
         return self._request.content_length
 
     async def read(self) -> bytes:
-        """Wait for the next bytes; empty at the end."""
+        """Wait for the next bytes; empty at the end. Raises BadRequestError when the connection breaks."""
         if not self._asked_for:
             await self._ask()
         try:
@@ -153,9 +153,10 @@ _MAX_RANGE_CHARS = 64
 
 
 def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
-    """Read a Range header against a whole of `size_bytes`; None means: send the whole.
+    """Parse a Range header (RFC 9110 section 14.2) for content of `size_bytes`; None: send everything.
 
-    Several ranges, other units and nonsense are ignored, as the RFC allows; a range past the end is refused.
+    Several ranges, other units and invalid values are ignored, as the RFC allows. Raises RangeNotSatisfiableError when
+    the range begins after the last byte.
     """
     if header is None or len(header) > _MAX_RANGE_CHARS:
         return None

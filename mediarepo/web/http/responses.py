@@ -70,7 +70,10 @@ class ResponseSink:
         self._idle_timeout_s = idle_timeout_ms / 1000
 
     async def write(self, data: bytes) -> None:
-        """Write and wait until the client's buffer has room."""
+        """Write bytes, waiting for room in the client's buffer.
+
+        Raises ConnectionAbortedError when the client takes none in time.
+        """
         if self._head:
             data, self._head = self._head + data, b""
         try:
@@ -109,7 +112,10 @@ class BackpressureResponseSink(ResponseSink):
         return transport.get_extra_info("socket") is not None
 
     def offer(self, data: memoryview) -> int:
-        """Write what fits into the socket's buffer, which must not fill with much that a slow client takes late."""
+        """Write as many bytes as the socket's buffer should hold; returns how many.
+
+        Raises ConnectionResetError when the client left.
+        """
         if self._transport.is_closing():
             raise ConnectionResetError("the client has left")
         if self._transport.get_write_buffer_size() or self._socket.unsent() >= self._most_unsent:
@@ -124,7 +130,10 @@ class BackpressureResponseSink(ResponseSink):
         return taken
 
     async def ready(self, timeout_s: float | None = None) -> bool:
-        """Wait until the socket takes bytes; a client that takes any is not idle, though there is no room yet."""
+        """Wait until the socket takes bytes; a client that takes any is not idle, though there is no room yet.
+
+        Raises ConnectionAbortedError when the client takes none in time.
+        """
         if timeout_s is not None:
             return await self._ready(timeout_s) is True
         while True:
@@ -195,7 +204,10 @@ async def send_bytes(
     idle_timeout_ms: int,
     frame: Frame = NO_FRAME,
 ) -> web.StreamResponse:
-    """Send stored bytes; S3 has answered, and with the right length, before any header leaves."""
+    """Send stored bytes; S3 has answered, and with the right length, before any header is sent.
+
+    Raises UnavailableError when the object does not have the size that its row says.
+    """
     async with opened as stored:
         if stored.size_bytes != size_bytes:
             log.error("object_has_wrong_size", expected=size_bytes, found=stored.size_bytes)

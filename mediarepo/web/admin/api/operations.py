@@ -39,7 +39,10 @@ from mediarepo.web.keys import AUDIT, AUTHORIZATION, FAILED_ITEMS, JOBS, RETENTI
 
 
 async def usage(call: Call) -> UsageAnswer:
-    """Tell what media take up, split as wanted; single homeservers' admins see their own server's."""
+    """Return how much space media use, grouped as asked.
+
+    Raises ForbiddenError when a homeserver's admin asks for another one.
+    """
     query = call.query(UsageQuery)
     server_name = query.server_name
     own = call.app[AUTHORIZATION].viewer(call.admin)
