@@ -17,19 +17,23 @@ import typer
 from mediarepo.app.build_imports_exports import (
     MatrixMediaRepoTarget,
     SynapseTarget,
+    build_audit,
     open_files_export,
     open_matrix_media_repo_export,
     open_synapse_export,
     read_matrix_media_repo_config,
     read_synapse_config,
 )
-from mediarepo.app.foundation import open_foundation
+from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.output import AsJson, human_bytes, progress_line
+from mediarepo.cli.permissions import name_of_user
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
+from mediarepo.db.exports import ExportTable
 from mediarepo.errors import MatrixError
 from mediarepo.exporters.destination import ExportError
 from mediarepo.model.exports import ExportOutcome, ExportResult, ExportSelection, ExportTally
+from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.telemetry.logs import set_up_logs
 
 _EVERY_S = 30
@@ -269,6 +273,7 @@ async def _to_synapse(settings: Settings, selection: ExportSelection, options: _
     target = SynapseTarget(config=synapse, into_bucket=options.into_bucket, sql=options.sql)
     wanted = replace(selection, server_name=theirs)
     async with open_foundation(settings) as foundation, open_synapse_export(foundation, target) as exporting:
+        await _record(foundation, exporting.table, wanted, _Target.SYNAPSE)
         tally = ExportTally(*await exporting.table.count(wanted))
         report = ExportReport(tally, as_json=options.as_json, errors_only=False)
         await report.follow(exporting.run(wanted, jobs=options.jobs))
@@ -284,6 +289,7 @@ async def _to_matrix_media_repo(
     _refuse(refused, f"{name} is none of the homeservers of that matrix-media-repo: {', '.join(sorted(theirs))}")
     target = MatrixMediaRepoTarget(config=config, datastore=options.mmr.datastore)
     async with open_foundation(settings) as foundation, open_matrix_media_repo_export(foundation, target) as exporting:
+        await _record(foundation, exporting.table, selection, _Target.MATRIX_MEDIA_REPO)
         tally = ExportTally(*await exporting.table.count(selection))
         report = ExportReport(tally, as_json=options.as_json, errors_only=False)
         await report.follow(exporting.run(selection, jobs=options.jobs))
@@ -292,10 +298,21 @@ async def _to_matrix_media_repo(
 
 async def _to_files(settings: Settings, selection: ExportSelection, output: Path, options: _Options) -> ExportReport:
     async with open_foundation(settings) as foundation, open_files_export(foundation, output) as exporting:
+        await _record(foundation, exporting.table, selection, _Target.FILES)
         tally = ExportTally(*await exporting.table.count(selection))
         report = ExportReport(tally, as_json=options.as_json, errors_only=output == Path("-"))
         await report.follow(exporting.run(selection, asdict(selection), jobs=options.jobs))
     return report
+
+
+async def _record(foundation: Foundation, table: ExportTable, selection: ExportSelection, to: _Target) -> None:
+    """Write down, before a byte is read, who exports whose media; media of other servers concern all homeservers."""
+    counts = await table.count_by_server(selection)
+    shared = counts.pop("", 0)
+    names = [one.server_name for one in foundation.settings.homeservers]
+    concerned = {name: counts.get(name, 0) + shared for name in names if counts.get(name, 0) + shared}
+    act = AdminAction(by=name_of_user(), owner=OPERATOR, action="export")
+    await build_audit(foundation).add_counts(act, f"to {to}", concerned)
 
 
 def _parse_ts(text: str) -> int:

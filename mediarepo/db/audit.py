@@ -1,7 +1,7 @@
 """The audit log, written in the transaction that did what it says."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database
@@ -38,6 +38,11 @@ class AuditLog:
         """Write down an act that changed nothing in the database."""
         async with self._database.transaction() as connection:
             await write_entry(connection, act, target, affected)
+
+    async def add_counts(self, act: AdminAction, target: str, counts: Mapping[str, int]) -> None:
+        """Write down an act that changed nothing, in the audit of each homeserver of `counts` with its own count."""
+        async with self._database.transaction() as connection:
+            await write_entries(connection, act, [(name, target, count) for name, count in counts.items()])
 
     async def read(
         self,

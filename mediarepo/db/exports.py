@@ -46,6 +46,14 @@ class ExportTable:
             row = await connection.fetchrow(query, *_arguments(selection))
         return (0, 0) if row is None else (row["media"], row["bytes"])
 
+    async def count_by_server(self, selection: ExportSelection) -> dict[str, int]:
+        """Count the local media of each server among them, and under "" the media of other servers."""
+        query = f"""SELECT CASE WHEN m.remote THEN '' ELSE m.server_name END AS server_name, count(*) AS media
+            {_SELECTED} GROUP BY 1"""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(query, *_arguments(selection))
+        return {row["server_name"]: row["media"] for row in rows}
+
     async def walk(self, selection: ExportSelection) -> AsyncGenerator[ExportMedia, None]:
         """Walk through all of them; images of previews, which go by themselves, are left out."""
         after = ("", "")

@@ -11,9 +11,10 @@ from mediarepo.errors import InvalidParamError
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.outbound.errors import OutboundError
 from mediarepo.outbound.ssrf_guard import hosts_behind
-from mediarepo.outbound.urls import WebUrl, join_url, parse_web_url, web_host
+from mediarepo.outbound.urls import MAX_WEB_URL_CHARS, WebUrl, join_url, parse_web_url, web_host
 
-MAX_MATCHED_CHARS = 4096
+MAX_MATCHED_CHARS = MAX_WEB_URL_CHARS
+"""No URL that is followed is longer, so that a rule sees the whole of it."""
 
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:

@@ -123,6 +123,30 @@ def _fields(media: Any) -> dict[str, Any]:
     return {name: getattr(media, name) for name in type(media).__dataclass_fields__}
 
 
+async def test_each_import_command_leaves_a_neighbours_media_and_audit_alone(moving: MovingIn) -> None:
+    theirs = await upload_at_neighbour(moving, b"made at the neighbour")
+    for command in (
+        ("preflight",),
+        ("plan",),
+        ("run",),
+        ("status",),
+        ("report",),
+        ("verify",),
+        ("undo", "all", "--yes"),
+    ):
+        code, output, errors = await moving.command(*command)
+        assert code in {0, 2}, (command, output, errors)
+        assert await seen_by_neighbour(moving, OTHER_SERVER_NAME, theirs) == 200, command
+    rows = await moving.own.rows("SELECT homeserver, action, target FROM audit_log ORDER BY entry_id")
+
+    assert [tuple(row) for row in rows] == [
+        (NAME, "run_import", "old"),
+        (NAME, "undo_import", "old"),
+        (None, "undo_import", "old"),
+        (NAME, "undo_import", "old"),
+    ]
+
+
 def test_a_server_name_says_which_of_the_names_in_a_sources_files_is_believed(tmp_path: Path) -> None:
     config = tmp_path / "dendrite.yaml"
     config.write_text(

@@ -3,8 +3,9 @@ from pydantic import ValidationError
 
 from mediarepo.config.base import Section
 from mediarepo.config.previews import DomainConfig, PreviewsConfig, UrlRule, UrlRulesConfig
+from mediarepo.outbound.urls import MAX_WEB_URL_CHARS, parse_web_url
 from mediarepo.previews.page import RequestHeaders
-from mediarepo.previews.url_policy import UrlRules, parse_preview_url
+from mediarepo.previews.url_policy import UrlRules, parse_preview_url, preview_url
 
 
 def denied(rule: UrlRule, url: str) -> bool:
@@ -147,6 +148,14 @@ def test_limits_of_previews_are_those_of_the_configuration() -> None:
 def test_settings_out_of_their_bounds_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PreviewsConfig.model_validate(wrong)
+
+
+def test_rules_see_the_whole_of_the_longest_url_that_is_followed() -> None:
+    start = "http://example.org/?"
+    longest = preview_url(parse_web_url(start + "x" * (MAX_WEB_URL_CHARS - len(start) - 6) + "secret"))
+    assert len(longest.text) == MAX_WEB_URL_CHARS
+    for rule in (UrlRule(url="*secret"), UrlRule(url="^.*secret$")):
+        assert not UrlRules(UrlRulesConfig(deny=[rule])).allows(longest)
 
 
 @pytest.mark.parametrize("section", [PreviewsConfig, DomainConfig, UrlRule, UrlRulesConfig])
