@@ -2,9 +2,10 @@
 
 
 class MatrixError(Exception):
-    """Something a client is told about: `message` is the JSON body's `error`.
+    """An error that a client is told: `message` is the JSON body's `error`.
 
-    Subclasses are the whole list of refusals; each stands in the status and errcode table of web/.
+    Its subclasses are all errors there are; each has a status and errcode in the table of
+    `mediarepo.web.error_responses`.
     """
 
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
@@ -14,15 +15,15 @@ class MatrixError(Exception):
 
 
 class MissingTokenError(MatrixError):
-    """No access token came with a request that needs one."""
+    """The request needs an access token and has none."""
 
 
 class UnauthorizedError(MatrixError):
-    """Another server's request is not signed as it should be (server-server API, request authentication)."""
+    """Another server's request is not signed correctly (server-server API, request authentication)."""
 
 
 class VerificationBusyError(MatrixError):
-    """There is no place just now to learn whether another server's request is signed as it should be."""
+    """Too many signatures wait for their keys; the request could not be verified."""
 
 
 class UnknownTokenError(MatrixError):
@@ -38,7 +39,7 @@ class UserLockedError(MatrixError):
 
 
 class GuestAccessForbiddenError(MatrixError):
-    """A guest asked for what only registered users may have."""
+    """A guest asked for what only registered users may do."""
 
 
 class ForbiddenError(MatrixError):
@@ -46,7 +47,10 @@ class ForbiddenError(MatrixError):
 
 
 class QuotaExceededError(MatrixError):
-    """The user has no room left; `info_uri` is a page about it (client-server API, M_USER_LIMIT_EXCEEDED)."""
+    """The upload would exceed the user's quota (client-server API, M_USER_LIMIT_EXCEEDED).
+
+    `info_uri` is a page that explains the quota.
+    """
 
     def __init__(self, message: str, *, info_uri: str | None = None) -> None:
         super().__init__(message)
@@ -54,7 +58,7 @@ class QuotaExceededError(MatrixError):
 
 
 class UploadsRefusedError(MatrixError):
-    """The storage takes nothing new until its operator does something: it is full, or may not be written to."""
+    """The storage refuses writes until its operator acts: it is full, or read-only."""
 
 
 class UnknownDeviceError(MatrixError):
@@ -62,11 +66,11 @@ class UnknownDeviceError(MatrixError):
 
 
 class NotFoundError(MatrixError):
-    """There is no such media, or none that the requester may know of."""
+    """The media does not exist, or the requester may not know that it does."""
 
 
 class ContentLostError(NotFoundError):
-    """The media is known, but S3 has lost its content."""
+    """The media exists, but S3 has lost its content."""
 
 
 class MediaHostUnknownError(MatrixError):
@@ -78,7 +82,7 @@ class UnrecognizedPathError(MatrixError):
 
 
 class UnrecognizedMethodError(MatrixError):
-    """The endpoint exists but does not answer this method; `allowed` are those it does."""
+    """The endpoint exists but has no such method; `allowed` lists those it has."""
 
     def __init__(self, message: str, *, allowed: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
@@ -86,7 +90,7 @@ class UnrecognizedMethodError(MatrixError):
 
 
 class InvalidParamError(MatrixError):
-    """A parameter has a value it cannot have."""
+    """A parameter has an invalid value."""
 
 
 class NotJsonError(MatrixError):
@@ -94,23 +98,23 @@ class NotJsonError(MatrixError):
 
 
 class BadJsonError(MatrixError):
-    """The body is JSON of another shape than it should be."""
+    """The body is JSON of the wrong shape."""
 
 
 class MissingParamError(MatrixError):
-    """A required parameter is absent."""
+    """A required parameter is missing."""
 
 
 class UnsupportedEncodingError(MatrixError):
-    """The body is encoded on its way in a form that is not undone here (RFC 9112, section 6.1)."""
+    """The body has a transfer coding that is not supported (RFC 9112, section 6.1)."""
 
 
 class BadRequestError(MatrixError):
-    """The request is not HTTP as it should be, or its body ended early."""
+    """The request is malformed HTTP, or its body ended early."""
 
 
 class CannotOverwriteMediaError(MatrixError):
-    """The media id has content already, or is just getting it."""
+    """The media id has content already, or is being filled."""
 
 
 class TooLargeError(MatrixError):
@@ -122,11 +126,11 @@ class TooSlowError(MatrixError):
 
 
 class LimitExceededError(MatrixError):
-    """Too many requests of this kind are waiting already."""
+    """A rate limit, or too many requests of this kind are waiting."""
 
 
 class CannotThumbnailError(MatrixError):
-    """The media's content cannot be thumbnailed, or not to these dimensions."""
+    """The content cannot be thumbnailed, or not to these dimensions."""
 
 
 class NotYetUploadedError(MatrixError):
@@ -142,20 +146,20 @@ class RangeNotSatisfiableError(MatrixError):
 
 
 class HomeserverUnavailableError(MatrixError):
-    """The homeserver that must judge the token cannot be reached, or answers nonsense."""
+    """The homeserver that validates the token cannot be reached, or its answer is invalid."""
 
 
 class RemoteUnavailableError(MatrixError):
-    """Another server's media cannot be had just now, for whichever reason; the log says which."""
+    """Another server's media cannot be fetched now; the log says why."""
 
 
 class PreviewError(MatrixError):
-    """A web page cannot be previewed, for whichever reason; the log says which."""
+    """A web page cannot be previewed; the log says why."""
 
 
 class RemoteTooLargeError(MatrixError):
-    """Another server's media is larger than what is fetched from other servers."""
+    """Another server's media is larger than the limit for remote media."""
 
 
 class UnavailableError(MatrixError):
-    """Storage or database cannot be reached just now; asking again later may work."""
+    """Storage or database is unavailable; a retry later may work."""

@@ -30,7 +30,7 @@ _TASK_LEASE_MS = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Administration:
-    """All that admins use."""
+    """Services behind the admin APIs and the admin commands."""
 
     admins: Admins
     authorization: Authorization
@@ -49,7 +49,7 @@ class Administration:
 def build_administration(
     foundation: Foundation, tenants: Homeservers, identity: Identity, calls: HomeserverClient, hashing: HashLearner
 ) -> Administration:
-    """Join what admins use."""
+    """Build the admin services."""
     config, database, homeserver_admins = foundation.settings.admin, foundation.database, HomeserverAdmins(calls)
     authorization, marks = Authorization(tenants=tenants), MarkTable(database)
     audit, table, usage = AuditLog(database), MediaAdminTable(database), _join_usage(foundation)

@@ -55,7 +55,7 @@ _HEARTBEATS_PER_GRACE = 20
 
 
 def build_importer(foundation: Foundation, memory: MemoryBudget | None = None) -> ImportRunner:
-    """Join what imports, with memory of its own unless told whose to use."""
+    """Build an import runner, with its own memory budget unless one is given."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
     upload_intents = UploadIntents(database)
     own_server_names = frozenset(homeserver.server_name for homeserver in settings.homeservers)
@@ -87,7 +87,7 @@ def build_importer(foundation: Foundation, memory: MemoryBudget | None = None) -
 
 
 def policy_of(config: ImportConfig, opened: OpenSource) -> ImportPolicy:
-    """Say what is wanted of a source, as it is configured."""
+    """Return the import policy of a configured source."""
     return ImportPolicy(
         mode=config.mode,
         remote=config.remote,
@@ -100,7 +100,7 @@ def policy_of(config: ImportConfig, opened: OpenSource) -> ImportPolicy:
 async def open_read_through(
     stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget
 ) -> ReadThroughSource | None:
-    """Open the sources that are looked through for media which have not moved in yet; None: there are none."""
+    """Open the sources with read-through enabled; None when there are none."""
     configured = {name: one for name, one in foundation.settings.imports.items() if one.read_through}
     if not configured:
         return None
@@ -121,7 +121,7 @@ async def open_read_through(
 
 
 def build_verifier(foundation: Foundation, source: Source, *, jobs: int) -> Verifier:
-    """Join what verifies."""
+    """Build the verifier of imported content."""
     database = foundation.database
     return Verifier(
         contents=ImportedContentTable(database),
@@ -134,12 +134,12 @@ def build_verifier(foundation: Foundation, source: Source, *, jobs: int) -> Veri
 
 
 def build_audit(foundation: Foundation) -> AuditLog:
-    """Join what keeps account of what admins do."""
+    """Build the audit log."""
     return AuditLog(foundation.database)
 
 
 def build_undo(foundation: Foundation) -> ImportedContentTable:
-    """Join what takes imports back."""
+    """Build the table that undoes imports."""
     return ImportedContentTable(foundation.database)
 
 
@@ -152,7 +152,7 @@ def build_ownership_transfer(
     options: ImportRunOptions,
     on_owned: Callable[[int], None],
 ) -> OwnershipTransfer:
-    """Join what makes adopted objects our own."""
+    """Build the service that takes ownership of adopted objects."""
     working = import_runner.working(source, known, 0, lease, options, Progress())
     return OwnershipTransfer(
         contents=ImportedContentTable(foundation.database),
@@ -169,7 +169,7 @@ _STDOUT = Path("-")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynapseTarget:
-    """Where a Synapse is; bytes go into its folder or its bucket, rows into its database or into the file `sql`."""
+    """A Synapse to export to: bytes go into its folder or bucket, rows into its database or the SQL file `sql`."""
 
     config: SynapseConfig
     into_bucket: bool = False
@@ -177,7 +177,7 @@ class SynapseTarget:
 
 
 def read_synapse_config(paths: list[Path]) -> SynapseConfig:
-    """Read homeserver.yaml, or raise ExportError."""
+    """Read homeserver.yaml. Raises ExportError when it cannot be used."""
     try:
         return load_synapse_config(paths)
     except SourceConfigError as exc:
@@ -186,7 +186,7 @@ def read_synapse_config(paths: list[Path]) -> SynapseConfig:
 
 @asynccontextmanager
 async def open_synapse_export(foundation: Foundation, target: SynapseTarget) -> AsyncIterator[SynapseExport]:
-    """Open a Synapse's database and folder, or what stands for them."""
+    """Open a Synapse's database and folder, or the bucket and SQL file given instead."""
     config = target.config
     recording: DatabaseRecording | FileRecording
     if target.sql is not None:
@@ -214,14 +214,14 @@ def _place_of(target: SynapseTarget) -> FolderPlace | BucketPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixMediaRepoTarget:
-    """Where a matrix-media-repo is; `datastore` takes everything, in place of what its configuration says."""
+    """A matrix-media-repo to export to; `datastore` takes all content, instead of the configured datastores."""
 
     config: MatrixMediaRepoConfig
     datastore: str | None = None
 
 
 def read_matrix_media_repo_config(path: Path, base: Path | None) -> MatrixMediaRepoConfig:
-    """Read its configuration's file or folder, or raise ExportError."""
+    """Read its configuration file or folder. Raises ExportError when it cannot be used."""
     try:
         return load_matrix_media_repo_config(path, base=base)
     except SourceConfigError as exc:
@@ -284,7 +284,7 @@ def _archive_of(output: Path) -> Archive:
 
 @asynccontextmanager
 async def open_files_export(foundation: Foundation, output: Path) -> AsyncIterator[FilesExport]:
-    """Open a folder, or a tar file when the name says so; a single dash is standard output."""
+    """Open a folder, or a tar file when the name ends so; "-" is standard output."""
     async with _archive_of(output) as archive:
         contents = _contents_of(foundation)
         yield FilesExport(table=ExportTable(foundation.database), contents=contents, archive=archive)

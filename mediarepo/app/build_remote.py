@@ -35,7 +35,7 @@ from mediarepo.services.upload_parts import MemoryBudget
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationParts:
-    """All that speaks with other servers."""
+    """Services that talk to other servers."""
 
     client: FederationClient
     media: MediaClient
@@ -44,13 +44,13 @@ class FederationParts:
     server_keys: ServerKeys
 
     def replace_keys(self, own_keys: Mapping[str, Sequence[SigningKey]]) -> None:
-        """Sign, and check our own signatures, with these keys from now on."""
+        """Replace the signing keys, for requests from now on and for verifying our own signatures."""
         _fill(self.keys, self.known_keys, own_keys)
 
 
 @asynccontextmanager
 async def open_federation(foundation: Foundation, *, lookup: SrvLookup = lookup_srv) -> AsyncIterator[FederationParts]:
-    """Read our keys, and open the door to other servers."""
+    """Read the signing keys, and open the outbound client for other servers."""
     settings = foundation.settings
     async with AsyncExitStack() as stack:
         keys, known_keys = dict[str, SigningKey](), dict[str, dict[str, bytes]]()
@@ -82,7 +82,7 @@ def _fill(
 
 
 def read_signing_keys(settings: Settings) -> dict[str, list[SigningKey]]:
-    """Read the keys of each homeserver that has some; the first one signs. KeyFileError when a file cannot be used."""
+    """Read each homeserver's signing keys; the first one signs. Raises KeyFileError when a file cannot be used."""
     return {
         homeserver.server_name: read_keys(Path(homeserver.signing_key_file))
         for homeserver in settings.homeservers
@@ -98,23 +98,23 @@ _LEASE_MS = 10_000
 
 
 class Workers(Protocol):
-    """Who looks at pictures, and with how much memory."""
+    """Image workers, and the memory budget for their sources."""
 
     @property
     def pool(self) -> WorkerPool:
-        """The processes."""
+        """The worker processes."""
         ...
 
     @property
     def sources(self) -> SourceBudget:
-        """The memory for pictures on their way to them."""
+        """The memory budget for source images."""
         ...
 
 
 async def open_previews(
     stack: AsyncExitStack, foundation: Foundation, memory: MemoryBudget, workers: Workers
 ) -> Previews:
-    """Open a client for pages, and build what reads them; its process starts with the first page."""
+    """Open the client for web pages, and build the preview services; workers start with the first page."""
     settings = foundation.settings
     config = settings.previews
     client = await stack.enter_async_context(WebClient(settings.outbound))

@@ -42,7 +42,7 @@ _HEARTBEATS_PER_GRACE = 20
 
 
 def build_sweeps(foundation: Foundation) -> Sweeps:
-    """Join what removes leftovers."""
+    """Build the garbage collection."""
     database, stores = foundation.database, foundation.stores
     sweep_table = SweepTable(database)
     return Sweeps(
@@ -64,7 +64,7 @@ def build_sweeps(foundation: Foundation) -> Sweeps:
 
 
 def build_journal(foundation: Foundation) -> Journal:
-    """Join what writes down in the bucket what changes."""
+    """Build the journal writer."""
     return Journal(
         config=foundation.settings.journal,
         table=JournalTable(foundation.database),
@@ -81,7 +81,7 @@ def build_uploads(
     *,
     max_bytes: Callable[[], int] | None = None,
 ) -> Uploads:
-    """Join what takes media in; `max_bytes` is another limit than that of users' uploads."""
+    """Build the upload service; `max_bytes` replaces the limit of users' uploads."""
     settings, database, stores = foundation.settings, foundation.database, foundation.stores
     publishing = PublishTable(database, settings.sweep.grace_ms)
     large = LargeUploads(
@@ -113,7 +113,7 @@ def build_downloads(
     hashing: HashLearner,
     read_through: ReadThroughSource | None = None,
 ) -> Downloads:
-    """Join what gives media out."""
+    """Build the download service."""
     return Downloads(
         media=MediaTable(foundation.database),
         stores=foundation.stores,
@@ -130,7 +130,7 @@ def build_downloads(
 
 
 def rendering_places(config: ThumbnailsConfig) -> Admission:
-    """Let so many jobs hold memory that every worker finds the next one ready."""
+    """Return how many render jobs may hold memory: enough that each worker finds the next one ready."""
     places = 2 * config.worker_count
     wait_s = config.queue_timeout_ms / 1000
     return Admission("wait for thumbnails", places=places, share=places, max_waiting=config.queue_limit, wait_s=wait_s)
@@ -139,7 +139,7 @@ def rendering_places(config: ThumbnailsConfig) -> Admission:
 async def build_thumbnails(
     foundation: Foundation, downloads: Downloads, remote_media: RemoteMedia, stack: AsyncExitStack
 ) -> Thumbnails:
-    """Join what makes and gives out thumbnails; its workers end with the stack."""
+    """Build the thumbnail service; its workers stop with the stack."""
     settings, database = foundation.settings, foundation.database
     table = ThumbnailTable(database, settings.sweep.grace_ms)
     rendering = ThumbnailRenderer(
@@ -176,7 +176,7 @@ def _show_rendering(in_use: InUse, rendering: ThumbnailRenderer) -> None:
 
 
 def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
-    """Join what tells whether we can serve."""
+    """Build the readiness checks."""
     return Readiness(
         database=foundation.database,
         stores=foundation.stores,
@@ -188,7 +188,7 @@ def build_readiness(foundation: Foundation, shutdown: Shutdown) -> Readiness:
 
 
 def build_hash_learner(foundation: Foundation) -> HashLearner:
-    """Join what learns hashes that nobody told us."""
+    """Build the service that computes unverified hashes."""
     table = UnverifiedHashTable(foundation.database)
     hashing = HashLearner(table=table, stores=foundation.stores, isolation=foundation.isolation)
     foundation.in_use.show("hashing_flights", lambda: hashing.flights.in_use)
@@ -196,13 +196,13 @@ def build_hash_learner(foundation: Foundation) -> HashLearner:
 
 
 def build_access_times(foundation: Foundation) -> AccessTimes:
-    """Join what remembers when media were last asked for."""
+    """Build the recorder of last-access times."""
     config, table = foundation.settings.access_times, AccessTable(foundation.database)
     return AccessTimes(config, table, foundation.isolation, now_ms)
 
 
 def build_quotas(foundation: Foundation) -> Quotas:
-    """Join what says how much users may store."""
+    """Build the quotas."""
     settings = foundation.settings
     return Quotas(settings.quotas, settings.uploads, QuotaTable(foundation.database))
 
@@ -210,7 +210,7 @@ def build_quotas(foundation: Foundation) -> Quotas:
 def build_pending_uploads(
     foundation: Foundation, quotas: Quotas, read_through: ReadThroughSource | None = None
 ) -> PendingUploads:
-    """Join what gives out media ids before their content."""
+    """Build asynchronous uploads: media ids created before their content."""
     config, database = foundation.settings.uploads, foundation.database
     lease_holder = foundation.lease_holder(config.lease_ms)
     table = PendingTable(database)
@@ -227,7 +227,7 @@ def build_pending_uploads(
 def build_remote_media(
     foundation: Foundation, downloads: Downloads, memory: MemoryBudget, fetcher: RemoteContentClient
 ) -> RemoteMedia:
-    """Join what brings other servers' media in."""
+    """Build the service that fetches other servers' media."""
     settings, database = foundation.settings, foundation.database
     config, table = settings.remote_media, RemoteTable(database)
     budget = TeeBudget(config.tee_memory_bytes)
@@ -255,7 +255,7 @@ def build_remote_media(
 
 
 def build_repairs(foundation: Foundation) -> Repairs:
-    """Join what checks a store and mends it."""
+    """Build fsck and its repairs."""
     config, database = foundation.settings.sweep, foundation.database
     sweep_table = SweepTable(database)
     return Repairs(
@@ -278,12 +278,12 @@ JOURNAL_LEASE = lease_of("journal")
 
 
 def join_journal_holding(foundation: Foundation) -> LeaseHolder:
-    """Join what keeps others from writing the journal."""
+    """Return the lease that keeps other processes from writing the journal."""
     return foundation.lease_holder(_LEASE_MS)
 
 
 def build_rebuilder(foundation: Foundation, lease: Lease) -> Rebuilder:
-    """Join what rebuilds."""
+    """Build the rebuild of a lost database."""
     database = foundation.database
     sweep_table = SweepTable(database)
     return Rebuilder(

@@ -26,18 +26,18 @@ from mediarepo.telemetry.metrics import Metrics
 
 
 def now_ms() -> int:
-    """Read the wall clock, in ms since 1970."""
+    """Return the wall clock, in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def elapsed_ms() -> int:
-    """Read a clock that never goes back, in ms."""
+    """Return the monotonic clock, in ms."""
     return time.monotonic_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foundation:
-    """What keeps rows and bytes, opened."""
+    """The opened database and stores, with settings, metrics and clocks."""
 
     settings: Settings
     metrics: Metrics
@@ -49,11 +49,11 @@ class Foundation:
     recency: Recency
 
     def lease_holder(self, duration_ms: int) -> LeaseHolder:
-        """Make what takes leases for so long."""
+        """Build a lease holder whose leases last `duration_ms` without renewal."""
         return LeaseHolder(leases=Leases(self.database), duration_ms=duration_ms, in_use=self.in_use)
 
     def sandbox_policy(self) -> SandboxPolicy:
-        """Return what must stand before a process may read untrusted bytes; the metrics show what does."""
+        """Return the required confinement of worker processes; the metrics show the actual one."""
 
         def show(confinement: Confinement) -> None:
             self.metrics.sandbox.labels("seccomp").set(confinement.seccomp)

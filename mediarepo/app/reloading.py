@@ -39,7 +39,10 @@ class Reloading:
                 log.exception("config_reload_failed", config=str(self.path))
 
     async def reload(self) -> None:
-        """Take over what can be; a configuration that cannot be used changes nothing and is logged as an error."""
+        """Apply the changed settings that can be reloaded.
+
+        An invalid configuration changes nothing and is logged as an error.
+        """
         live = self.repository.foundation.settings
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):

@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """All that a running mediarepo does, apart from listening."""
+    """Everything that a running mediarepo does, apart from listening."""
 
     foundation: Foundation
     tenants: Homeservers
@@ -81,7 +81,7 @@ class Repository:
 
 @asynccontextmanager
 async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
-    """Join everything, and run the jobs, until left."""
+    """Build all services and run the scheduled jobs until the block ends."""
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
         tenants, memory = Homeservers(lambda: settings.homeservers), MemoryBudget(settings.uploads)
@@ -183,7 +183,7 @@ async def _look_around(repository: Repository) -> None:
 
 
 def jobs_of(repository: Repository) -> list[ScheduledJob]:
-    """List what this process does by the clock."""
+    """Return this process's scheduled jobs."""
     claiming = ScheduledJob(name="markers", interval_ms=_CLAIM_INTERVAL_MS, run=partial(_claim_prefixes, repository))
     foundation, administration = repository.foundation, repository.administration
     regular = regular_jobs(

@@ -38,7 +38,7 @@ def regular_jobs(
     access_times: AccessTimes,
     tidy_previews: Callable[[], Awaitable[None]],
 ) -> list[ScheduledJob]:
-    """List what is done by the clock."""
+    """Return the scheduled jobs: those of every process, and those that one process runs for all."""
     database = foundation.database
     cluster_jobs = ClusterJobs(lease_holder=foundation.lease_holder(_LEASE_MS), runs=JobRuns(database))
     backlog = partial(_show_backlog, foundation, cluster_jobs)

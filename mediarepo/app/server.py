@@ -30,7 +30,7 @@ from mediarepo.web.server import serving
 
 
 def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, operators: bool) -> web.Application:
-    """Make an application of the endpoints for clients, for operators, or for both."""
+    """Build an aiohttp application with the client endpoints, the operator endpoints, or both."""
     foundation = repository.foundation
     app = web.Application(middlewares=[observe, answer_in_matrix])
     app.on_response_prepare.append(add_headers)
@@ -76,7 +76,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A repository that answers on these addresses."""
+    """A repository and the addresses it listens on."""
 
     repository: Repository
     addresses: list[Address]
@@ -84,7 +84,7 @@ class Server:
 
 @asynccontextmanager
 async def serving_repository(settings: Settings, shutdown: Shutdown) -> AsyncIterator[Server]:
-    """Open everything and listen."""
+    """Open everything and listen until the block ends."""
     listen = settings.listen
     async with AsyncExitStack() as stack:
         repository = await stack.enter_async_context(open_repository(settings))
@@ -116,7 +116,7 @@ _LARGE_BYTES = 128 * 1024
 
 
 def give_memory_back() -> None:
-    """Have large buffers given back to the system once they are free; glibc keeps ever larger ones by itself."""
+    """Make glibc return large freed buffers to the system at once, instead of keeping ever larger ones."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
@@ -124,7 +124,10 @@ def give_memory_back() -> None:
 
 
 async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event) -> None:
-    """Serve until told to stop: then not ready for a while, then without new connections until requests are done."""
+    """Serve until told to stop.
+
+    Then not ready during the shutdown delay, then without new connections until requests are done.
+    """
     settings = settings.model_copy(
         deep=True
     )  # defaults are shared by all settings, and a reload changes values in place

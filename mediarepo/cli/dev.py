@@ -30,7 +30,7 @@ _WARM_UP_S, _WARM_UP_PAUSE_S = 20, 0.2
 
 
 async def run_dev(data_dir: Path, listen: str) -> None:
-    """Start Postgres, S3 and mediarepo, and say how to try them; stops in the opposite order."""
+    """Start Postgres, S3 and mediarepo, and print how to try them; stops in the reverse order."""
     stop = stop_signal()
     typer.echo("starting Postgres and S3 ...")
     async with AsyncExitStack() as stack:

@@ -42,7 +42,7 @@ _INCOMPLETE = (ExportOutcome.MISSING, ExportOutcome.DAMAGED, ExportOutcome.CONFL
 
 
 class ExportReport:
-    """Counts results, and tells of those that are less than hoped for; `errors_only` leaves standard output alone."""
+    """Counts export results, and prints those that are not complete; `errors_only` leaves standard output alone."""
 
     def __init__(self, tally: ExportTally, *, as_json: bool, errors_only: bool) -> None:
         self.tally = tally
@@ -50,13 +50,13 @@ class ExportReport:
 
     @property
     def exit_status(self) -> int:
-        """Say 0 when all is well, 2 when some media could not be exported, 3 when some should be tried again."""
+        """Return 0 when everything was exported, 2 when some media cannot be, 3 when some should be tried again."""
         if self.tally.outcomes[ExportOutcome.FAILED]:
             return 3
         return 2 if any(self.tally.outcomes[outcome] for outcome in _INCOMPLETE) else 0
 
     async def follow(self, results: AsyncGenerator[ExportResult, None]) -> None:
-        """Take every result; ExportError when one after the other fails."""
+        """Consume all results. Raises ExportError when too many fail in a row."""
         failures = 0
         async with aclosing(results), self._shown():
             async for result in results:
@@ -76,7 +76,7 @@ class ExportReport:
             typer.echo(f"{result.media.mxc}: {result.outcome}: {result.words}", err=True)
 
     def summarise(self) -> None:
-        """Tell what came of it all."""
+        """Print the totals."""
         tally = self.tally
         if self._as_json:
             self._write(json.dumps({"action": "done", **self._figures(), "exit_status": self.exit_status}))

@@ -28,7 +28,7 @@ DIFFERENCES, NOT_REPAIRED, NOT_ALL_CHECKED, FAILED = 1, 2, 3, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FsckOptions:
-    """What the operator asks for; `stores` None: all."""
+    """Options of `mediarepo fsck`; `stores` None: all."""
 
     stores: list[str] | None
     repair: bool
@@ -41,7 +41,7 @@ class FsckOptions:
 
 @dataclass(slots=True)
 class Totals:
-    """What was found and mended in all stores."""
+    """Differences and repairs, over all stores."""
 
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
     repaired: int = 0
@@ -63,7 +63,7 @@ class Totals:
 
 
 async def run_fsck(settings: Settings, options: FsckOptions) -> int:
-    """Check, and repair if asked; gives the exit status."""
+    """Check, and repair if asked; returns the exit status."""
     totals = Totals()
     async with open_foundation(settings) as foundation:
         repairs = build_repairs(foundation)

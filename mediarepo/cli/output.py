@@ -40,7 +40,7 @@ _REFRESH_S = 0.2
 
 
 def human_bytes(count: int) -> str:
-    """Write a number of bytes with three digits and a unit."""
+    """Format a number of bytes with three digits and a unit."""
     value, unit = float(count), 0
     while abs(value) >= _STEP and unit < len(_UNITS) - 1:
         value, unit = value / _STEP, unit + 1
@@ -48,14 +48,14 @@ def human_bytes(count: int) -> str:
 
 
 def human_time(ts: int | None) -> str:
-    """Write a time (ms since 1970) in UTC; a dash for none."""
+    """Format a time (ms since 1970) in UTC; "-" for None."""
     if ts is None:
         return "-"
     return datetime.fromtimestamp(min(max(ts // 1000, 0), LAST_TS // 1000), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table; numbers stand at the right."""
+    """Print a table; numbers are right-aligned."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(heads), *texts]) for column in range(len(heads))]
     right = [all(isinstance(row[column], int) for row in rows) and bool(rows) for column in range(len(heads))]
@@ -68,13 +68,13 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def print_json(value: object) -> None:
-    """Write a JSON document."""
+    """Print a JSON document."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.asynccontextmanager
 async def progress_line(text: Callable[[], str]) -> AsyncIterator[None]:
-    """Write a line over and over while something goes on, on terminals only."""
+    """Show a line that is rewritten until the block ends, on terminals only."""
     if not sys.stderr.isatty():
         yield
         return

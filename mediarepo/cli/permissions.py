@@ -91,13 +91,13 @@ COMMANDS: dict[str, tuple[Action, Thing]] = {
 
 
 def is_granted(name: str) -> bool:
-    """Say whether the table lets the command line run a command."""
+    """Return whether the table of authority grants a command to the command line."""
     asks = COMMANDS.get(name)
     return asks is not None and grant_of(Role.COMMAND_LINE, *asks) is Grant.YES
 
 
 def ask_first(command: Any, name: str) -> Any:  # noqa: ANN401 - click's commands and groups
-    """Let a command, or each command of a group, ask the table before it does anything."""
+    """Make a command, or each command of a group, check the table of authority before it runs."""
     for below, one in getattr(command, "commands", {}).items():
         ask_first(one, f"{name} {below}")
     if not hasattr(command, "commands"):
@@ -121,7 +121,7 @@ _NAME = "command line"
 
 @asynccontextmanager
 async def administering(settings: Settings) -> AsyncIterator[Administration]:
-    """Open what admins use."""
+    """Open the admin services."""
     async with (
         open_foundation(settings) as foundation,
         HomeserverClient(settings.identity, foundation.outages) as calls,
@@ -135,14 +135,14 @@ async def administering(settings: Settings) -> AsyncIterator[Administration]:
 
 
 def operator(settings: Settings, mxc: Mxc | None = None) -> Admin:
-    """Act as the operator, at the homeserver that has the media, or at the first one."""
+    """Return the operator as the actor, at the homeserver that has the media, or at the first one."""
     by_name = {one.server_name: one for one in settings.homeservers}
     homeserver = by_name.get(mxc.server_name) if mxc is not None else None
     return Admin(name_of_user(), homeserver or settings.homeservers[0], None, Role.COMMAND_LINE)
 
 
 def name_of_user() -> str:
-    """Name the command line with the system user at it, and who became that by sudo."""
+    """Return "command line" with the system user, and who became that user by sudo."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -152,7 +152,7 @@ def name_of_user() -> str:
 
 
 def left_out(outcome: Outcome) -> str:
-    """Say what an act left out, and why; nothing when it left out nothing."""
+    """Describe what an action left out, and why; "" when nothing."""
     words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in outcome.left_out.items())
     return f" ({words})" if words else ""
 

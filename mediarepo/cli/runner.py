@@ -63,7 +63,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def stop_signal() -> asyncio.Event:
-    """Give an event that SIGINT and SIGTERM set; a second one ends the process at once."""
+    """Return an event that SIGINT and SIGTERM set; a second signal ends the process at once."""
     stop = asyncio.Event()
 
     def advance() -> bool:
@@ -76,7 +76,7 @@ def stop_signal() -> asyncio.Event:
 
 
 def server_signals() -> tuple[Shutdown, asyncio.Event]:
-    """Give a shutdown that SIGINT and SIGTERM begin, and each further one hastens, and an event that SIGHUP sets."""
+    """Return a shutdown that SIGINT and SIGTERM begin, each further one hastens it, and an event that SIGHUP sets."""
     shutdown, reload = Shutdown(), asyncio.Event()
     _on_stop_signals(shutdown.advance)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
@@ -84,7 +84,7 @@ def server_signals() -> tuple[Shutdown, asyncio.Event]:
 
 
 def ignore_sighup() -> None:
-    """Let SIGHUP do nothing before there is anything to reload; processes started from here do not inherit this."""
+    """Ignore SIGHUP until there is something to reload; child processes do not inherit this."""
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 

@@ -1,1 +1,1 @@
-"""A Postgres and an S3 server of our own, for the quick start and the tests."""
+"""Embedded Postgres and S3 servers, for the quick start and the tests."""

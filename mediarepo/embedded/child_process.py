@@ -21,10 +21,10 @@ _MAX_LOG_BYTES = 10_000_000
 
 
 class ChildProcess:
-    """A child process and its own children; they get no signal of our terminal, and end when we do, however we end.
+    """A child process and its descendants; they get no signal from our terminal, and end when we do, however we end.
 
-    All of them inherit an open lock on a file of the folder. While it is held, some of them live; those whose
-    descriptors the kernel says it is held by, are ours for certain, whoever started them and whatever they are called.
+    All of them inherit an open lock on a file of the folder. While it is held, some of them live; the kernel says which
+    processes hold it, and those are ours, whatever they are called.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -42,7 +42,7 @@ class ChildProcess:
         last_signal: signal.Signals,
         identity: str = exec_child.PLAIN,
     ) -> None:
-        """Start the program; `last_signal` is what it gets should we die."""
+        """Start the program; `last_signal` is the signal it gets if we die."""
         self._turn_log()
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -68,16 +68,16 @@ class ChildProcess:
         return self._process.pid if self._process is not None else 0
 
     def is_running(self) -> bool:
-        """Say whether the child still runs."""
+        """Return whether the child still runs."""
         return self._process is not None and self._process.poll() is None
 
     def check_running(self) -> None:
-        """Refuse with the end of the log when the child is gone."""
+        """Raise an error with the end of the log when the child has ended."""
         if not self.is_running():
             raise start_error_text(f"{self.name} did not start; the end of {self.log_path}", self.words())
 
     def words(self) -> str:
-        """Read what the child said since it was started."""
+        """Return the child's output since it was started."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode("utf-8", "replace")
@@ -139,12 +139,12 @@ def run_tool(command: Sequence[str], *, identity: str = exec_child.PLAIN) -> tup
 
 
 def spawned(command: Sequence[str], *, last_signal: signal.Signals, identity: str) -> list[str]:
-    """Put the launcher before a command."""
+    """Return the command with the launcher before it."""
     return [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), str(int(last_signal)), identity, *command]
 
 
 def clean_environment() -> dict[str, str]:
-    """Give children no variable of ours: neither PG* nor AWS_* may steer them."""
+    """Return the environment without PG* and AWS_* variables, which would change how children behave."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": "/nonexistent"}
 
 

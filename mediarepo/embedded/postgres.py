@@ -32,7 +32,7 @@ _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes":
 
 
 class EmbeddedPostgres:
-    """Runs while entered; `dsn` reaches its one database. The data stay in the folder for the next time."""
+    """Runs Postgres while entered; `dsn` connects to its one database. The data stay in the folder."""
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.dsn = ""

@@ -1,9 +1,4 @@
-"""Whom Postgres runs as, with which programs and in which folder, given that it refuses root.
-
-As another user it runs as that user. As root it runs in a user namespace that hides from it that it is root. Where
-namespaces are refused (many containers) it runs as `postgres` or `nobody`, on data given to that user; no other
-folder changes hands or is opened. What that user cannot reach then lies below /var/lib instead.
-"""
+"""Which user Postgres runs as, with which programs and data folder, given that it refuses root."""
 
 import os
 import pwd
@@ -22,7 +17,7 @@ _SEARCHABLE_BY_ALL = 0o001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAs:
-    """Who runs Postgres (`identity` is the launcher's word for it), with which programs, and where its data lie."""
+    """The user to run Postgres as (`identity` is the launcher's argument for it), its programs, and its data folder."""
 
     identity: str
     binaries: Path

@@ -28,7 +28,10 @@ _GRPC_OFFSET = 10_000  # SeaweedFS' own: every port has a twin
 
 
 def choose_ports(remembered: Path) -> dict[str, int]:
-    """Give every role a port that is free just now and whose twin is, too; somebody may still be quicker."""
+    """Choose free ports for all roles, with each one's offset port free too.
+
+    Another process may still take one first.
+    """
     known = _read(remembered)
     if set(known) == set(ROLES) and all(_is_free(port) for port in known.values()):
         return known
@@ -42,7 +45,7 @@ def choose_ports(remembered: Path) -> dict[str, int]:
 
 
 def remove_stale_sockets(remembered: Path) -> None:
-    """Remove the unix sockets that SeaweedFS puts into /tmp beside its ports, once nobody answers there."""
+    """Remove the unix sockets that SeaweedFS puts into /tmp for its ports, when nothing answers on them."""
     for role, port in _read(remembered).items():
         for name in (f"{role}-{port}", f"{role}-grpc-{port + _GRPC_OFFSET}"):
             path = Path(f"/tmp/seaweedfs-{name}.sock")  # noqa: S108 - its choice, not ours
@@ -87,9 +90,9 @@ _PORT_TAKEN = re.compile(r"Port allocation failed|address already in use")
 
 
 class EmbeddedS3:
-    """Runs while entered; a store's settings are its attributes. The objects stay in the folder for the next time.
+    """Runs SeaweedFS while entered; its attributes are a store's settings. The objects stay in the folder.
 
-    `memory_limit`, as Go writes it, is where the server begins to trade processor time for memory.
+    `memory_limit`, in Go's notation, is where the server begins to collect garbage more often.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True, memory_limit: str = _MEMORY_LIMIT) -> None:

@@ -19,46 +19,46 @@ from mediarepo.storage.store import Store
 
 
 class ExportError(Exception):
-    """The export cannot begin or go on; the message tells the operator why."""
+    """The export cannot start or continue; the message says why."""
 
 
 class RowRefusedError(Exception):
-    """The database does not take this one row; the message tells why."""
+    """The database rejects this row; the message says why."""
 
 
 class RowAppearedError(Exception):
-    """Somebody else wrote the row meanwhile; looking again tells what it says."""
+    """Another process wrote the row meanwhile; read it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundBytes:
-    """What lies at a path already."""
+    """Size and hash of a file that exists already."""
 
     size_bytes: int
     sha256: bytes
 
 
 class OpenWrite(Protocol):
-    """Bytes on their way to a path, at which nothing is seen before `finish`; without it they are dropped."""
+    """Bytes being written to a path; nothing appears there before `finish`, and without it they are dropped."""
 
     async def write(self, data: bytes, /) -> None:
-        """Take one piece."""
+        """Write one piece."""
         ...
 
     async def finish(self) -> None:
-        """Let the bytes appear, durably."""
+        """Make the bytes appear at their path, durably."""
         ...
 
 
 class BytesPlace(Protocol):
-    """A folder, bucket or archive; open it before use, with `async with`. What is there is never overwritten."""
+    """A folder, bucket or archive; open it with `async with`. Existing files are never overwritten."""
 
     async def find(self, path: str) -> FoundBytes | None:
-        """Read what lies at a path."""
+        """Return what exists at a path; None when nothing does."""
         ...
 
     def writing(self, path: str, *, size_bytes: int) -> AbstractAsyncContextManager[OpenWrite]:
-        """Begin to write `size_bytes` bytes to a path at which nothing lies."""
+        """Begin to write `size_bytes` bytes to a path where nothing exists."""
         ...
 
 
@@ -67,9 +67,9 @@ _NAME_BYTES = 8
 
 
 class FolderPlace:
-    """Files under one folder, which nobody else exports to meanwhile.
+    """Files below one folder, which no other process exports to meanwhile.
 
-    What root writes belongs to the owner of the folder afterwards, so that a server can read it.
+    Files written by root are given to the owner of the folder, so that a server can read them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,7 +104,7 @@ class FolderPlace:
 
     @asynccontextmanager
     async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator["FileWriting"]:  # noqa: ARG002 - a folder need not know
-        """Write a file under another name, until it is whole."""
+        """Write a file under a temporary name until it is complete."""
         writing = await asyncio.to_thread(FileWriting, self.folder, self.folder / path)
         try:
             yield writing
@@ -112,7 +112,7 @@ class FolderPlace:
             await asyncio.to_thread(writing.drop)
 
     async def replace(self, path: str, content: IO[bytes]) -> None:
-        """Write a file of our own, in the place of an older one."""
+        """Write one of our own files, replacing an older one."""
         async with self.writing(path, size_bytes=0) as writing:
             while data := await asyncio.to_thread(content.read, _PIECE_BYTES):
                 await writing.write(data)
@@ -120,7 +120,7 @@ class FolderPlace:
 
 
 class FileWriting:
-    """A file under another name, which is always the same, so that leftovers are overwritten."""
+    """A file under a temporary name, always the same one, so that leftovers are overwritten."""
 
     def __init__(self, folder: Path, path: Path) -> None:
         name = hashlib.blake2b(path.name.encode(), digest_size=_NAME_BYTES).hexdigest()
@@ -142,7 +142,7 @@ class FileWriting:
             os.chown(path, self._owner.st_uid, self._owner.st_gid)
 
     async def write(self, data: bytes) -> None:
-        """Take one piece."""
+        """Write one piece."""
         self._pieces.append(bytes(data))
         self._waiting_bytes += len(data)
         if self._waiting_bytes >= _PIECE_BYTES:
@@ -155,7 +155,7 @@ class FileWriting:
             rest = rest[self._file.write(rest) :]
 
     async def finish(self) -> None:
-        """Make the file durable, and give it its name."""
+        """Sync the file, and rename it to its final name."""
         await asyncio.to_thread(self._finish)
 
     def _finish(self) -> None:
@@ -170,7 +170,7 @@ class FileWriting:
         _sync_folder(self._path.parent)
 
     def drop(self) -> None:
-        """Remove what never became whole."""
+        """Remove the incomplete file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -209,7 +209,7 @@ class _WholeBucket(Store):
 
 
 class BucketPlace:
-    """Objects whose keys begin with `prefix`, to which paths are appended as they are, without a slash between."""
+    """Objects of a bucket; a key is `prefix` and the path, with no slash added."""
 
     def __init__(self, address: BucketAddress, *, prefix: str) -> None:
         self.words = f"the bucket {address.bucket} under {prefix!r}"
@@ -224,7 +224,7 @@ class BucketPlace:
         await self._store.__aexit__(*exc_info)
 
     async def find(self, path: str) -> FoundBytes | None:
-        """Look for an object, and read it if it is there."""
+        """Return the object's size and hash; None when there is none."""
         key = self._prefix + path
         async for listed in self._store.list(key):
             if listed.key != key:
@@ -240,7 +240,7 @@ class BucketPlace:
 
     @asynccontextmanager
     async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator["ObjectWriting"]:  # noqa: ARG002 - counted instead
-        """Write an object in one request, or in parts."""
+        """Write an object in one request, or as a multipart upload."""
         writing = ObjectWriting(self._store, self._prefix + path)
         try:
             yield writing
@@ -249,7 +249,7 @@ class BucketPlace:
 
 
 class ObjectWriting:
-    """An object whose bytes are in memory, or lie in S3 as parts of up to 8 MiB, as Synapse's own would."""
+    """An object whose bytes are in memory, or in S3 as parts of 8 MiB, as Synapse's storage provider would."""
 
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._key = store, key
@@ -259,7 +259,7 @@ class ObjectWriting:
         self._size_bytes = 0
 
     async def write(self, data: bytes) -> None:
-        """Take one piece."""
+        """Write one piece."""
         self._waiting += data
         self._size_bytes += len(data)
         while len(self._waiting) > _PART_BYTES:
@@ -275,7 +275,7 @@ class ObjectWriting:
         self._etags.append(etag)
 
     async def finish(self) -> None:
-        """Make the object."""
+        """Create the object."""
         last = bytes(self._waiting)
         if self._upload_id is None:
             await self._store.put(self._key, [last], size_bytes=len(last), metadata={})
@@ -285,7 +285,7 @@ class ObjectWriting:
         self._upload_id = None
 
     async def drop(self) -> None:
-        """Forget the parts of what never became whole."""
+        """Abort the multipart upload, if there is one."""
         if self._upload_id is not None:
             await self._store.abort_multipart(self._key, self._upload_id)
 

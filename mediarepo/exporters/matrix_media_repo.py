@@ -23,14 +23,14 @@ _SUFFIX = "idv2fmt"
 
 @dataclass(frozen=True, slots=True)
 class ContentPlace:
-    """Where content lies: in which datastore, and at which path of it."""
+    """The datastore that has the content, and the location in it."""
 
     datastore_id: str
     location: str
 
 
 def object_name(media: ExportMedia) -> str:
-    """Name content as matrix-media-repo names its own, but by its hash, so that it is found again after a kill."""
+    """Return a location in matrix-media-repo's layout, made from the hash, so that it is found again after a crash."""
     seed = media.sha256 or str(media.mxc).encode()
     digest = hashlib.sha256(b"matrix-media-repo" + seed).hexdigest()
     snowflake = 10 ** (_SNOWFLAKE_CHARS - 1) + int(digest[_RANDOM_CHARS:], 16) % (9 * 10 ** (_SNOWFLAKE_CHARS - 1))
@@ -38,7 +38,7 @@ def object_name(media: ExportMedia) -> str:
 
 
 def changes_for(media: ExportMedia, sha256: bytes | None, place: ContentPlace, *, fill: bool) -> list[Change]:
-    """Make the rows of media, the media's own first; `fill` says that they were announced there."""
+    """Return the rows of the media, its own row first; `fill` when its id is reserved there."""
     address: dict[str, Value] = {"origin": media.mxc.server_name, "media_id": media.mxc.media_id}
     if media.state is MediaState.PENDING:
         expires_ts = media.created_ts if media.expires_ts is None else media.expires_ts
@@ -79,7 +79,7 @@ _NEEDED = {
 
 
 class MatrixMediaRepoRecording:
-    """Reads and adds rows, in a transaction for each piece of media; the program may be running."""
+    """Reads and adds rows, one transaction for each piece of media; matrix-media-repo may be running."""
 
     def __init__(self, database: WritableDatabase, server_names: Collection[str]) -> None:
         self._database = database
@@ -109,19 +109,19 @@ class MatrixMediaRepoRecording:
             raise ExportError(str(exc)) from exc
 
     async def is_purged(self, media: ExportMedia) -> bool:
-        """Say whether an admin there has removed media of this address."""
+        """Return whether an admin there has purged media of this address."""
         query = select("reserved_media", {"one": "1"}, "origin = {0} AND media_id = {1}")
         return bool(await self._rows(query, media.mxc.server_name, media.mxc.media_id))
 
     async def places_of(self, sha256: bytes) -> list[ContentPlace]:
-        """Say where rows of content that nobody has hidden say it lies."""
+        """Return the places of the same content, those of quarantined media left out."""
         columns = {"datastore_id": "datastore_id", "location": "location"}
         found = await self._rows(select("media", columns, "sha256_hash = {0} AND NOT quarantined"), sha256.hex())
         places = [ContentPlace(key_text(row["datastore_id"]), key_text(row["location"])) for row in found]
         return list(dict.fromkeys(places))
 
     async def add(self, changes: Sequence[Change]) -> None:
-        """Make all changes or none; RowAppearedError when the first one finds its row there."""
+        """Apply all changes or none. Raises RowAppearedError when the first one finds an existing row."""
         await self._database.change(changes)
 
     async def _rows(self, query: str, *arguments: str) -> list[Row]:

@@ -47,12 +47,12 @@ Prune = Annotated[bool, typer.Option("--prune", help="Delete media here that the
 
 
 class UsageError(Exception):
-    """What the operator asked for cannot be done; the message says why."""
+    """The command line asks for something that cannot be done; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """What the command line says about one source; None: as configured."""
+    """Command line options about one source; None: as configured."""
 
     name: str
     config: Path
@@ -70,7 +70,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imports:
-    """A source and what imports from it, open."""
+    """An open source, and the services that import from it."""
 
     settings: Settings
     foundation: Foundation
@@ -101,20 +101,20 @@ async def importing_from(options: ImportOptions, settings: Settings) -> AsyncIte
 
 
 def import_action(settings: Settings, action: str) -> AdminAction:
-    """Make an act of whoever is at the command line, which concerns the homeservers whose media it changes."""
+    """Return the admin action of the command line, for the audit of the homeservers whose media it changes."""
     names = tuple(one.server_name for one in settings.homeservers)
     return AdminAction(by=name_of_user(), owner=OPERATOR, action=action, at=names)
 
 
 async def note_action(imports: Imports, action: str) -> None:
-    """Write an act on the whole source down, in the audit of the homeservers whose media it has."""
+    """Write an action on a whole source into the audit of the homeservers whose media it has."""
     act = import_action(imports.settings, action)
     names = tuple(sorted(imports.opened.server_names & {*act.at}))
     await build_audit(imports.foundation).add(replace(act, at=names), imports.known.name, 0)
 
 
 def source_config(options: ImportOptions, settings: Settings) -> ImportConfig:
-    """Find the source under `imports`, or make one of its kind and --from, and apply the wishes."""
+    """Return the source's section under `imports`, or a new one from its kind and --from, with the options applied."""
     config = settings.imports.get(options.name)
     if config is None or options.files:
         config = _unconfigured(options, config)
@@ -140,7 +140,7 @@ def _unconfigured(options: ImportOptions, config: ImportConfig | None) -> Import
 
 
 def options_of(options: ImportOptions, config: ImportConfig, opened: OpenSource) -> ImportRunOptions:
-    """Make a run's options."""
+    """Return the options of a run."""
     return ImportRunOptions(
         policy=replace(policy_of(config, opened), accept_mismatch=options.accept_mismatch),
         jobs=config.jobs,
@@ -165,7 +165,7 @@ def settings_for(config: ConfigFile) -> Settings:
 
 
 def say(exc: Exception) -> None:
-    """Tell the operator what went wrong, in one line."""
+    """Print an error in one line on standard error."""
     typer.echo(f"mediarepo: {exc}", err=True)
 
 

@@ -24,9 +24,9 @@ _COLUMNS = ("server_name", "media_id", "kind", "state", "mode", "reason", "size_
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """The figures of an import; `rows` is how many its last complete run met, `since` what clients asked for later.
+    """Totals of an import; `rows` counts those of its last complete run, `since` those looked up for clients later.
 
-    They balance when every row that was met has a line.
+    They balance when every row of the source has one line in the ledger.
     """
 
     name: str
@@ -38,26 +38,26 @@ class ImportReport:
     orphan_bytes: int
 
     def count(self, state: ItemState) -> int:
-        """Count the lines of one state."""
+        """Count the lines in one state."""
         return sum(one.count for one in self.sums if one.state is state)
 
     def bytes(self, state: ItemState) -> int:
-        """Sum up the bytes of one state."""
+        """Add up the bytes in one state."""
         return sum(one.size_bytes for one in self.sums if one.state is state)
 
     @property
     def lines(self) -> int:
-        """How many lines there are of rows that the source still has."""
+        """How many lines belong to rows that the source still has."""
         return sum(one.count for one in self.sums)
 
     @property
     def balances(self) -> bool:
-        """Whether every row that was met has a line, and no line is without a row."""
+        """Whether every row has one line, and every line a row."""
         return self.rows is not None and self.rows + self.since == self.lines
 
     @property
     def words(self) -> str:
-        """The sum that must come out."""
+        """The equation of rows and lines, as text."""
         ends = " + ".join(f"{self.count(state)} {state}" for state in ItemState)
         met = "no run has seen all rows yet" if self.rows is None else f"{self.rows} rows"
         met += f" + {self.since} looked up since" if self.since else ""
@@ -66,33 +66,33 @@ class ImportReport:
 
 
 class ReportWriter(Protocol):
-    """Writes an account piece by piece, so that it may be of any length."""
+    """Writes a report line by line, so that its length is not limited by memory."""
 
     def begin(self, account: ImportReport, /) -> None:
-        """Write what comes first."""
+        """Write the beginning of the report."""
         ...
 
     def item(self, item: LedgerItem) -> None:
-        """Write a line about a row."""
+        """Write one row of the source."""
         ...
 
     def orphan(self, orphan: LedgerUnclaimedBytes) -> None:
-        """Write a line about bytes without a row."""
+        """Write one piece of unclaimed bytes."""
         ...
 
     def end(self, account: ImportReport, /) -> None:
-        """Write what comes last."""
+        """Write the end of the report."""
         ...
 
 
 class TextFormat:
-    """For reading."""
+    """Plain text."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def begin(self, account: ImportReport) -> None:
-        """Write the sums."""
+        """Write the totals."""
         self._say(f"import {account.name}")
         for one in account.sums:
             about = one.reason or one.mode or ""
@@ -104,17 +104,17 @@ class TextFormat:
             self._say(f"  {account.orphans:>9} orphans    {size:>10}  bytes that no row mentions; not imported")
 
     def item(self, item: LedgerItem) -> None:
-        """Write what became of a row."""
+        """Write one row of the source."""
         gone = " (gone from the source since)" if item.gone else ""
         why = item.reason or item.mode or ""
         self._say(f"{item.state}: mxc://{item.server_name}/{item.media_id}: {why}{gone}")
 
     def orphan(self, orphan: LedgerUnclaimedBytes) -> None:
-        """Write where bytes lie."""
+        """Write the place of unclaimed bytes."""
         self._say(f"orphan: {orphan.place} ({orphan.size_bytes} bytes)")
 
     def end(self, account: ImportReport) -> None:
-        """Write the sum."""
+        """Write the equation of rows and lines."""
         self._say(account.words)
 
     def _say(self, text: str) -> None:
@@ -122,24 +122,24 @@ class TextFormat:
 
 
 class JsonLinesFormat:
-    """For programs: one object a line, the sums last."""
+    """JSON lines: one object a line, the totals last."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def begin(self, account: ImportReport) -> None:
-        """Write nothing: the sums come last."""
+        """Write nothing: the totals come last."""
 
     def item(self, item: LedgerItem) -> None:
-        """Write what became of a row."""
+        """Write one row of the source."""
         self._say({"type": "item", **asdict(item)})
 
     def orphan(self, orphan: LedgerUnclaimedBytes) -> None:
-        """Write where bytes lie."""
+        """Write the place of unclaimed bytes."""
         self._say({"type": "orphan", **asdict(orphan)})
 
     def end(self, account: ImportReport) -> None:
-        """Write the sum."""
+        """Write the totals."""
         self._say({"type": "summary", **summary(account)})
 
     def _say(self, value: dict[str, object]) -> None:
@@ -147,37 +147,37 @@ class JsonLinesFormat:
 
 
 class CsvFormat:
-    """For spreadsheets; orphans are lines of the state "orphan", the sums are left out."""
+    """CSV; unclaimed bytes are lines of the state "orphan", totals are left out."""
 
     def __init__(self, file: IO[str]) -> None:
         self._writer = csv.writer(file)
 
     def begin(self, _account: ImportReport) -> None:
-        """Write the heads of the columns."""
+        """Write the column names."""
         self._writer.writerow(_COLUMNS)
 
     def item(self, item: LedgerItem) -> None:
-        """Write what became of a row."""
+        """Write one row of the source."""
         values = asdict(item)
         self._writer.writerow([_tame(values[name]) for name in _COLUMNS])
 
     def orphan(self, orphan: LedgerUnclaimedBytes) -> None:
-        """Write where bytes lie."""
+        """Write the place of unclaimed bytes."""
         values = {"state": "orphan", "size_bytes": orphan.size_bytes, "place": orphan.place}
         self._writer.writerow([_tame(values.get(name)) for name in _COLUMNS])
 
     def end(self, account: ImportReport) -> None:
-        """Write nothing: a sum is no line of the table."""
+        """Write nothing: totals are no line of the table."""
 
 
 class HtmlFormat:
-    """For browsers: one file that needs nothing else."""
+    """HTML: one self-contained file."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def begin(self, account: ImportReport) -> None:
-        """Write the sums, and begin the table."""
+        """Write the totals and the head of the table."""
         name = html.escape(account.name)
         sums = "".join(
             _row([one.count, one.state, one.reason or one.mode or "", human_bytes(one.size_bytes)])
@@ -227,7 +227,7 @@ def _tame(value: object) -> object:
 
 
 def summary(account: ImportReport) -> dict[str, object]:
-    """Give the figures for programs."""
+    """Return the totals as a JSON object."""
     return {
         "rows": account.rows,
         "since": account.since,
@@ -241,7 +241,7 @@ def summary(account: ImportReport) -> dict[str, object]:
 
 
 class ReportFormat(StrEnum):
-    """How a report is written."""
+    """Output formats of `mediarepo import NAME report`."""
 
     TEXT = "text"
     JSONL = "jsonl"
@@ -267,7 +267,7 @@ async def source_of(import_runner: ImportRunner, name: str) -> ImportSource:
 
 
 async def account_of(import_runner: ImportRunner, known: ImportSource) -> ImportReport:
-    """Add up the ledger."""
+    """Add up the ledger of a source."""
     last = await import_runner.runs.last_complete(known.source_id)
     rows = None if last is None else int(str(last.figures.get("rows", 0)))
     orphans = orphan_bytes = 0
@@ -281,7 +281,7 @@ async def account_of(import_runner: ImportRunner, known: ImportSource) -> Import
 
 
 async def status(settings: Settings, name: str, *, as_json: bool) -> None:
-    """Show sums and the last runs."""
+    """Print totals and the last runs."""
     async with open_foundation(settings) as foundation:
         import_runner = build_importer(foundation)
         known = await source_of(import_runner, name)

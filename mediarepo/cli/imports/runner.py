@@ -42,7 +42,7 @@ _MINUTE_S, _HOUR_S = 60, 3600
 
 @contextlib.asynccontextmanager
 async def progress_display(command: str, progress: Progress, *, every_s: float = _EVERY_S) -> AsyncIterator[None]:
-    """Show progress while something goes on."""
+    """Show a progress line until the block ends."""
     if sys.stderr.isatty():
         async with progress_line(lambda: progress_text(progress)):
             yield
@@ -61,7 +61,7 @@ async def progress_display(command: str, progress: Progress, *, every_s: float =
 
 
 def progress_text(progress: Progress) -> str:
-    """Write a line for people."""
+    """Format progress as one line of text."""
     line = progress.line()
     total = f" of {progress.expected_rows}" if progress.expected_rows else ""
     size = f"{human_bytes(progress.seen_bytes)}"
@@ -81,7 +81,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """Write a stretch of time."""
+    """Format a duration, such as 2h05m."""
     if seconds < _MINUTE_S:
         return f"{seconds:.0f} s"
     if seconds < _HOUR_S:
@@ -93,7 +93,7 @@ _ENDING = (SourceError, ImportBusyError, StorageOutageError, PruneRefusedError, 
 
 
 async def preflight(imports: Imports, *, as_json: bool) -> int:
-    """Look at the source and at our own side; says what is in the way."""
+    """Check the source and our own side, and print what prevents an import."""
     findings = await print_preflight(imports)
     if as_json:
         print_json({**asdict(findings), "usable": findings.usable})
@@ -103,7 +103,7 @@ async def preflight(imports: Imports, *, as_json: bool) -> int:
 
 
 async def print_preflight(imports: Imports, *, tries: int = SAMPLES) -> PreflightReport:
-    """Find out whether an import makes sense, looking for so many originals."""
+    """Check whether an import can work, looking for `samples` originals; prints the result."""
     findings = await imports.opened.source.preflight(tries=tries)
     addresses, policy = imports.opened.source.bucket_addresses, imports.options.policy
     findings.problems += imports.import_runner.targets.problems(addresses, policy.mode)
@@ -132,7 +132,7 @@ def _tell(findings: PreflightReport) -> None:
 
 
 async def plan(imports: Imports, *, as_json: bool) -> int:
-    """Say what a run would do."""
+    """Print what a run would do."""
     progress = _expected(await imports.opened.source.preflight(tries=0))
     judge = imports.import_runner.judge(imports.opened.source, imports.options.policy)
     async with progress_display("plan", progress):
@@ -157,7 +157,7 @@ def _expected(findings: PreflightReport) -> Progress:
 
 
 async def run_once(imports: Imports, *, as_json: bool) -> int:
-    """Import once; the exit status says how it ended."""
+    """Run the import once; returns the exit status."""
     findings = await print_preflight(imports, tries=0)
     if not findings.usable:
         _tell(findings)
@@ -203,14 +203,14 @@ def _summarise(run_id: int, progress: Progress) -> None:
 
 
 def status_of(progress: Progress) -> int:
-    """Say how a run ended: the worst that became of any row."""
+    """Return a run's exit status: the worst result of any row."""
     if progress.states[ItemState.FAILED]:
         return FAILED
     return INCOMPLETE if progress.states[ItemState.MISSING] or progress.states[ItemState.MISMATCHED] else CLEAN
 
 
 async def watch(imports: Imports, stop: asyncio.Event, *, interval_s: float, as_json: bool) -> int:
-    """Import again and again until told to stop; a run that fails is followed by another."""
+    """Run the import repeatedly until told to stop; a failed run is followed by another."""
     status = await run_once(imports, as_json=as_json)
     while not stop.is_set() and status != UNUSABLE:
         try:
@@ -260,7 +260,7 @@ def _print_verification(findings: VerifyReport, verify_scope: VerifyScope, *, as
 
 
 async def finalize(imports: Imports, *, take_ownership: bool) -> int:
-    """End an import: nothing may have failed, and nothing is looked up at the source from now on."""
+    """Complete an import: refuses while rows have failed; the source is not looked up any more afterwards."""
     account = await account_of(imports.import_runner, imports.known)
     if account.rows is None:
         say(UsageError("no run has seen all of the source yet: run it once more"))

@@ -29,9 +29,9 @@ _TYPES = MimeTypes(filenames=())
 
 
 def path_of(media: ExportMedia) -> str:
-    """Say where content lies: under server name and media id, with as much of its own name as is harmless.
+    """Return the path of content: server name, media id, and the harmless characters of its file name.
 
-    An id can hold every character that a name can but '@', so no two media have the same path.
+    An id may have any character of a name but '@', so no two media have the same path.
     """
     server = _harmless(media.mxc.server_name.strip("[").replace("]", "")) or "server"
     return f"{CONTENT_FOLDER}/{server}/{_id(media.mxc.media_id)}@{_name(media)}"
@@ -86,7 +86,7 @@ _IN_MEMORY_BYTES = 16 * 1024 * 1024
 
 
 class Lists:
-    """Grows line by line, in a file without a name once it is large."""
+    """The lists of exported media, in an unnamed temporary file once they are large."""
 
     def __init__(self) -> None:
         self.manifest: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - closed by __exit__
@@ -129,7 +129,7 @@ def _entry(result: ExportResult) -> dict[str, object]:
 
 
 class Archive(BytesPlace, Protocol):
-    """A place that also takes lists; open it before use, with `async with`."""
+    """A destination that also takes lists; open it with `async with`."""
 
     async def __aenter__(self) -> Self:
         """Make room."""
@@ -140,20 +140,20 @@ class Archive(BytesPlace, Protocol):
         ...
 
     async def begin(self, about: Mapping[str, object]) -> None:
-        """Say what goes in; ExportError when something else is there already."""
+        """Write the archive's description. Raises ExportError when another export or other files exist already."""
         ...
 
     async def replace(self, path: str, content: IO[bytes]) -> None:
-        """Write a file of ours."""
+        """Write one of our own files."""
         ...
 
     async def close_with(self, lists: Lists) -> None:
-        """Add the lists: everything is there."""
+        """Add the lists: the archive is complete."""
         ...
 
 
 def describe(about: Mapping[str, object]) -> bytes:
-    """Write down what an archive is of."""
+    """Return the archive's description as JSON bytes."""
     return json.dumps({"format": 1, **about}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -165,7 +165,7 @@ async def add_lists(archive: Archive, lists: Lists) -> None:
 
 
 class FolderArchive(FolderPlace):
-    """A folder that an interrupted export goes on in."""
+    """A folder; an interrupted export resumes in it."""
 
     async def begin(self, about: Mapping[str, object]) -> None:
         """Resume the same export, or begin in an empty folder. Raises ExportError when it holds something else."""
@@ -189,10 +189,10 @@ _BLOCK_BYTES = tarfile.BLOCKSIZE
 
 
 class TarArchive:
-    """Members in whatever order they are read; the lists come last.
+    """A tar stream, members in the order they are read; the lists come last.
 
-    A small member is written when it is whole and right. A large one is written as it comes: should its hash turn out
-    to be wrong, it stays in the archive, and the lists do not name it.
+    A small member is written when it is complete and its hash is right. A large one is written as it arrives: if its
+    hash turns out wrong, it stays in the archive, and the lists do not name it.
     """
 
     def __init__(self, path: Path | None, *, output: IO[bytes], now_s: int) -> None:
@@ -220,11 +220,11 @@ class TarArchive:
             self._partial.unlink(missing_ok=True)
 
     async def begin(self, about: Mapping[str, object]) -> None:
-        """Say what goes in."""
+        """Write the description."""
         await self.replace(ABOUT, BytesIO(describe(about)))
 
     async def find(self, path: str) -> FoundBytes | None:  # noqa: ARG002 - a stream begins empty
-        """Know of nothing."""
+        """Return None: a stream cannot be read again."""
         return None
 
     @asynccontextmanager
@@ -252,7 +252,7 @@ class TarArchive:
                     await self._pad(size_bytes)
 
     async def replace(self, path: str, content: IO[bytes]) -> None:
-        """Write a file of ours."""
+        """Write one of our own files."""
         size_bytes = content.seek(0, os.SEEK_END)
         content.seek(0)
         async with self._lock:
@@ -262,7 +262,7 @@ class TarArchive:
             await self._pad(size_bytes)
 
     async def close_with(self, lists: Lists) -> None:
-        """Add the lists, and the end."""
+        """Add the lists and the end of the archive."""
         await add_lists(self, lists)
         await self.put(bytes(2 * _BLOCK_BYTES))
         await asyncio.to_thread(self._flush)
@@ -281,7 +281,7 @@ class TarArchive:
             await self._pad(len(content))
 
     async def head(self, path: str, size_bytes: int) -> None:
-        """Begin a member."""
+        """Write the header of a member."""
         info = tarfile.TarInfo(path)
         info.size, info.mtime, info.mode = size_bytes, self._now_s, 0o644
         await self.put(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
@@ -290,7 +290,7 @@ class TarArchive:
         await self.put(bytes(-size_bytes % _BLOCK_BYTES))
 
     async def put(self, data: bytes) -> None:
-        """Write on."""
+        """Write bytes."""
         await asyncio.to_thread(self._output.write, data)
 
 

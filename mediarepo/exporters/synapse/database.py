@@ -25,7 +25,7 @@ Refer = Callable[[Value], str]
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A new row; nothing happens when there is one with its key."""
+    """Insert a row; no row changes when its key exists."""
 
     table: str
     values: Mapping[str, Value]
@@ -33,7 +33,7 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Content for a media id that was announced, and has none yet."""
+    """Fill a media id that was created and has no content yet."""
 
     table: str
     values: Mapping[str, Value]
@@ -42,7 +42,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Rows that go; every value of `where` must be theirs."""
+    """Delete the rows that match every value of `where`."""
 
     table: str
     where: Mapping[str, Value]
@@ -52,7 +52,7 @@ Change = Insert | Fill | Delete
 
 
 class Arguments:
-    """Refers to values as `sign` and a number, and keeps them."""
+    """Collects values, and returns a placeholder (`sign` and number) for each."""
 
     def __init__(self, sign: str) -> None:
         self.values: list[Value] = []
@@ -65,7 +65,7 @@ class Arguments:
 
 
 def render(change: Change, refer: Refer) -> str:
-    """Write a change as a statement; names are our own, and values only referred to."""
+    """Return a change as an SQL statement; names are constants of ours, values are placeholders."""
     if isinstance(change, Fill):
         pairs = ", ".join(f"{name} = {refer(value)}" for name, value in change.values.items())
         condition = f"media_id = {refer(change.media_id)} AND media_length IS NULL"
@@ -78,7 +78,7 @@ def render(change: Change, refer: Refer) -> str:
 
 
 def literal(value: Value) -> str:
-    """Write a value as SQLite and Postgres both read it; a text with line breaks stays within its statement."""
+    """Return a value as an SQL literal for SQLite and Postgres; line breaks in text are escaped."""
     if value is None:
         return "NULL"
     if isinstance(value, bool):
@@ -95,18 +95,18 @@ _NOTHING = "INSERT 0 0", "UPDATE 0"
 
 
 class WritableDatabase(Database, Protocol):
-    """A database that rows can be added to."""
+    """A database that rows are written to."""
 
     async def change(self, changes: Sequence[Change]) -> None:
-        """Make all changes or none.
+        """Apply all changes or none.
 
-        RowAppearedError when the first one finds its row there, or not as expected; RowRefusedError when it cannot be.
+        Raises RowAppearedError when the first one changes no row, RowRefusedError when the database rejects a value.
         """
         ...
 
 
 def open_for_writing(address: DatabaseAddress) -> WritableDatabase:
-    """Make what writes a database; it connects when first asked."""
+    """Return a writer for the database; it connects at first use."""
     if isinstance(address, SqliteAddress):
         return WritableSqlite(address.path)
     settings = {**dict(address.settings), "application_name": "mediarepo export"}
@@ -114,7 +114,7 @@ def open_for_writing(address: DatabaseAddress) -> WritableDatabase:
 
 
 class WritablePostgres(PostgresDatabase):
-    """Adds rows in a transaction for each piece of media."""
+    """Writes to Postgres, one transaction for each piece of media."""
 
     async def change(self, changes: Sequence[Change]) -> None:
         """Apply all changes or none, in one transaction.
@@ -150,14 +150,14 @@ class _WritableFile(SqliteFile):
 
 
 class WritableSqlite(SqliteDatabase):
-    """Adds rows through one connection, in a transaction for each piece of media; its server may be running."""
+    """Writes to SQLite through one connection, one transaction for each piece of media; Synapse may be running."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file: _WritableFile = _WritableFile(path)
 
     async def change(self, changes: Sequence[Change]) -> None:
-        """Make all changes or none."""
+        """Apply all changes or none."""
         async with self._lock:
             await asyncio.to_thread(self._change_now, changes)
 

@@ -45,7 +45,7 @@ Hence sizes of which no two are equally near to what clients ask for.
 
 
 def source_media(media: ExportMedia) -> SourceMedia:
-    """Describe media as Synapse would have them; files of other servers' media have a name that their mxc decides."""
+    """Return our media as a row of Synapse's; a remote file's name is made from its mxc."""
     kind = MediaKind.REMOTE if media.remote else MediaKind.LOCAL
     described = SourceMedia(server_name=media.mxc.server_name, media_id=media.mxc.media_id, kind=kind)
     return replace(described, filesystem_id=_filesystem_id(media)) if media.remote else described
@@ -59,7 +59,7 @@ def _filesystem_id(media: ExportMedia) -> str:
 def changes_for(
     media: ExportMedia, sha256: bytes | None, columns: Mapping[str, frozenset[str]], *, fill: bool
 ) -> list[Change]:
-    """Make the rows of media, the media's own first; columns that a schema does not have are left out."""
+    """Return the rows of the media, its own row first; columns that the schema lacks are left out."""
     table = REMOTE if media.remote else LOCAL
     values = {name: value for name, value in _values(media, sha256).items() if name in columns[table]}
     if fill:
@@ -117,21 +117,21 @@ _EVERY_COLUMN = {table: frozenset((*ALL_COLUMNS, *_THUMBNAIL)) for table in TABL
 
 
 class Recording(Protocol):
-    """Takes rows; open it before use, with `async with`."""
+    """Writes rows; open it with `async with`."""
 
     columns: Mapping[str, frozenset[str]]
 
     async def find(self, media: ExportMedia) -> SourceMedia | None:
-        """Read the row of media, if there is one and it can be read."""
+        """Return the row of the media; None when there is none, or it cannot be read."""
         ...
 
     async def add(self, changes: Sequence[Change]) -> None:
-        """Make all changes or none; RowAppearedError when the first one finds its row there."""
+        """Apply all changes or none. Raises RowAppearedError when the first one finds an existing row."""
         ...
 
 
 class DatabaseRecording:
-    """Writes into the database itself."""
+    """Writes to the database."""
 
     def __init__(self, database: WritableDatabase, server_name: str) -> None:
         self.columns: Mapping[str, frozenset[str]] = {}
@@ -164,7 +164,7 @@ class DatabaseRecording:
 
 
 class FileRecording:
-    """Writes a script of one transaction, for Synapse's schema of version 91 or later; it appears when it is whole."""
+    """Writes an SQL script of one transaction, for schema version 91 or later; the file appears when it is complete."""
 
     def __init__(self, path: Path) -> None:
         self.columns: Mapping[str, frozenset[str]] = _EVERY_COLUMN
@@ -191,11 +191,11 @@ class FileRecording:
             self._partial.unlink(missing_ok=True)
 
     async def find(self, media: ExportMedia) -> SourceMedia | None:  # noqa: ARG002 - nothing can be read
-        """Know of no row."""
+        """Return None: a script has no rows to read."""
         return None
 
     async def add(self, changes: Sequence[Change]) -> None:
-        """Write statements."""
+        """Write the statements."""
         text = "".join(f"{render(change, literal)};\n" for change in changes)
         if self._file is not None:
             await asyncio.to_thread(self._file.write, text)
