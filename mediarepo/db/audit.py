@@ -15,7 +15,7 @@ AuditTuple = tuple[str | None, str, int]
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One act: who, at which homeserver, what, to what, why, how many media that concerned, and from where."""
+    """One line of the audit log: who acted, at which homeserver, on what, why, how many media, and from where."""
 
     entry_id: str
     created_ts: int
@@ -29,13 +29,13 @@ class AuditEntry:
 
 
 class AuditLog:
-    """Only ever added to; the database itself refuses anything else."""
+    """The append-only audit log; the database refuses updates and deletes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, act: AdminAction, target: str, affected: int) -> None:
-        """Write down an act that changed nothing in the database."""
+        """Record an action that changed no row."""
         async with self._database.transaction() as connection:
             await write_entry(connection, act, target, affected)
 
@@ -53,10 +53,10 @@ class AuditLog:
         target: str | None = None,
         admin: str | None = None,
     ) -> list[AuditEntry]:
-        """Read entries, newest first, those before an entry; of one homeserver, of one target, by one admin, or all.
+        """Return entries, newest first, before an entry; of one homeserver, one target, one admin, or all.
 
-        "command line" as the admin stands for every system user at it. Entries are named by random keys: numbers would
-        tell a homeserver how much is done at others. InvalidParamError for an entry that is not in this log.
+        "command line" as the admin matches every system user. Entries have random keys: numbers would tell a homeserver
+        how much is done at others. Raises InvalidParamError for a `before` that is not in this log.
         """
         async with self._database.connection() as connection:
             before = None if before_id is None else await _place(connection, before_id, homeserver)
@@ -90,12 +90,12 @@ async def _place(connection: Connection, entry_id: str, homeserver: str | None) 
 
 
 async def write_entry(connection: Connection, act: AdminAction, target: str, affected: int) -> None:
-    """Write an act into the audit of each homeserver that it concerns."""
+    """Write an action into the audit of each homeserver that it concerns."""
     await write_entries(connection, act, [(name, target, affected) for name in homeservers_of(act, target)])
 
 
 async def write_entries(connection: Connection, act: AdminAction, entries: Iterable[AuditTuple]) -> None:
-    """Write entries: in whose audit (None: the operator's alone), of what, how many media."""
+    """Write entries: the homeserver (None: the operator's alone), the target, the number of media."""
     listed = list(entries)
     await connection.execute(
         f"""INSERT INTO audit_log (created_ts, admin, homeserver, action, target, reason, affected, client_address)
@@ -113,7 +113,7 @@ async def write_entries(connection: Connection, act: AdminAction, entries: Itera
 
 
 def homeservers_of(act: AdminAction, target: str) -> list[str | None]:
-    """Name the homeservers that an act concerns: the one whose media or user it is, who acts, or all."""
+    """Return the homeservers that an action concerns: that of the media or user, the one who acts, or all."""
     server_name = target.removeprefix("mxc://").partition("/")[0] if target.startswith("mxc://") else ""
     if target.startswith("@"):
         server_name = target.partition(":")[2]
@@ -125,9 +125,9 @@ def homeservers_of(act: AdminAction, target: str) -> list[str | None]:
 
 
 def removal_entries(act: AdminAction, target: str, mxcs: Iterable[Mxc]) -> list[AuditTuple]:
-    """Make one entry for each homeserver that media which were removed together concern, with its own count.
+    """Return one entry with its own count for each homeserver that removed media concern.
 
-    Media of servers that are none of these concern all of them.
+    Media of other servers concern all homeservers.
     """
     names = Counter(mxc.server_name for mxc in mxcs)
     shared = sum(count for name, count in names.items() if name not in act.at)
@@ -137,5 +137,5 @@ def removal_entries(act: AdminAction, target: str, mxcs: Iterable[Mxc]) -> list[
 
 
 def mxc_entries(act: AdminAction, mxcs: Iterable[Mxc]) -> list[AuditTuple]:
-    """Make one entry for each of some media, in the audit of each homeserver that it concerns."""
+    """Return one entry for each of some media, for the audit of each homeserver that it concerns."""
     return [(name, str(mxc), 1) for mxc in mxcs for name in homeservers_of(act, str(mxc))]

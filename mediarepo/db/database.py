@@ -20,19 +20,19 @@ log = structlog.get_logger(__name__)
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """Postgres cannot be reached, or did not answer in time; the cause says which."""
+    """Postgres cannot be reached, or does not answer in time; the cause says which."""
 
 
 class SchemaIncompatibleError(DatabaseUnavailableError):
-    """The schema is absent, too old or too new for this code; the message names the command that helps."""
+    """The schema is missing, too old or too new for this code; the message names the command that helps."""
 
 
 class StaleKeyError(UnavailableError):
-    """An object's key grew too old, or was claimed by the sweep, before its row was written; uploading again works."""
+    """An object's key was too old, or claimed by garbage collection, before its row was written; retry the upload."""
 
 
 class LeaseLostError(UnavailableError):
-    """The right to fill these media passed on to somebody else before their row was written."""
+    """The lease on this work passed to another process before its row was written."""
 
 
 NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -95,7 +95,7 @@ async def check_tables(connection: Any, schema: str) -> None:  # noqa: ANN401 - 
 
 
 class SchemaState:
-    """Whether the schema fits, as far as this process knows; it is looked at again when that is in doubt."""
+    """Whether the schema is compatible, as far as this process knows; checked again when in doubt."""
 
     def __init__(self, schema: str) -> None:
         self.fits = False
@@ -103,7 +103,7 @@ class SchemaState:
         self._unfit_since: float | None = None
 
     async def look(self, connection: Any) -> None:  # noqa: ANN401 - as above
-        """Look at the schema; SchemaIncompatibleError when it does not fit. Each change is logged once."""
+        """Check the schema. Raises SchemaIncompatibleError; each change of state is logged once."""
         loop = asyncio.get_running_loop()
         try:
             await check_compatible(connection, self._schema)
@@ -165,7 +165,7 @@ _fence: ContextVar[Lease | None] = ContextVar("fence", default=None)
 
 @contextmanager
 def fenced(lease: Lease) -> Iterator[None]:
-    """Let no transaction of this work succeed once its lease is somebody else's; such a one raises LeaseLostError."""
+    """Make each transaction of this block check its lease first, and raise LeaseLostError once it is lost."""
     token = _fence.set(lease)
     try:
         yield
@@ -187,7 +187,7 @@ def _password(config: DatabaseConfig) -> str:
 
 
 def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
-    """Say how to connect, in asyncpg's words."""
+    """Return the arguments of asyncpg.connect."""
     return {
         "dsn": config.url,
         "password": None if config.password is None else partial(_password, config),
@@ -204,7 +204,7 @@ def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
 
 
 class Database:
-    """The pool; it connects when first asked, so that Postgres may come up later than we do."""
+    """The connection pool; it connects at first use, so Postgres may start later than we do."""
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
@@ -240,22 +240,25 @@ class Database:
 
     @property
     def in_use(self) -> int:
-        """How many connections are lent."""
+        """How many connections are in use."""
         lent = 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
         return lent + self._readers.in_use
 
     @property
     def waiting(self) -> int:
-        """How many wait for a connection."""
+        """How many tasks wait for a connection."""
         return self._waiting + self._readers.waiting
 
     async def check(self) -> None:
-        """Say whether the database answers with a schema we can serve on, else DatabaseUnavailableError."""
+        """Check that Postgres answers with a compatible schema.
+
+        Raises DatabaseUnavailableError or SchemaIncompatibleError.
+        """
         async with self._open() as connection:
             await self._schema.look(connection)
 
     async def get(self, query: str, *arguments: object) -> Row | None:
-        """Read one row; a connection that turns out to be dead is replaced once."""
+        """Read one row; a dead connection is replaced once."""
         try:
             return await self._read(query, arguments)
         except DatabaseUnavailableError as exc:
@@ -294,10 +297,10 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection without a transaction: each statement is its own.
+        """Acquire a connection in autocommit mode.
 
-        DatabaseUnavailableError when Postgres does not serve, SchemaIncompatibleError when the schema does not fit;
-        what is wrong with a statement itself passes unchanged.
+        Raises DatabaseUnavailableError when Postgres is not available, SchemaIncompatibleError when the schema does not
+        match; errors of the statement itself propagate as asyncpg's.
         """
         try:
             async with self._open() as connection:
@@ -341,7 +344,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection inside a transaction (read committed); it must not wait for anything but Postgres."""
+        """Acquire a connection inside a transaction (read committed); it must not wait for anything but Postgres."""
         async with self.connection() as connection, connection.transaction():
             await _check_fence(connection)
             yield connection

@@ -23,7 +23,7 @@ _MAX_RETRY_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class QueuedDeletion:
-    """An object to remove; `upload_id` is set when a multipart upload must be aborted first."""
+    """An object to delete; with `upload_id`, a multipart upload to abort first."""
 
     deletion_id: int
     store: str
@@ -32,16 +32,16 @@ class QueuedDeletion:
 
 
 class Outbox:
-    """The queue of deletions; any number of processes may work on it."""
+    """The queue of S3 deletions; any number of processes may work on it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def claim(self, limit: int = 1000, *, leave_out: Collection[str] = ()) -> list[QueuedDeletion]:
-        """Take deletions that are due; those not forgotten come back later, ever more rarely.
+        """Claim deletions that are due; those not confirmed become due again later, with exponential back-off.
 
-        An object that some blob refers to is never handed out, whatever put it into the queue, unless its content is
-        known to be lost; and none at all while the database is older than a bucket. Stores can be left out.
+        An object that a blob refers to is never returned, unless its content is known to be lost; none is while the
+        database is older than a bucket. Stores can be excluded.
         """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -62,7 +62,7 @@ class Outbox:
         return [QueuedDeletion(*row) for row in rows]
 
     async def any_due(self) -> bool:
-        """Say whether there is anything to do."""
+        """Return whether a deletion is due."""
         async with self._database.connection() as connection:
             found = await connection.fetchval(
                 f"SELECT EXISTS (SELECT FROM object_deletion WHERE next_attempt_ts <= {NOW_MS})"  # noqa: S608 - static text
@@ -70,7 +70,7 @@ class Outbox:
         return bool(found)
 
     async def forget(self, done: Sequence[QueuedDeletion]) -> None:
-        """Drop deletions that S3 has confirmed."""
+        """Remove deletions that S3 has confirmed."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM object_deletion WHERE deletion_id = ANY($1::bigint[])",
@@ -78,7 +78,7 @@ class Outbox:
             )
 
     async def note_failure(self, deletion: QueuedDeletion, reason: str) -> None:
-        """Keep why a deletion did not succeed, for the operator."""
+        """Record the error of a failed deletion, for the operator."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE object_deletion SET last_error = $2 WHERE deletion_id = $1",
@@ -87,17 +87,17 @@ class Outbox:
             )
 
     async def check(self) -> None:
-        """Make sure that the database answers, else DatabaseUnavailableError."""
+        """Check that the database answers. Raises DatabaseUnavailableError."""
         await self._database.check()
 
     async def count(self) -> int:
-        """Count what still waits."""
+        """Return how many deletions are queued."""
         row = await self._database.get("SELECT count(*) FROM object_deletion")
         return int(row[0]) if row is not None else 0
 
 
 async def queue_deletion(connection: Connection, store: str, object_key: str) -> None:
-    """Queue an object that no row refers to any more; S3 is asked later, by the outbox."""
+    """Queue an object that no row refers to any more; the outbox deletes it in S3 later."""
     await connection.execute(
         f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
             VALUES ($1, $2, {NOW_MS}, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
@@ -114,15 +114,15 @@ _NEEDED = """SELECT EXISTS (SELECT FROM media WHERE blob_id = $1)
 
 
 class DeletionTable:
-    """Removes rows and queues their objects, in one transaction."""
+    """Deletes rows and queues their objects, in one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def delete(self, mxc: Mxc, act: AdminAction | None = None) -> bool:
-        """Leave a tombstone of media and let go of its blob; False when it is unknown or under a legal hold.
+        """Replace media by a tombstone and drop its blob; False when it is unknown or under a legal hold.
 
-        `act` is written down with it, if somebody wants this done.
+        `act`, if given, is recorded in the same transaction.
         """
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
@@ -147,9 +147,9 @@ class DeletionTable:
             return True
 
     async def delete_packs(self, blob_ids: Sequence[int], act: AdminAction | None = None, target: str = "") -> int:
-        """Forget the thumbnails that lie in packs, and the packs unless media have them as their content.
+        """Delete the thumbnails in these packs, and the packs unless media have them as their content.
 
-        `act` is written down with it, if somebody wants this done.
+        `act`, if given, is recorded in the same transaction.
         """
         async with self._database.transaction() as connection:
             concerned = [] if act is None else await _whose_thumbnails(connection, blob_ids, act)
@@ -182,7 +182,7 @@ async def _whose_thumbnails(
 
 
 async def lock_media(connection: Connection, server_names: Sequence[str], media_ids: Sequence[str]) -> None:
-    """Lock media in the one order in which all do so, before they are changed in whichever order, or blobs locked."""
+    """Lock rows of media in their one order, before they are changed in any order, or blobs are locked."""
     await connection.execute(
         """SELECT FROM media WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
            ORDER BY server_name, media_id FOR UPDATE""",
@@ -192,14 +192,14 @@ async def lock_media(connection: Connection, server_names: Sequence[str], media_
 
 
 async def lock_media_of(connection: Connection, blob_id: int) -> None:
-    """Lock all media of a blob, so that the blob itself may be locked or changed next."""
+    """Lock all media of a blob, so that the blob may be locked or changed next."""
     await connection.execute("SELECT FROM media WHERE blob_id = $1 ORDER BY server_name, media_id FOR UPDATE", blob_id)
 
 
 async def delete_if_unreferenced(connection: Connection, blob_id: int) -> None:
-    """Delete a blob and its thumbnails, unless media, another blob's thumbnails or its quarantine need it.
+    """Delete a blob and its thumbnails, unless media, another blob's thumbnails or its quarantine refer to it.
 
-    Borrowed objects stay.
+    Borrowed objects stay in their bucket.
     """
     if not await _lock(connection, blob_id) or await connection.fetchval(_NEEDED, blob_id):
         return
@@ -208,7 +208,7 @@ async def delete_if_unreferenced(connection: Connection, blob_id: int) -> None:
 
 
 async def delete_thumbnails(connection: Connection, source_blob_id: int) -> None:
-    """Delete a blob's thumbnails, and where they lie, unless that is needed for something else."""
+    """Delete a blob's thumbnails and their packs, unless something else refers to those."""
     rows = await connection.fetch(
         """SELECT blob_id FROM blob WHERE parent_blob_id = $1
            UNION SELECT blob_id FROM thumbnail WHERE source_blob_id = $1 AND blob_id <> $1 ORDER BY 1""",
@@ -245,7 +245,7 @@ async def _detach(connection: Connection, blob_id: int) -> None:
 
 
 async def delete_all_if_unreferenced(connection: Connection, blob_ids: Sequence[int | None]) -> None:
-    """Let go of blobs in the order of their ids, so that two who do so never wait for each other."""
+    """Delete unreferenced blobs in the order of their ids, which avoids deadlocks."""
     for blob_id in sorted({blob_id for blob_id in blob_ids if blob_id is not None}):
         await delete_if_unreferenced(connection, blob_id)
 

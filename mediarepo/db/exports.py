@@ -34,13 +34,13 @@ _PAGE_OF = f"""SELECT m.server_name, m.media_id, m.remote, m.content_type, m.upl
 
 
 class ExportTable:
-    """Walks through media in pages, so that no transaction outlives a page."""
+    """Iterates over media in pages, so that no transaction outlives a page."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def count(self, selection: ExportSelection) -> tuple[int, int]:
-        """Count the media and their bytes."""
+        """Return the number of media and their bytes."""
         query = f"SELECT count(*) AS media, coalesce(sum(b.size_bytes), 0)::bigint AS bytes {_SELECTED}"
         async with self._database.connection() as connection:
             row = await connection.fetchrow(query, *_arguments(selection))
@@ -55,7 +55,7 @@ class ExportTable:
         return {row["server_name"]: row["media"] for row in rows}
 
     async def walk(self, selection: ExportSelection) -> AsyncGenerator[ExportMedia, None]:
-        """Walk through all of them; images of previews, which go by themselves, are left out."""
+        """Iterate over the selected media; preview images, which expire by themselves, are left out."""
         after = ("", "")
         while True:
             async with self._database.connection() as connection:

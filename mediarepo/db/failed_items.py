@@ -16,19 +16,19 @@ _ALL = """(SELECT queue, item_key, error, attempts, first_ts, last_ts, retry_ts 
 
 
 def is_due(queue: Queue, key: str) -> str:
-    """Give the SQL condition that an item, with this SQL expression for its key, is not set aside just now."""
+    """Return the SQL condition that an item, by the SQL expression of its key, is not set aside now."""
     return f"""NOT EXISTS (SELECT FROM failed_item f
         WHERE f.queue = '{queue}' AND f.item_key = {key} AND f.retry_ts > {NOW_MS})"""
 
 
 class FailedItems:
-    """Notes, lists and forgets items that could not be processed."""
+    """Records items that could not be processed, and when each is retried."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     async def note(self, queue: Queue, key: str, error: str) -> None:
-        """Set an item aside; each further failure doubles the time until it is tried again, up to six hours."""
+        """Set an item aside; each further failure doubles the delay before its retry, up to six hours."""
         async with self.database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO failed_item AS f (queue, item_key, error, first_ts, last_ts, retry_ts)
@@ -42,7 +42,7 @@ class FailedItems:
             )
 
     async def due(self, queue: Queue, keys: Sequence[str]) -> set[str]:
-        """Pick the keys that are not set aside just now."""
+        """Return those keys that are not set aside now."""
         by_key = {item_key(key): key for key in keys}
         async with self.database.connection() as connection:
             rows = await connection.fetch(
@@ -54,7 +54,7 @@ class FailedItems:
         return set(keys) - {by_key[row["item_key"]] for row in rows}
 
     async def forget(self, queue: Queue, keys: Sequence[str]) -> None:
-        """Forget items that were processed after all."""
+        """Remove items that were processed."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "DELETE FROM failed_item WHERE queue = $1 AND item_key = ANY($2::text[])",
@@ -63,17 +63,17 @@ class FailedItems:
             )
 
     async def now_ms(self) -> int:
-        """Read the database's clock, by which items are due."""
+        """Return the database's clock, in ms since 1970."""
         row = await self.database.get(f"SELECT {NOW_MS}")
         return int(row[0]) if row is not None else 0
 
     async def forget_untried(self, queue: Queue, before_ts: int) -> None:
-        """Forget items that were due by then and have not been set aside again since."""
+        """Remove items that were due by `before_ts` and have not failed again since."""
         async with self.database.connection() as connection:
             await connection.execute("DELETE FROM failed_item WHERE queue = $1 AND retry_ts <= $2", queue, before_ts)
 
     async def forget_gone(self, age_ms: int) -> None:
-        """Forget items that nobody has tried again for so long after they were due: they are gone."""
+        """Remove items that nothing has retried for so long after they were due: they no longer exist."""
         async with self.database.connection() as connection:
             await connection.execute(
                 f"DELETE FROM failed_item WHERE retry_ts < {NOW_MS} - $1::bigint",  # noqa: S608 - static text
@@ -81,13 +81,13 @@ class FailedItems:
             )
 
     async def count(self) -> dict[str, int]:
-        """Count the items that are set aside, by queue."""
+        """Return how many items are set aside, by queue."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(f"SELECT queue, count(*) FROM {_ALL} GROUP BY queue ORDER BY queue")  # noqa: S608 - static text
         return {row["queue"]: row["count"] for row in rows}
 
     async def read(self, *, queue: str | None, limit: int) -> list[FailedItem]:
-        """Read items, of one queue or of all, those that failed last first."""
+        """Return items of one queue or of all, most recent failure first."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT queue, item_key, error, attempts, first_ts, last_ts, retry_ts FROM {_ALL}
@@ -99,7 +99,7 @@ class FailedItems:
         return [FailedItem(*row.values()) for row in rows]
 
     async def retry(self, *, queue: str | None, key: str | None, act: AdminAction) -> int:
-        """Have items tried again at the queue's next turn; gives how many."""
+        """Make items due now; returns how many."""
         async with self.database.transaction() as connection:
             noted = await connection.execute(
                 f"""UPDATE failed_item SET retry_ts = {NOW_MS}

@@ -12,10 +12,10 @@ Place = tuple[str, str]
 async def make_blobs(
     connection: Connection, contents: Iterable[ImportedBytes], source_id: int
 ) -> dict[ImportedBytes, int]:
-    """Record a source's contents, or find their blobs; what has become impossible meanwhile is left out.
+    """Insert blobs for a source's contents, or find them; contents that cannot be used any more are left out.
 
-    That is an object which the sweep has claimed, or content that was known and is so no longer. Objects that turn out
-    to be second ones are queued for deletion.
+    Those are objects claimed by garbage collection, and contents whose existing blob is gone. Duplicate objects are
+    queued for deletion.
     """
     wanted = set(contents)
     claimed = await _claim(connection, {place for content in wanted if content.intent and (place := _place(content))})

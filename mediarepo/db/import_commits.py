@@ -1,8 +1,4 @@
-"""The moment at which rows of another repository become media here: up to some hundreds in one transaction.
-
-The bytes are durable before. Media that were made here, by an upload or a fetch, are never changed, but for being
-quarantined; neither is what an admin changed here since, unless it has changed at the source too.
-"""
+"""Commits imported rows, up to some hundreds in one transaction."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +28,7 @@ _HIDERS = """unnest(CASE WHEN k.owner IS NOT NULL THEN ARRAY[k.owner] WHEN i.kin
 
 
 class ImportCommits:
-    """Writes media, blobs and ledger together; whatever rows say, marks are those of the source's homeservers."""
+    """Writes media, blobs and ledger together; marks are those of the source's homeservers, whatever rows say."""
 
     def __init__(self, database: Database, server_names: frozenset[str]) -> None:
         """`server_names` are the homeservers that the source speaks for."""
@@ -40,16 +36,16 @@ class ImportCommits:
         self._server_names = server_names
 
     def speaking_for(self, server_names: frozenset[str]) -> "ImportCommits":
-        """Write for a source that speaks for these homeservers; empty: for all of ours."""
+        """Return a writer for a source of these homeservers; empty: of all of ours."""
         return ImportCommits(self._database, server_names or self._server_names)
 
     async def commit(
         self, source_id: int, run_id: int, entries: Sequence[LedgerEntry], lease: Lease | None = None
     ) -> list[LedgerEntry]:
-        """Commit rows, each of which must be another; gives those that have to be looked at anew.
+        """Commit rows with distinct keys; returns those that must be decided again.
 
-        Those are rows whose content has been lost to a sweep meanwhile, or that somebody else has just committed.
-        LeaseLostError when `lease` is somebody else's by now: nothing is written then.
+        Those are rows whose content was garbage collected meanwhile, or that another process has just committed. Raises
+        LeaseLostError when `lease` is lost; nothing is written then.
         """
         async with self._database.transaction() as connection:
             await check_lease(connection, lease)
@@ -85,7 +81,7 @@ class ImportCommits:
         return {entry.media.key for entry in entries} - (wanted - inserted - refreshed.filled)
 
     async def is_away(self) -> bool:
-        """Say whether the database cannot be reached, so that no row is to blame."""
+        """Return whether the database is unavailable, so that no row is to blame."""
         try:
             await self._database.check()
         except DatabaseUnavailableError:
@@ -93,7 +89,7 @@ class ImportCommits:
         return False
 
     async def release_blocks(self, source_id: int) -> None:
-        """Let addresses be served again that a source blocks no longer, unless somebody here has hidden them since."""
+        """Unblock addresses that a source no longer blocks, unless they were quarantined here since."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 """SELECT m.server_name, m.media_id FROM media m JOIN import_item i USING (server_name, media_id)
@@ -112,9 +108,9 @@ class ImportCommits:
             )
 
     async def list_hidden(self, source_id: int, name: str) -> int:
-        """Quarantine the hashes of what the source hides, and no longer those of what it shows again.
+        """Quarantine the hashes of media hidden at the source, and lift those of media shown again.
 
-        A hash of which the source shows other media, unprotected ones too, is left alone: an admin let them be seen.
+        A hash that the source also shows, even on unprotected media, is not quarantined: an admin allowed it.
         """
         note = f"{IMPORTED_FROM}{name}"
         async with self._database.transaction() as connection:
@@ -197,7 +193,7 @@ _THUMBNAIL = """INSERT INTO thumbnail
 
 
 class ImportThumbnails:
-    """Says which thumbnails are wanted, and writes those that were taken."""
+    """Finds which source thumbnails are wanted, and records those that were imported."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -205,7 +201,7 @@ class ImportThumbnails:
     async def ends(
         self, source_id: int, wanted: Sequence[tuple[SourceKey, ThumbnailSpec]]
     ) -> Mapping[tuple[SourceKey, ThumbnailSpec], ThumbnailEnd | int]:
-        """Say of which thumbnails there is nothing to do, and of which blobs the others are."""
+        """Return which thumbnails need no work, and the blobs of the others."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT w.position, b.blob_id, EXISTS (SELECT FROM thumbnail t
@@ -227,9 +223,9 @@ class ImportThumbnails:
         return {wanted[row["position"] - 1]: _end(row) for row in rows}
 
     async def take(self, source_id: int, taken: Sequence[ImportedThumbnail], lease: Lease) -> list[ImportedThumbnail]:
-        """Record thumbnails; gives those whose objects are something else here already, so that they must be copied.
+        """Record thumbnails; returns those whose objects have another use here already, which must be copied.
 
-        An object of ours that turns out not to be needed is queued for deletion.
+        An object of ours that is not needed is queued for deletion.
         """
         async with self._database.transaction() as connection:
             await check_lease(connection, lease)

@@ -23,7 +23,7 @@ _RUN = "run_id, source_id, command, started_ts, heartbeat_ts, finished_ts, compl
 
 
 class ImportRuns:
-    """Writes down who imports what, and how far it has come."""
+    """Records the sources and runs of imports, and their progress."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,14 +46,14 @@ class ImportRuns:
         return ImportSource(*row)
 
     async def find_source(self, name: str) -> ImportSource | None:
-        """Find a source that something was imported from, or tried to."""
+        """Return the source of that name, or None."""
         row = await self._database.get(
             "SELECT source_id, name, kind, finalized_ts FROM import_source WHERE name = $1", name
         )
         return None if row is None else ImportSource(*row)
 
     async def finalize(self, source_id: int) -> None:
-        """Note that nothing more is expected of a source."""
+        """Record that a source is finalized."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"UPDATE import_source SET finalized_ts = {NOW_MS} WHERE source_id = $1",  # noqa: S608 - static text
@@ -61,7 +61,7 @@ class ImportRuns:
             )
 
     async def begin(self, source_id: int, command: str, options: Mapping[str, object]) -> int:
-        """Note that a command begins; gives its number."""
+        """Record that a run begins; returns its number."""
         async with self._database.connection() as connection:
             run_id: int = await connection.fetchval(
                 f"""INSERT INTO import_run (source_id, command, options, started_ts, heartbeat_ts)
@@ -73,7 +73,7 @@ class ImportRuns:
         return run_id
 
     async def beat(self, run_id: int, figures: Mapping[str, object]) -> None:
-        """Note how far a run has come."""
+        """Record the progress of a run."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"UPDATE import_run SET heartbeat_ts = {NOW_MS}, figures = $2 WHERE run_id = $1",  # noqa: S608 - static text
@@ -84,7 +84,7 @@ class ImportRuns:
     async def end(
         self, run_id: int, figures: Mapping[str, object], *, complete: bool, error: str | None = None
     ) -> None:
-        """Note that a run has ended, and whether it saw all of its source."""
+        """Record that a run has ended, and whether it saw the whole source."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE import_run SET heartbeat_ts = {NOW_MS}, finished_ts = {NOW_MS}, figures = $2, complete = $3,
@@ -97,7 +97,7 @@ class ImportRuns:
             )
 
     async def latest(self, source_id: int, limit: int = 20) -> list[ImportRun]:
-        """List the last runs, latest first."""
+        """Return the last runs, newest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"SELECT {_RUN} FROM import_run WHERE source_id = $1 ORDER BY run_id DESC LIMIT $2",  # noqa: S608 - static text
@@ -107,7 +107,7 @@ class ImportRuns:
         return [_run(row) for row in rows]
 
     async def last_complete(self, source_id: int) -> ImportRun | None:
-        """Read the last run that saw all of its source."""
+        """Return the last run that saw the whole source."""
         row = await self._database.get(
             f"SELECT {_RUN} FROM import_run WHERE source_id = $1 AND complete ORDER BY run_id DESC LIMIT 1",  # noqa: S608 - static text
             source_id,
@@ -125,7 +125,7 @@ _ITEM = "server_name, media_id, kind, state, mode, reason, size_bytes, place, go
 
 
 def ledger_name(text: str) -> str:
-    """Write a name of a source so that Postgres can keep it, and index it: it need not be a valid one."""
+    """Return a source's name in a form that Postgres can store and index; it need not be a valid name."""
     kept = text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
     if len(kept.encode()) <= _MAX_NAME_BYTES:
         return kept
@@ -134,13 +134,13 @@ def ledger_name(text: str) -> str:
 
 
 class ImportLedger:
-    """Reads the ledger, and notes what needs no media."""
+    """Reads the ledger, and records rows that become no media."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def known(self, source_id: int, keys: Sequence[SourceKey]) -> dict[SourceKey, LedgerState]:
-        """Read what is known of rows; those of which nothing is, are left out."""
+        """Return the state of rows; rows without one are left out."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT k.position, i.state, i.mode, i.reason, i.fingerprint, i.gone, m.state AS media_state,
@@ -157,7 +157,7 @@ class ImportLedger:
         return {keys[row["position"] - 1]: _known(row) for row in rows}
 
     async def holds(self, store: str, sha256: bytes) -> bool:
-        """Say whether a store holds content already, as an object of ours."""
+        """Return whether a store has content as an object of ours."""
         row = await self._database.get(
             """SELECT 1 FROM blob WHERE store = $1 AND sha256 = $2 AND ownership = 'owned'
                    AND sha256_state = 'verified' AND missing_ts IS NULL AND parent_blob_id IS NULL""",
@@ -167,9 +167,9 @@ class ImportLedger:
         return row is not None
 
     async def has_content(self, content: ImportedBytes, source_id: int) -> bool:
-        """Say whether a store has content as an object of ours, at least by the word of another row of this source.
+        """Return whether a store has content as an object of ours, verified, or by another row of this source.
 
-        What a source claims says nothing of media that did not come from it: those may be somebody else's.
+        A source's claim says nothing about other media: those may belong to somebody else.
         """
         row = await self._database.get(
             """SELECT 1 FROM blob b WHERE store = $1 AND sha256 = $2 AND ownership = 'owned' AND size_bytes = $3
@@ -185,12 +185,12 @@ class ImportLedger:
         return row is not None
 
     async def take_stock(self) -> None:
-        """Let Postgres look at how much there is by now, so that it plans for tables of that size."""
+        """Run ANALYZE, so that Postgres plans for the tables' present size."""
         async with self._database.connection() as connection:
             await connection.execute("ANALYZE media, blob, import_item")
 
     async def hashes(self, limit: int) -> set[bytes] | None:
-        """Give the beginnings of all hashes of contents stored as objects of ours; None when there are more."""
+        """Return the prefixes of all hashes of objects of ours; None when there are too many."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT substring(sha256 FOR 8) FROM blob WHERE ownership = 'owned' AND sha256_state <> 'unknown'
@@ -200,7 +200,7 @@ class ImportLedger:
         return None if len(rows) > limit else {row[0] for row in rows}
 
     async def mark_seen(self, source_id: int, run_id: int, keys: Sequence[SourceKey]) -> None:
-        """Note that rows are there as before."""
+        """Record that rows still exist unchanged."""
         if not keys:
             return
         async with self._database.connection() as connection:
@@ -216,7 +216,7 @@ class ImportLedger:
             )
 
     async def note_orphans(self, source_id: int, run_id: int, orphans: Sequence[LedgerUnclaimedBytes]) -> None:
-        """Note bytes that no row mentions."""
+        """Record bytes that no row of the source mentions."""
         async with self._database.connection() as connection:
             await connection.execute(
                 """INSERT INTO import_orphan (source_id, run_id, place, size_bytes)
@@ -231,14 +231,14 @@ class ImportLedger:
             )
 
     async def forget_orphans_before(self, source_id: int, run_id: int) -> None:
-        """Forget what a complete run did not see again."""
+        """Remove unclaimed bytes that a complete run did not see again."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM import_orphan WHERE source_id = $1 AND run_id < $2", source_id, run_id
             )
 
     async def mark_gone(self, source_id: int, run_id: int) -> None:
-        """Note which rows a complete run did not see, though they were there before it began."""
+        """Mark the rows that existed before a complete run and were not seen by it."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE import_item SET gone = true, updated_ts = {NOW_MS}
@@ -249,7 +249,7 @@ class ImportLedger:
             )
 
     async def sums(self, source_id: int) -> list[LedgerSum]:
-        """Count the lines of rows that are still there, by state, reason and mode."""
+        """Count the lines of rows that still exist, by state, reason and mode."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT state, split_part(reason, ':', 1) AS reason, mode, count(*) AS count,
@@ -263,19 +263,19 @@ class ImportLedger:
         ]
 
     async def count_since(self, source_id: int, run_id: int) -> int:
-        """Count the rows that were looked up for clients, and that a run had not met."""
+        """Count the rows looked up for clients that no run has met."""
         row = await self._database.get(
             "SELECT count(*) FROM import_item WHERE source_id = $1 AND seen_run_id < $2 AND NOT gone", source_id, run_id
         )
         return int(row[0]) if row is not None else 0
 
     async def count_gone(self, source_id: int) -> int:
-        """Count the rows that the source has no longer."""
+        """Count the rows that no longer exist at the source."""
         row = await self._database.get("SELECT count(*) FROM import_item WHERE source_id = $1 AND gone", source_id)
         return int(row[0]) if row is not None else 0
 
     async def items(self, source_id: int, *, only_open: bool = False) -> AsyncIterator[LedgerItem]:
-        """Walk through the ledger, in pages; `only_open` leaves out what is committed as it was, and there."""
+        """Iterate over the ledger in pages; `only_open` leaves out rows that were imported unchanged."""
         after, condition = ("", ""), "AND (state <> 'committed' OR gone OR reason IS NOT NULL)" if only_open else ""
         while True:
             async with self._database.connection() as connection:
@@ -293,7 +293,7 @@ class ImportLedger:
             after = (rows[-1]["server_name"], rows[-1]["media_id"])
 
     async def orphans(self, source_id: int) -> AsyncIterator[LedgerUnclaimedBytes]:
-        """Walk through the bytes that no row mentions."""
+        """Iterate over the bytes that no row mentions."""
         after = ""
         while True:
             async with self._database.connection() as connection:
@@ -313,7 +313,7 @@ class ImportLedger:
 async def write_lines(
     connection: Connection, source_id: int, run_id: int, entries: Sequence[LedgerEntry], *, walked: bool
 ) -> None:
-    """Write what became of rows, over what stood there before; `walked` says that a walk met them."""
+    """Write the results of rows, replacing earlier ones; `walked` when a run met them."""
     await connection.execute(
         f"""INSERT INTO import_item AS i (source_id, server_name, media_id, kind, state, mode, reason, size_bytes,
                 sha256, place, fingerprint, quarantined_by, protected, run_id, seen_run_id, updated_ts)

@@ -13,13 +13,13 @@ _ANY_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """Which media that were here already got their content now."""
+    """Existing media whose content has arrived now."""
 
     filled: set[SourceKey]
 
 
 def media_state(entry: LedgerEntry) -> str | None:
-    """Say in which state media are recorded; None when there is nothing to record."""
+    """Return the state in which media are inserted; None when nothing is."""
     if entry.mode is ItemMode.PENDING:
         return "pending"
     if entry.content is not None:
@@ -37,7 +37,7 @@ def media_state(entry: LedgerEntry) -> str | None:
 async def insert_media(
     connection: Connection, source_id: int, entries: Sequence[LedgerEntry], blob_ids: Mapping[SourceKey, int]
 ) -> set[SourceKey]:
-    """Make media of rows that were not here; gives those that were made."""
+    """Insert media for rows that have none; returns those inserted."""
     made = [entry for entry in entries if entry.recordable and media_state(entry) is not None]
     if not made:
         return set()
@@ -62,7 +62,7 @@ async def insert_media(
 async def refresh_media(
     connection: Connection, source_id: int, entries: Sequence[LedgerEntry], blob_ids: Mapping[SourceKey, int]
 ) -> Refreshed:
-    """Bring media that came from this source up to its present state."""
+    """Update media that came from this source to its present state."""
     recordable = [entry for entry in entries if entry.recordable]
     if not recordable:
         return Refreshed(set())
@@ -85,7 +85,7 @@ async def refresh_media(
 
 
 async def note_access(connection: Connection, source_id: int, entries: Sequence[LedgerEntry]) -> None:
-    """Carry over when media were last asked for, unless they have been asked for here since."""
+    """Import last-access times, unless media have been accessed here since."""
     read = [entry.media for entry in entries if entry.recordable and entry.media.last_access_ts is not None]
     if read:
         await connection.execute(
@@ -133,10 +133,10 @@ Mark = tuple[str, str, MarkKind, str, str]
 
 
 def owners_of(media: SourceMedia, server_names: frozenset[str]) -> list[str]:
-    """Name the homeservers whose an imported mark is, among those that its source speaks for.
+    """Return the homeservers that own an imported mark.
 
-    The homeserver whose media it is, or whose admin set it; else all of the source's. Never somebody else's, whatever a
-    row says.
+    That is the homeserver of the media, or of the admin who set it; else all homeservers of the source. Never others,
+    whatever a row says.
     """
     if media.is_local:
         return [media.server_name] if media.server_name in server_names else []
@@ -145,7 +145,7 @@ def owners_of(media: SourceMedia, server_names: frozenset[str]) -> list[str]:
 
 
 def marks_of(entries: Sequence[LedgerEntry], server_names: frozenset[str]) -> list[Mark]:
-    """List the marks that rows of a source have, which speaks for these homeservers."""
+    """Return the marks that rows of a source carry."""
     found: list[Mark] = []
     for media in (entry.media for entry in entries):
         at = media.server_name, media.media_id
@@ -158,7 +158,7 @@ def marks_of(entries: Sequence[LedgerEntry], server_names: frozenset[str]) -> li
 
 
 async def insert_marks(connection: Connection, source_id: int, marks: Sequence[Mark]) -> None:
-    """Set marks, beside what others set here."""
+    """Insert marks beside those set here."""
     if marks:
         await connection.execute(_INSERT, source_id, *(list(column) for column in zip(*marks, strict=True)))
 
@@ -166,7 +166,7 @@ async def insert_marks(connection: Connection, source_id: int, marks: Sequence[M
 async def refresh_marks(
     connection: Connection, source_id: int, entries: Sequence[LedgerEntry], marks: list[Mark]
 ) -> None:
-    """Carry over what has changed at the source since the ledger's line; quarantine wherever media came from."""
+    """Import changes of marks since the ledger's line; quarantine wherever media came from."""
     media = [entry.media for entry in entries]
     rows = await connection.fetch(
         """SELECT e.server_name, e.media_id, m.import_source_id = $1 AS is_ours,
@@ -207,7 +207,7 @@ async def _remove(connection: Connection, source_id: int, kind: MarkKind, keys: 
 
 
 async def forget_marks(connection: Connection, source_id: int, server_names: list[str], media_ids: list[str]) -> None:
-    """Take back what was imported for some media."""
+    """Remove the imported marks of some media."""
     await connection.execute(
         f"""DELETE FROM media_mark WHERE reason = {_NOTE}
                 AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",  # noqa: S608 - static text

@@ -19,7 +19,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class ImportedContent:
-    """A blob that media of a source refer to, and one of these media."""
+    """A blob of imported media, and one of these media."""
 
     blob: Blob
     mxc: Mxc
@@ -30,13 +30,13 @@ class ImportedContent:
 
 
 class ImportedContentTable:
-    """Walks through what was imported, and changes whose it is."""
+    """Iterates over imported content, and changes who owns its objects."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def by_key(self, source_id: int, store: str, ownership: Ownership) -> AsyncIterator[ImportedContent]:
-        """Walk through the objects of one store in the order of their keys."""
+        """Iterate over the objects of one store in the order of their keys."""
         after = ""
         while True:
             rows = await self._page("b.store = $3 AND b.ownership = $4 AND b.object_key > $2", "b.object_key",
@@ -48,7 +48,7 @@ class ImportedContentTable:
             after = rows[-1]["object_key"]
 
     async def by_id(self, source_id: int, ownership: Ownership | None = None) -> AsyncGenerator[ImportedContent, None]:
-        """Walk through all objects in the order of their ids."""
+        """Iterate over all objects in the order of their ids."""
         after = 0
         while True:
             rows = await self._page("b.blob_id > $2 AND ($3::text IS NULL OR b.ownership = $3)", "b.blob_id",
@@ -60,7 +60,7 @@ class ImportedContentTable:
             after = rows[-1]["blob_id"]
 
     async def lost(self, source_id: int) -> AsyncIterator[Mxc]:
-        """Walk through media whose content is known to be missing, accepted losses aside."""
+        """Iterate over media whose content is missing, accepted losses excluded."""
         after = ("", "")
         while True:
             async with self._database.connection() as connection:
@@ -89,7 +89,7 @@ class ImportedContentTable:
             )
 
     async def stores(self, source_id: int) -> list[tuple[str, Ownership]]:
-        """Name the stores in which contents of a source lie, and whose they are there."""
+        """Return the stores that have contents of a source, and whose objects these are."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT DISTINCT b.store, b.ownership FROM media m JOIN blob b USING (blob_id)
@@ -99,7 +99,7 @@ class ImportedContentTable:
         return [(row["store"], Ownership(row["ownership"])) for row in rows]
 
     async def key_range(self, source_id: int, store: str, ownership: Ownership) -> tuple[str, str]:
-        """Give the first and the last key of a source's objects in a store."""
+        """Return the first and last key of a source's objects in a store."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
                 """SELECT min(b.object_key) AS first, max(b.object_key) AS last FROM media m JOIN blob b USING (blob_id)
@@ -111,7 +111,7 @@ class ImportedContentTable:
         return ("", "") if row is None else (row["first"] or "", row["last"] or "")
 
     async def note_verified(self, source_id: int, blob_ids: Sequence[int], level: str) -> None:
-        """Note that contents are as they should be."""
+        """Record that contents are verified."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE import_item i SET verified = $3, verified_ts = {NOW_MS}
@@ -123,7 +123,7 @@ class ImportedContentTable:
             )
 
     async def note_wrong(self, source_id: int, blob_id: int, state: str, reason: str) -> None:
-        """Serve contents no longer that are not what they should be, and say so in the ledger."""
+        """Mark wrong contents missing, so that they are not served, and record it in the ledger."""
         async with self._database.transaction() as connection:
             await lock_media_of(connection, blob_id)
             await connection.execute(
@@ -144,7 +144,7 @@ class ImportedContentTable:
             )
 
     async def own(self, content: ImportedContent, store: str, object_key: str | None, sha256: bytes | None) -> None:
-        """Let a blob be the copy of its object that we have made; or, if its content is ours already, that blob."""
+        """Point a blob at our copy of its object, or at the blob we have of equal content already."""
         async with self._database.transaction() as connection:
             await lock_media_of(connection, content.blob.blob_id)
             if object_key is not None:
@@ -197,7 +197,7 @@ class ImportedContentTable:
         )
 
     async def count_undoable(self, source_id: int, run_id: int | None) -> int:
-        """Count the media that taking a run, or all, back would remove."""
+        """Count the media that an undo of one run, or of all, would remove."""
         row = await self._database.get(
             """SELECT count(*) FROM import_item i JOIN media m USING (server_name, media_id)
                WHERE i.source_id = $1 AND ($2::bigint IS NULL OR i.run_id = $2) AND m.import_source_id = $1
@@ -209,7 +209,7 @@ class ImportedContentTable:
         return 0 if row is None else int(row[0])
 
     async def undo(self, source_id: int, name: str, run_id: int | None, act: AdminAction) -> int:
-        """Take back what a run committed, or all of it; what was deleted, filled or put under a hold here is kept."""
+        """Undo what a run, or all runs, committed; media deleted, filled or put under a legal hold here are kept."""
         removed = 0
         while True:
             async with self._database.transaction() as connection:

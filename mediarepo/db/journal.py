@@ -1,8 +1,4 @@
-"""Rows as the journal has them: in words that another database understands.
-
-A row is named by what stays the same everywhere: media by their address, blobs by store and key. `row` is the whole row
-as JSON, references to blobs replaced by their store and key, NULL when there is no such row any more.
-"""
+"""Rows as the journal has them, in a form that another database understands."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -15,10 +11,10 @@ _PAGE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A table that the journal follows.
+    """A table whose changes are journaled.
 
     `key` names a row r of the table, `row` is what is written of it, `joins` what both need. `columns` are those that a
-    key k consists of, as `values`; a whole copy walks through the table in their order.
+    key k consists of, as `values`; a snapshot reads the table in their order.
     """
 
     kind: str
@@ -101,7 +97,7 @@ FOLLOWED = (
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Changes that are to be written down: under which number, which of them, and the lines."""
+    """Changes to be journaled: their sequence number, which ones, and their lines."""
 
     sequence: int
     change_ids: list[int]
@@ -109,16 +105,16 @@ class Pending:
 
 
 class JournalTable:
-    """Reads what the journal is to say, and remembers what it has said."""
+    """Reads the changes to journal, and records what was journaled."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def take(self, limit: int) -> Pending | None:
-        """Read changes and the rows as they are now, under a number of their own; None when nothing has changed.
+        """Take changes and the present rows, under a new sequence number; None when nothing has changed.
 
-        The number's row is locked first: whoever has a higher one read later, so that the newest state has the highest
-        number. A change that is committed meanwhile is taken the next time, however long its transaction took.
+        The sequence row is locked first: a higher number was read later, so the newest state has the highest number. A
+        change that commits meanwhile is taken next time, however long its transaction took.
         """
         async with self._database.transaction() as connection:
             if not await connection.fetchval("SELECT EXISTS (SELECT FROM journal_change)"):
@@ -135,30 +131,30 @@ class JournalTable:
         return Pending(int(sequence), [row["change_id"] for row in rows], lines)
 
     async def forget(self, change_ids: Sequence[int]) -> None:
-        """Drop changes that S3 has."""
+        """Remove changes that S3 has."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM journal_change WHERE change_id = ANY($1::bigint[])", list(change_ids))
 
     async def forget_all(self) -> None:
-        """Drop all changes, as nobody writes them down; the next copy is due at once."""
+        """Remove all changes, because no journal is written; the next snapshot is due at once."""
         async with self._database.transaction() as connection:
             await connection.execute("DELETE FROM journal_change")
             await connection.execute("UPDATE journal_state SET snapshot_ts = NULL, snapshot_sequence = NULL")
 
     async def sequence(self) -> int:
-        """Read the number that was last given out."""
+        """Return the last sequence number given out."""
         row = await self._database.get("SELECT sequence FROM journal_state")
         return int(row[0]) if row is not None else 0
 
     async def go_on_behind(self, sequence: int) -> None:
-        """Give out no number up to this one, and have a whole copy made soon, as what has these numbers is not ours."""
+        """Continue behind this sequence number, which is not ours, and have a snapshot made soon."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE journal_state SET sequence = $1, snapshot_ts = NULL WHERE sequence < $1", sequence
             )
 
     async def snapshot_due(self, interval_ms: int) -> bool:
-        """Say whether there is no whole copy that is young enough."""
+        """Return whether the last snapshot is too old."""
         row = await self._database.get(
             f"SELECT snapshot_ts IS NULL OR snapshot_ts <= {NOW_MS} - $1::bigint FROM journal_state",  # noqa: S608 - static text
             interval_ms,
@@ -166,7 +162,7 @@ class JournalTable:
         return bool(row is not None and row[0])
 
     async def note_snapshot(self, sequence: int) -> None:
-        """Write down that there is a whole copy, to which later numbers add."""
+        """Record that there is a snapshot, which later numbers add to."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"UPDATE journal_state SET snapshot_sequence = $1, snapshot_ts = {NOW_MS}",  # noqa: S608 - static text
@@ -174,7 +170,7 @@ class JournalTable:
             )
 
     async def all_lines(self) -> AsyncIterator[list[str]]:
-        """Walk through all rows in pages, each as of its own instant: what changes meanwhile is in later numbers."""
+        """Iterate over all rows in pages, each of its own instant; later changes are in later numbers."""
         for followed in FOLLOWED:
             after: list[str] | None = None
             while True:

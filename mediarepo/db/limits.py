@@ -32,13 +32,16 @@ _ROOM_AGAIN = f"""SELECT created_ts + $2::bigint - {NOW_MS} FROM (
 
 
 class QuotaTable:
-    """Promises room, and takes promises back."""
+    """Reserves space under quotas, and releases it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def reserve(self, user_id: str, size_bytes: int, limits: QuotaLimits, lifetime_ms: int) -> Reservation:
-        """Promise room for an upload; QuotaExceededError or LimitExceededError when there is none."""
+        """Reserve space for an upload.
+
+        Raises QuotaExceededError, or LimitExceededError for too many pending uploads.
+        """
         async with self._database.transaction() as connection:
             await connection.execute(_LOCK, user_id)
             reservation_id = await connection.fetchval(
@@ -52,14 +55,14 @@ class QuotaTable:
         return Reservation(reservation_id, user_id, limits)
 
     async def release(self, reservation: Reservation) -> None:
-        """Take back a promise whose upload has failed."""
+        """Release the reservation of a failed upload."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM quota_reservation WHERE reservation_id = $1", reservation.reservation_id
             )
 
     async def forget_expired(self) -> None:
-        """Remove what crashes left behind."""
+        """Remove reservations that crashes left behind."""
         async with self._database.connection() as connection:
             await connection.execute(f"DELETE FROM quota_reservation WHERE expires_ts < {NOW_MS}")  # noqa: S608 - static text
 
@@ -100,7 +103,7 @@ async def _check(connection: Connection, user_id: str, limits: QuotaLimits) -> N
 
 @dataclass(frozen=True, slots=True)
 class BucketDelta:
-    """What a process has counted for one bucket since it last told; the bucket leaks `per_s` a second."""
+    """What a process counted for one leaky bucket since its last report; the bucket leaks `per_s` a second."""
 
     bucket: str
     amount: float
@@ -108,13 +111,13 @@ class BucketDelta:
 
 
 class RateTable:
-    """Adds up what processes count."""
+    """Adds up the counts of all processes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add_deltas(self, deltas: Sequence[BucketDelta]) -> dict[str, float]:
-        """Add to buckets; gives how full each of them is now, for all processes together."""
+        """Add to buckets; returns each bucket's level over all processes."""
         ordered = sorted(deltas, key=lambda one: one.bucket)
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -133,7 +136,7 @@ class RateTable:
         return {row["bucket"]: row["level"] for row in rows}
 
     async def forget_empty(self) -> None:
-        """Remove buckets that have run dry."""
+        """Remove empty buckets."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"DELETE FROM rate_level WHERE updated_ts + level / per_s * 1000 < {NOW_MS}"  # noqa: S608 - static text

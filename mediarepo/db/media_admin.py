@@ -15,7 +15,7 @@ FROM = """FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
 
 
 def record(viewer: str) -> str:
-    """Name everything that is known of media, for a SELECT; `viewer` is an expression for who looks (NULL: all do)."""
+    """Return the SELECT list of all metadata of media; `viewer` is the SQL expression of who looks (NULL: all)."""
     return f"""m.server_name, m.media_id, m.state, m.remote, m.content_type, m.upload_name, m.uploaded_by, m.created_ts,
     a.last_access_ts, b.size_bytes, encode(b.sha256, 'hex') AS sha256, m.authenticated,
     {marked_by_sql(MarkKind.PROTECTION, viewer)} IS NOT NULL AS protected,
@@ -38,13 +38,13 @@ _OF_USER = "m.uploaded_by = $1 AND m.server_name = $2 AND NOT m.remote AND m.sta
 
 
 class MediaAdminTable:
-    """Reads media with all that is known of them."""
+    """Reads media with all their metadata."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord | None:
-        """Read one as a homeserver sees it (None: all do); None when it is unknown or has been deleted for good."""
+        """Read media as a homeserver sees it (None: all); None when it is unknown or deleted for good."""
         row = await self._database.get(
             f"""SELECT {record("$3::text")} {FROM}
                 WHERE m.server_name = $1 AND m.media_id = $2 AND m.state <> 'tombstone'""",
@@ -57,7 +57,7 @@ class MediaAdminTable:
     async def of_user(
         self, user_id: str, server_name: str, *, order: RecordOrder, backwards: bool, start: int, limit: int
     ) -> Page:
-        """Read a stretch of a user's uploads."""
+        """Return a page of a user's uploads."""
         direction = "DESC NULLS LAST" if backwards else "ASC NULLS FIRST"
         query = f"""SELECT {record("$2::text")} {FROM} WHERE {_OF_USER}
             ORDER BY {_ORDERS[order]} {direction}, m.media_id LIMIT $3 OFFSET $4"""
@@ -68,7 +68,7 @@ class MediaAdminTable:
 
 
 def record_of(row: Row) -> MediaRecord:
-    """Make a record of a row with the columns of RECORD."""
+    """Make a MediaRecord of a row with the columns of `record`."""
     return MediaRecord(
         mxc=Mxc(row["server_name"], row["media_id"]),
         state=MediaState(row["state"]),
@@ -115,7 +115,7 @@ _CONDITIONS = {
 
 
 class MediaSearchTable:
-    """Finds media, page by page."""
+    """Searches media, page by page."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -123,7 +123,7 @@ class MediaSearchTable:
     async def find(
         self, search: Search, order: SearchOrder, *, after: SearchPlace | None, limit: int
     ) -> tuple[list[MediaRecord], SearchPlace | None]:
-        """Find a page, the largest values first, and where it ended if there is more."""
+        """Return a page, largest values first, and where it ended if there is more."""
         value, arguments, conditions = _VALUES[order], list[object]([search.viewer]), ["m.state <> 'tombstone'"]
         for name, condition in _CONDITIONS.items():
             wanted = getattr(search, name)

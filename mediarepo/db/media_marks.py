@@ -21,9 +21,9 @@ _KEY = "{0}.server_name = {1}.server_name AND {0}.media_id = {1}.media_id AND {0
 
 
 def visible_to_sql(row: str, viewer: str | None = None, *, media: str = "m") -> str:
-    """Say that a row counts for media: for all, for their own homeserver, or for the viewer's.
+    """Return the SQL condition that a row applies to media: for all, for their own homeserver, or for the viewer's.
 
-    `viewer` is an SQL expression for a homeserver's name; NULL in it, or None, stands for all homeservers together.
+    `viewer` is an SQL expression of a homeserver's name; NULL in it, or None, stands for all homeservers together.
     """
     for_viewer = "true" if viewer is None else f"({viewer} IS NULL OR {row}.scope = {viewer})"
     return f"({row}.scope IN ('', {media}.server_name) OR (m.remote IS NOT FALSE AND {for_viewer}))"
@@ -36,7 +36,7 @@ def _spared(row: str, viewer: str | None, media: str) -> str:
 
 
 def folded(server_name: str) -> str:
-    """Spell a server's name as `media_mark.folded_name` does; see `mediarepo.model.mxc.spellings`."""
+    """Return a server's name as `media_mark.folded_name` does; see `mediarepo.model.mxc.spellings`."""
     return f"regexp_replace(lower({server_name}), '\\.+(?=(:[0-9]*)?$)', '')"
 
 
@@ -47,7 +47,7 @@ def _hides_address(row: str, viewer: str | None, media: str) -> str:
 
 
 def hidden_sql(viewer: str | None = None, *, media: str = "m") -> str:
-    """Say whether media are quarantined, in whichever way, for whoever looks."""
+    """Return the SQL condition that media are quarantined, in any way, for the viewer."""
     return f"""(EXISTS (SELECT FROM media_mark h WHERE {_hides_address("h", viewer, media)})
         OR EXISTS (SELECT FROM quarantined_hash q WHERE {_OF_CONTENT}
             AND {visible_to_sql("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
@@ -57,25 +57,25 @@ def hidden_sql(viewer: str | None = None, *, media: str = "m") -> str:
 
 
 def of_server_sql(row: str, server_name: str) -> str:
-    """Say that a row of hidden servers means a server, however that is spelled; see `mediarepo.model.mxc.spellings`."""
+    """Return the SQL condition that a hidden server's row matches a server, in any spelling."""
     name = folded(server_name)
     return f"{row}.server_name IN ({server_name}, {name}, regexp_replace({name}, ':[0-9]*$', ''))"
 
 
 def hash_unverified_sql(viewer: str, *, media: str = "m") -> str:
-    """Say whether content may be hidden whose hash nobody here has computed, as a homeserver's users see it."""
+    """Return the SQL condition that content with an unverified hash may be quarantined, for the viewer."""
     return f"""(b.sha256_state <> 'verified' AND NOT b.claim_checked AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}
         AND may_be_hidden({media}.server_name, {media}.media_id, m.remote IS NOT FALSE, b.size_bytes, {viewer}))"""
 
 
 def any_of_length(size_bytes: str) -> str:
-    """Say whether any hidden content has a length, or one that nobody knows; one step into an index each."""
+    """Return the SQL condition that some quarantined content has this length, or an unknown one; two index lookups."""
     return f"""((SELECT min(scope) FROM quarantined_hash WHERE size_bytes = {size_bytes}) IS NOT NULL
         OR (SELECT min(scope) FROM quarantined_hash WHERE size_bytes IS NULL) IS NOT NULL)"""  # noqa: S608 - static text
 
 
 def quarantined_by_sql(viewer: str | None = None) -> str:
-    """Name who hid media, in whichever way; NULL when nobody did."""
+    """Return the SQL expression of who quarantined media, in any way; NULL when nobody did."""
     return f"""coalesce(
         (SELECT h.set_by FROM media_mark h WHERE {_hides_address("h", viewer, "m")}
             ORDER BY h.owner LIMIT 1),
@@ -88,18 +88,18 @@ def quarantined_by_sql(viewer: str | None = None) -> str:
 
 
 def marked_by_sql(kind: MarkKind, viewer: str | None = None) -> str:
-    """Name who set a mark; NULL when nobody did."""
+    """Return the SQL expression of who set a mark; NULL when nobody did."""
     return f"""(SELECT k.set_by FROM media_mark k WHERE {_KEY.format("k", "m", kind)} AND {visible_to_sql("k", viewer)}
         ORDER BY k.owner LIMIT 1)"""  # noqa: S608 - static text
 
 
 def marked_sql(kind: MarkKind, *, media: str = "m") -> str:
-    """Say whether anybody set a mark."""
+    """Return the SQL condition that a mark is set."""
     return f"EXISTS (SELECT FROM media_mark k WHERE {_KEY.format('k', media, kind)})"
 
 
 async def held(connection: Connection, mxcs: Sequence[Mxc]) -> set[Mxc]:
-    """Name media under a legal hold; asked when their rows are locked, it tells of every hold that was acknowledged."""
+    """Return the media under a legal hold; with their rows locked, every acknowledged hold is seen."""
     rows = await connection.fetch(
         """SELECT DISTINCT server_name, media_id FROM media_mark
            WHERE kind = 'hold' AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
@@ -109,7 +109,7 @@ async def held(connection: Connection, mxcs: Sequence[Mxc]) -> set[Mxc]:
 
 
 async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, act: AdminAction) -> None:
-    """Set marks in the name of who acts; marks that stand already stay as they are."""
+    """Set marks owned by the actor; existing marks stay unchanged."""
     await connection.execute(
         f"""INSERT INTO media_mark (server_name, media_id, kind, owner, scope, set_by, reason, created_ts)
             SELECT s, i, $3, $4, $4, $5, $6, {NOW_MS} FROM unnest($1::text[], $2::text[]) AS n (s, i)
@@ -123,7 +123,7 @@ async def set_mark(connection: Connection, mxcs: Sequence[Mxc], kind: MarkKind, 
 
 
 async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> bool:
-    """Hide content by its hash, which is known by now, as it was hidden by its blob; False when it was not."""
+    """Quarantine content by its now known hash, as its blob was; False when it was not."""
     await connection.execute(
         """INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts, owner, scope)
            SELECT $2, b.size_bytes, q.quarantined_by, q.reason, q.created_ts, q.owner, q.scope
@@ -137,18 +137,18 @@ async def hide_as_hash(connection: Connection, blob_id: int, sha256: bytes) -> b
 
 
 def mxc_columns(mxcs: Sequence[Mxc]) -> tuple[list[str], list[str]]:
-    """Split addresses for unnest()."""
+    """Split addresses into columns for unnest()."""
     return [mxc.server_name for mxc in mxcs], [mxc.media_id for mxc in mxcs]
 
 
 class MarkTable:
-    """Sets and lifts protection, legal holds and pins, each act with its line in the audit log."""
+    """Sets and lifts protection, legal holds and pins, each in one transaction with its line in the audit log."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def put(self, mxc: Mxc, kind: MarkKind, act: AdminAction) -> Outcome:
-        """Set a mark on media that there are; what others set stays beside it."""
+        """Set a mark on existing media; the marks of others stay."""
         async with self._database.transaction() as connection:
             known = await connection.fetchval(
                 "SELECT true FROM media WHERE server_name = $1 AND media_id = $2 AND state <> 'tombstone' FOR UPDATE",
@@ -162,9 +162,9 @@ class MarkTable:
         return outcome
 
     async def lift(self, mxc: Mxc, kind: MarkKind, act: AdminAction) -> Outcome:
-        """Lift one's own mark; the operator, who stands above, lifts others' where there is none of his own.
+        """Lift the actor's own mark; the operator lifts others' marks where there is no own one.
 
-        ForbiddenError when only the operator set one, and somebody else asks.
+        Raises ForbiddenError when only the operator set one, and somebody else asks.
         """
         async with self._database.transaction() as connection:
             await connection.execute(

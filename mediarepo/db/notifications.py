@@ -1,8 +1,4 @@
-"""News from other processes, by Postgres' LISTEN.
-
-Only rare events are told this way, since a NOTIFY makes commits queue up. News may be lost while the connection is:
-whoever waits reads the database after each reset, and now and then anyway.
-"""
+"""Notifications from other processes, by LISTEN and NOTIFY."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +19,7 @@ _PAUSE_S = 1
 
 
 class NotificationListener:
-    """Keeps one connection that listens; `on_news` gets each payload, `on_reset` is called when some may be lost."""
+    """Keeps one connection listening; `on_news` gets each payload, `on_reset` is called when some may be lost."""
 
     def __init__(self, config: DatabaseConfig, *, on_news: Callable[[str], None], on_reset: Callable[[], None]) -> None:
         self._config = config

@@ -19,20 +19,20 @@ _FREE = f"NOT {marked_sql(MarkKind.HOLD)} AND NOT {marked_sql(MarkKind.PIN)}"
 
 @dataclass(frozen=True, slots=True)
 class KeptPreview:
-    """An answer, or why there is none."""
+    """A cached preview, or the error instead."""
 
     answer: dict[str, str | int] | None
     failure: str | None
 
 
 class PreviewTable:
-    """Keeps previews, and lets go of what is old or too much."""
+    """Caches previews, and evicts old or excess ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, cache_key: bytes) -> KeptPreview | None:
-        """Read one that is still good."""
+        """Return a preview that has not expired."""
         row = await self._database.get(
             f"SELECT answer, failure FROM preview WHERE cache_key = $1 AND expires_ts > {NOW_MS}",  # noqa: S608 - static text
             cache_key,
@@ -42,7 +42,7 @@ class PreviewTable:
         return KeptPreview(None if row["answer"] is None else json.loads(row["answer"]), row["failure"])
 
     async def keep(self, cache_key: bytes, url: str, kept: KeptPreview, lifetime_ms: int) -> None:
-        """Keep one."""
+        """Store a preview."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO preview (cache_key, url, answer, failure, created_ts, expires_ts)
@@ -57,16 +57,16 @@ class PreviewTable:
             )
 
     async def forget_expired(self) -> None:
-        """Remove previews that are no longer good."""
+        """Remove expired previews."""
         async with self._database.connection() as connection:
             await connection.execute(f"DELETE FROM preview WHERE expires_ts <= {NOW_MS}")  # noqa: S608 - static text
 
     async def expired_images(self, limit: int) -> list[Mxc]:
-        """Name images whose time is over."""
+        """Return images that have expired."""
         return await self._images(f"m.preview_expires_ts <= {NOW_MS}", limit)
 
     async def images_over_budget(self, budget_bytes: int, limit: int) -> list[Mxc]:
-        """Name the oldest images, as many as keep the rest from fitting."""
+        """Return the oldest images beyond the budget."""
         return await self._images(
             """(m.server_name, m.media_id) IN (
                 SELECT server_name, media_id FROM (
@@ -91,7 +91,7 @@ class PreviewTable:
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
     async def forget_images(self, mxcs: Sequence[Mxc]) -> int:
-        """Remove images, with the previews that show them; gives how many."""
+        """Remove images and the previews that show them; returns how many."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""SELECT server_name, media_id, blob_id FROM media m

@@ -1,9 +1,4 @@
-"""Hiding content and showing it again.
-
-What is hidden is looked up whenever media are read, so a change counts for every request that begins after it, in every
-process. Whoever hides something owns that; what others hid stays when it is lifted. Each act and its lines in the
-audit log are one transaction. Content that is too short to say anything is hidden by its address only.
-"""
+"""Quarantines content, and lifts quarantines."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -42,15 +37,15 @@ class _Contents:
 
 
 class QuarantineTable:
-    """Hides media by themselves and by their content."""
+    """Quarantines media by address and by content."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def hide(self, mxcs: Sequence[Mxc], act: AdminAction, target: str, *, scopes: Sequence[str]) -> Outcome:
-        """Hide media, those protected against it aside, and for `scopes` all with the same content.
+        """Quarantine media that are not protected, and for `scopes` all media with the same content.
 
-        Media that are not known yet are hidden in advance, so that they are never fetched for those concerned.
+        Unknown media are quarantined in advance, so that they are never fetched for those scopes.
         """
         async with self._database.transaction() as connection:
             spared = await _spared(connection, mxcs, act)
@@ -66,10 +61,10 @@ class QuarantineTable:
         return Outcome(len(changed), {LeftOut.PROTECTED: len(spared)} if spared else {})
 
     async def show(self, mxcs: Sequence[Mxc], act: AdminAction, target: str) -> Outcome:
-        """Lift what one hid oneself, of media and of everything with the same content.
+        """Lift the actor's own quarantine of media and of equal content.
 
-        The operator, who stands above, lifts what others hid where there is nothing of his own to lift. ForbiddenError
-        when only others hide the media from whoever asks.
+        The operator lifts others' quarantines where there is no own one. Raises ForbiddenError when only others
+        quarantined the media.
         """
         async with self._database.transaction() as connection:
             contents = await _contents(connection, mxcs)
@@ -89,7 +84,7 @@ class QuarantineTable:
         return Outcome(len(changed), {LeftOut.STILL_IN_FORCE: rest} if rest else {})
 
     async def hide_hashes(self, hashes: Sequence[bytes], act: AdminAction, *, scopes: Sequence[str]) -> int:
-        """Hide content by SHA-256, whether it is here or not; gives how many hashes are new."""
+        """Quarantine content by SHA-256, stored or not; returns how many hashes are new."""
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
             before = await _concerned(connection, [], contents, act, viewer=act.owner)
@@ -100,7 +95,7 @@ class QuarantineTable:
         return len(new)
 
     async def show_hashes(self, hashes: Sequence[bytes], act: AdminAction) -> int:
-        """Show content again that was hidden by SHA-256, as `show` does; gives how many hashes that were."""
+        """Lift the quarantine of hashes, as `show` does; returns how many were lifted."""
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
             before = await _concerned(connection, [], contents, act, viewer=act.owner)
@@ -116,7 +111,7 @@ class QuarantineTable:
         return len(gone)
 
     async def hide_server(self, server_name: str, act: AdminAction) -> bool:
-        """Hide everything of a server, what is here and what is not; False when it was hidden before."""
+        """Quarantine all media of a server, stored or not; False when it was quarantined already."""
         async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_server_name (server_name, quarantined_by, reason, created_ts)
@@ -129,7 +124,7 @@ class QuarantineTable:
         return bool(tag == "INSERT 0 1")
 
     async def show_server(self, spellings: Collection[str], act: AdminAction) -> bool:
-        """Show a server's media again, whichever way it is spelled; False when it was not hidden."""
+        """Lift the quarantine of a server, in any spelling; False when there was none."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "DELETE FROM quarantined_server_name WHERE server_name = ANY($1) RETURNING server_name", list(spellings)
@@ -139,7 +134,7 @@ class QuarantineTable:
         return bool(rows)
 
     async def servers(self) -> list[HiddenServer]:
-        """Read the servers that are hidden."""
+        """Return the quarantined servers."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT server_name, quarantined_by, reason, created_ts FROM quarantined_server_name ORDER BY 1"
@@ -147,7 +142,7 @@ class QuarantineTable:
         return [HiddenServer(*row.values()) for row in rows]
 
     async def hashes(self, after: bytes, limit: int) -> list[HiddenHash]:
-        """Read hidden hashes in their order, from behind one on; each once, whoever hid it."""
+        """Return quarantined hashes in order, after a given one; each once."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT DISTINCT ON (sha256) sha256, quarantined_by, reason, created_ts FROM quarantined_hash
@@ -158,7 +153,7 @@ class QuarantineTable:
         return [HiddenHash(*row.values()) for row in rows]
 
     async def of_user(self, user_id: str, *, hidden_from: Sequence[str]) -> list[Mxc]:
-        """Name a user's uploads, those at some homeservers left out."""
+        """Return a user's uploads, those at some homeservers excluded."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT server_name, media_id FROM media
@@ -170,7 +165,7 @@ class QuarantineTable:
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
     async def changes(self, after_id: int, limit: int, *, viewer: str) -> list[Change]:
-        """Read what was hidden and shown as a homeserver sees it (OPERATOR: all do), oldest first."""
+        """Return quarantine changes as a homeserver sees them (OPERATOR: all), oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT change_id, server_name, media_id, quarantined FROM quarantine_change
@@ -182,7 +177,7 @@ class QuarantineTable:
         return [Change(row["change_id"], Mxc(row["server_name"], row["media_id"]), row["quarantined"]) for row in rows]
 
     async def last_change(self, *, viewer: str) -> int:
-        """Read the number of the newest change that `changes` would tell, 0 when there is none."""
+        """Return the number of the newest change that `changes` would return, 0 when there is none."""
         row = await self._database.get(
             "SELECT coalesce(max(change_id), 0) FROM quarantine_change WHERE viewer = $1", viewer
         )

@@ -14,9 +14,9 @@ else:
 
 
 class ReadPool:
-    """Up to `limit` connections, each good for one statement at a time; broken ones are replaced when needed.
+    """Up to `limit` connections, one statement at a time each; broken ones are replaced when needed.
 
-    A read through asyncpg's pool costs three times what the statement itself does; every download is one read.
+    A read through asyncpg's pool costs three times as much as the statement; every download is one read.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[BareConnection]], *, limit: int, timeout_s: float) -> None:
@@ -28,12 +28,12 @@ class ReadPool:
 
     @property
     def in_use(self) -> int:
-        """How many connections are lent."""
+        """How many connections are in use."""
         return self._limit - self._free
 
     @property
     def waiting(self) -> int:
-        """How many wait for a connection."""
+        """How many tasks wait for a connection."""
         return len(self._waiters)
 
     async def read(self, query: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
@@ -60,7 +60,7 @@ class ReadPool:
             self._give_back(connection, healthy=healthy)
 
     async def close(self) -> None:
-        """End all idle connections."""
+        """Close all idle connections."""
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.terminate()

@@ -1,8 +1,4 @@
-"""Makes rows of what a journal says: first the newest state of each is gathered, then tables are made to agree with it.
-
-What is gathered stays in tables until the end, so that a rebuild that was killed goes on. What somebody changed in this
-database after the journal's last part was written stands; nothing of what is written here goes into the journal again.
-"""
+"""Restores rows from a journal: gathers the newest state of each, then makes the tables match it."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -35,25 +31,25 @@ _ORDER = ("blob", "media", "thumbnail", "media_mark", "quarantined_hash", "quara
 
 
 class RebuildTable:
-    """Gathers rows, and makes the tables agree with them, while nobody else writes the journal: `lease` says so."""
+    """Gathers rows, and makes the tables match them, while no other process writes the journal (`lease`)."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
         self._lease = lease
 
     async def is_empty(self) -> bool:
-        """Say whether the database knows of no media and no object."""
+        """Return whether the database has no media and no object."""
         async with self._database.connection() as connection:
             found = await connection.fetchval("SELECT EXISTS (SELECT FROM media) OR EXISTS (SELECT FROM blob)")
         return not found
 
     async def become(self, installation_id: UUID) -> None:
-        """Be the installation that wrote a journal; only an empty database may."""
+        """Take the installation id of a journal; only an empty database may."""
         async with self._database.connection() as connection:
             await connection.execute("UPDATE schema_meta SET installation_id = $1", installation_id)
 
     async def parts_done(self) -> set[str]:
-        """Name the parts that have been gathered."""
+        """Return the parts that have been gathered."""
         async with self._database.connection() as connection:
             return {row["object_key"] for row in await connection.fetch("SELECT object_key FROM rebuild_part")}
 
@@ -74,12 +70,12 @@ class RebuildTable:
             )
 
     async def note_part(self, object_key: str) -> None:
-        """Write down that a part has been gathered whole."""
+        """Record that a part has been gathered completely."""
         async with self._database.connection() as connection:
             await connection.execute("INSERT INTO rebuild_part VALUES ($1) ON CONFLICT DO NOTHING", object_key)
 
     async def gathered(self) -> dict[str, int]:
-        """Count what has been gathered, by table, what is gone left out."""
+        """Count the gathered rows by table, deleted ones excluded."""
         async with self._transaction() as connection:
             rows = await connection.fetch(
                 "SELECT kind, count(value) AS count FROM rebuild_row GROUP BY kind", timeout=_TIMEOUT_S
@@ -87,7 +83,7 @@ class RebuildTable:
         return {row["kind"]: int(row["count"]) for row in rows}
 
     async def note_absent(self) -> None:
-        """Let rows that a whole copy does not have be gone."""
+        """Mark rows deleted that a snapshot does not have."""
         async with self._transaction() as connection:
             for followed in FOLLOWED:
                 await connection.execute(
@@ -100,7 +96,7 @@ class RebuildTable:
             await connection.execute("ANALYZE rebuild_row", timeout=_TIMEOUT_S)
 
     async def apply(self, written_ts: int) -> AsyncIterator[int]:
-        """Make the tables agree with what was gathered; gives the number of rows looked at, from time to time."""
+        """Make the tables match the gathered rows; yields the number of rows done, from time to time."""
         await self._give_way()
         for kind in _ORDER:
             statements = await self._statements(kind)
@@ -158,7 +154,7 @@ class RebuildTable:
         return [_rows(kind, columns)]
 
     async def is_known(self, mxc: Mxc) -> bool:
-        """Say whether media have a row, or had one that was removed; announced media without content have none."""
+        """Return whether media have a row, or had one that was deleted; reserved ids without content do not count."""
         row = await self._database.get(
             """SELECT EXISTS (SELECT FROM media WHERE server_name = $1 AND media_id = $2 AND state <> 'pending')
                    OR EXISTS (SELECT FROM rebuild_row WHERE kind = 'media' AND row_key = ARRAY[$1, $2]::text[]
@@ -169,7 +165,7 @@ class RebuildTable:
         return bool(row is not None and row[0])
 
     async def forget_pending(self, mxc: Mxc) -> None:
-        """Forget that media were announced, as their content is there."""
+        """Remove the reservation of a media id whose content exists."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM media WHERE server_name = $1 AND media_id = $2 AND state = 'pending'",
@@ -178,7 +174,7 @@ class RebuildTable:
             )
 
     async def media_of(self, store: str, object_key: str) -> list[Mxc]:
-        """Name the media that have an object as their content."""
+        """Return the media that have an object as their content."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
@@ -189,7 +185,7 @@ class RebuildTable:
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
     async def finish(self, sequence: int) -> None:
-        """Give out no number that the journal has, have a whole copy made soon, and let go of what was gathered."""
+        """Continue behind the journal's last number, have a snapshot made soon, and drop the gathered rows."""
         async with self._transaction() as connection:
             await connection.execute(
                 "UPDATE journal_state SET sequence = greatest(sequence, $1), snapshot_ts = NULL", sequence

@@ -1,4 +1,4 @@
-"""Whether the database is as new as its buckets, and since when objects have been seen that no row knows."""
+"""Whether the database is as new as its buckets, and since when unknown objects have been seen."""
 
 from collections.abc import Sequence
 
@@ -13,25 +13,25 @@ _MOST_UNKNOWN = 100_000
 
 
 class RecencyTable:
-    """Remembers, for all processes, what was seen of the buckets."""
+    """Records, for all processes, what was seen in the buckets."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def now_ms(self) -> int:
-        """Read the database's clock."""
+        """Return the database's clock, in ms since 1970."""
         row = await self._database.get(f"SELECT {NOW_MS}")
         return int(row[0]) if row is not None else 0
 
     async def get(self, store: str) -> StoreRecency:
-        """Read what was seen of one store."""
+        """Return what was seen of one store."""
         row = await self._database.get(
             "SELECT store, seen_until_ts, behind_since_ts, lost_key FROM store_recency WHERE store = $1", store
         )
         return StoreRecency(store, None, None, None) if row is None else StoreRecency(*row)
 
     async def behind(self) -> list[StoreRecency]:
-        """Read which stores are newer than the database."""
+        """Return the stores that are newer than the database."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT store, seen_until_ts, behind_since_ts, lost_key FROM store_recency
@@ -40,7 +40,7 @@ class RecencyTable:
         return [StoreRecency(*row) for row in rows]
 
     async def note_lost(self, store: str, lost_key: str, *, instead_of: str | None = None) -> None:
-        """Write down an object that the database should know and does not; the first one stays, or is replaced."""
+        """Record an object that the database should know and does not; the first one stays, or is replaced."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO store_recency (store, behind_since_ts, lost_key) VALUES ($1, {NOW_MS}, $2)
@@ -52,7 +52,7 @@ class RecencyTable:
             )
 
     async def note_seen(self, store: str, until_ts: int, *, instead_of: str | None = None) -> None:
-        """Write down that all keys made before a time are known; and that a lost object is lost no more."""
+        """Record that all keys made before a time are known, and that a lost object is known again."""
         async with self._database.connection() as connection:
             await connection.execute(
                 """INSERT INTO store_recency (store, seen_until_ts) VALUES ($1, $2)
@@ -64,7 +64,7 @@ class RecencyTable:
             )
 
     async def newest_key(self, store: str, under: str) -> str | None:
-        """Read the last key under a folder that a row mentions."""
+        """Return the last key under a folder that a row mentions."""
         row = await self._database.get(
             "SELECT max(object_key) FROM blob WHERE store = $1 AND object_key > $2 AND object_key < $2 || '~'",
             store,
@@ -73,14 +73,14 @@ class RecencyTable:
         return None if row is None else row[0]
 
     async def knows_any(self, store: str) -> bool:
-        """Say whether any row promises an object of our own in a store."""
+        """Return whether any row refers to an object of our own in a store."""
         row = await self._database.get(
             "SELECT EXISTS (SELECT FROM blob WHERE store = $1 AND ownership = 'owned')", store
         )
         return bool(row is not None and row[0])
 
     async def meet(self, store: str, object_keys: Sequence[str], now_ms: int) -> None:
-        """Write down which unknown objects were met in this pass."""
+        """Record which unknown objects were met in this pass."""
         async with self._database.connection() as connection:
             await connection.execute(
                 """INSERT INTO unknown_object (store, object_key, first_seen_ts, last_seen_ts)
@@ -95,7 +95,7 @@ class RecencyTable:
             )
 
     async def old_enough(self, store: str, object_keys: Sequence[str], now_ms: int, age_ms: int) -> list[str]:
-        """Pick the unknown objects that were first met so long before this pass, and never in it."""
+        """Return the unknown objects first met long enough before this pass."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT object_key FROM unknown_object
@@ -109,6 +109,6 @@ class RecencyTable:
         return [row["object_key"] for row in rows]
 
     async def forget_unmet(self, store: str, now_ms: int) -> None:
-        """Forget what was not met in a whole pass: it is gone, or known by now."""
+        """Remove objects that a whole pass did not meet: they are deleted, or known by now."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM unknown_object WHERE store = $1 AND last_seen_ts < $2", store, now_ms)

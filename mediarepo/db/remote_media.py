@@ -15,7 +15,7 @@ from mediarepo.model.tasks import storable_text
 
 @dataclass(frozen=True, slots=True)
 class PastFailure:
-    """A fetch that failed, and how long ago."""
+    """A failed fetch, and how long ago."""
 
     reason: FetchReason
     message: str
@@ -24,7 +24,7 @@ class PastFailure:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A server that could not be reached, and how long it is still left alone; 0 or less: no longer."""
+    """A server in back-off, and for how many ms still; 0 or less: no longer."""
 
     failures: int
     remaining_ms: int
@@ -32,13 +32,13 @@ class Backoff:
 
 
 class RemoteTable:
-    """Remembers failures, for every process that shares the database."""
+    """Records failed fetches, for every process that shares the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def hidden_from(self, mxc: Mxc, sha256: bytes, size_bytes: int) -> frozenset[str]:
-        """Name the homeservers whose users may not see media that have just been fetched; OPERATOR: nobody may."""
+        """Return the homeservers for which just fetched media are quarantined; OPERATOR: for all."""
         row = await self._database.get(
             f"""SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
                    UNION SELECT scope FROM media_mark
@@ -53,9 +53,9 @@ class RemoteTable:
         return frozenset() if row is None else frozenset(row[0])
 
     async def may_content_be_hidden(self, least_bytes: int, most_bytes: int | None) -> bool:
-        """Say whether quarantined content could have such a length; None: whatever length there is.
+        """Return whether some quarantined content could have this length; None: any length.
 
-        Content whose length is not known, as in imported lists of hashes, could have any.
+        Content of unknown length, as in imported lists of hashes, could have any.
         """
         if most_bytes is not None and most_bytes < SMALLEST_HIDDEN_BYTES:
             return False
@@ -69,7 +69,7 @@ class RemoteTable:
         return bool(row is not None and row[0])
 
     async def failure(self, mxc: Mxc, asked_by: str) -> PastFailure | None:
-        """Read how the last fetch in a homeserver's name failed, if it did."""
+        """Return the last failed fetch for a homeserver, if there is one."""
         row = await self._database.get(
             f"""SELECT kind, message, {NOW_MS} - created_ts AS age_ms FROM remote_failure
                 WHERE server_name = $1 AND media_id = $2 AND asked_by = $3""",  # noqa: S608 - static text
@@ -80,7 +80,7 @@ class RemoteTable:
         return None if row is None else PastFailure(FetchReason(row["kind"]), row["message"], row["age_ms"])
 
     async def note_failure(self, mxc: Mxc, asked_by: str, reason: FetchReason, message: str) -> None:
-        """Remember how a fetch in a homeserver's name failed, and tell those who wait for it."""
+        """Record a failed fetch for a homeserver, and notify those who wait for it."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"""INSERT INTO remote_failure (server_name, media_id, asked_by, kind, message, created_ts)
@@ -96,7 +96,7 @@ class RemoteTable:
             await connection.execute(NOTIFY, str(mxc))
 
     async def backoff(self, server_name: str, asked_by: str) -> Backoff | None:
-        """Read whether a homeserver leaves a server alone."""
+        """Return a homeserver's back-off for a server, if any."""
         row = await self._database.get(
             f"""SELECT failures, retry_ts - {NOW_MS} AS remaining_ms, reason FROM server_backoff
                 WHERE server_name = $1 AND asked_by = $2""",  # noqa: S608 - static text
@@ -108,7 +108,7 @@ class RemoteTable:
     async def note_unreachable(
         self, server_name: str, asked_by: str, reason: FetchReason, *, first_ms: int, longest_ms: int
     ) -> None:
-        """Count a failure to reach a server; from the second in a row on it is left alone, each time twice as long."""
+        """Count a failure to reach a server; from the second in a row on there is back-off, doubled each time."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO server_backoff AS b (server_name, asked_by, failures, retry_ts, reason)
@@ -124,27 +124,27 @@ class RemoteTable:
             )
 
     async def note_reached(self, server_name: str, asked_by: str) -> None:
-        """Forget that a server could not be reached."""
+        """Clear a server's back-off."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM server_backoff WHERE server_name = $1 AND asked_by = $2", server_name, asked_by
             )
 
     async def forget_old_failures(self, age_ms: int) -> None:
-        """Remove what nobody will ask for any more."""
+        """Remove expired failures."""
         async with self._database.connection() as connection:
             await connection.execute(f"DELETE FROM remote_failure WHERE created_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
             await connection.execute(f"DELETE FROM server_backoff WHERE retry_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
 
 
 class ServerKeyTable:
-    """Keeps what servers published last."""
+    """Stores the keys that servers published last."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def get(self, server_name: str) -> KeysOfServer | None:
-        """Read what is kept of a server."""
+        """Return the stored keys of a server."""
         row = await self._database.get(
             "SELECT verify_keys, valid_until_ts, fetched_ts FROM server_keys WHERE server_name = $1", server_name
         )
@@ -154,7 +154,7 @@ class ServerKeyTable:
         return KeysOfServer(keys, row["valid_until_ts"], row["fetched_ts"])
 
     async def keep(self, server_name: str, keys: KeysOfServer) -> None:
-        """Keep what a server published."""
+        """Store the keys of a server."""
         texts = {key_id: base64.b64encode(key).decode().rstrip("=") for key_id, key in keys.verify_keys.items()}
         async with self._database.connection() as connection:
             await connection.execute(

@@ -1,7 +1,4 @@
-"""What retention may remove, and its removal.
-
-Whatever is held, pinned, protected or quarantined is no candidate, and is judged once more when it is removed.
-"""
+"""Candidates of retention policies, and their deletion."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -41,13 +38,13 @@ _THUMBNAILS = """SELECT * FROM (
 
 
 class RetentionTable:
-    """Finds candidates, those unused for longest first, and removes them."""
+    """Finds candidates, least recently used first, and deletes them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def media(self, limits: RetentionLimits, *, remote: bool) -> AsyncIterator[list[Candidate]]:
-        """Find media page by page."""
+        """Iterate over candidate media, page by page."""
         after: tuple[object, ...] = (-1, "", "")
         while True:
             async with self._database.connection() as connection:
@@ -69,7 +66,7 @@ class RetentionTable:
             yield [_candidate(row) for row in rows]
 
     async def thumbnails(self, limits: RetentionLimits) -> AsyncIterator[list[Candidate]]:
-        """Find thumbnail packs page by page."""
+        """Iterate over candidate thumbnail packs, page by page."""
         after = (-1, -1)
         while True:
             async with self._database.connection() as connection:
@@ -82,7 +79,7 @@ class RetentionTable:
             yield [_pack(row) for row in rows]
 
     async def forget_remote(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> int:
-        """Forget other servers' media unless they have come into use since; they are fetched anew when asked for."""
+        """Delete cached remote media unless they were used since; they are fetched again on request."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}
@@ -133,13 +130,13 @@ _PLAN_COLUMNS = "policy, fingerprint, plan, planned_ts, armed_ts, armed_by"
 
 
 class RetentionPlans:
-    """Keeps one plan for each policy."""
+    """Stores one plan for each policy."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def keep(self, policy: str, fingerprint: str, plan: RetentionPlan) -> None:
-        """Keep a plan; a policy that reads otherwise than when it was armed is armed no longer."""
+        """Store a plan; a policy that changed since it was armed is disarmed."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO retention_plan (policy, fingerprint, plan, planned_ts) VALUES ($1, $2, $3, {NOW_MS})
@@ -155,7 +152,7 @@ class RetentionPlans:
             )
 
     async def arm(self, policy: str, fingerprint: str, *, armed: bool, plan_age_ms: int, act: AdminAction) -> bool:
-        """Arm a policy, or disarm it; False when there is no plan of it as it reads, or only an old one."""
+        """Arm or disarm a policy; False when there is no recent plan of the policy as it reads."""
         async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""UPDATE retention_plan SET armed_by = $3, armed_ts = CASE WHEN $3::text IS NOT NULL THEN {NOW_MS} END
@@ -171,7 +168,7 @@ class RetentionPlans:
         return bool(tag == "UPDATE 1")
 
     async def is_planned(self, policy: str, fingerprint: str, plan_age_ms: int) -> bool:
-        """Say whether there is a plan of the policy as it reads, and not an old one."""
+        """Return whether there is a recent plan of the policy as it reads."""
         async with self._database.connection() as connection:
             found = await connection.fetchval(
                 f"""SELECT EXISTS (SELECT FROM retention_plan
@@ -183,7 +180,7 @@ class RetentionPlans:
         return bool(found)
 
     async def read(self) -> dict[str, StoredPlan]:
-        """Read all, by their policies' names."""
+        """Return all plans by policy name."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(f"SELECT {_PLAN_COLUMNS} FROM retention_plan")  # noqa: S608 - static text
         return {row["policy"]: _stored(row) for row in rows}

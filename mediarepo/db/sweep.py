@@ -23,18 +23,18 @@ _LOST = f"""FROM blob b WHERE store = $1 AND EXISTS (SELECT FROM media WHERE med
 
 
 class ObjectInventory:
-    """Walks through rows in pages, so that neither memory nor a transaction grows with their number."""
+    """Iterates over the objects that rows refer to, in pages, so that neither memory nor a transaction grows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def count(self, store: str) -> int:
-        """Count a store's objects, as rows have it."""
+        """Count a store's objects."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval("SELECT count(*) FROM blob WHERE store = $1", store))
 
     async def known(self, store: str, after_key: str) -> AsyncIterator[KnownObject]:
-        """Walk through a store's own objects that are not known to be missing, from behind a key on."""
+        """Iterate over a store's own objects after a key, those known to be missing excluded."""
         while True:
             async with self._database.connection() as connection:
                 rows = await connection.fetch(
@@ -53,7 +53,7 @@ class ObjectInventory:
             after_key = rows[-1]["object_key"]
 
     async def borrowed(self, store: str, batch: int) -> AsyncIterator[list[KnownObject]]:
-        """Walk through a store's adopted objects that are not known to be missing, so many at a time."""
+        """Iterate over a store's adopted objects in pages, those known to be missing excluded."""
         after_key = ""
         while True:
             async with self._database.connection() as connection:
@@ -73,7 +73,7 @@ class ObjectInventory:
             after_key = rows[-1]["object_key"]
 
     async def lost(self, store: str) -> AsyncIterator[KnownObject]:
-        """Walk through what media refer to and is known to be missing, accepted losses aside."""
+        """Iterate over objects known to be missing that media refer to, accepted losses excluded."""
         after_id = 0
         while True:
             async with self._database.connection() as connection:
@@ -90,7 +90,7 @@ class ObjectInventory:
             after_id = rows[-1]["blob_id"]
 
     async def accept_losses(self, store: str, act: AdminAction) -> int:
-        """Write into the audit that a store's losses are accepted; it is what tells them from later ones."""
+        """Record in the audit that a store's losses are accepted; later losses are told apart by it."""
         async with self._database.transaction() as connection:
             count: int = await connection.fetchval(f"SELECT count(*) {_LOST}", store)
             if count:
@@ -98,7 +98,7 @@ class ObjectInventory:
         return count
 
     async def get(self, blob_id: int) -> KnownObject | None:
-        """Read one again; None when it is gone or known to be missing."""
+        """Read one object again; None when it is deleted or known to be missing."""
         row = await self._database.get(
             """SELECT blob_id, object_key, size_bytes, CASE WHEN sha256_state = 'verified' THEN sha256 END AS sha256
                FROM blob WHERE blob_id = $1 AND missing_ts IS NULL""",
@@ -108,13 +108,13 @@ class ObjectInventory:
 
 
 class MissingObjects:
-    """Reads which objects should be there, and takes back that some were not."""
+    """Finds missing objects, and restores those that exist again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def oldest(self, store: str, limit: int, ownership: Ownership = Ownership.OWNED) -> list[KnownObject]:
-        """Read the objects that a store has held for longest, those known to be missing aside."""
+        """Return the oldest objects of a store, those known to be missing excluded."""
         return await self._read(
             """SELECT blob_id, object_key, size_bytes FROM blob
                WHERE store = $1 AND ownership = $3 AND missing_ts IS NULL ORDER BY blob_id LIMIT $2""",
@@ -124,7 +124,7 @@ class MissingObjects:
         )
 
     async def missing(self, store: str, after_id: int, limit: int) -> list[KnownObject]:
-        """Read missing objects in the order of their ids; damaged ones that wait for their removal are none of them."""
+        """Return missing objects in the order of their ids; damaged ones that wait for deletion are excluded."""
         return await self._read(
             """SELECT blob_id, object_key, size_bytes FROM blob b
                WHERE store = $1 AND missing_ts IS NOT NULL AND blob_id > $3 AND NOT EXISTS (
@@ -141,9 +141,9 @@ class MissingObjects:
         return [KnownObject(row["blob_id"], row["object_key"], row["size_bytes"]) for row in rows]
 
     async def found_again(self, blob_id: int) -> None:
-        """Give the media of a blob that was missing their content back.
+        """Restore the media of a blob whose object exists again.
 
-        If the same content was stored anew meanwhile, they refer to that, and the old object goes.
+        If the same content was stored anew meanwhile, they refer to that, and the old object is deleted.
         """
         async with self._database.transaction() as connection:
             await lock_media_of(connection, blob_id)
@@ -172,13 +172,13 @@ class MissingObjects:
 
 
 class UploadIntents:
-    """Objects about to be made, multipart uploads under way among them."""
+    """Objects about to be created, with multipart uploads in progress."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def begin(self, store: str, object_key: str, holder: str | None = None) -> None:
-        """Write down that an object is about to be made, before S3 hears of it."""
+        """Record that an object is about to be created, before any request to S3."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
@@ -189,7 +189,7 @@ class UploadIntents:
             )
 
     async def beat(self, store: str, object_key: str, upload_id: str) -> bool:
-        """Say that the upload is alive; False when the sweep has claimed it."""
+        """Renew an intent; False when garbage collection has claimed it."""
         async with self._database.connection() as connection:
             tag = await connection.execute(
                 f"""UPDATE multipart_intent SET heartbeat_ts = {NOW_MS}, upload_id = $3
@@ -201,14 +201,14 @@ class UploadIntents:
         return bool(tag == "UPDATE 1")
 
     async def end(self, store: str, object_key: str) -> None:
-        """Forget an upload whose abort S3 has confirmed."""
+        """Remove an intent whose abort S3 has confirmed."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", store, object_key
             )
 
     async def begin_many(self, store: str, object_keys: Sequence[str], holder: str) -> None:
-        """Write down objects that `holder` is about to make, one with each of these keys."""
+        """Record objects with these keys that `holder` is about to create."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
@@ -219,7 +219,7 @@ class UploadIntents:
             )
 
     async def forget(self, store: str, object_keys: Sequence[str]) -> None:
-        """Take announcements back of what was never begun."""
+        """Remove intents that were never used."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM multipart_intent WHERE store = $1 AND object_key = ANY($2::text[])",
@@ -228,7 +228,7 @@ class UploadIntents:
             )
 
     async def beat_all(self, holder: str) -> None:
-        """Say that a holder is alive."""
+        """Renew all intents of a holder."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"UPDATE multipart_intent SET heartbeat_ts = {NOW_MS} WHERE holder = $1",  # noqa: S608 - static text
@@ -236,7 +236,7 @@ class UploadIntents:
             )
 
     async def condemn_all(self, holder: str) -> int:
-        """Queue what a holder left for deletion; it must be known to be dead, or to be done."""
+        """Queue all of a holder's leftovers for deletion; it must be dead or done."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""WITH left_over AS (
@@ -249,7 +249,7 @@ class UploadIntents:
         return len(rows)
 
     async def stale(self, grace_ms: int, limit: int) -> list[tuple[str, str]]:
-        """Name stores and keys of uploads that gave no sign of life for the grace, what was set aside left out."""
+        """Return stores and keys of intents not renewed within the grace period, failed items excluded."""
         key = "i.store || ': ' || i.object_key"
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -263,7 +263,7 @@ class UploadIntents:
         return [(row["store"], row["object_key"]) for row in rows]
 
     async def without_id(self, places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Pick the uploads that may have been begun, and whose id was never written down."""
+        """Return the multipart uploads whose id was never recorded."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT store, object_key FROM multipart_intent WHERE upload_id IS NULL
@@ -274,7 +274,7 @@ class UploadIntents:
         return [(row["store"], row["object_key"]) for row in rows]
 
     async def condemn_stale(self, places: Sequence[tuple[str, str]], grace_ms: int) -> int:
-        """Claim uploads that gave no sign of life for the grace, and queue abort and deletion; returns how many."""
+        """Claim intents not renewed within the grace period, and queue abort and deletion; returns how many."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""WITH stale AS (
@@ -292,7 +292,7 @@ class UploadIntents:
 
 
 class SweepTable:
-    """Which of the bucket's keys no row knows."""
+    """Finds the bucket's keys that no row knows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -306,12 +306,12 @@ class SweepTable:
         return installation_id
 
     async def now_ms(self) -> int:
-        """Read the database's clock, the one that the fences go by."""
+        """Return the database's clock, in ms since 1970; grace periods are measured by it."""
         row = await self._database.get(f"SELECT {NOW_MS}")
         return int(row[0]) if row is not None else 0
 
     async def unknown(self, store: str, object_keys: Sequence[str]) -> list[str]:
-        """Pick the keys that no blob, no intent and no queued deletion mentions, as of one instant."""
+        """Return the keys that no blob, intent or queued deletion mentions, in one snapshot."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 """SELECT k FROM unnest($2::text[]) AS k
@@ -324,7 +324,7 @@ class SweepTable:
         return [row["k"] for row in rows]
 
     async def without_intent(self, store: str, object_keys: Sequence[str]) -> list[str]:
-        """Pick the keys of multipart uploads that nobody claims to be working on."""
+        """Return the keys of multipart uploads without an intent."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 """SELECT k FROM unnest($2::text[]) AS k

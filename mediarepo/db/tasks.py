@@ -18,13 +18,13 @@ SERVER_LEASE = "server "
 
 
 class Leases:
-    """Grants, renews and ends leases, by the database's clock."""
+    """Grants, renews and releases leases, by the database's clock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def acquire(self, name: str, duration_ms: int) -> Lease | None:
-        """Take a lease that nobody holds; None while somebody does."""
+        """Acquire a free lease; None while somebody holds it."""
         async with self._database.connection() as connection:
             fence = await connection.fetchval(
                 f"""INSERT INTO lease (name, expires_ts) VALUES ($1, {NOW_MS} + $2::bigint)
@@ -37,7 +37,7 @@ class Leases:
         return None if fence is None else Lease(name, fence)
 
     async def renew(self, lease: Lease, duration_ms: int) -> bool:
-        """Hold a lease for longer; False when it is somebody else's by now."""
+        """Extend a lease; False when it was lost."""
         async with self._database.connection() as connection:
             tag = await connection.execute(
                 f"UPDATE lease SET expires_ts = {NOW_MS} + $3::bigint WHERE name = $1 AND fence = $2",  # noqa: S608 - static text
@@ -48,19 +48,19 @@ class Leases:
         return bool(tag == "UPDATE 1")
 
     async def release(self, lease: Lease) -> None:
-        """End a lease before its time."""
+        """Release a lease."""
         async with self._database.connection() as connection:
             await end_lease(connection, lease)
 
     async def forget_expired(self, age_ms: int) -> int:
-        """Remove rows of leases that ran out at least so long ago; returns how many."""
+        """Remove rows of leases expired for so long; returns how many."""
         async with self._database.connection() as connection:
             tag = await connection.execute(f"DELETE FROM lease WHERE expires_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
         return int(tag.rpartition(" ")[2])
 
 
 async def end_lease(connection: Connection, lease: Lease) -> bool:
-    """End a lease within a transaction; False when it was lost before."""
+    """Release a lease within a transaction; False when it was lost before."""
     tag = await connection.execute("DELETE FROM lease WHERE name = $1 AND fence = $2", lease.name, lease.fence)
     return bool(tag == "DELETE 1")
 
@@ -72,7 +72,7 @@ _OURS = "EXISTS (SELECT FROM lease WHERE name = $2 AND fence = $3)"
 
 
 class TaskTable:
-    """Queues tasks and keeps account of them; what a runner writes carries its lease."""
+    """The queue of tasks; what a runner writes carries its lease."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -95,13 +95,13 @@ class TaskTable:
         return task
 
     async def get(self, task_id: int) -> Task | None:
-        """Read one."""
+        """Return a task; None when there is none."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)  # noqa: S608 - static text
         return None if row is None else _task(row)
 
     async def read(self, *, homeserver: str | None, before_id: int, limit: int) -> list[Task]:
-        """Read tasks, newest first, from below an id; of one homeserver, or all."""
+        """Return tasks, newest first, below an id; of one homeserver, or all."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT {_COLUMNS} FROM task WHERE task_id < $1 AND ($2::text IS NULL OR homeserver = $2)
@@ -113,7 +113,7 @@ class TaskTable:
         return [_task(row) for row in rows]
 
     async def waiting(self, limit: int) -> list[int]:
-        """Name tasks that nobody is at: queued ones, and those whose runner's lease has run out."""
+        """Return tasks to run: queued ones, and those whose runner's lease has expired."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT task_id FROM task WHERE state IN ('queued', 'running') AND NOT EXISTS (
@@ -125,7 +125,7 @@ class TaskTable:
         return [row["task_id"] for row in rows]
 
     async def begin(self, task_id: int, lease: Lease) -> Task | None:
-        """Take a task up; None when it has ended meanwhile."""
+        """Start a task; None when it has ended meanwhile."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
                 f"""UPDATE task SET state = 'running', attempts = attempts + 1,
@@ -138,7 +138,7 @@ class TaskTable:
         return None if row is None else _task(row)
 
     async def report(self, task_id: int, lease: Lease, progress: dict[str, Any]) -> bool:
-        """Write down how far a task is; says whether it is to be cancelled, LeaseLostError when it is another's."""
+        """Record progress; returns whether to cancel. Raises LeaseLostError when another runner has the task."""
         async with self._database.connection() as connection:
             cancelling = await connection.fetchval(
                 f"UPDATE task SET progress = $4 WHERE task_id = $1 AND {_OURS} RETURNING cancelling",  # noqa: S608 - static text
@@ -154,7 +154,7 @@ class TaskTable:
     async def end(
         self, task_id: int, lease: Lease, state: TaskState, *, result: dict[str, Any] | None, error: str | None
     ) -> None:
-        """Write down how a task ended, unless it is another's by now."""
+        """Record the end of a task, unless another runner has it."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE task SET state = $4, result = $5, error = $6, finished_ts = {NOW_MS}
@@ -168,7 +168,7 @@ class TaskTable:
             )
 
     async def cancel(self, task_id: int, act: AdminAction) -> Task | None:
-        """End a queued task, or ask its runner to stop, and write down who did; None when there is no such task."""
+        """End a queued task, or ask its runner to stop, and record who did; None when there is no such task."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"""UPDATE task SET cancelling = true,
@@ -201,13 +201,13 @@ def _task(row: Row) -> Task:
 
 
 class JobRuns:
-    """One row for each regular job of the fleet."""
+    """One row for each scheduled job of the cluster."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def begin(self, name: str, least_gap_ms: int) -> bool:
-        """Note that a job begins; False when it began less than `least_gap_ms` ago, here or elsewhere."""
+        """Record that a job starts; False when it started less than `least_gap_ms` ago, in any process."""
         async with self._database.connection() as connection:
             tag = await connection.execute(
                 f"""INSERT INTO job_run (name, started_ts) VALUES ($1, {NOW_MS})
@@ -219,7 +219,7 @@ class JobRuns:
         return bool(tag == "INSERT 0 1")
 
     async def finish(self, name: str, *, error: str | None, result: dict[str, Any] | None) -> None:
-        """Note that a job has ended, and how; one without a result keeps the last."""
+        """Record the end and result of a job; without a result, the last one stays."""
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE job_run SET finished_ts = {NOW_MS}, error = $2, result = coalesce($3::jsonb, result)
@@ -230,7 +230,7 @@ class JobRuns:
             )
 
     async def read(self) -> list[JobRun]:
-        """Read all of them."""
+        """Return all job runs."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT name, started_ts, finished_ts, error, result FROM job_run ORDER BY name"
@@ -254,12 +254,12 @@ _QUERY = """SELECT
 
 
 class BacklogTable:
-    """Counts what waits."""
+    """Counts waiting work."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def count(self) -> dict[str, int]:
-        """Count what waits, by kind."""
+        """Return the backlog by kind."""
         row = await self._database.get(_QUERY)
         return {} if row is None else {name: int(value) for name, value in row.items()}

@@ -20,15 +20,15 @@ _RESTORABLE = "(trashed_owner IS NULL OR $3 = '' OR trashed_owner = $3)"
 
 
 class TrashTable:
-    """Moves media into the trash, out of it, and out of the world."""
+    """Moves media into the trash, restores them, and deletes them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def put(self, mxcs: Sequence[Mxc], act: AdminAction) -> list[Mxc]:
-        """Hide media until the trash is emptied; gives those that were put there, legal holds aside.
+        """Move media into the trash, legal holds excluded; returns those moved.
 
-        What others have put there already becomes the operator's when the operator deletes it too.
+        Media that others have put there become the operator's when the operator deletes them too.
         """
         async with self._database.transaction() as connection:
             await lock_media(connection, *mxc_columns(mxcs))
@@ -52,7 +52,7 @@ class TrashTable:
             return len(await held(connection, mxcs))
 
     async def put_unused(self, mxcs: Sequence[Mxc], used_before_ts: int, act: AdminAction, target: str) -> list[Mxc]:
-        """Hide media unless they came into use since, or somebody wants them kept; gives those that were."""
+        """Move media into the trash unless they were used since, pinned or held; returns those moved."""
         async with self._database.transaction() as connection:
             await lock_media(connection, *mxc_columns(mxcs))
             rows = await connection.fetch(
@@ -70,7 +70,10 @@ class TrashTable:
         return gone
 
     async def take_back(self, mxc: Mxc, act: AdminAction) -> Outcome:
-        """Restore media that are in the trash; ForbiddenError when the operator put them there and others ask."""
+        """Restore media from the trash.
+
+        Raises ForbiddenError when the operator put them there and somebody else asks.
+        """
         async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""UPDATE media SET trashed_ts = NULL, trashed_owner = NULL,
@@ -92,7 +95,7 @@ class TrashTable:
         return Outcome(restored)
 
     async def due(self, age_ms: int, limit: int) -> list[Mxc]:
-        """Name what has been in the trash for so long, longest first, what was set aside left out."""
+        """Return media in the trash for so long, longest first, failed items excluded."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id FROM media m
                 WHERE m.state = 'trashed' AND m.trashed_ts <= {NOW_MS} - $1::bigint AND NOT {_HELD}
@@ -103,7 +106,7 @@ class TrashTable:
         )
 
     async def empty(self, mxcs: Sequence[Mxc], age_ms: int, act: AdminAction) -> int:
-        """Let go of media that have been in the trash for so long; gives how many that were."""
+        """Delete media that have been in the trash for so long; returns how many."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""SELECT server_name, media_id, blob_id FROM media m
@@ -128,7 +131,7 @@ class TrashTable:
         return len(rows)
 
     async def idle_local(self, server_name: str, before_ts: int, size_over: int, limit: int) -> list[Mxc]:
-        """Name local media not asked for since, larger than so many bytes, that nobody wants kept."""
+        """Return local media unused since, larger than so many bytes, neither pinned nor held."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.server_name = $2 AND NOT m.remote
                     AND NOT {marked_sql(MarkKind.PROTECTION)} AND coalesce(b.size_bytes, 0) > $3
@@ -145,7 +148,7 @@ class TrashTable:
             return [Mxc(row["server_name"], row["media_id"]) for row in await connection.fetch(query, *arguments)]
 
     async def idle_remote(self, before_ts: int, limit: int) -> list[Mxc]:
-        """Name other servers' media not asked for since, what was set aside left out."""
+        """Return remote media unused since, failed items excluded."""
         return await self._names(
             f"""SELECT m.server_name, m.media_id {FROM} WHERE {_IDLE} AND m.remote
                     AND m.state IN ('ready', 'missing') AND {is_due(Queue.REMOTE_MEDIA, MXC)} LIMIT $2""",
@@ -154,7 +157,7 @@ class TrashTable:
         )
 
     async def forget_idle_remote(self, mxcs: Sequence[Mxc], before_ts: int, act: AdminAction) -> int:
-        """Forget other servers' media unless they came into use; they are fetched anew when asked for again."""
+        """Delete cached remote media unless they were used since; they are fetched again on request."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}

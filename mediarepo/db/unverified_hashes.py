@@ -27,13 +27,13 @@ _SUSPECTS = f"""SELECT {_BLOB} FROM blob b WHERE {_UNSURE} AND (
 
 
 class UnverifiedHashTable:
-    """Finds such content, and keeps what its hash turned out to be."""
+    """Finds contents with unverified hashes, and stores the computed ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def of(self, mxcs: Sequence[Mxc]) -> list[Blob]:
-        """Name the content of media whose hash is not known for certain."""
+        """Return the contents of media whose hash is not verified."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT DISTINCT {_BLOB} FROM media m JOIN blob b USING (blob_id)
@@ -45,20 +45,20 @@ class UnverifiedHashTable:
         return [_blob(row) for row in rows]
 
     async def suspects(self, limit: int) -> list[Blob]:
-        """Name content whose hash is not known for certain and that may be hidden, judged by its length."""
+        """Return contents with unverified hashes that may be quarantined, by their length."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SUSPECTS, limit)
         return [_blob(row) for row in rows]
 
     async def confirm(self, blob: Blob, sha256: bytes) -> None:
-        """Note that a hash we were told is right, or keep one that nobody told us."""
+        """Record that a claimed hash is right, or store one that was unknown."""
         await self.keep(blob, sha256)
 
     async def keep(self, blob: Blob, sha256: bytes) -> None:
-        """Keep a hash that we computed; content of ours that is stored a second time is not what uploads refer to.
+        """Store a computed hash; a second copy of known content does not become the one that uploads refer to.
 
-        What was claimed of it, and hidden for that, is hidden by what it really is from now on, and is let go of when
-        its media were deleted meanwhile.
+        Content quarantined by its claimed hash is quarantined by the real one from now on, and deleted when its media
+        were deleted meanwhile.
         """
         try:
             await self._keep(blob, sha256)

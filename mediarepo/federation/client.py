@@ -22,13 +22,13 @@ _NEXT_MAY_DO = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationClient:
-    """Asks servers by name."""
+    """Sends requests to servers by name."""
 
     discovery: Discovery
     outbound: Outbound
 
     async def destination(self, server_name: str) -> str:
-        """Find the address that a name leads to first, or its domain where it leads to none: to count shares by."""
+        """Return the first address of a name, or its domain where there is none, as the key of fair shares."""
         server = split_server_name(server_name)
         port = server.port or (DEFAULT_PORT if server.is_address else _HTTPS_PORT)
         try:
@@ -40,9 +40,9 @@ class FederationClient:
     async def open(
         self, server_name: str, request_target: str, *, headers: Mapping[str, str], timeouts: Timeouts
     ) -> AsyncIterator[OutboundResponse]:
-        """GET a request target, at the first of the server's places that can be connected to.
+        """GET a request target from the first address that can be connected to.
 
-        OutboundError when none can; then it is the last one's. All of them together have the time of one.
+        Raises OutboundError of the last address when none can. All of them together share one timeout.
         """
         async with AsyncExitStack() as stack:
             yield await self._first(stack, server_name, request_target, headers, timeouts)

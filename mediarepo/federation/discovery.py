@@ -41,7 +41,7 @@ class ServerName:
 
 
 def split_server_name(text: str) -> ServerName:
-    """Take a server name apart; InvalidParamError when it is none."""
+    """Split a server name into host and port. Raises InvalidParamError when it is not one."""
     parse_server_name(text)
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
@@ -81,10 +81,10 @@ _PATIENCE = Timeouts(connect_ms=5_000, headers_ms=5_000, idle_ms=5_000, total_ms
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """What a server name delegates to, or None and why.
+    """What a server name delegates to, or None and the reason.
 
-    Good until a time of the clock that never goes back; believed for longer while nothing else can be learnt.
-    `failures` counts those in a row that may pass.
+    Valid until a time of the monotonic clock, and longer while nothing else can be learnt. `failures` counts temporary
+    failures in a row.
     """
 
     server: ServerName | None
@@ -95,7 +95,7 @@ class Delegation:
 
 
 class UndelegatedError(Exception):
-    """A host delegates to nobody; `passing` when that may be otherwise soon."""
+    """A host has no delegation; `passing` when that may be temporary."""
 
     def __init__(self, reason: str, *, passing: bool) -> None:
         super().__init__(reason)
@@ -103,12 +103,12 @@ class UndelegatedError(Exception):
 
 
 def well_known_url(host: str) -> str:
-    """Say where a host tells whom it delegates to."""
+    """Return the /.well-known/matrix/server URL of a host."""
     return f"https://{host}/.well-known/matrix/server"
 
 
 class WellKnown:
-    """Asks for delegations and keeps the answers, refusals too; one that was good outlives a passing failure."""
+    """Fetches and caches delegations, negative ones too; a good one outlives a temporary failure."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class WellKnown:
         self._flights = remote_fetches
 
     async def delegation(self, host: str) -> Delegation:
-        """Find what a host delegates to."""
+        """Return the delegation of a host."""
         known = self._known.get(host)
         if known is not None and known.good_until_s > self._clock_s():
             return known
@@ -206,14 +206,14 @@ _SRV_FAILED_S = 60.0
 
 @dataclass(slots=True)
 class DiscoveryResult:
-    """Where to connect, in the order to try; `steps` says in words how that was found."""
+    """The targets to try in order; `steps` describes how they were found."""
 
     targets: Sequence[Target] = ()
     steps: list[str] = field(default_factory=list)
 
 
 class Discovery:
-    """Finds servers by name; delegations and SRV records are remembered for as long as they are good."""
+    """Resolves server names; delegations and SRV records are cached for their lifetime."""
 
     def __init__(self, well_known: WellKnown, *, clock_s: Callable[[], float], lookup: SrvLookup = lookup_srv) -> None:
         self._well_known = well_known
@@ -222,7 +222,7 @@ class Discovery:
         self._records: OrderedDict[str, tuple[Sequence[SrvRecord], float]] = OrderedDict()
 
     async def targets(self, server_name: str) -> Sequence[Target]:
-        """Find where a server answers; OutboundError when it says that it does not."""
+        """Return the targets of a server. Raises OutboundError when it says that it has none."""
         return (await self.find(server_name)).targets
 
     async def find(self, server_name: str) -> DiscoveryResult:

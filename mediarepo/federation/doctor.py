@@ -1,4 +1,4 @@
-"""Checks the way to another server step by step, and says which step fails."""
+"""Checks the connection to another server step by step, and says which step fails."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
 
 @dataclass(frozen=True, slots=True)
 class DoctorStep:
-    """One step of the way, whether it is passable, and what was seen."""
+    """One step of the check, whether it passed, and what was seen."""
 
     name: str
     good: bool
@@ -28,7 +28,7 @@ class DoctorStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationDoctor:
-    """Examines the way from one of our homeservers to another server; `now_ms` is the wall clock."""
+    """Checks the connection from one of our homeservers to another server; `now_ms` is the wall clock."""
 
     discovery: Discovery
     outbound: Outbound
@@ -38,7 +38,7 @@ class FederationDoctor:
     async def examine(
         self, server_name: str, media_id: str, *, origin: str, key: SigningKey | None
     ) -> AsyncIterator[DoctorStep]:
-        """Take one hop after another, up to the first that cannot be passed."""
+        """Run the steps in order, up to the first that fails."""
         targets: list[Target] = []
         async for hop in self._discovered(server_name, targets):
             yield hop

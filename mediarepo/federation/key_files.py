@@ -14,11 +14,11 @@ _MAX_FILE_BYTES = 64 * 1024
 
 
 class KeyFileError(ValueError):
-    """A file holds no signing key that can be used; the message names the file and says why."""
+    """A file has no usable signing key; the message names the file and the reason."""
 
 
 class KeyFormat(StrEnum):
-    """How a file holds keys."""
+    """File formats of signing keys."""
 
     SYNAPSE = "synapse"
     DENDRITE = "dendrite"

@@ -1,7 +1,4 @@
-"""Asks other servers for media: their federation endpoint first, the legacy one where they do not know it.
-
-Server-server API, "Content Repository"; client-server API, "Content repository" for the legacy endpoint.
-"""
+"""Client of other servers' media endpoints: federation first, legacy where that is not supported."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -56,7 +53,7 @@ _SERVER_ERRORS = 500
 
 
 def fetch_failure(status: int, errcode: str | None, who: str) -> FetchError:
-    """Translate a refusal."""
+    """Return the FetchError of an error response."""
     reason = _ERRCODES.get(errcode or "") or _STATUSES.get(status)
     if reason is None:
         reason = FetchReason.SERVER_ERROR if status >= _SERVER_ERRORS else FetchReason.NOT_UNDERSTOOD
@@ -65,7 +62,7 @@ def fetch_failure(status: int, errcode: str | None, who: str) -> FetchError:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn what goes wrong on the way into FetchError."""
+    """Translate OutboundError and MultipartError into FetchError."""
     try:
         yield
     except OutboundError as exc:
@@ -75,7 +72,7 @@ def translate_errors() -> Iterator[None]:
 
 
 class PlainContent:
-    """A body that is the content itself (legacy endpoint, or where a redirect led to)."""
+    """A body that is the content itself (legacy endpoint, or the target of a redirect)."""
 
     def __init__(self, answer: OutboundResponse) -> None:
         self._answer = answer
@@ -91,9 +88,9 @@ class PlainContent:
 
 
 class MixedContent:
-    """The file's part of a multipart/mixed body; how long it is shows only at its end, unless the part says so.
+    """The file part of a multipart/mixed body; its length is known at its end, unless the part declares it.
 
-    What the part says is held to: the last bytes are given only once the end has come where it should.
+    The declared length is enforced: the last bytes are returned only when the end came where it should.
     """
 
     def __init__(self, answer: OutboundResponse, body: MixedBody, part: PartHeaders) -> None:
@@ -133,7 +130,7 @@ _MAX_REFUSAL_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaClient:
-    """Fetches media, each request signed by the homeserver whose user asks."""
+    """Fetches media, each request signed by the requesting user's homeserver."""
 
     config: RemoteMediaConfig
     client: FederationClient
@@ -142,7 +139,7 @@ class MediaClient:
 
     @asynccontextmanager
     async def open(self, mxc: Mxc, homeserver: HomeserverConfig, *, wait_ms: int) -> AsyncIterator[RemoteContent]:
-        """Ask for media; FetchError when they cannot be had."""
+        """Request media. Raises FetchError when they cannot be fetched."""
         key = self.keys.get(homeserver.server_name)
         if key is None:
             raise FetchError(

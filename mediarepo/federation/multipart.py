@@ -25,7 +25,7 @@ _UNWANTED = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parse_upload_name(content_disposition: str | None) -> str | None:
-    """Read the name, if there is one that can be kept; `filename*` counts more than `filename`."""
+    """Return the file name of a Content-Disposition, if it can be stored; `filename*` wins over `filename`."""
     if content_disposition is None or len(content_disposition) > _MAX_HEADER_CHARS:
         return None
     parameters: dict[str, str] = {}
@@ -58,9 +58,9 @@ def _kept(name: str) -> str | None:
 
 
 class RemoteContent(Protocol):
-    """What another server has begun to send.
+    """A response of another server that has begun.
 
-    `size_bytes` is known for certain or None; `at_most_bytes` is the most it can be, None when nothing was declared.
+    `size_bytes` is the certain length or None; `at_most_bytes` the most it can be, None when nothing was declared.
     """
 
     content_type: str
@@ -69,17 +69,17 @@ class RemoteContent(Protocol):
     at_most_bytes: int | None
 
     async def read(self) -> bytes:
-        """Wait for the next bytes; empty at the end. FetchError when they stop coming."""
+        """Wait for the next bytes; empty at the end. Raises FetchError when they stop coming."""
         ...
 
 
 class RemoteContentClient(Protocol):
-    """Asks other servers for their media."""
+    """Requests media from other servers."""
 
     def open(
         self, mxc: Mxc, homeserver: HomeserverConfig, *, wait_ms: int
     ) -> AbstractAsyncContextManager[RemoteContent]:
-        """Ask for media, signed by one of our homeservers; FetchError when it cannot be had."""
+        """Request media, signed by one of our homeservers. Raises FetchError when they cannot be fetched."""
         ...
 
 
@@ -93,11 +93,11 @@ _BLANKS = (b"\r", b"\n", b" ", b"\t")
 
 
 class MultipartError(ValueError):
-    """The body is not two parts, metadata and file, with the boundary that was announced."""
+    """The body is not two parts, metadata and file, with the declared boundary."""
 
 
 class Source(Protocol):
-    """Gives a body's bytes."""
+    """A body to be read."""
 
     async def read(self) -> bytes:
         """Wait for the next bytes; empty at the end."""
@@ -106,7 +106,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartHeaders:
-    """What the file's part says of it; `location` is where else the file is, `size_bytes` its declared length."""
+    """The file part's headers; `location` is where the file is instead, `size_bytes` its declared length."""
 
     content_type: str | None = None
     content_disposition: str | None = None
@@ -115,12 +115,12 @@ class PartHeaders:
 
 
 def new_boundary() -> str:
-    """Make a boundary that no file contains: 32 random hexadecimal digits."""
+    """Return a random boundary of 32 hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 def mixed_head(boundary: str, content_type: str, content_disposition: str) -> bytes:
-    """Write everything before the file's bytes; some readers need it in one piece, and the type before the name."""
+    """Return everything before the file's bytes; some readers need it in one piece, with Content-Type first."""
     return (
         f"\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}"
         f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Disposition: {content_disposition}\r\n\r\n"
@@ -128,12 +128,12 @@ def mixed_head(boundary: str, content_type: str, content_disposition: str) -> by
 
 
 def mixed_tail(boundary: str) -> bytes:
-    """Write what follows the file's bytes."""
+    """Return what follows the file's bytes."""
     return f"\r\n--{boundary}--\r\n".encode()
 
 
 def mixed_redirect(boundary: str, url: str) -> bytes:
-    """Write a whole body that says where the file is; the URL must be absolute, and its header the only one."""
+    """Return a whole body with a Location, an absolute URL and the part's only header."""
     return (
         f"\r\n--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}"
         f"\r\n--{boundary}\r\nLocation: {url}\r\n\r\n\r\n--{boundary}--\r\n"
@@ -157,10 +157,10 @@ def parse_boundary(content_type: str) -> str:
 
 
 class MixedBody:
-    """Reads the two parts as they arrive: `begin` once, then `read` until it gives nothing.
+    """Parses the two parts as they arrive: `begin` once, then `read` until it returns nothing.
 
-    `ends_by_length` says that the source raises an error when it ends before the body's Content-Length; then a file may
-    end with the body, without a last boundary.
+    `ends_by_length` when the source raises an error if it ends before the body's Content-Length; then a file may end
+    with the body, without a last boundary.
     """
 
     def __init__(self, source: Source, boundary: str, *, ends_by_length: bool = False) -> None:
@@ -173,14 +173,17 @@ class MixedBody:
         self._ended = False
 
     async def begin(self) -> PartHeaders:
-        """Read up to the file's first byte."""
+        """Parse up to the file's first byte; returns the part's headers."""
         await self._skip_preamble()
         await self._headers()
         await self._skip_json()
         return _part_headers(await self._headers())
 
     async def read(self) -> bytes:
-        """Read the file's next bytes; empty at its end. MultipartError when the body ends without a delimiter."""
+        """Return the file's next bytes; empty at its end.
+
+        Raises MultipartError when the body ends without a delimiter.
+        """
         while not self._ended:
             at, sure = self._look_for(self._delimiter)
             if at is not None:

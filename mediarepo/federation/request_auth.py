@@ -34,7 +34,7 @@ _SIGNATURE = re.compile(r"[A-Za-z0-9+/=]{1,128}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class XMatrix:
-    """What the header says: who asks whom, and by which key that is proven; old servers leave the destination out."""
+    """A parsed X-Matrix header: origin, key id and signature; old servers leave the destination out."""
 
     origin: str
     destination: str | None
@@ -43,7 +43,7 @@ class XMatrix:
 
 
 def parse_x_matrix(header: str) -> XMatrix:
-    """Read the header, tolerantly as the spec asks; UnauthorizedError when it cannot be understood."""
+    """Parse an X-Matrix header, leniently as the spec asks. Raises UnauthorizedError when it is malformed."""
     fields = _fields(header)
     key_id, signature = fields.get("key", ""), fields.get("sig") or fields.get("signature") or ""
     if not _KEY_ID.fullmatch(key_id) or not _SIGNATURE.fullmatch(signature):
@@ -61,13 +61,13 @@ def parse_x_matrix(header: str) -> XMatrix:
 
 
 def sign_request(key: SigningKey, *, method: str, request_target: str, origin: str, destination: str) -> str:
-    """Write the header for a request without a body, in the form that the oldest servers understand."""
+    """Return the Authorization header of a request without a body, in the form that the oldest servers parse."""
     signature = key.sign(signed_request(method, request_target, origin, destination))
     return f'X-Matrix origin="{origin}",destination="{destination}",key="{key.key_id}",sig="{signature}"'
 
 
 def signed_request(method: str, request_target: str, origin: str, destination: str) -> bytes:
-    """Write what is signed: the request, with its target exactly as sent."""
+    """Return the bytes that are signed: the request as canonical JSON, its target exactly as sent."""
     return canonical_json({"method": method, "uri": request_target, "origin": origin, "destination": destination})
 
 
@@ -95,14 +95,14 @@ _MAX_HEADERS = 5
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRequest:
-    """A request whose origin is proven, and the homeserver of ours that it is for."""
+    """The verified origin of a request, and the homeserver of ours that it is for."""
 
     origin: str
     destination: str
 
 
 class RequestVerifier:
-    """Checks requests from other servers; `is_ours` tells the server names that we answer for."""
+    """Verifies requests from other servers; `is_ours` tells the server names that we serve."""
 
     def __init__(self, config: FederationConfig, keys: ServerKeys, is_ours: Callable[[str], bool]) -> None:
         self._keys = keys
@@ -113,9 +113,9 @@ class RequestVerifier:
     async def check(
         self, headers: Sequence[str], *, method: str, request_target: str, host_server_name: str | None
     ) -> VerifiedRequest:
-        """Find out who asks whom, or refuse with UnauthorizedError or ForbiddenError.
+        """Verify a request. Raises UnauthorizedError or ForbiddenError.
 
-        `request_target` is the raw one; `host_server_name` counts where an old server names no destination.
+        `request_target` is the raw one; `host_server_name` is the destination where an old server names none.
         """
         if not headers:
             raise UnauthorizedError("Missing Authorization headers")

@@ -23,9 +23,9 @@ _MAX_KEYS = 50
 
 
 def parse_published_keys(server_name: str, published: Mapping[str, object], *, fetched_ts: int) -> KeysOfServer:
-    """Check an answer: the right server, each key's own signature; ValueError otherwise.
+    """Verify published keys: the right server, each key's own signature. Raises ValueError otherwise.
 
-    Keys of other algorithms and old keys are left out, and so is a key whose secret is public.
+    Keys of other algorithms, old keys, and keys whose secret is public are left out.
     """
     if published.get("server_name") != server_name:
         raise ValueError("the keys are another server's")
@@ -82,7 +82,7 @@ Entry = TypeVar("Entry")
 
 
 class KeyProblem(StrEnum):
-    """Why a key could not be had."""
+    """Why a key is not available."""
 
     BLOCKED = "key_fetch_blocked"
     UNREACHABLE = "key_fetch_unreachable"
@@ -93,7 +93,7 @@ class KeyProblem(StrEnum):
 
 
 class ServerKeyError(Exception):
-    """Another server's key could not be had; the message is for the operator."""
+    """Another server's key is not available; the message is for the operator."""
 
     def __init__(self, problem: KeyProblem, message: str, *, silent: bool = False) -> None:
         """`silent` when nobody answered at all, be it for this name or another."""
@@ -104,14 +104,14 @@ class ServerKeyError(Exception):
 
 
 class KeptKeys(Protocol):
-    """Keeps keys for all processes."""
+    """Stores keys for all processes."""
 
     async def get(self, server_name: str) -> KeysOfServer | None:
-        """Read what is kept of a server."""
+        """Return the stored keys of a server."""
         ...
 
     async def keep(self, server_name: str, keys: KeysOfServer) -> None:
-        """Keep what a server published."""
+        """Store the keys that a server published."""
         ...
 
 
@@ -123,7 +123,7 @@ class _Failure:
 
 
 class ServerKeys:
-    """Finds keys; `known` are those of our own homeservers, used without asking anybody."""
+    """Finds keys; `known` are those of our own homeservers, used without a request."""
 
     def __init__(
         self,
@@ -150,9 +150,9 @@ class ServerKeys:
         )
 
     async def find(self, server_name: str, key_id: str) -> bytes:
-        """Find a key that is good now, 32 bytes; ServerKeyError when there is none.
+        """Return a key that is valid now, 32 bytes. Raises ServerKeyError when there is none.
 
-        LimitExceededError when there is no place to ask for it just now.
+        Raises LimitExceededError when too many keys are being fetched.
         """
         own = self._known.get(server_name, {}).get(key_id)
         if own is not None:

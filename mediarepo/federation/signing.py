@@ -14,7 +14,7 @@ _LARGEST = 2**53 - 1
 
 
 def canonical_json(value: object) -> bytes:
-    """Write a value canonically; ValueError for fractions, huge integers, lone surrogates."""
+    """Encode canonical JSON. Raises ValueError for fractions, huge integers and lone surrogates."""
     _check(value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode("utf-8")
 
@@ -70,21 +70,21 @@ class SigningKey:
 
     @property
     def public_key(self) -> bytes:
-        """The half that others check signatures with, 32 bytes."""
+        """The public key, 32 bytes."""
         return Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
 
     def sign(self, message: bytes) -> str:
-        """Sign bytes; gives unpadded base64."""
+        """Sign bytes; returns unpadded base64."""
         return encode_base64(Ed25519PrivateKey.from_private_bytes(self.seed).sign(message))
 
 
 def new_signing_key(version: str | None = None) -> SigningKey:
-    """Make a key at random; without a version its id is random too."""
+    """Generate a key; without a version its id is random too."""
     return SigningKey(f"ed25519:{version or f'media_{secrets.token_hex(3)}'}", secrets.token_bytes(KEY_BYTES))
 
 
 def verify(public_key: bytes, message: bytes, signature_b64: str) -> bool:
-    """Say whether a signature is good; whatever cannot be understood is not, nor is anything by a published key."""
+    """Return whether a signature is valid; False for malformed ones, and for keys whose secret is public."""
     if public_key in COMPROMISED or len(public_key) != KEY_BYTES:
         return False
     try:
@@ -98,12 +98,12 @@ def verify(public_key: bytes, message: bytes, signature_b64: str) -> bool:
 
 
 def encode_base64(data: bytes) -> str:
-    """Write unpadded base64."""
+    """Encode unpadded base64."""
     return base64.b64encode(data).decode("ascii").rstrip("=")
 
 
 def decode_base64(text: str) -> bytes:
-    """Read base64, padded or not; ValueError when it is neither."""
+    """Decode base64, padded or not. Raises ValueError for anything else."""
     text = text.rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -16,7 +16,7 @@ _SHORTEST_S, _LONGEST_S, _NONE_S = 60, 3_600, 300
 
 @dataclass(frozen=True, slots=True)
 class SrvRecord:
-    """One target of a service; `host` is without a trailing dot and empty when there is expressly no service."""
+    """One SRV target; `host` has no trailing dot, and is empty when the service is not provided."""
 
     host: str
     port: int
@@ -44,13 +44,13 @@ async def lookup_srv(name: str) -> Sequence[SrvRecord]:
 
 
 def srv_lifetime_s(records: Sequence[SrvRecord]) -> float:
-    """Say how long an answer of DNS is kept: as long as it says itself, within a minute and an hour."""
+    """Return how long to cache an answer: its TTL, between a minute and an hour."""
     if not records:
         return _NONE_S
     return min(max(min(one.ttl_s for one in records), _SHORTEST_S), _LONGEST_S)
 
 
 def order_by_priority(records: Sequence[SrvRecord]) -> list[SrvRecord]:
-    """Put records into the order in which to try them: by priority, heavier ones rather first."""
+    """Sort records in the order to try: by priority, then at random by weight (RFC 2782)."""
     ordered = sorted(records, key=lambda one: (one.priority, -(random.random() ** (1 / (one.weight + 0.01)))))  # noqa: S311 - spreads load, keeps no secret
     return ordered[:_MAX_RECORDS]

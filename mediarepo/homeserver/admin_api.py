@@ -1,4 +1,4 @@
-"""What a homeserver's admin API and profiles say: admins, users, avatars."""
+"""Client of a homeserver's admin API and profiles: admins, users, avatars."""
 
 import asyncio
 from typing import Any
@@ -19,13 +19,13 @@ _MAX_PAGES = 2_000
 
 
 class HomeserverAdmins:
-    """Asks what only the homeserver knows."""
+    """Asks a homeserver about its admins, users and rooms."""
 
     def __init__(self, calls: HomeserverClient) -> None:
         self._calls = calls
 
     async def is_admin(self, homeserver: HomeserverConfig, token: str, user_id: str) -> bool:
-        """Say whether the token's user is an admin there; servers that have no such notion have no such admins."""
+        """Return whether the token's user is a server admin; False where the homeserver has no such API."""
         if homeserver.client_api_url is None:
             return False
         path = f"/_synapse/admin/v1/users/{quote(user_id, safe='')}/admin"
@@ -38,14 +38,14 @@ class HomeserverAdmins:
         return status == _OK and answer.get("admin") is True
 
     async def user_exists(self, homeserver: HomeserverConfig, token: str, user_id: str) -> bool:
-        """Say whether there is such a user."""
+        """Return whether there is such a user."""
         status, _ = await self._calls.get(homeserver, f"/_synapse/admin/v2/users/{quote(user_id, safe='')}", token)
         if status not in {_OK, _NOT_FOUND}:
             raise no_verdict(homeserver, f"status {status} for a user")
         return status == _OK
 
     async def displaynames(self, homeserver: HomeserverConfig, token: str, user_ids: list[str]) -> dict[str, str]:
-        """Ask for users' display names, a few at a time; those who have none, or are not told of, are left out."""
+        """Return users' display names, a few requests at a time; users without one are left out."""
         gate, found = asyncio.Semaphore(_AT_ONCE), dict[str, str]()
 
         async def ask(user_id: str) -> None:
@@ -79,7 +79,7 @@ class HomeserverAdmins:
         return [uri for one in lists for uri in one if isinstance(uri, str)]
 
     async def avatars(self, homeserver: HomeserverConfig, token: str) -> set[str]:
-        """Collect the mxc:// addresses of all users' and rooms' avatars."""
+        """Return the mxc:// addresses of all users' and rooms' avatars."""
         users = await self._list(homeserver, token, "/_synapse/admin/v2/users", "users", {"deactivated": "true"})
         found = [user.get("avatar_url") for user in users]
         for room in await self._list(homeserver, token, "/_synapse/admin/v1/rooms", "rooms", {}):
@@ -112,10 +112,10 @@ _REMEMBERED = 100_000
 
 
 class Avatars:
-    """Knows one homeserver's avatars for the length of one piece of work.
+    """Caches one homeserver's avatars for the length of one job.
 
-    With an admin's token all users and rooms are asked for at once (Synapse's admin API). Without, the profile of each
-    uploader is (client-server API, GET /profile/{userId}/avatar_url), which tells nothing of rooms.
+    With an admin's token, all users and rooms are listed at once (Synapse's admin API). Without one, each uploader's
+    profile is requested (client-server API, GET /profile/{userId}/avatar_url), and rooms' avatars are unknown.
     """
 
     def __init__(self, homeserver: HomeserverConfig, calls: HomeserverClient, admins: HomeserverAdmins) -> None:
@@ -127,7 +127,7 @@ class Avatars:
         self._of_user: dict[str, str | None] = {}
 
     async def uses(self, mxc: Mxc, uploaded_by: str | None) -> bool | None:
-        """Say whether media are an avatar; None when the homeserver cannot tell."""
+        """Return whether media are an avatar; None when the homeserver cannot tell."""
         if self._homeserver.admin_token is not None:
             if self._all is None and not self._is_silent:
                 await self._ask_for_all(self._homeserver.admin_token.get_secret_value())

@@ -22,7 +22,7 @@ RETRY_AFTER_S = 5
 
 
 class HomeserverClient:
-    """One client for all of them."""
+    """One HTTP client for all homeservers."""
 
     def __init__(self, config: IdentityConfig, outages: OutageLog) -> None:
         self._outages = outages
@@ -51,9 +51,10 @@ class HomeserverClient:
         parameters: Mapping[str, str] | None = None,
         max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> tuple[int, dict[str, Any]]:
-        """GET a JSON object, with a token if one is given; HomeserverUnavailableError when there is no such answer.
+        """GET a JSON object, with a token if one is given.
 
-        LimitExceededError when there is no place for the request just now.
+        Raises HomeserverUnavailableError when there is no valid answer. Raises LimitExceededError when too many
+        requests wait.
         """
         if self._session is None or homeserver.client_api_url is None:
             raise no_verdict(homeserver, "no client_api_url is configured")
@@ -105,7 +106,7 @@ async def _answer(homeserver: HomeserverConfig, response: aiohttp.ClientResponse
 
 
 def no_verdict(homeserver: HomeserverConfig, reason: str) -> HomeserverUnavailableError:
-    """Say that the homeserver gave no answer that can be understood."""
+    """Return the error for an answer that cannot be understood."""
     log.info("homeserver_response_invalid", server_name=homeserver.server_name, reason=reason)
     return HomeserverUnavailableError(
         f"the homeserver {homeserver.server_name} did not say whose access token this is",

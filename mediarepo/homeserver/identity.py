@@ -42,7 +42,7 @@ class _Network:
 
 
 class TokenFailureLimiter:
-    """Lets tokens be asked about, as long as not too many of the same network failed; good ones cost nothing."""
+    """Limits requests about unknown tokens per client network; known tokens cost nothing."""
 
     def __init__(self, rate: Callable[[], Rate | None], now_ms: Callable[[], int]) -> None:
         self._rate = rate
@@ -51,10 +51,10 @@ class TokenFailureLimiter:
 
     @asynccontextmanager
     async def question(self, name: str) -> AsyncIterator[Callable[[], None]]:
-        """Ask about a token for a network; call what is given when the token turned out to be unknown.
+        """Allow a request about a token from a network; call the given function when the token turned out unknown.
 
-        LimitExceededError when too many were. While others of the network are being asked about, their answers are
-        waited for: they may all be good.
+        Raises LimitExceededError after too many failures. While other tokens of the network are being checked, their
+        results are waited for: they may all be valid.
         """
         rate = self._rate()
         if rate is None:
@@ -111,7 +111,7 @@ _PATH = "/_matrix/client/v3/account/whoami"
 
 
 class Whoami:
-    """Client of the homeservers' whoami endpoint; a homeserver is believed for its own users only."""
+    """Client of the homeservers' whoami endpoint; a homeserver is trusted for its own users only."""
 
     def __init__(self, calls: HomeserverClient, *, on_foreign_user: Callable[[str], object] = lambda _: None) -> None:
         """`on_foreign_user` is called with the homeserver's name when it names a user of another server."""
@@ -172,7 +172,7 @@ def _refusal(homeserver: HomeserverConfig, status: int, answer: dict[str, Any]) 
 
 
 def find_appservice(homeserver: HomeserverConfig, token: str) -> AppserviceConfig | None:
-    """Find the application service whose as_token this is, in constant time for each."""
+    """Find the application service of an as_token, comparing in constant time."""
     found = None
     for appservice in homeserver.appservices:
         secret = appservice.as_token.get_secret_value()
@@ -184,7 +184,7 @@ def find_appservice(homeserver: HomeserverConfig, token: str) -> AppserviceConfi
 def requester_for(
     homeserver: HomeserverConfig, appservice: AppserviceConfig, *, user_id: str | None, device_id: str | None
 ) -> Requester:
-    """Say whom the application service acts for; ForbiddenError for users outside its namespaces."""
+    """Return the user an application service acts for. Raises ForbiddenError outside its namespaces."""
     acting = appservice.sender if user_id is None else user_id
     if acting != appservice.sender and not _owns(appservice, homeserver, acting):
         raise ForbiddenError("the application service may not act for this user")
@@ -219,7 +219,7 @@ class _Verdict:
 
 
 class Identity:
-    """Judges access tokens; believes a homeserver's answer for a few seconds, refusals too, outages never."""
+    """Validates access tokens; caches answers and refusals for a few seconds, outages never."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class Identity:
     async def identify(
         self, homeserver: HomeserverConfig, token: str, *, user_id: str | None = None, device_id: str | None = None
     ) -> Requester:
-        """Return whose token it is at this homeserver, or raise why it is not accepted.
+        """Return the user of a token at this homeserver, or raise why it is not accepted.
 
         `user_id` and `device_id` are what an application service asserts in the query.
         """

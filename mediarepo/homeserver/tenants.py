@@ -30,7 +30,7 @@ class Homeservers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The server names of all of them."""
+        """The server names of all homeservers."""
         return tuple(self._by_server_name)
 
     @property
@@ -39,24 +39,24 @@ class Homeservers:
         return len(self._by_server_name) == 1
 
     def names_besides(self, server_name: str) -> tuple[str, ...]:
-        """Name all of them but one."""
+        """Return the server names of all homeservers but one."""
         return tuple(name for name in self._by_server_name if name != server_name)
 
     @property
     def first(self) -> HomeserverConfig:
-        """The one that stands first in the configuration."""
+        """The first homeserver of the configuration."""
         return next(iter(self._by_server_name.values()))
 
     def is_ours(self, server_name: str) -> bool:
-        """Whether a server name means one of them, under whichever of its names and ports."""
+        """Return whether a server name is one of ours, in any spelling and with any port."""
         return server_name in self._by_server_name or self.by_host(server_name) is not None
 
     def by_server_name(self, server_name: str) -> HomeserverConfig | None:
-        """Find a homeserver by the name in its mxc:// addresses (case matters)."""
+        """Return the homeserver of an mxc:// address's server name (case-sensitive)."""
         return self._by_server_name.get(server_name)
 
     def by_host(self, host: str) -> HomeserverConfig | None:
-        """Find a homeserver by a Host header; one that is configured without a port counts for every port."""
+        """Return the homeserver of a Host header; one configured without a port matches every port."""
         found = (self._by_host.get(name) for name in spellings(host))
         return next((one for one in found if one is not None), None)
 

@@ -1,4 +1,4 @@
-"""GIF and APNG animations frame by frame, composed as browsers do (GIF89a; W3C PNG, third edition, section 12.5)."""
+"""GIF and APNG animations frame by frame, composed as in browsers (GIF89a; W3C PNG, third edition, section 12.5)."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ _SUB_BLOCK_BYTES = 255
 
 @dataclass(frozen=True, slots=True)
 class GifFrame:
-    """One frame: its pixels as they are stored, where they go, for how long (ms), and what becomes of them."""
+    """One frame: its stored pixels, position, duration (ms) and disposal method."""
 
     table: bytes
     table_flags: int
@@ -35,7 +35,7 @@ class GifFrame:
     disposal: int
 
     def data(self, transparent: int | None) -> bytes:
-        """Write a GIF of its own, with nothing but the frame's pixels."""
+        """Return a GIF file with only this frame's pixels."""
         size = self.width.to_bytes(2, "little") + self.height.to_bytes(2, "little")
         own = b"GIF89a" + size + bytes((self.table_flags & 0x87, 0, 0)) + self.table
         if transparent is not None:
@@ -45,7 +45,7 @@ class GifFrame:
 
 @dataclass(frozen=True, slots=True)
 class GifFile:
-    """An animation; `plays` is how often it is shown, 0 for ever."""
+    """An animation; `plays` is its number of repetitions, 0 for endless."""
 
     width: int
     height: int
@@ -92,7 +92,7 @@ class _Walk:
 
 
 def read_gif(data: bytes, max_frames: int) -> GifFile:
-    """Walk the blocks; frames beyond `max_frames`, and what is cut off, are left out."""
+    """Parse the blocks; frames beyond `max_frames`, and a truncated last one, are left out."""
     width, height, flags = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little"), data[10]
     walk = _Walk(data)
     global_table = walk.colour_table(flags)
@@ -157,7 +157,7 @@ def _frame(walk: _Walk, global_table: bytes, screen_flags: int, control: bytes) 
 
 
 def composed_gif(gif: GifFile) -> Iterator[tuple[Image.Image, int]]:
-    """Compose the frames one after the other, each with its duration as stored (ms)."""
+    """Compose the frames in order, each with its stored duration (ms)."""
     canvas = Image.new("RGBA", (gif.width, gif.height))
     for frame in gif.frames:
         before = canvas.copy() if frame.disposal in {_PREVIOUS, _ALSO_PREVIOUS} else None
@@ -199,7 +199,7 @@ _NUMBER_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class ApngFrame:
-    """One frame: its packed pixels, where they go, for how long (ms), and what becomes of them."""
+    """One frame: its compressed pixels, position, duration (ms), disposal and blend method."""
 
     packed: tuple[bytes, ...]
     left: int
@@ -213,7 +213,7 @@ class ApngFrame:
 
 @dataclass(frozen=True, slots=True)
 class ApngFile:
-    """An animation; `plays` is how often it is shown, 0 for ever."""
+    """An animation; `plays` is its number of repetitions, 0 for endless."""
 
     png: PngFile
     plays: int
@@ -261,7 +261,7 @@ class _Frames:
 
 
 def read_apng(png: PngFile) -> ApngFile | None:
-    """Read the frames that are there, at most as many as are announced; None without an animation."""
+    """Parse the frames, at most as many as are declared; None without an animation."""
     announced = [(at, content) for at, (kind, content) in enumerate(png.moving) if kind == b"acTL"]
     pictures = [at for at, (kind, _) in enumerate(png.moving) if kind == b"IDAT"]
     if not announced or not pictures or announced[0][0] > pictures[0] or len(announced[0][1]) != 8:  # noqa: PLR2004 - its fixed size
@@ -291,7 +291,7 @@ def _apng_frame(control: tuple[int, ...], packed: tuple[bytes, ...]) -> ApngFram
 
 
 def composed_apng(apng: ApngFile) -> Iterator[tuple[Image.Image, int]]:
-    """Compose the frames one after the other, each with its duration as stored (ms)."""
+    """Compose the frames in order, each with its stored duration (ms)."""
     width, height = struct.unpack(">II", apng.png.header[:8])
     canvas = Image.new("RGBA", (width, height))
     for number, frame in enumerate(apng.frames):

@@ -14,7 +14,7 @@ _PROFILED = {"L", "RGB", "RGBA", "CMYK"}
 
 
 def to_rgb_or_grey(picture: Image.Image, png: PngFile | None = None) -> Image.Image:
-    """Bring a picture into a mode that can be resized well and converted later; `png` says what decoders do not."""
+    """Convert an image to a mode that resizes well; `png` has what decoders do not report."""
     picture.load()
     if png is None:
         return _plain(picture)
@@ -53,7 +53,7 @@ def _high_byte(value: float) -> float:
 
 
 def to_srgb(picture: Image.Image, colours: Colours | None) -> Image.Image:
-    """Convert by what the file says of its colours; an ICC profile that is broken or does not fit is ignored."""
+    """Convert to sRGB by the file's colour space; a broken or unsuitable ICC profile is ignored."""
     if isinstance(colours, HighRange):
         return tone_map(picture if picture.mode == "RGBA" else picture.convert("RGB"), colours)
     if colours and picture.mode in _PROFILED:
@@ -83,5 +83,5 @@ def _apply(picture: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Imag
 
 
 def has_alpha(picture: Image.Image) -> bool:
-    """Say whether anything can be seen through the picture."""
+    """Return whether any pixel is transparent."""
     return picture.mode == "RGBA" and picture.getchannel("A").getextrema() != (255, 255)

@@ -38,22 +38,22 @@ PRIMARIES: dict[int, tuple[float, ...]] = {
 
 
 def to_d50(chromaticities: Sequence[float]) -> Matrix:
-    """Compute the matrix from linear red, green and blue to XYZ, adapted to D50; ValueError when there is none."""
+    """Return the matrix from linear RGB to XYZ adapted to D50. Raises ValueError for impossible chromaticities."""
     return _product(_adaptation(_white(chromaticities)), _to_xyz(chromaticities))
 
 
 def conversion_matrix(source: Sequence[float], target: Sequence[float]) -> Matrix:
-    """Compute the matrix from one space's linear colours to another's."""
+    """Return the matrix from one space's linear RGB to another's."""
     return _product(_inverse(to_d50(target)), to_d50(source))
 
 
 def luminances(chromaticities: Sequence[float]) -> Vector:
-    """Say how much red, green and blue add to the luminance of white, which is 1."""
+    """Return the shares of red, green and blue in the luminance of white, which is 1."""
     return _to_xyz(chromaticities)[1]
 
 
 def matrix_times(matrix: Matrix, vector: Vector) -> Vector:
-    """Multiply."""
+    """Multiply two 3x3 matrices."""
     x, y, z = vector
     (a, b, c), (d, e, f), (g, h, i) = matrix
     return a * x + b * y + c * z, d * x + e * y + f * z, g * x + h * y + i * z
@@ -113,14 +113,14 @@ _MIDDLE = (1.65, 0.825)
 
 @dataclass(frozen=True, slots=True)
 class HighRange:
-    """Colours by their H.273 code points, with a transfer of PQ or HLG."""
+    """A colour space with a PQ or HLG transfer function (H.273 code points)."""
 
     primaries: int
     transfer: int
 
 
 def tone_map(picture: Image.Image, colours: HighRange) -> Image.Image:
-    """Convert a picture, RGB or RGBA, to sRGB."""
+    """Convert an RGB or RGBA image to sRGB."""
     if colours.transfer == PQ:
         curve = [round(255 * min(_pq(value / 255) / _BRIGHTEST, 1.0) ** (1 / _EVENNESS)) for value in range(256)]
         identity = list(range(256))
@@ -207,16 +207,16 @@ _LARGEST = 32_767.0
 
 
 def is_known(primaries: int, transfer: int) -> bool:
-    """Say whether H.273 code points tell anything."""
+    """Return whether H.273 code points have a meaning."""
     transfers = _TELEVISION | _GAMMAS.keys() | {_SRGB, _SMPTE_240, _SMPTE_428, PQ, HLG}
     return primaries in PRIMARIES and transfer in transfers
 
 
 def colours_of_code_points(primaries: int, transfer: int, *, television_gamma: float | None) -> Colours | None:
-    """Read H.273 code points; None for sRGB and for what is not known.
+    """Return the colour space of H.273 code points; None for sRGB and unknown ones.
 
-    `television_gamma` is the exponent of the transfers of television, None to take them for sRGB's: browsers show them
-    in the one way in PNG and in the other in AVIF.
+    `television_gamma` is the exponent of television transfer functions, None to treat them as sRGB's: browsers show
+    them the one way in PNG and the other way in AVIF.
     """
     if primaries not in PRIMARIES:
         primaries = 1
@@ -234,9 +234,10 @@ def colours_of_code_points(primaries: int, transfer: int, *, television_gamma: f
 
 
 def matrix_profile(chromaticities: Sequence[float] | None, *, gamma: float | None) -> bytes | None:
-    """Make the profile of chromaticities (white, red, green, blue, x and y each; None: sRGB's) and a transfer.
+    """Return the ICC profile of chromaticities (white, red, green, blue; x and y each; None: sRGB's) and a transfer.
 
-    `gamma` is the exponent from stored values to light, None for sRGB's curve. None for what is no colour space.
+    `gamma` is the exponent from stored values to light, None for sRGB's curve. Returns None for an impossible colour
+    space.
     """
     curve = _curve(_srgb) if gamma is None else _curve(lambda value: value**gamma)
     try:

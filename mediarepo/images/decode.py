@@ -29,7 +29,7 @@ _FIRST_ON_ITS_SIDE = 5
 
 
 def orientation_of(exif: object) -> int:
-    """Read the orientation of an EXIF block, 1 to 8; whatever is broken, or no EXIF at all, counts as upright (1).
+    """Return the orientation of an EXIF block, 1 to 8; 1 when it is broken or there is none.
 
     Only one SHORT in the first directory counts, as in browsers.
     """
@@ -56,12 +56,12 @@ def orientation_of(exif: object) -> int:
 
 
 def is_sideways(orientation: int) -> bool:
-    """Say whether width and height change places when the picture is put upright."""
+    """Return whether the orientation swaps width and height."""
     return orientation >= _FIRST_ON_ITS_SIDE
 
 
 def upright(picture: Image.Image, orientation: int) -> Image.Image:
-    """Turn and mirror a picture as its orientation says."""
+    """Rotate and mirror an image by its orientation."""
     transposition = _TRANSPOSITIONS.get(orientation)
     return picture if transposition is None else picture.transpose(transposition)
 
@@ -77,7 +77,7 @@ _MOVING = {PictureFormat.WEBP, PictureFormat.AVIF}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What may be decoded, and how it is encoded; the part of the configuration that workers need."""
+    """Decoding limits and encoder settings; the part of the configuration that workers need."""
 
     max_pixels: int
     max_pixels_webp: int
@@ -90,9 +90,9 @@ class DecodeLimits:
 
 @dataclass(slots=True)
 class OpenedImage:
-    """A picture whose header was read; `width` and `height` are those of the picture put upright.
+    """An image whose header was read; `width` and `height` are after orientation.
 
-    `colours` says how its colours are meant, None for sRGB; `png` and `moving` what a decoder does not: see there.
+    `colours` is its colour space, None for sRGB; `png` and `moving` have what the decoder does not report.
     """
 
     picture: Image.Image
@@ -173,7 +173,7 @@ def _moving(
 
 
 def set_draft_size(opened: OpenedImage, sizes: Sequence[tuple[int, int]], limits: DecodeLimits) -> None:
-    """Let a JPEG be decoded at the smallest scale that covers each size; PictureError when that is too much still."""
+    """Decode a JPEG at the smallest scale that covers each size. Raises PictureError when that is still too large."""
     width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
     opened.picture.draft(opened.picture.mode, (max(width, 1), max(height, 1)))
     decoded_width, decoded_height = opened.picture.size
@@ -200,7 +200,7 @@ def _colours(data: bytes, picture: Image.Image, picture_format: PictureFormat, p
 
 
 def frame_count(opened: OpenedImage, limits: DecodeLimits) -> int:
-    """Count the frames; 1 when there are too many, or too many pixels in all of them, to animate.
+    """Return the number of frames; 1 when there are too many frames or pixels to animate.
 
     The pages of a TIFF are no animation.
     """

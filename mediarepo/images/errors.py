@@ -8,7 +8,7 @@ _RETRY_AFTER_S = 5
 
 
 class Reason(StrEnum):
-    """What is remembered of a failure: nearly all are properties of the file."""
+    """Why a picture failed; nearly all reasons are properties of the file."""
 
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_MANY_PIXELS = "too_many_pixels"
@@ -22,12 +22,12 @@ class Reason(StrEnum):
 
     @property
     def is_momentary(self) -> bool:
-        """Whether the moment may be to blame: a machine that is too busy, or somebody who ended the worker."""
+        """Whether the failure may be temporary: an overloaded machine, or a killed worker."""
         return self in {Reason.TIMED_OUT, Reason.WORKER_DIED}
 
 
 class PictureError(CannotThumbnailError):
-    """The file cannot be thumbnailed; `reason` says whether only now."""
+    """The file cannot be thumbnailed; `reason` says whether that is temporary."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(f"cannot be thumbnailed: {reason}")
@@ -35,5 +35,5 @@ class PictureError(CannotThumbnailError):
 
 
 def too_busy() -> LimitExceededError:
-    """Refuse for now: too many jobs wait already, or this one has waited for too long."""
+    """Return the error for too many waiting jobs, or one that waited too long."""
     return LimitExceededError("too many thumbnails are being made; try again later", retry_after_s=_RETRY_AFTER_S)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class PictureFormat(StrEnum):
-    """A format that is decoded, by Pillow's name."""
+    """A supported format, by Pillow's name."""
 
     JPEG = "JPEG"
     PNG = "PNG"
@@ -50,7 +50,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 
 def sniff(head: bytes) -> PictureFormat | None:
-    """Tell the format from the first bytes; None for everything that is not decoded."""
+    """Return the format by magic bytes; None when it is not supported."""
     for signature, picture_format in _SIGNATURES:
         if head.startswith(signature):
             return picture_format
@@ -77,7 +77,7 @@ _SIDE_BITS = 0x3FFF
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
-    """Read the width and height of the canvas; None where there is no header of a picture."""
+    """Return the canvas's width and height; None without an image header."""
     kind, content = data[12:16], data[20:30]
     if kind == b"VP8X":
         return 1 + int.from_bytes(content[4:7], "little"), 1 + int.from_bytes(content[7:10], "little")

@@ -44,7 +44,7 @@ def _find(
 
 
 def colour_code_points(data: bytes) -> tuple[int, int] | None:
-    """Read primaries and transfer of the picture that is shown (H.273), None when none are given."""
+    """Return primaries and transfer of the primary item (H.273), None when there are none."""
     track = _find(data, (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01", b"colr"), 0, len(data))
     item = [(begin, stop) for kind, begin, stop in _primary_properties(data) if kind == b"colr"]
     for begin, stop in [*track, *item] if data[8:12] == b"avis" else item:
@@ -54,7 +54,7 @@ def colour_code_points(data: bytes) -> tuple[int, int] | None:
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
-    """Read the width and height of the picture that is shown; None when they are not given."""
+    """Return width and height of the primary item; None when there are none."""
     for kind, begin, stop in _primary_properties(data):
         if kind == b"ispe" and stop - begin >= 12:  # noqa: PLR2004 - its fixed size
             return _number(data, begin + 4, 4), _number(data, begin + 8, 4)
@@ -100,7 +100,7 @@ def _number(data: bytes, at: int, size: int) -> int:
 
 
 def play_count(data: bytes) -> int:
-    """Read how often an image sequence is shown; 0 is for ever, which is also what is not said."""
+    """Return the repetitions of an image sequence; 0 is endless, also when there is no count."""
     for begin, stop in _find(data, (b"moov", b"trak"), 0, len(data)):
         lists = list(_find(data, (b"edts", b"elst"), begin, stop))
         headers = list(_find(data, (b"tkhd",), begin, stop))

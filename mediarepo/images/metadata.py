@@ -1,7 +1,4 @@
-"""Is a file nothing but its picture? Walks its structure; what it does not know counts as more.
-
-Only such a file may be sent as a thumbnail as it is: no camera data, no comments, no second file behind the end.
-"""
+"""Whether a file is only its picture, without metadata; unknown structures count as metadata."""
 
 import re
 from dataclasses import dataclass
@@ -20,10 +17,10 @@ _END_MARKER = b"\xff\xd9"
 
 @dataclass(frozen=True, slots=True)
 class JpegFile:
-    """What there is of a JPEG.
+    """The structure of a JPEG.
 
-    `in_memory` is one whose coefficients are all kept in memory until its last scan; `missing_from` is where a file
-    that lacks its end stops making sense, None for others.
+    `in_memory` when all coefficients are buffered until the last scan; `missing_from` is where a file without an end
+    marker stops being valid, None for others.
     """
 
     scans: int
@@ -32,9 +29,9 @@ class JpegFile:
 
 
 def read_jpeg(data: bytes, max_scans: int) -> JpegFile:
-    """Walk the segments up to the end marker, or until there are more than `max_scans`: each is decoded over the whole.
+    """Parse the segments up to the end marker, or until there are more than `max_scans`: each decodes the whole image.
 
-    What lies behind the end, such as the video of a motion photograph, is none of the picture.
+    Bytes after the end, such as the video of a motion photo, are not part of the picture.
     """
     scans, at, in_memory, components = 0, 2, False, 0
     while scans <= max_scans:
@@ -58,7 +55,7 @@ def read_jpeg(data: bytes, max_scans: int) -> JpegFile:
 
 
 def with_end(data: bytes, jpeg: JpegFile) -> bytes:
-    """Give a file that lacks its end one: decoders then show what there is of each scan, and grey for the rest."""
+    """Add an end marker to a truncated file: decoders then show what there is of each scan, and grey for the rest."""
     return data if jpeg.missing_from is None else data[: jpeg.missing_from].rstrip(b"\xff") + _END_MARKER
 
 
@@ -69,7 +66,7 @@ _ADOBE = b"Adobe"
 
 
 def is_bare(data: bytes, picture_format: PictureFormat) -> bool:
-    """Say whether a still JPEG, PNG, GIF or WebP file holds its picture and nothing else."""
+    """Return whether a still JPEG, PNG, GIF or WebP file has only its picture."""
     walk = {
         PictureFormat.JPEG: _jpeg_is_bare,
         PictureFormat.PNG: _png_is_bare,

@@ -36,12 +36,11 @@ _FULL_RANGE = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PngFile:
-    """A PNG without what is not its picture.
+    """A PNG reduced to its picture.
 
-    `data` is its still picture, `moving` the chunks of an animation, each with its type: those of the picture as well.
-    `colours` says how its colours are meant, None for sRGB. `colour_key` is the sample, or the red, green and blue
-    samples, that are transparent, as they are stored, of `bit_depth` bits each; None without. `common` are the chunks
-    that the pictures of all frames need.
+    `data` is the still picture, `moving` the chunks of an animation with their types. `colours` is the colour space,
+    None for sRGB. `colour_key` is the transparent sample, or red, green and blue samples, as stored, of `bit_depth`
+    bits each; None without one. `common` are the chunks that all frames need.
     """
 
     data: bytes
@@ -55,17 +54,17 @@ class PngFile:
 
     @property
     def bit_depth(self) -> int:
-        """How many bits a sample has."""
+        """Bits per sample."""
         return self.header[8]
 
     @property
     def colour_type(self) -> int:
-        """Grey, true colour or indexed; with or without alpha."""
+        """The IHDR colour type: grey, true colour or indexed; with or without alpha."""
         return self.header[9]
 
     @property
     def is_interlaced(self) -> bool:
-        """Whether the picture comes in seven passes."""
+        """Whether the image is interlaced (Adam7, seven passes)."""
         return self.header[12] != 0
 
 
@@ -113,9 +112,9 @@ class _Walk:
 
 
 def read_png(data: bytes) -> PngFile:
-    """Walk the chunks, keep those of the picture, and read those that say how it is meant.
+    """Parse the chunks, keep those of the picture, and read its colour space.
 
-    A file that ends early keeps what there is of its last chunk; bytes behind IEND are left out.
+    A truncated file keeps what there is of its last chunk; bytes after IEND are left out.
     """
     walk = _Walk()
     at, chunks = len(SIGNATURE), 0
@@ -194,7 +193,7 @@ def _icc_profile(chunk: bytes) -> bytes | None:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """Write a chunk."""
+    """Return a chunk with its length and CRC."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -209,7 +208,7 @@ _SIXTEEN = 16
 
 
 def opacity(picture: Image.Image, png: PngFile) -> Image.Image | None:
-    """Make the mask of what the file's transparent colour leaves visible; None without such a colour."""
+    """Return the mask of the file's colour key; None without one."""
     key = png.colour_key
     if key is None:
         return None
@@ -245,9 +244,9 @@ def _low_bytes(png: PngFile) -> Image.Image:
 
 
 def without_gaps(shown: Image.Image, decoded: Image.Image, png: PngFile) -> Image.Image:
-    """Leave transparent, or fill from coarser passes, what a file that is cut or broken does not hold.
+    """Make missing pixels of a truncated file transparent, or fill them from coarser passes.
 
-    `decoded` is the picture as it was decoded, `shown` in the mode in which it is needed.
+    `decoded` is the decoded image, `shown` the same in the mode that is needed.
     """
     if png.is_whole and not _may_lack_rows(decoded):
         return shown

@@ -25,7 +25,7 @@ from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 
 @dataclass(frozen=True, slots=True)
 class CropGeometry:
-    """A thumbnail of `width` x `height` pixels: the middle of the picture, scaled by `factor` (at most 1)."""
+    """A thumbnail of `width` x `height` pixels: the centre of the image, scaled by `factor` (at most 1)."""
 
     width: int
     height: int
@@ -33,10 +33,10 @@ class CropGeometry:
 
 
 def crop_geometry(spec: ThumbnailSpec, width: int, height: int) -> CropGeometry:
-    """Frame a picture of `width` x `height` pixels; never larger than it is (client-server API, thumbnails).
+    """Return the geometry of a thumbnail; never larger than the image (client-server API, thumbnails).
 
-    A picture within the box keeps its own size. `scale` fits into the box, as clients expect; `crop` fills it, and
-    where the picture is too small for that, keeps the box's shape.
+    An image within the box keeps its size. `scale` fits into the box; `crop` fills it, and where the image is too small
+    for that, keeps the box's aspect ratio.
     """
     if width <= spec.width and height <= spec.height:
         return CropGeometry(width, height, 1.0)
@@ -50,9 +50,9 @@ def crop_geometry(spec: ThumbnailSpec, width: int, height: int) -> CropGeometry:
 
 
 def crop_region(framing: CropGeometry, width: int, height: int) -> tuple[float, float, float, float]:
-    """Say which box (left, top, right, bottom) of a picture of `width` x `height` pixels a framing of it shows.
+    """Return the box (left, top, right, bottom) of an image of `width` x `height` pixels that a geometry shows.
 
-    The picture may be a smaller version of the one that was framed: then `framing.factor` is relative to this one.
+    The image may be a smaller version of the original: then `framing.factor` is relative to this one.
     """
     shown_width = min(framing.width / framing.factor, width)
     shown_height = min(framing.height / framing.factor, height)
@@ -77,7 +77,7 @@ _ANY_SPEC = ThumbnailSpec(1, 1, ThumbnailMethod.SCALE)
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """One finished thumbnail; `data` is None when the source's own bytes are the answer."""
+    """One finished thumbnail; `data` is None when the source's own bytes are the result."""
 
     spec: ThumbnailSpec
     content_type: str
@@ -87,7 +87,7 @@ class RenderedImage:
 
 
 def render(data: bytes, specs: Sequence[ThumbnailSpec], limits: DecodeLimits) -> list[RenderedImage]:
-    """Make thumbnails of a file; those of `specs` that ask for animation get it where the file has it."""
+    """Render thumbnails of a file; those of `specs` that ask for animation get it where the file has it."""
     opened = open_picture(data, limits)
     moving = [spec for spec in specs if spec.animated] if frame_count(opened, limits) > 1 else []
     still = [spec for spec in specs if spec not in moving]
@@ -122,7 +122,7 @@ def _no_larger_than(data: bytes, own: RenderedImage, made: RenderedImage) -> Ren
 
 
 def squeeze(data: bytes, wanted_bytes: int) -> bytes:
-    """Encode a PNG smaller, with a palette if need be: drawings are smaller than photographs of their size."""
+    """Encode a PNG smaller, with a palette if that helps: drawings shrink, photographs do not."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
         picture = opened.copy()  # what was opened would be compared with a file's path when it is saved
         for colours in (None, 256):

@@ -30,7 +30,7 @@ def load(settings: dict[str, Any]) -> Answer:
 
 
 def warm_up(*, heic: bool) -> None:
-    """Use every codec once: what a library loads at its first use could not be loaded later."""
+    """Use every codec once: a library could not load anything later, inside the sandbox."""
     Image.init()
     if heic:
         heif = importlib.import_module("pillow_heif")

@@ -29,7 +29,7 @@ _Waiter = tuple[int, asyncio.Future[None]]
 
 
 class SourceBuffer:
-    """A picture's bytes in a memfd, `fd`; a Sink until it is sealed."""
+    """An image's bytes in a memfd, `fd`; a Sink until it is sealed."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.fd = create_memfd("mediarepo-source")
@@ -43,16 +43,16 @@ class SourceBuffer:
         self.size_bytes += os.write(self.fd, data)
 
     def seal(self) -> None:
-        """Make sure that nobody changes the bytes while they are decoded."""
+        """Seal the memfd, so that nothing changes the bytes while they are decoded."""
         seal(self.fd)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         os.close(self.fd)
 
 
 class SourceBudget:
-    """Hands out memory for sources in order of arrival."""
+    """Memory budget for source images, first come first served."""
 
     def __init__(self, config: ThumbnailsConfig) -> None:
         self._limit = self._free = config.memory_budget_bytes
@@ -62,17 +62,17 @@ class SourceBudget:
 
     @property
     def in_use(self) -> int:
-        """How much is reserved, in bytes."""
+        """Reserved memory, in bytes."""
         return self._limit - self._free
 
     @property
     def waiting(self) -> int:
-        """How many wait for room."""
+        """How many tasks wait for memory."""
         return len(self._waiters)
 
     @asynccontextmanager
     async def reserve(self, size_bytes: int) -> AsyncIterator[SourceBuffer]:
-        """Wait for room and give an empty source; LimitExceededError when too many wait already, or for too long."""
+        """Wait for memory and return an empty buffer. Raises LimitExceededError when too many wait, or for too long."""
         await self._take(size_bytes)
         try:
             source = SourceBuffer(size_bytes)
@@ -132,7 +132,7 @@ _MAX_SIDE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ImageDimensions:
-    """What a picture is, and its size in pixels, put upright."""
+    """An image's format, and its size in pixels after orientation."""
 
     picture_format: PictureFormat
     width: int
@@ -194,11 +194,11 @@ class WorkerProcess:
         return self._process.has_answered
 
     async def started(self) -> None:
-        """Wait until the worker has given up what it must; UnavailableError when it cannot start."""
+        """Wait until the worker is sandboxed. Raises UnavailableError when it cannot start."""
         await self._process.started()
 
     async def render(self, source: int, result: int, specs: Sequence[ThumbnailSpec]) -> list[RenderedThumbnail]:
-        """Have thumbnails made of a sealed memfd into an empty one; PictureError when the file is to blame."""
+        """Render thumbnails of a sealed memfd into an empty one. Raises PictureError when the file is to blame."""
         wanted = [[spec.width, spec.height, spec.method, spec.animated] for spec in specs]
         answer = await self._ask({"specs": wanted}, source, result)
         try:
@@ -207,7 +207,7 @@ class WorkerProcess:
             raise await self._distrust(exc) from exc
 
     async def measure(self, source: int, result: int) -> ImageDimensions:
-        """Have a sealed memfd looked at, only as far as its header; PictureError when it is no picture."""
+        """Read the header of a sealed memfd. Raises PictureError when it is no image."""
         answer = await self._ask({"specs": [], "measure": True}, source, result)
         try:
             told = _Measurement.model_validate(answer)
@@ -243,7 +243,7 @@ class WorkerProcess:
         return PictureError(Reason.WORKER_DIED)
 
     def should_retire(self) -> bool:
-        """Say whether the worker is dead, has done its share, or has grown too large."""
+        """Return whether the worker is dead, has done its number of jobs, or uses too much memory."""
         return self._process.should_retire()
 
     async def end(self) -> None:
@@ -277,7 +277,7 @@ def _thumbnails(answer: _Thumbnails, specs: Sequence[ThumbnailSpec], result_byte
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a job made: `data` holds all pictures, one behind the other, at the offsets that `thumbnails` name."""
+    """A job's output: `data` has all thumbnails, at the offsets in `thumbnails`."""
 
     thumbnails: list[RenderedThumbnail]
     data: bytes
@@ -318,7 +318,10 @@ class WorkerPool:
         return self._pool.waiting
 
     async def render(self, source: SourceBuffer, specs: Sequence[ThumbnailSpec]) -> Rendered:
-        """Make thumbnails of a source; LimitExceededError when too many jobs wait already, or this one for too long."""
+        """Render thumbnails of a source.
+
+        Raises LimitExceededError when too many jobs wait, or this one for too long.
+        """
         async with self._pool.process() as worker:
             source.seal()
             result = create_memfd("mediarepo-thumbnails")
@@ -329,7 +332,7 @@ class WorkerPool:
                 discard(result)
 
     async def measure(self, source: SourceBuffer) -> ImageDimensions:
-        """Look at a picture's header; PictureError when it is none, LimitExceededError as above."""
+        """Read an image's header. Raises PictureError when it is no image, LimitExceededError as above."""
         async with self._pool.process() as worker:
             source.seal()
             result = create_memfd("mediarepo-thumbnails")

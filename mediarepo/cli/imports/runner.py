@@ -81,7 +81,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """Format a duration, such as 2h05m."""
+    """Format a duration: 12 s, 3 min or 1.5 h."""
     if seconds < _MINUTE_S:
         return f"{seconds:.0f} s"
     if seconds < _HOUR_S:
@@ -103,7 +103,7 @@ async def preflight(imports: Imports, *, as_json: bool) -> int:
 
 
 async def print_preflight(imports: Imports, *, tries: int = SAMPLES) -> PreflightReport:
-    """Check whether an import can work, looking for `samples` originals; prints the result."""
+    """Check whether an import can work, looking for `tries` originals; prints the result."""
     findings = await imports.opened.source.preflight(tries=tries)
     addresses, policy = imports.opened.source.bucket_addresses, imports.options.policy
     findings.problems += imports.import_runner.targets.problems(addresses, policy.mode)

@@ -78,7 +78,7 @@ def render(change: Change, refer: Refer) -> str:
 
 
 def literal(value: Value) -> str:
-    """Return a value as an SQL literal for SQLite and Postgres; line breaks in text are escaped."""
+    """Return a value as an SQL literal for SQLite and Postgres; a text may contain line breaks."""
     if value is None:
         return "NULL"
     if isinstance(value, bool):
