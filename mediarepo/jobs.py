@@ -18,7 +18,7 @@ _JITTER = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledJob:
-    """Work that is done every so often; `last_time` asks for one more run when the process stops."""
+    """Work at a regular interval; `last_time` asks for one more run when the process stops."""
 
     name: str
     interval_ms: int
@@ -27,7 +27,7 @@ class ScheduledJob:
 
 
 class Scheduler:
-    """Runs jobs until left; one that fails is tried again at its next time."""
+    """Runs jobs until left; a failed one is tried again at its next time."""
 
     def __init__(self, jobs: list[ScheduledJob], in_use: InUse | None = None) -> None:
         self._jobs = jobs

@@ -58,7 +58,7 @@ _FRESH_MS = 10 * 60 * 1000
 
 @dataclass(frozen=True, slots=True)
 class DendriteConfig:
-    """What an import needs of dendrite.yaml; `server_names` are Dendrite's own, virtual hosts among them."""
+    """The settings of dendrite.yaml that an import needs; `server_names` include virtual hosts."""
 
     server_names: frozenset[str]
     database: DatabaseAddress
@@ -98,7 +98,7 @@ def _database(shared: dict[str, object], media: dict[str, object], path: Path, b
 
 
 class DendriteSource(BaseSource):
-    """A Source. What a row says of the size is the client's word for a second upload of known content: not repeated."""
+    """A Source. A row's size is not trusted: for a second upload of known content it is the client's claim."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class DendriteSource(BaseSource):
         super().__init__(name, self.database, [byte_source], now_ms=now_ms)
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
-        """Look at the table, the folder, and a few originals."""
+        """Check the table, the folder, and a few originals."""
         findings = PreflightReport(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
         await check_byte_sources(self.byte_sources, findings)
         try:
@@ -142,12 +142,12 @@ class DendriteSource(BaseSource):
             findings.problems.append("no media belong to the server name: it must be wrong")
 
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of their keys."""
+        """Iterate over all media in the order of their keys."""
         selection = Selection(_MEDIA, _COLUMNS, ("media_origin", "media_id"))
         return amap(self.database.stream(selection, after), self._media_of)
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         rows = await self.database.rows(select(_MEDIA, _COLUMNS, _BY_ADDRESS), server_name, media_id)
         return self._media(server_name, media_id, rows[0]) if rows else None
 
@@ -170,7 +170,7 @@ class DendriteSource(BaseSource):
         return replace(media, repaired=tuple(values.repaired))
 
     async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Walk through all media and files, in the order of contents."""
+        """Iterate over all media and files, in the order of content hashes."""
         joining = MergeJoin(
             self.byte_sources,
             started_ts=self._now_ms() - _FRESH_MS,
@@ -188,14 +188,14 @@ class DendriteSource(BaseSource):
         return bool(await self.database.rows(select(_MEDIA, {"one": "1"}, "base64hash = {0}"), name))
 
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say at which path a row's bytes lie."""
+        """Return the path of a row's bytes."""
         folder = _folder(media.filesystem_id)
         if folder is None:
             return BytePlaces(media, None, f"{media.filesystem_id!r} is not the hash of any content")
         return BytePlaces(media, f"{folder}/file")
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the rows of its thumbnails."""
+        """Iterate over the thumbnails of one piece of media."""
         query = select(_THUMBNAILS, _THUMBNAIL_COLUMNS, _BY_ADDRESS)
         for row in await self.database.rows(query, media.server_name, media.media_id):
             values = Values(row)
@@ -212,7 +212,7 @@ class DendriteSource(BaseSource):
             )
 
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
-        """Name a thumbnail's path, beside its original."""
+        """Return a thumbnail's path, beside its original."""
         folder = _folder(thumbnail.filesystem_id)
         if folder is None or not _METHOD.fullmatch(thumbnail.method):
             return []

@@ -2,20 +2,20 @@
 
 
 class SourceError(Exception):
-    """The source cannot be read; the message tells the operator why."""
+    """The source cannot be read; the message says why."""
 
 
 class SourceConfigError(SourceError):
-    """The source's configuration file is not what it should be, or says something we cannot follow."""
+    """The source's configuration file is invalid, or has something that is not supported."""
 
 
 class SourceUnavailableError(SourceError):
-    """The source does not answer just now; asking again later may work."""
+    """The source does not answer now; a retry later may work."""
 
 
 class BytesVanishedError(SourceError):
-    """Bytes that were there when they were looked for are gone, or have another length now."""
+    """Bytes that were found are gone, or have another length now."""
 
 
 class ListingRefusedError(SourceError):
-    """The bucket answers, and does not let itself be listed; single objects may still be had."""
+    """The bucket refuses to be listed; single objects may still be readable."""

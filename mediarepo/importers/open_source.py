@@ -30,7 +30,7 @@ class OpenSource:
 
 
 def open_source(name: str, config: ImportConfig) -> OpenSource:
-    """Make what reads a source; raises SourceConfigError when its files are not understood."""
+    """Return the reader of a source. Raises SourceConfigError when its files are not understood."""
     if config.kind is not SourceKind.SYNAPSE_HTTP and not config.paths and config.server_name is None:
         raise SourceConfigError(f"imports.{name}: paths must name the configuration files of {config.kind}")
     if config.database is not None and config.kind is not SourceKind.SYNAPSE:

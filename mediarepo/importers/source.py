@@ -18,10 +18,10 @@ from mediarepo.model.import_source import (
 
 
 class Source(Protocol):
-    """Another media repository, never written to; open it before use, with `async with`.
+    """Another media repository, only read; open it with `async with`.
 
-    Only `preflight` tells of problems as findings; everything else raises SourceError for them. Walks that are left
-    early must be closed (contextlib.aclosing).
+    Only `preflight` reports problems as findings; everything else raises SourceError. Iterators that are left early
+    must be closed (contextlib.aclosing).
     """
 
     name: str
@@ -36,58 +36,58 @@ class Source(Protocol):
 
     @property
     def lists(self) -> int:
-        """How many LIST requests were made until now."""
+        """How many LIST requests were made."""
         ...
 
     @property
     def notes(self) -> list[str]:
-        """What the walks until now could not see, in words."""
+        """What could not be listed, for the operator."""
         ...
 
     @property
     def bucket_addresses(self) -> dict[str, BucketAddress]:
-        """Where the buckets of ObjectBytes are, by the names of their shelves."""
+        """The addresses of the buckets of ObjectBytes, by the names of their byte sources."""
         ...
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
-        """Look at everything an import would need; never raises for what is wrong with the source.
+        """Check everything that an import needs; problems of the source are findings, not errors.
 
-        So many originals are looked for, one by one.
+        `tries` originals are looked up one by one.
         """
         ...
 
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of their keys, behind `after`."""
+        """Iterate over all media in the order of their keys, after `after`."""
         ...
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         ...
 
     async def locate(self, media: SourceMedia) -> Resolution:
-        """Look for the bytes of one piece of media."""
+        """Look up the bytes of one piece of media."""
         ...
 
     def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Walk through all media and all bytes at once, in the order of their places."""
+        """Iterate over all media and all bytes, in the order of their paths."""
         ...
 
     def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the thumbnails that the source has of it."""
+        """Iterate over the source's thumbnails of one piece of media."""
         ...
 
     def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the thumbnails of all media, about in the order of their places."""
+        """Iterate over all thumbnails, roughly in the order of their paths."""
         ...
 
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
-        """Look for the bytes of a thumbnail; those of many in the order of `all_thumbnails` share listings."""
+        """Look up the bytes of a thumbnail; lookups in the order of `all_thumbnails` share listings."""
         ...
 
     async def read(self, found: SourceBytes) -> bytes:
-        """Read bytes that fit into memory at once; raises BytesVanishedError as `open` does."""
+        """Read bytes that fit into memory at once. Raises BytesVanishedError as `open` does."""
         ...
 
     def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Read bytes in small pieces; raises BytesVanishedError when they are not what was found."""
+        """Read bytes in pieces. Raises BytesVanishedError when they are not what was found."""
         ...

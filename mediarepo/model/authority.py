@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 
 class Thing(StrEnum):
-    """What is acted upon; media and users of another homeserver are those of one that shares the repository."""
+    """What is acted upon; another homeserver means one that shares the repository."""
 
     OWN_MEDIA = "own media"
     NEIGHBOURS_MEDIA = "another homeserver's media"
@@ -69,7 +69,7 @@ class Action(StrEnum):
 
 
 class Grant(StrEnum):
-    """What a role may."""
+    """Whether a role may do it."""
 
     YES = "yes"
     NO = "no"
@@ -179,6 +179,6 @@ TABLE: dict[tuple[Thing, Action], _Row] = {
 
 
 def grant_of(role: Role, action: Action, thing: Thing) -> Grant:
-    """Look up what a role may."""
+    """Return what the table grants a role."""
     row = TABLE.get((thing, action))
     return Grant.NO if row is None else row[role]

@@ -18,32 +18,32 @@ class ByteRange:
 
 
 class Sink(Protocol):
-    """Takes bytes in order; `write` returns when it is ready for more (backpressure)."""
+    """Consumes bytes in order; `write` returns when it is ready for more (backpressure)."""
 
     async def write(self, data: bytes, /) -> None:
-        """Take one piece; raises ConnectionError when the far end is gone."""
+        """Write one piece. Raises ConnectionError when the peer is gone."""
         ...
 
 
 @runtime_checkable
 class BackpressureSink(Sink, Protocol):
-    """A sink that says how much it takes at once, so that nobody need hold bytes for one that is slow."""
+    """A sink that takes what it can at once, so that no bytes are buffered for a slow client."""
 
     def offer(self, data: memoryview, /) -> int:
-        """Take as many bytes as fit now, maybe none; raises ConnectionError when the far end is gone."""
+        """Take as many bytes as fit now, maybe none; returns how many. Raises ConnectionError when the peer is gone."""
         ...
 
     async def ready(self, timeout_s: float | None = None, /) -> bool:
         """Wait until it takes bytes again; False after `timeout_s`, or when woken.
 
-        Without a timeout, ConnectionError is raised when that takes too long.
+        Raises ConnectionError, without a timeout, when that takes too long.
         """
         ...
 
     def take_in_pieces(self, piece_bytes: int | None, /) -> None:
-        """Be ready only when what was taken has nearly left, then for so many bytes; None: whenever there is room."""
+        """Be ready only when nearly all bytes were sent, then for `piece_bytes`; None: whenever there is room."""
         ...
 
     def wake(self) -> None:
-        """Let a `ready` that waits return False."""
+        """Make a waiting `ready` return False."""
         ...

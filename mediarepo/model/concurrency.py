@@ -18,9 +18,9 @@ Value = TypeVar("Value")
 
 
 class SingleFlight(Generic[Value]):
-    """Runs one task per key and lets everybody who asks meanwhile wait for it.
+    """Runs one task per key; everybody who asks meanwhile waits for it.
 
-    One who stops waiting stops nobody else; leaving the context ends what still runs.
+    A waiter that is cancelled stops nobody else; leaving the context cancels what still runs.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class SingleFlight(Generic[Value]):
         return len(self._running)
 
     async def run(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
-        """Do the work for a key, or wait for whoever does it already."""
+        """Run the work for a key, or wait for the run in progress."""
         task = self._running.get(key)
         if task is None:
             task = asyncio.create_task(work())
@@ -57,9 +57,9 @@ class SingleFlight(Generic[Value]):
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Run tasks as asyncio.TaskGroup does; the first error of body or tasks is raised as it is.
+    """Run tasks as asyncio.TaskGroup does, but raise the first error itself, not in a group.
 
-    When one fails, the others are cancelled and waited for, the body included, whatever it waits for.
+    When one fails, the others and the body are cancelled and waited for.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -120,12 +120,12 @@ class Admission:
 
     @property
     def in_use(self) -> int:
-        """Return how many places are taken."""
+        """How many places are taken."""
         return self._clients.total()
 
     @property
     def waiting(self) -> int:
-        """Return how many wait for a place."""
+        """How many callers wait for a place."""
         return sum(len(queue) for queue in self._queues.values())
 
     @asynccontextmanager
@@ -234,9 +234,9 @@ class Admission:
 
 
 class Waiters:
-    """A bound on requests that wait, with shares: no client may have more of them than there is room left.
+    """A bound on waiting requests, with fair shares: no client may have more than there are free places.
 
-    So one alone gets half, two get a third each, and whoever comes next always finds room.
+    So one alone gets half, two get a third each, and the next always finds a place.
     """
 
     def __init__(self, what: str, *, limit: int) -> None:
@@ -246,7 +246,7 @@ class Waiters:
 
     @property
     def in_use(self) -> int:
-        """Return how many wait."""
+        """How many wait."""
         return self._clients.total()
 
     @contextmanager
@@ -265,7 +265,7 @@ class Waiters:
 
 
 class InUse:
-    """Numbers by the name of a resource; one that stays above 0 in a process without work has leaked."""
+    """Counts by resource name; one that stays above 0 in an idle process has leaked."""
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
@@ -273,7 +273,7 @@ class InUse:
 
     @contextmanager
     def holding(self, resource: str, amount: int = 1) -> Iterator[None]:
-        """Count something as held."""
+        """Count one as held until the block ends."""
         self._held[resource] += amount
         try:
             yield
@@ -281,11 +281,11 @@ class InUse:
             self._held[resource] -= amount
 
     def show(self, resource: str, read: Callable[[], float]) -> None:
-        """Let a number be read where it is kept; several of one name are added up."""
+        """Read a number from where it is kept; several of one name are added up."""
         self._shown.setdefault(resource, []).append(read)
 
     def read(self) -> dict[str, float]:
-        """Read all numbers."""
+        """Return all numbers."""
         numbers: dict[str, float] = {resource: float(amount) for resource, amount in self._held.items()}
         for resource, reads in self._shown.items():
             numbers[resource] = numbers.get(resource, 0.0) + sum(read() for read in reads)
@@ -294,14 +294,14 @@ class InUse:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Asked for (`stop`), then not ready but serving (`delay_over`), then draining (`drain_over`)."""
+    """The phases of a shutdown: `stop`, then not ready but serving (`delay_over`), then draining (`drain_over`)."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     delay_over: asyncio.Event = field(default_factory=asyncio.Event)
     drain_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def advance(self) -> bool:
-        """End the phase of this moment; False when there is none left to end."""
+        """End the current phase; False when there is none left."""
         for event in (self.stop, self.delay_over, self.drain_over):
             if not event.is_set():
                 event.set()
@@ -309,7 +309,7 @@ class Shutdown:
         return False
 
     async def delay(self, delay_ms: int) -> None:
-        """Wait until the delay has passed or was cut short."""
+        """Wait until the shutdown delay has passed or was cut short."""
         try:
             async with asyncio.timeout(delay_ms / 1000):
                 await self.delay_over.wait()

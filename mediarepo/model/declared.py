@@ -14,7 +14,7 @@ UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_text(texts: Iterable[tuple[str, str]]) -> None:
-    """Refuse control characters in texts, given with the names of where they stand; InvalidParamError names it."""
+    """Check texts for control characters, by field name. Raises InvalidParamError naming the field."""
     for name, text in texts:
         if UNSPEAKABLE.search(text) or UNSPEAKABLE.search(name):
             raise InvalidParamError(f"{UNSPEAKABLE.sub('?', name)} may not contain control characters")
@@ -34,17 +34,17 @@ _SECONDS = (10**9, 10**10)
 
 
 def is_content_type(text: str) -> bool:
-    """Say whether a declared type can stand in a header: printable ASCII of up to 255 characters."""
+    """Return whether a content type is valid as a header: printable ASCII of up to 255 characters."""
     return _CONTENT_TYPE.fullmatch(text) is not None and not text.isspace()
 
 
 def content_type_or_default(text: str | None) -> str:
-    """Take a declared type as it is, or application/octet-stream for what cannot stand in a header."""
+    """Return a declared content type, or application/octet-stream when it is invalid as a header."""
     return text.strip() if text is not None and is_content_type(text) else DEFAULT_CONTENT_TYPE
 
 
 def upload_name_or_none(text: str | None) -> str | None:
-    """Take a file's name, without characters that Postgres does not keep; none for a very long one."""
+    """Return a file name without characters that Postgres does not store; None for a very long one."""
     if text is None:
         return None
     kept = _NOT_STORABLE.sub("", text)
@@ -52,7 +52,7 @@ def upload_name_or_none(text: str | None) -> str | None:
 
 
 def user_id_or_none(text: str | None) -> str | None:
-    """Take a user id; none for what can be none."""
+    """Return a user id; None when it is invalid."""
     try:
         return str(parse_user_id(text)) if text else None
     except InvalidParamError:
@@ -60,7 +60,7 @@ def user_id_or_none(text: str | None) -> str | None:
 
 
 def time_or_none(ts: int | None) -> int | None:
-    """Take a point in time in ms, or in seconds; none for one that is absent, before 1970 or after the year 9999."""
+    """Return a time in ms, given in ms or seconds; None when absent, before 1970 or after the year 9999."""
     if not ts or ts < 0:
         return None
     in_ms = ts * 1000 if _SECONDS[0] <= ts < _SECONDS[1] else ts

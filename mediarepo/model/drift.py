@@ -8,7 +8,7 @@ from enum import StrEnum
 class StoreRecency:
     """What was seen of a store: all keys made before `seen_until_ts` (ms) are known.
 
-    `lost_key` is an object that the database should know and does not, as met at `behind_since_ts`.
+    `lost_key` is an object that the database should know and does not, seen at `behind_since_ts`.
     """
 
     store: str
@@ -18,7 +18,7 @@ class StoreRecency:
 
 
 class DriftKind(StrEnum):
-    """In which way they disagree."""
+    """Kinds of difference between bucket and database."""
 
     OBJECT_WITHOUT_ROW = "object_without_row"
     LOST_ROW = "lost_row"
@@ -33,7 +33,7 @@ class DriftKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One disagreement; sizes in bytes, None where there is nothing to measure."""
+    """One difference; sizes in bytes, None where there is no object or row."""
 
     kind: DriftKind
     store: str
@@ -46,7 +46,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class KnownObject:
-    """An object that a row promises; `sha256` only where it is known for certain."""
+    """An object that a row refers to; `sha256` only when verified."""
 
     blob_id: int
     object_key: str

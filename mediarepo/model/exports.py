@@ -10,10 +10,9 @@ from mediarepo.model.mxc import Mxc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSelection:
-    """Which media leave: of one server or of all whose own they are, by one user, since a time, not imported.
+    """Which media to export: of one server or all local ones, of one user, since a time, not imported.
 
-    `with_remote` adds all that was fetched from other servers. `native_only` leaves out what was imported and has been
-    neither filled nor hidden since.
+    `with_remote` adds remote media. `native_only` leaves out imported media, unless filled or quarantined here since.
     """
 
     server_name: str | None = None
@@ -25,7 +24,7 @@ class ExportSelection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportMedia:
-    """All that is known of one piece of media; `quarantined_by` is whoever hid it, in whichever way."""
+    """All metadata of one piece of media; `quarantined_by` is whoever quarantined it, in any way."""
 
     mxc: Mxc
     state: MediaState
@@ -44,12 +43,12 @@ class ExportMedia:
 
     @property
     def size_bytes(self) -> int | None:
-        """How long the content is, if there is or was any."""
+        """The length of the content, if there is or was any."""
         return None if self.blob is None else self.blob.size_bytes
 
 
 class ExportOutcome(StrEnum):
-    """What became of one piece of media."""
+    """Result of exporting one piece of media."""
 
     EXPORTED = "exported"
     ALREADY_THERE = "already_there"
@@ -63,7 +62,7 @@ class ExportOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """One piece of media, what became of it, and why not more; `path` is where its content lies now."""
+    """One piece of media, its result and the reason; `path` is where its content is now."""
 
     media: ExportMedia
     outcome: ExportOutcome
@@ -75,7 +74,7 @@ class ExportResult:
 
 @dataclass(slots=True)
 class ExportTally:
-    """How far an export has come; `total_media` and `total_bytes` are what it began with."""
+    """Progress of an export; `total_media` and `total_bytes` are known at its start."""
 
     total_media: int = 0
     total_bytes: int = 0
@@ -85,7 +84,7 @@ class ExportTally:
     outcomes: Counter[ExportOutcome] = field(default_factory=Counter)
 
     def note(self, result: ExportResult) -> None:
-        """Count one."""
+        """Count one result."""
         self.media += 1
         self.bytes += result.media.size_bytes or 0
         self.written_bytes += result.written_bytes

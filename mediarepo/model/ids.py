@@ -24,7 +24,7 @@ _INTENDED = "0"
 
 
 def new_media_id() -> str:
-    """Make a media id of about 179 random bits, whose first character no command line takes for an option."""
+    """Return a random media id of about 179 bits, whose first character is never taken for a command line option."""
     rest = "".join(secrets.choice(_URL_SAFE) for _ in range(MEDIA_ID_CHARS - 1))
     return secrets.choice(_ALPHANUMERIC) + rest
 
@@ -42,27 +42,27 @@ def new_object_key(prefix: str, store_class: StoreClass, now_ms: int, *, intende
 
 
 def first_key_of(prefix: str, store_class: StoreClass, ms: int) -> str:
-    """Write what keys made at a point in time (ms since 1970) begin with; those made before sort before it."""
+    """Return the prefix of keys made at a time (ms since 1970); keys made before sort before it."""
     return f"{prefix}/{store_class}/{hour_of(ms)}/{_base36(ms)}"
 
 
 def is_intended(object_key: str) -> bool:
-    """Say whether a key was written down in the database before its object was made."""
+    """Return whether a key was recorded in the database before its object was made."""
     return object_key_ts(object_key) is not None and object_key[-_RANDOM_CHARS] == _INTENDED
 
 
 def new_name(now_ms: int) -> str:
-    """Make the last part of a key that is never used twice, for what lies in no folder of an hour."""
+    """Return the last part of a unique key, for objects outside the folders by hour."""
     return f"{_base36(now_ms)}-{base64.b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode().lower()}"
 
 
 def hour_of(ms: int) -> str:
-    """Write the hour of a point in time (ms since 1970) as yyyymmddhh, in UTC."""
+    """Format the hour of a time (ms since 1970) as yyyymmddhh, in UTC."""
     return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y%m%d%H")
 
 
 def object_key_ts(object_key: str) -> int | None:
-    """Read when an object key was made, in ms since 1970; None when it is not a key of ours."""
+    """Return when an object key was made, in ms since 1970; None when it is not one of ours."""
     name = object_key.rpartition("/")[2]
     time, dash, random = name.partition("-")
     if not dash or len(time) != _TIME_CHARS or len(random) != _RANDOM_CHARS:

@@ -8,7 +8,7 @@ from mediarepo.model.media import ThumbnailSpec
 
 
 class ObjectMode(StrEnum):
-    """How objects in buckets are to be taken."""
+    """How objects in buckets are imported."""
 
     AUTO = "auto"
     ADOPT = "adopt"
@@ -17,7 +17,7 @@ class ObjectMode(StrEnum):
 
 
 class RemoteChoice(StrEnum):
-    """Which media of other servers are to be taken; they can be had again from there."""
+    """Which remote media are imported; they could also be fetched again."""
 
     AUTO = "auto"
     ALL = "all"
@@ -26,7 +26,7 @@ class RemoteChoice(StrEnum):
 
 
 class ItemState(StrEnum):
-    """What became of one row of a source."""
+    """Result of one row of a source."""
 
     COMMITTED = "committed"
     SKIPPED = "skipped"
@@ -36,7 +36,7 @@ class ItemState(StrEnum):
 
 
 class ItemMode(StrEnum):
-    """How the bytes came here; `pending` media have none yet."""
+    """How the bytes were imported; `pending` media have none yet."""
 
     ADOPT = "adopt"
     COPY = "copy"
@@ -46,7 +46,7 @@ class ItemMode(StrEnum):
 
 
 class ImportReason(StrEnum):
-    """Why a row was not taken as it is, for machines; the words beside it are for people."""
+    """Why a row was not imported as it is, for programs; the text beside it is for people."""
 
     THUMBNAIL = "thumbnail"
     HIDDEN_REMOVED = "hidden_removed"
@@ -72,10 +72,10 @@ class ImportReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImportedBytes:
-    """Bytes that are durable, and where.
+    """Durable bytes, and their place.
 
-    `sha256_known` says that we have hashed them ourselves. An object of ours without `intent` is another item's, or a
-    blob's that is there already.
+    `sha256_known` when we have hashed them ourselves. An object of ours without `intent` belongs to another item, or to
+    an existing blob.
     """
 
     store: str
@@ -89,7 +89,7 @@ class ImportedBytes:
 
 @dataclass(frozen=True, slots=True)
 class ImportedThumbnail:
-    """A thumbnail of the source's under the configured size that it answers; `content` is where its bytes lie now."""
+    """A source's thumbnail, and the configured size it answers; `content` is the place of its bytes."""
 
     key: SourceKey
     spec: ThumbnailSpec
@@ -98,7 +98,7 @@ class ImportedThumbnail:
 
 
 class ThumbnailEnd(StrEnum):
-    """What became of a thumbnail of the source's."""
+    """Result of one thumbnail of the source."""
 
     TAKEN = "taken"
     HERE = "here"
@@ -111,9 +111,9 @@ class ThumbnailEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """What is to be written down about one row of a source: its end, and its content if it has any.
+    """The result of one row, to be written to the ledger, with its content if any.
 
-    `place` says in words where the bytes lie at the source.
+    `place` describes where the bytes are at the source.
     """
 
     media: SourceMedia
@@ -127,12 +127,12 @@ class LedgerEntry:
 
     @property
     def recordable(self) -> bool:
-        """Whether media could have this address at all, and the source may say something about them."""
+        """Whether the address is a valid mxc that the source may speak for."""
         return self.reason not in {ImportReason.NO_MXC, ImportReason.OWN_HOMESERVER}
 
     @property
     def why(self) -> str | None:
-        """The reason with its words, as the ledger keeps them."""
+        """The reason with its text, as stored in the ledger."""
         if self.reason is None:
             return None
         return f"{self.reason}: {self.words}" if self.words else str(self.reason)
@@ -140,7 +140,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerState:
-    """What is known of a row already: by the ledger (`state` and so on), and of media here (`media_state`)."""
+    """What is known of a row: from the ledger (`state` etc.), and from media here (`media_state`)."""
 
     state: ItemState | None = None
     mode: ItemMode | None = None
@@ -153,7 +153,7 @@ class LedgerState:
 
 @dataclass(frozen=True, slots=True)
 class ImportSource:
-    """A source, as the ledger knows it."""
+    """A source as recorded in the database."""
 
     source_id: int
     name: str
@@ -163,7 +163,7 @@ class ImportSource:
 
 @dataclass(frozen=True, slots=True)
 class ImportRun:
-    """One turn of a command."""
+    """One run of an import command."""
 
     run_id: int
     source_id: int
@@ -202,7 +202,7 @@ class LedgerUnclaimedBytes:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSum:
-    """How many lines have one state, reason (its first word) and mode, and their bytes."""
+    """Number of lines and bytes with one state, reason (its first word) and mode."""
 
     state: ItemState
     reason: str | None

@@ -15,7 +15,7 @@ SAMPLES = 20
 
 
 class MediaKind(StrEnum):
-    """Which of a source's collections media belong to."""
+    """The collection of a source that media belong to."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -24,7 +24,7 @@ class MediaKind(StrEnum):
 
 
 class SourceKey(NamedTuple):
-    """What media are ordered by, as bytes of UTF-8; where a walk can go on later."""
+    """The sort key of media, as bytes of UTF-8; iteration can resume after it."""
 
     server_name: str
     media_id: str
@@ -73,12 +73,12 @@ class SourceMedia:
 
     @property
     def key(self) -> SourceKey:
-        """Where it stands in the order of the source."""
+        """Its sort key."""
         return SourceKey(self.server_name, self.media_id)
 
     @property
     def fingerprint(self) -> bytes:
-        """Eight bytes that differ when anything about it differs; reading it counts once a day."""
+        """Eight bytes that change when any column does; last access counts by day."""
         facts = [
             self.kind,
             self.content_type,
@@ -100,7 +100,7 @@ class SourceMedia:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceThumbnail:
-    """A thumbnail that a source has made; `width` and `height` are what it is looked up by, not what its pixels are."""
+    """A source's thumbnail; `width` and `height` are what it is looked up by, not its pixels."""
 
     server_name: str
     media_id: str
@@ -116,7 +116,7 @@ class SourceThumbnail:
 
 @dataclass(frozen=True, slots=True)
 class FileBytes:
-    """Bytes in a file of this machine; `shelf` names the source's folder that it was found in."""
+    """Bytes in a local file; `shelf` names the byte source that has it."""
 
     byte_source: str
     path: Path
@@ -125,7 +125,7 @@ class FileBytes:
 
 @dataclass(frozen=True, slots=True)
 class ObjectBytes:
-    """Bytes in an object; `etag` without quotes, or None when it was not told."""
+    """Bytes in an object; `etag` without quotes, or None when unknown."""
 
     byte_source: str
     bucket: str
@@ -136,7 +136,7 @@ class ObjectBytes:
 
 @dataclass(frozen=True, slots=True)
 class DownloadBytes:
-    """Bytes that the source's own server gives out; `size_bytes` is what its database says."""
+    """Bytes to be downloaded from the source's server; `size_bytes` is what its database says."""
 
     byte_source: str
     path: str
@@ -147,7 +147,7 @@ SourceBytes = FileBytes | ObjectBytes | DownloadBytes
 
 
 class ResolutionState(StrEnum):
-    """What became of the search for a media's bytes; `unreadable` says nothing about whether they exist."""
+    """Result of looking up a row's bytes; `unreadable` does not say whether they exist."""
 
     FOUND = "found"
     MISSING = "missing"
@@ -159,7 +159,7 @@ class ResolutionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Where the bytes are, or why not, in words; `candidates` are all that were seen, in the source's own order."""
+    """Where the bytes are, or why not; `candidates` are all that were found, in the source's own order."""
 
     state: ResolutionState
     words: str
@@ -169,7 +169,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """Media, with what became of the search for their bytes."""
+    """Media, with the result of looking up their bytes."""
 
     media: SourceMedia
     resolution: Resolution
@@ -184,7 +184,7 @@ class UnclaimedBytes:
 
 @dataclass(slots=True)
 class PreflightReport:
-    """What a look at a source has shown, in words for the operator; with `problems` an import makes no sense yet."""
+    """Findings of a preflight check, for the operator; with `problems`, an import cannot work yet."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -194,5 +194,5 @@ class PreflightReport:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing stands in the way."""
+        """Whether there are no problems."""
         return not self.problems

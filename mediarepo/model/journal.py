@@ -1,8 +1,4 @@
-"""Where the journal lies in a bucket, and what its objects begin and end with.
-
-PREFIX/journal/INSTALLATION/segment/NUMBER/NAME and …/snapshot/NUMBER/NAME, the number in twelve digits, the name
-made as those of all objects are. Each is gzip of JSON lines: a head, rows, and a tail with their number.
-"""
+"""Layout of the journal in a bucket, and the first and last line of its objects."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +16,7 @@ _PARTS = 4
 
 
 class PartKind(StrEnum):
-    """Whether a part of the journal has what changed, or everything."""
+    """Whether a part of the journal has changes, or a snapshot."""
 
     SEGMENT = "segment"
     SNAPSHOT = "snapshot"
@@ -38,22 +34,22 @@ class JournalPart:
 
 
 def journal_folder(prefix: str, installation_id: str = "") -> str:
-    """Name the folder of all journals, or of one."""
+    """Return the folder of all journals, or of one."""
     return f"{prefix}/{JOURNAL_NAME}/" + (f"{installation_id}/" if installation_id else "")
 
 
 def new_part_key(prefix: str, installation_id: str, kind: PartKind, sequence: int, now_ms: int) -> str:
-    """Make the key of a new part, which no other process makes."""
+    """Return a unique key for a new part."""
     return f"{journal_folder(prefix, installation_id)}{kind}/{sequence:0{_DIGITS}}/{new_name(now_ms)}"
 
 
 def first_after(prefix: str, installation_id: str, kind: PartKind, sequence: int) -> str:
-    """Write what sorts behind all parts up to a number, and before all later ones."""
+    """Return a key that sorts after all parts up to a number, and before all later ones."""
     return f"{journal_folder(prefix, installation_id)}{kind}/{sequence:0{_DIGITS}}~"
 
 
 def parse_part(prefix: str, object_key: str) -> JournalPart | None:
-    """Read what a key says; None when it is none of a journal."""
+    """Parse a part's key; None when it is not one."""
     parts = object_key.removeprefix(journal_folder(prefix)).split("/")
     written_ts = object_key_ts(object_key)
     if len(parts) != _PARTS or parts[1] not in set(PartKind) or not parts[2].isdecimal() or written_ts is None:
@@ -62,19 +58,19 @@ def parse_part(prefix: str, object_key: str) -> JournalPart | None:
 
 
 def head_line(part_key: str, installation_id: str, schema_version: int, written_ts: int) -> str:
-    """Write the first line."""
+    """Return the first line of a part."""
     head = {"format": FORMAT, "installation": installation_id, "schema": schema_version, "written_ts": written_ts}
     return json.dumps({**head, "part": part_key.rpartition("/journal/")[2]})
 
 
 def tail_line(rows: int) -> str:
-    """Write the last line, without which a part is not whole."""
+    """Return the last line of a part, without which it is incomplete."""
     return json.dumps({"end": True, "rows": rows})
 
 
 @dataclass(frozen=True, slots=True)
 class JournalRow:
-    """A row as the journal has it; `row` None: there is none any more."""
+    """A journaled row; `row` None: it was deleted."""
 
     kind: str
     key: list[str]

@@ -21,7 +21,7 @@ IMPORTED_FROM = "imported from "
 
 
 class MarkKind(StrEnum):
-    """What can be wanted of single media."""
+    """Kinds of marks on media."""
 
     QUARANTINE = "quarantine"
     PROTECTION = "protection"
@@ -31,10 +31,10 @@ class MarkKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminAction:
-    """An act of an admin, as it is carried out and written down in one transaction.
+    """An admin's action, done and audited in one transaction.
 
-    `owner` is the homeserver that acts, or OPERATOR. `at` are the homeservers in whose audit stands what concerns all
-    that share the repository. `client_address` is where the request came from, None for the command line.
+    `owner` is the homeserver that acts, or OPERATOR. `at` are the homeservers whose audit gets actions that concern
+    all. `client_address` is the request's origin, None for the command line.
     """
 
     by: str
@@ -58,7 +58,7 @@ class AdminAction:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an act: how many media it changed within the actor's reach, and how many it left out, by reason."""
+    """The result of an action: how many media it changed, and how many it left out, by reason."""
 
     affected: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Outcome:
 
 
 class LeftOut(StrEnum):
-    """Why an act left media out."""
+    """Why an action left media out."""
 
     PROTECTED = "protected"
     OUT_OF_REACH = "out_of_reach"
@@ -87,7 +87,7 @@ EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
 
 def without_short_content(hashes: Iterable[bytes]) -> list[bytes]:
-    """Leave out the hashes of content that is too short, and what comes twice."""
+    """Return the hashes without duplicates and those of content that is too short to quarantine by hash."""
     wanted = dict.fromkeys(hashes)
     for content in _short_contents():
         wanted.pop(hashlib.sha256(content).digest(), None)

@@ -9,7 +9,7 @@ from mediarepo.model.usage import Reservation
 
 
 class ThumbnailMethod(StrEnum):
-    """How a picture is brought to size (client-server API, thumbnails)."""
+    """How an image is resized (client-server API, thumbnails)."""
 
     CROP = "crop"
     SCALE = "scale"
@@ -17,7 +17,7 @@ class ThumbnailMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ThumbnailSpec:
-    """A thumbnail as a client may ask for it; `width` and `height` in pixels, both at least 1."""
+    """A requested thumbnail; `width` and `height` in pixels, both at least 1."""
 
     width: int
     height: int
@@ -27,10 +27,10 @@ class ThumbnailSpec:
 
 @dataclass(frozen=True, slots=True)
 class RenderedThumbnail:
-    """One finished picture inside a render job's output: `size_bytes` bytes from `offset` on.
+    """One thumbnail in a render job's output: `size_bytes` bytes from `offset` on.
 
-    `own_bytes` says that the source itself, unchanged, is the right answer for `spec`; then offset and size are 0.
-    `width` and `height` are the finished picture's, in pixels.
+    `own_bytes` when the unchanged source is the right answer for `spec`; then offset and size are 0. `width` and
+    `height` are the thumbnail's, in pixels.
     """
 
     spec: ThumbnailSpec
@@ -43,7 +43,7 @@ class RenderedThumbnail:
 
 
 class MediaState(StrEnum):
-    """Where a piece of media is in its life."""
+    """The state of media in their life cycle."""
 
     PENDING = "pending"
     READY = "ready"
@@ -53,7 +53,7 @@ class MediaState(StrEnum):
 
 
 class Sha256State(StrEnum):
-    """How much a blob's hash can be relied on."""
+    """How a blob's hash was obtained."""
 
     UNKNOWN = "unknown"
     CLAIMED = "claimed"
@@ -61,14 +61,14 @@ class Sha256State(StrEnum):
 
 
 class Ownership(StrEnum):
-    """Whether a blob's object is ours to delete (`owned`) or lies in somebody else's bucket (`borrowed`)."""
+    """Whether a blob's object is ours to delete (`owned`) or belongs to another bucket's owner (`borrowed`)."""
 
     OWNED = "owned"
     BORROWED = "borrowed"
 
 
 class StoreClass(StrEnum):
-    """What an object is for; configuration says which store takes it."""
+    """What an object is for; the configuration names the store of each class."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -87,9 +87,10 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One upload as a reader meets it; `hidden` is quarantine in any of its forms, looked up just now.
+    """A media row as readers see it; `hidden` is quarantine in any form, looked up with the row.
 
-    `suspect` content may be hidden, but its hash is not known yet. `import_source_id` is where it was imported from.
+    `suspect` content may be quarantined, but its hash is not verified yet. `import_source_id` is the source it was
+    imported from.
     """
 
     mxc: Mxc
@@ -108,7 +109,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A kept thumbnail: `size_bytes` bytes at `offset` of an object, be it a pack or the source itself."""
+    """A stored thumbnail: `size_bytes` bytes at `offset` of an object, a pack or the source itself."""
 
     spec: ThumbnailSpec
     content_type: str
@@ -119,7 +120,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class PendingMedia:
-    """A media id given out for content that is to follow by `expires_ts` (ms since 1970)."""
+    """A media id created for content that must arrive by `expires_ts` (ms since 1970)."""
 
     mxc: Mxc
     expires_ts: int
@@ -148,7 +149,7 @@ class NewMedia:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewObject:
-    """An object that S3 holds and no row knows yet; `key_ts` is when its key was made, in ms."""
+    """An object in S3 that no row refers to yet; `key_ts` is when its key was made, in ms."""
 
     store: str
     object_key: str

@@ -9,7 +9,7 @@ from mediarepo.model.mxc import Mxc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRecord:
-    """Everything that is known of media; `sha256` in hexadecimal digits."""
+    """All metadata of media; `sha256` in hexadecimal digits."""
 
     mxc: Mxc
     state: MediaState
@@ -31,14 +31,14 @@ class MediaRecord:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of a longer list; `total` counts the whole."""
+    """A page of a longer list; `total` counts the whole list."""
 
     records: list[MediaRecord]
     total: int
 
 
 class RecordOrder(StrEnum):
-    """What lists of media can be put in order by."""
+    """Sort orders of lists of media."""
 
     MEDIA_ID = "media_id"
     UPLOAD_NAME = "upload_name"
@@ -52,7 +52,7 @@ class RecordOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Media that were hidden, or shown again."""
+    """A quarantine, or the lifting of one."""
 
     change_id: int
     mxc: Mxc
@@ -60,7 +60,7 @@ class Change:
 
 
 class UserOrder(StrEnum):
-    """What the list of users can be put in order by."""
+    """Sort orders of the list of users."""
 
     USER_ID = "user_id"
     DISPLAYNAME = "displayname"
@@ -70,7 +70,7 @@ class UserOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UserUsage:
-    """One user's uploads: their number, and their bytes together; `displayname` as far as the homeserver tells."""
+    """The number and bytes of a user's uploads; `displayname` if the homeserver tells it."""
 
     user_id: str
     media_count: int
@@ -80,7 +80,7 @@ class UserUsage:
 
 @dataclass(frozen=True, slots=True)
 class HiddenHash:
-    """Content that is hidden, by whom and why."""
+    """A quarantined hash, by whom and why."""
 
     sha256: bytes
     quarantined_by: str
@@ -90,7 +90,7 @@ class HiddenHash:
 
 @dataclass(frozen=True, slots=True)
 class HiddenServer:
-    """A server all of whose media are hidden, by whom and why."""
+    """A quarantined server, by whom and why."""
 
     server_name: str
     quarantined_by: str
@@ -99,7 +99,7 @@ class HiddenServer:
 
 
 class SearchOrder(StrEnum):
-    """What found media can be put in order by."""
+    """Sort orders of search results."""
 
     CREATED_TS = "created_ts"
     LAST_ACCESS_TS = "last_access_ts"
@@ -108,10 +108,10 @@ class SearchOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Conditions that must all be met; None: no such condition.
+    """Conditions that must all match; None: no such condition.
 
     `hidden_from` are server names whose own media are left out, for admins who may not see them; `viewer` is the
-    homeserver as whom quarantine, pins and holds are judged, None: all of them together.
+    homeserver whose quarantines, pins and holds count, None: all of them.
     """
 
     server_name: str | None = None
@@ -135,7 +135,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class SearchPlace:
-    """Where a page ended: the value it was put in order by, and the media that had it."""
+    """Where a page ended: the sort value, and the media that had it."""
 
     value: int
     mxc: Mxc

@@ -18,7 +18,7 @@ _MEDIA_ID = re.compile(r"[A-Za-z0-9._~=-]{1,255}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mxc:
-    """The identity of media; made from outside text by `parse_mxc` only (client-server API, mxc URIs)."""
+    """A media address; made from outside text by `parse_mxc` only (client-server API, mxc URIs)."""
 
     server_name: str
     media_id: str
@@ -35,7 +35,7 @@ def parse_server_name(text: str) -> str:
 
 
 def spellings(server_name: str) -> tuple[str, str]:
-    """Give what a server may be listed as, in lower case and without a last dot, with and without its port."""
+    """Return the forms a server may be listed under: lower case, no final dot, with and without its port."""
     text = server_name.lower()
     name = _PORT.sub("", text)
     host = name.rstrip(".")
@@ -53,5 +53,5 @@ def parse_media_id(text: str) -> str:
 
 
 def parse_mxc(server_name: str, media_id: str) -> Mxc:
-    """Make the identity of two decoded path segments, or refuse them."""
+    """Parse two decoded path segments. Raises InvalidParamError when one is invalid."""
     return Mxc(parse_server_name(server_name), parse_media_id(media_id))

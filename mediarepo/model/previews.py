@@ -1,4 +1,4 @@
-"""What is read from a web page, and the preview made of it."""
+"""The parsed content of a web page, and the preview made of it."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -6,7 +6,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class PreviewUrl:
-    """A page's URL in its one spelling: ASCII, host in lower case, `port` and `path` always given, no fragment."""
+    """A normalized page URL: ASCII, host in lower case, `port` and `path` always set, no fragment."""
 
     scheme: str
     host: str
@@ -21,7 +21,7 @@ class PreviewUrl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """An image that a page speaks of, by its absolute http(s) URL; sizes are the page's claims, `rule` says where."""
+    """An image of a page, by its absolute http(s) URL; sizes are the page's claims, `rule` is where it was found."""
 
     url: str
     rule: str
@@ -32,7 +32,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of visible text; `in_article` when it stands in the page's main part, `is_paragraph` when in a <p>."""
+    """A run of visible text; `in_article` when in the main content, `is_paragraph` when in a <p>."""
 
     text: str
     is_paragraph: bool
@@ -41,7 +41,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkedData:
-    """What a page says in JSON-LD about the thing it shows, or about the site (`is_site`); `type` in lower case."""
+    """A JSON-LD object about the page's subject, or about the site (`is_site`); `type` in lower case."""
 
     type: str
     is_site: bool = False
@@ -56,9 +56,9 @@ class LinkedData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a page says, uncut and uncleaned; `url` is where it was answered, `base_url` what relative URLs start from.
+    """The parsed content of a page, unshortened; `url` is where it was answered, `base_url` the base of relative URLs.
 
-    `meta` are pairs in the order of the page, names in lower case. `oembed_urls` and `refresh_url` are absolute.
+    `meta` are pairs in page order, names in lower case. `oembed_urls` and `refresh_url` are absolute.
     """
 
     url: str
@@ -78,11 +78,11 @@ class Page:
 
     @property
     def things(self) -> tuple[LinkedData, ...]:
-        """What of the linked data is about the page's subject."""
+        """The linked data about the page's subject."""
         return tuple(thing for thing in self.linked_data if not thing.is_site)
 
     def first(self, *names: str) -> str | None:
-        """Find the first value that is not blank among meta names, in the order of the names."""
+        """Return the first non-blank value of these meta names, in the order of the names."""
         for name in names:
             for known, value in self.meta:
                 if known == name and value.strip():
@@ -92,7 +92,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OEmbed:
-    """An oEmbed answer (oembed.com); `text` is what its HTML says, `picture` its photo or thumbnail."""
+    """An oEmbed response (oembed.com); `text` is the text of its HTML, `picture` its photo or thumbnail."""
 
     type: str
     title: str | None = None
@@ -105,7 +105,7 @@ class OEmbed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewLimits:
-    """How much text a preview may carry, in characters, and how many images are worth trying."""
+    """The longest texts of a preview, in characters, and how many images are tried."""
 
     max_title_chars: int = 200
     max_description_chars: int = 500
@@ -116,7 +116,7 @@ class PreviewLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewImage:
-    """An image that was fetched and kept for a preview; `mxc` is its address here."""
+    """An image stored for a preview; `mxc` is its address here."""
 
     mxc: str
     content_type: str
@@ -127,9 +127,9 @@ class PreviewImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """The answer about a URL, still without an image: `pictures` are to be tried in their order.
+    """A preview before its image was fetched: `pictures` are to be tried in order.
 
-    `rules` tells for each of `values` where it came from.
+    `rules` tells for each of `values` where it was found.
     """
 
     values: dict[str, str | int]
@@ -138,11 +138,11 @@ class Preview:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether all that is known was in the URL already."""
+        """Whether it has nothing beyond the URL itself."""
         return not self.pictures and set(self.rules.values()) <= {"the URL"}
 
     def with_image(self, picture: Picture, image: PreviewImage) -> Self:
-        """Complete the answer with one of `pictures` (client-server API, GET preview_url)."""
+        """Return the JSON response with one of `pictures` (client-server API, GET preview_url)."""
         given: dict[str, str | int | None] = {
             "og:image": image.mxc,
             "og:image:type": image.content_type,

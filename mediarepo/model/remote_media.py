@@ -15,7 +15,7 @@ class KeysOfServer:
 
 
 class FetchReason(StrEnum):
-    """What stood in the way; for logs, figures and the operator."""
+    """Why a fetch failed; for logs, metrics and the operator."""
 
     NO_SIGNING_KEY = "no_signing_key"
     DENIED = "denied"
@@ -37,7 +37,7 @@ class FetchReason(StrEnum):
 
 
 class FetchError(Exception):
-    """Media of another server could not be fetched; the message is for the operator, and names no media."""
+    """Another server's media could not be fetched; the message is for the operator, and names no media."""
 
     def __init__(self, reason: FetchReason, message: str) -> None:
         super().__init__(message)

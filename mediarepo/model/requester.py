@@ -17,7 +17,7 @@ from mediarepo.model.mxc import parse_server_name
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The network that a request came from, and who shares are counted for: that network, a user, or a server."""
+    """The network of a request, and the key of its fair share: that network, a user, or a server."""
 
     network: str
     name: str
@@ -28,17 +28,17 @@ _current: ContextVar[Client] = ContextVar("client", default=_OURSELVES)
 
 
 def current_client() -> Client:
-    """Return whose work this is; an empty name for the server's own."""
+    """Return the client of the current request; an empty name for the server's own work."""
     return _current.get()
 
 
 def begin_request(network: str) -> None:
-    """Count what follows for a network, as nothing is proven yet."""
+    """Use the network's share for what follows, as nothing is authenticated yet."""
     _current.set(Client(network, f"network {network}"))
 
 
 def authenticate_client(name: str) -> None:
-    """Count what follows for a user or a server, whose identity was proven."""
+    """Use the share of the authenticated user or server for what follows."""
     _current.set(replace(_current.get(), name=name))
 
 
@@ -50,7 +50,7 @@ _HISTORICAL = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class UserId:
-    """A user id in its two parts; made from outside text by `parse_user_id` only."""
+    """A parsed user id; made from outside text by `parse_user_id` only."""
 
     localpart: str
     server_name: str
@@ -60,10 +60,10 @@ class UserId:
 
 
 def parse_user_id(text: str, *, ascii_only: bool = False) -> UserId:
-    """Accept a user id, or raise InvalidParamError.
+    """Parse a user id. Raises InvalidParamError when it is invalid.
 
-    Localparts are read as the specification reads historical ones: anything but colons, blanks and control characters.
-    With `ascii_only` they are printable ASCII, as all that were ever registered by application services.
+    Localparts follow the historical grammar: anything but colons, blanks and control characters. With `ascii_only` they
+    are printable ASCII, as are all that application services ever registered.
     """
     localpart, colon, server_name = text.removeprefix("@").partition(":")
     if not text.startswith("@") or not colon or not localpart:
@@ -77,7 +77,7 @@ def parse_user_id(text: str, *, ascii_only: bool = False) -> UserId:
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """A user whose homeserver vouched for the access token; `rate_limited` is off for some application services.
+    """A user whose access token the homeserver accepted; `rate_limited` is off for some application services.
 
     `appservice` is the id of the application service that acts for the user, if one does.
     """
@@ -91,13 +91,13 @@ class Requester:
 
 
 def compile_globs(globs: Sequence[str]) -> re.Pattern[str] | None:
-    """Make one pattern of globs that must match as a whole; None when there are none, which stands for everything."""
+    """Compile globs into one pattern that must match the whole text; None for no globs, which match everything."""
     return re.compile("|".join(fnmatch.translate(glob) for glob in globs)) if globs else None
 
 
 @dataclass(frozen=True, slots=True)
 class UserMatcher:
-    """Globs for user ids, names of homeservers, ids of application services; empty ones match everybody."""
+    """Globs of user ids, homeserver names and application service ids; empty ones match everybody."""
 
     user_ids: re.Pattern[str] | None
     server_names: frozenset[str]
@@ -105,11 +105,11 @@ class UserMatcher:
 
     @classmethod
     def of(cls, user_ids: Sequence[str], server_names: Sequence[str], appservices: Sequence[str]) -> Self:
-        """Make a matcher of lists as the configuration has them."""
+        """Make a matcher from the configuration's lists."""
         return cls(compile_globs(user_ids), frozenset(server_names), frozenset(appservices))
 
     def fits(self, requester: Requester) -> bool:
-        """Say whether the requester meets all conditions."""
+        """Return whether the requester matches all conditions."""
         return (
             (self.user_ids is None or self.user_ids.match(requester.user_id) is not None)
             and (not self.server_names or requester.server_name in self.server_names)

@@ -7,7 +7,7 @@ from mediarepo.model.mxc import Mxc
 
 
 class RetentionClass(StrEnum):
-    """What a policy concerns: users' uploads, other servers' media, or kept thumbnails."""
+    """What a policy applies to: local media, remote media, or thumbnails."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -16,7 +16,7 @@ class RetentionClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionLimits:
-    """A policy's conditions in the database's words; of the two times, each that is given must be met.
+    """A policy's conditions as query parameters; all given times must match.
 
     `server_names` and `user_patterns` (for LIKE) are alternatives each; empty: all.
     """
@@ -29,9 +29,9 @@ class RetentionLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """Something that a policy's conditions fit; `references` counts the media with this blob, thumbnails have none.
+    """Media or thumbnails that match a policy; `references` counts the media with this blob, thumbnails have none.
 
-    `used_ts` is when it was last asked for, or made (ms).
+    `used_ts` is the last access, or the creation (ms).
     """
 
     mxc: Mxc | None
@@ -45,9 +45,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPlan:
-    """What a policy would remove: `size_bytes` as users see it, `freed_bytes` in the bucket.
+    """What a policy would delete: `size_bytes` as users see it, `freed_bytes` in the bucket.
 
-    `kept_avatars` fit the conditions but are avatars; `kept_unknown` were kept as their homeserver could not say.
+    `kept_avatars` match but are avatars; `kept_unknown` were kept because their homeserver could not tell.
     """
 
     count: int
@@ -60,7 +60,7 @@ class RetentionPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPlan:
-    """A plan as it was kept: of which policy, how that read then (`fingerprint`), and whether it is armed since."""
+    """A stored plan: its policy, the policy's `fingerprint` then, and whether it is armed."""
 
     policy: str
     fingerprint: str

@@ -10,7 +10,7 @@ _MAX_KEY_CHARS = 600
 
 
 class Queue(StrEnum):
-    """Background work that goes through many items."""
+    """Background queues of many items."""
 
     ACCESS_TIMES = "access_times"
     HASHING = "hashing"
@@ -30,7 +30,7 @@ class Queue(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """An item that was set aside: why, how often it was tried, and when it is tried again (ms since 1970)."""
+    """An item that was set aside: why, its number of tries, and its next retry (ms since 1970)."""
 
     queue: str
     item_key: str
@@ -42,13 +42,13 @@ class FailedItem:
 
 
 def storable_text(text: str, max_chars: int | None = None) -> str:
-    """Give text that Postgres keeps: NUL and lone surrogates are written as escapes."""
+    """Return text that Postgres stores: NUL and lone surrogates are escaped."""
     kept = text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
     return kept if max_chars is None else kept[:max_chars]
 
 
 def storable_json(value: object) -> str:
-    """Write JSON that Postgres keeps, all texts of it as `storable_text` has them."""
+    """Return JSON that Postgres stores, its texts as `storable_text`."""
     return json.dumps(_storable(value))
 
 
@@ -63,7 +63,7 @@ def _storable(value: object) -> object:
 
 
 def item_key(text: str) -> str:
-    """Give a key that Postgres keeps and can index; long ones end in a hash."""
+    """Return a key that Postgres stores and indexes; long ones end in a hash."""
     kept = storable_text(text)
     if len(kept.encode()) <= _MAX_KEY_CHARS:
         return kept
@@ -73,7 +73,7 @@ def item_key(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Held by one process of the fleet; each holder's `fence` is larger than the one's before."""
+    """A lease held by one process of the cluster; each holder's `fence` is larger than the one before."""
 
     name: str
     fence: int
@@ -81,7 +81,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """The last time that regular work was done by any process; `finished_ts` None: it runs, or its process died."""
+    """The last run of a scheduled job in any process; `finished_ts` None: it runs, or its process died."""
 
     name: str
     started_ts: int
@@ -91,7 +91,7 @@ class JobRun:
 
 
 class TaskState(StrEnum):
-    """Where a task is in its life."""
+    """The state of a task."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -102,7 +102,7 @@ class TaskState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Work that somebody asked for; `homeserver` None: for all of them, `cancelling`: it is to stop soon."""
+    """A task started by an admin; `homeserver` None: for all of them, `cancelling`: it is to stop soon."""
 
     task_id: int
     kind: str
@@ -121,6 +121,6 @@ class Task:
 
     @property
     def words(self) -> str:
-        """Name the task with its arguments, for the audit log."""
+        """The task's kind and arguments, for the audit log."""
         arguments = "".join(f" {name}={value}" for name, value in self.arguments.items())
         return f"{self.task_id}: {self.kind}{arguments}"

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class UsageClass(StrEnum):
-    """Which media are counted: users' uploads, other servers' media, and what lies in the trash."""
+    """Which media are counted: local, remote, or in the trash."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -13,7 +13,7 @@ class UsageClass(StrEnum):
 
 
 class UsageBy(StrEnum):
-    """What usage can be split by; `month` is that of the media's creation, as YYYY-MM in UTC."""
+    """How usage is grouped; `month` is that of the media's creation, as YYYY-MM in UTC."""
 
     CLASS = "class"
     SERVER_NAME = "server_name"
@@ -33,9 +33,9 @@ class UsageFilter:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How many media share the values of what was split by, and their bytes together.
+    """The number and bytes of media in one group.
 
-    Equal content counts once for each of its media; what is stored of it is counted in `ObjectUsage`.
+    Equal content counts once for each of its media; stored bytes are in `ObjectUsage`.
     """
 
     group: dict[str, str]
@@ -45,7 +45,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ObjectUsage:
-    """How many objects a store holds of one class (content, thumbnails, borrowed), and their bytes together."""
+    """The number and bytes of a store's objects of one class (content, thumbnails, borrowed)."""
 
     store: str
     object_class: str
@@ -55,7 +55,7 @@ class ObjectUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaLimits:
-    """Limits of one user; None: none. The last two count what was uploaded within any `period_ms`."""
+    """A user's limits; None: none. The last two count uploads within any `period_ms`."""
 
     max_bytes: int | None
     max_media: int | None
@@ -66,7 +66,7 @@ class QuotaLimits:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Room that a user's upload was promised; the limits are looked at again where it turns out larger."""
+    """Space reserved for an upload; the limits are checked again when it turns out larger."""
 
     reservation_id: int
     user_id: str

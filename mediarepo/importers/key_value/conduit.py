@@ -26,9 +26,9 @@ _DEPTH = _LENGTH = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConduitConfig:
-    """What an import needs; media lie in `media_path`, or in a bucket whose keys begin with `prefix`.
+    """The settings an import needs; media are in the folder `media_path`, or in a bucket under `prefix`.
 
-    Names of contents are cut `depth` times after `length` characters; never, when the depth is 0.
+    A content's name is split `depth` times after `length` characters; not at all when the depth is 0.
     """
 
     server_name: str
@@ -122,7 +122,7 @@ class _Content:
 
 
 class ConduitSource(IndexedSource):
-    """A Source, of Conduit's database from version 17 on; older ones keep facts in the names of their files."""
+    """A Source for Conduit's database from version 17 on; older ones keep metadata in file names."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class ConduitSource(IndexedSource):
         self._file.close()
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
-        """Look at the trees, the place of media, and a few originals."""
+        """Check the trees, the media folder or bucket, and a few originals."""
         findings = PreflightReport(facts=[f"the server name is {self.config.server_name}"])
         await check_byte_sources(self.byte_sources, findings)
         try:
@@ -170,7 +170,7 @@ class ConduitSource(IndexedSource):
         return self._rows(await asyncio.to_thread(self._read, (_MEDIA, _CONTENTS, _USERS, _BLOCKED)))
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now, by its keys: strangers may ask for many that are not there."""
+        """Read one row as it is now, by its keys: clients may ask for many that do not exist."""
         rows = await asyncio.to_thread(lambda: self._rows(self._read_about(encode(server_name, media_id))))
         wanted = SourceKey(server_name, media_id)
         return next((media for media in rows if media.key == wanted), None)
@@ -247,7 +247,7 @@ class ConduitSource(IndexedSource):
         )
 
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say at which path a row's bytes lie; a block has none."""
+        """Return the path of a row's bytes; None for a block."""
         return BytePlaces(media, media.filesystem_id, "blocked, and not kept" if media.block_only else None)
 
     def _path(self, sha256: bytes) -> str:
@@ -256,12 +256,12 @@ class ConduitSource(IndexedSource):
         return "/".join([*cuts, digits[self.config.depth * length :]])
 
     async def other_paths(self) -> Collection[str]:
-        """Name the paths of thumbnails."""
+        """Return the paths of thumbnails."""
         trees = await asyncio.to_thread(self._read, (_THUMBNAILS,))
         return {self._path(one.sha256) for value in trees[_THUMBNAILS].values() if (one := _describe(value))}
 
     async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
-        """List thumbnails; nothing tells how they were made."""
+        """Return thumbnails; their method is unknown."""
         trees = await asyncio.to_thread(self._read, (_THUMBNAILS, _CONTENTS))
         start = encode(*media.key) + SEPARATOR
         found = []

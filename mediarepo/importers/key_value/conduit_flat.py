@@ -27,7 +27,7 @@ class _File:
 
 
 class FlatConduitSource(IndexedSource):
-    """A Source without a database: uploaders are not known, and times are those of the files."""
+    """A Source without a database: uploaders are unknown, times are those of the files."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class FlatConduitSource(IndexedSource):
         self._index_ns: int | None = None
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:  # noqa: ARG002 - nothing can be tried
-        """Look at the folder."""
+        """Check the folder."""
         findings = PreflightReport(facts=[f"the server name is {self._server_name}"])
         await check_byte_sources(self.byte_sources, findings)
         if not findings.usable:
@@ -69,7 +69,7 @@ class FlatConduitSource(IndexedSource):
         return list({one.key: one for one in (self._media(file) for file in files if file.key.is_original)}.values())
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now; strangers may ask for many that are not there."""
+        """Read one row as it is now; clients may ask for many that do not exist."""
         file = await asyncio.to_thread(self._indexed, SourceKey(server_name, media_id))
         return None if file is None else self._media(file)
 
@@ -98,11 +98,11 @@ class FlatConduitSource(IndexedSource):
         return replace(file, size_bytes=status.st_size, modified_ts=status.st_mtime_ns // 1_000_000)
 
     async def other_paths(self) -> Collection[str]:
-        """Name the files of thumbnails."""
+        """Return the file names of thumbnails."""
         return {file.name for file in await asyncio.to_thread(self._files) if not file.key.is_original}
 
     async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
-        """List thumbnails; nothing tells how they were made."""
+        """Return thumbnails; their method is unknown."""
         files = await asyncio.to_thread(self._files)
         return [
             SourceThumbnail(
@@ -121,7 +121,7 @@ class FlatConduitSource(IndexedSource):
         ]
 
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say which file a row was made of."""
+        """Return the file that a row was made from."""
         return BytePlaces(media, media.filesystem_id)
 
     def _files(self) -> list[_File]:

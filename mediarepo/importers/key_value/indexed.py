@@ -23,7 +23,7 @@ _EXTENDED_NAME = re.compile(r"[;\s]filename\*\s*=\s*utf-8'[^']*'([^;\s\"]*)\s*(?
 
 @dataclass(frozen=True, slots=True)
 class MediaKey:
-    """An mxc address, the size of a thumbnail (0 by 0: the original), and two headers of the upload."""
+    """A parsed key: mxc address, thumbnail size (0 by 0: the original), and two headers of the upload."""
 
     server_name: str
     media_id: str
@@ -39,7 +39,10 @@ class MediaKey:
 
 
 def parse_media_key(key: bytes) -> MediaKey | None:
-    """Read mxc, separator, width, height, separator, disposition, separator, type; the sizes may contain separators."""
+    """Parse a media key; its sizes may contain separators.
+
+    The fields are mxc, separator, width, height, separator, disposition, separator, type.
+    """
     address, found, rest = key.partition(SEPARATOR)
     if not found or not address.startswith(_SCHEME) or rest[_DIMENSIONS : _DIMENSIONS + 1] != SEPARATOR:
         return None
@@ -58,7 +61,7 @@ def parse_media_key(key: bytes) -> MediaKey | None:
 
 
 def parse_encoded_key(name: str) -> MediaKey | None:
-    """Read a key that was made a file's name, in base64 for URLs without padding."""
+    """Parse a key that is a file's name, in unpadded URL-safe base64."""
     try:
         return parse_media_key(base64.b64decode(name + "=" * (-len(name) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
@@ -66,7 +69,7 @@ def parse_encoded_key(name: str) -> MediaKey | None:
 
 
 def file_name_of(disposition: str) -> str | None:
-    """Read the file name out of a Content-Disposition, blanks within quotes as they are."""
+    """Return the file name of a Content-Disposition, spaces within quotes unchanged."""
     if not disposition:
         return None
     quoted = _QUOTED_NAME.search(f"; {disposition}")
@@ -85,17 +88,17 @@ def file_name_of(disposition: str) -> str | None:
 
 
 def decode(value: bytes) -> str:
-    """Make text of what is part of a key, so that it can be made bytes again."""
+    """Decode part of a key as text, reversibly."""
     return value.decode(errors="surrogateescape")
 
 
 def encode(*parts: str) -> bytes:
-    """Make a key of texts that were decoded from one."""
+    """Encode decoded texts as a key again."""
     return SEPARATOR.join(part.encode(errors="surrogateescape") for part in parts)
 
 
 def storable(value: bytes) -> str:
-    """Make text that Postgres keeps."""
+    """Return text that Postgres can store."""
     return value.decode(errors="ignore").replace("\x00", "")
 
 
@@ -103,29 +106,29 @@ _FRESH_MS = 10 * 60 * 1000
 
 
 class IndexedSource(BaseSource):
-    """Holds every row in memory while it walks, some hundred bytes each; these servers are small."""
+    """Holds every row in memory while iterating, some hundred bytes each; these servers are small."""
 
     @abstractmethod
     async def read_all(self) -> list[SourceMedia]:
         """Read every row, in any order."""
 
     async def other_paths(self) -> Collection[str]:
-        """Name the paths of bytes that belong to something else than rows, such as thumbnails."""
+        """Return the paths of bytes that belong to no row, such as thumbnails."""
         return ()
 
     async def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of their keys."""
+        """Iterate over all media in the order of their keys."""
         for media in sorted(await self.read_all(), key=lambda one: one.key.order):
             if after is None or media.key.order > after.order:
                 yield media
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         wanted = SourceKey(server_name, media_id)
         return next((media for media in await self.read_all() if media.key == wanted), None)
 
     async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Walk through all media and bytes, in the order of paths."""
+        """Iterate over all media and bytes, in the order of paths."""
         placed = [self.place(media) for media in await self.read_all()]
         placed += [BytePlaces(None, path) for path in await self.other_paths()]
         placed.sort(key=lambda one: path_order(one.path or ""))
@@ -137,16 +140,16 @@ class IndexedSource(BaseSource):
         return any(self.place(media).path == path for media in await self.read_all())
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the thumbnails that are known of."""
+        """Iterate over the known thumbnails of one piece of media."""
         for thumbnail in await self.known_thumbnails(media):
             yield thumbnail
 
     @abstractmethod
     async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
-        """List the thumbnails that are known of."""
+        """Return all known thumbnails."""
 
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
-        """Name a thumbnail's path, which is what its row calls its place."""
+        """Return a thumbnail's path, which its row names."""
         return [thumbnail.filesystem_id] if thumbnail.filesystem_id else []
 
 

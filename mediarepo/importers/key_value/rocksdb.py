@@ -23,23 +23,23 @@ class _Opened(Protocol):
 
 
 class Families:
-    """Column families of an opened database; absent ones are empty."""
+    """Column families of an open database; absent ones are empty."""
 
     def __init__(self, opened: _Opened, present: Collection[str]) -> None:
         self._opened = opened
         self._present = present
 
     def all(self, name: str) -> dict[bytes, bytes]:
-        """Read a family whole."""
+        """Read a whole column family."""
         return dict(self._opened.get_column_family(name).items()) if name in self._present else {}
 
     def get(self, name: str, key: bytes) -> dict[bytes, bytes]:
-        """Read the row of a key, if there is one."""
+        """Return the value of a key, or None."""
         value = self._opened.get_column_family(name).get(key) if name in self._present else None
         return {} if value is None else {key: value}
 
     def beginning_with(self, name: str, start: bytes, *, at_most: int) -> dict[bytes, bytes]:
-        """Read the first rows whose keys begin so."""
+        """Return the first rows whose keys have a prefix."""
         if name not in self._present:
             return {}
         rows = self._opened.get_column_family(name).items(from_key=start)
@@ -47,14 +47,14 @@ class Families:
 
 
 def read_families(path: Path, names: Collection[str]) -> dict[str, Mapping[bytes, bytes]]:
-    """Read column families whole, as `ask_families` does."""
+    """Read whole column families, as `ask_families` does."""
     return ask_families(path, names, lambda families: {name: families.all(name) for name in names})
 
 
 def ask_families(path: Path, names: Collection[str], question: Callable[[Families], _Answer]) -> _Answer:
-    """Put a question about column families, beside the server that may be writing to them.
+    """Query column families while the server may be writing to them.
 
-    Raises SourceError where `rocksdict` is not installed, or the folder is no database of RocksDB.
+    Raises SourceError when `rocksdict` is not installed, or the folder is no RocksDB database.
     """
     try:
         rocksdict = importlib.import_module("rocksdict")

@@ -37,9 +37,9 @@ Tree = Mapping[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class TuwunelConfig:
-    """What an import needs of tuwunel.toml; `providers` are settings about other places of media than its folder.
+    """The settings of tuwunel.toml an import needs; `providers` configure other media storage than its folder.
 
-    `denied_servers` are patterns of servers whose media are not given out.
+    `denied_servers` are patterns of servers whose media are not served.
     """
 
     server_name: str
@@ -71,7 +71,7 @@ def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfi
 
 
 class TuwunelSource(IndexedSource):
-    """A Source of media in Tuwunel's own folder; its buckets are not read. Times are those of the files."""
+    """A Source for media in Tuwunel's own folder; its buckets are not read. Times are those of the files."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class TuwunelSource(IndexedSource):
         super().__init__(name, None, [byte_source], now_ms=now_ms)
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
-        """Look at the database, the folder, and a few originals."""
+        """Check the database, the folder, and a few originals."""
         findings = PreflightReport(facts=[f"the server name is {self.config.server_name}"])
         if self.config.denied_servers:
             names = ", ".join(self.config.denied_servers)
@@ -106,13 +106,13 @@ class TuwunelSource(IndexedSource):
         return findings
 
     async def read_all(self) -> list[SourceMedia]:
-        """Read every row; of several about one address, the one whose file is there."""
+        """Read every row; of several with one address, the one whose file exists."""
         trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES, _USERS, _PENDING))
         files = await asyncio.to_thread(self._files)
         return self._rows(trees, files)
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now, by its keys: strangers may ask for many that are not there."""
+        """Read one row as it is now, by its keys: clients may ask for many that do not exist."""
         address = b"mxc://%s/%s" % (encode(server_name), encode(media_id))
 
         def about(families: Families) -> dict[str, Tree]:
@@ -197,18 +197,18 @@ class TuwunelSource(IndexedSource):
         return found
 
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say which file a row's bytes are."""
+        """Return the file of a row's bytes."""
         return BytePlaces(media, media.filesystem_id or "")
 
     async def other_paths(self) -> Collection[str]:
-        """Name the files of thumbnails."""
+        """Return the file names of thumbnails."""
         trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES,))
         files = await asyncio.to_thread(self._files)
         keys = [(encoded, parse_media_key(encoded)) for encoded in trees[_FILES]]
         return {_name_of(encoded, files) for encoded, key in keys if key is not None and not key.is_original}
 
     async def known_thumbnails(self, media: SourceMedia) -> Sequence[SourceThumbnail]:
-        """List thumbnails; nothing tells how they were made."""
+        """Return thumbnails; their method is unknown."""
         trees = await asyncio.to_thread(read_families, self.config.database_path, (_FILES,))
         files = await asyncio.to_thread(self._files)
         keys = [(encoded, parse_media_key(encoded)) for encoded in sorted(trees[_FILES])]

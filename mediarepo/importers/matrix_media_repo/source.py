@@ -31,7 +31,7 @@ _TRUE = frozenset({"1", "t", "true", "none"})
 
 @dataclass(frozen=True, slots=True)
 class FolderDatastore:
-    """A folder; `kinds` are what it takes, as in local_media or all; `guessed` says that nobody said where it is."""
+    """A folder; `kinds` are what it takes, such as local_media or all; `guessed` when its path is not configured."""
 
     datastore_id: str
     folder: Path
@@ -41,7 +41,7 @@ class FolderDatastore:
 
 @dataclass(frozen=True, slots=True)
 class BucketDatastore:
-    """A bucket, whose keys are locations; new ones get a slash behind `prefix_length` characters."""
+    """A bucket whose keys are locations; new ones get a slash after `prefix_length` characters."""
 
     datastore_id: str
     address: BucketAddress
@@ -51,7 +51,7 @@ class BucketDatastore:
 
 @dataclass(frozen=True, slots=True)
 class MatrixMediaRepoConfig:
-    """What an import needs; `server_names` are those it serves, `unknown` types of datastores nobody reads here."""
+    """The settings an import needs; `server_names` are those served, `unknown` unsupported datastore types."""
 
     server_names: frozenset[str]
     database: DatabaseAddress
@@ -194,7 +194,7 @@ class MatrixMediaRepoSource(BaseSource):
         super().__init__(name, self.database, byte_sources, now_ms=now_ms)
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
-        """Look at the tables, every datastore, and a few originals."""
+        """Check the tables, every datastore, and a few originals."""
         findings = PreflightReport(facts=[f"the server names are {', '.join(sorted(self.config.server_names))}"])
         findings.problems += [f"datastores of type {kind} are not supported" for kind in self.config.unknown]
         await check_byte_sources(self.byte_sources, findings)
@@ -216,31 +216,31 @@ class MatrixMediaRepoSource(BaseSource):
                 findings.problems.append(f"{count} media lie in the datastore {name!r}, which is not configured")
 
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of their keys, those among them that are announced only."""
+        """Iterate over all media in the order of their keys, reserved ids included."""
         return self.tables.media(after)
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         return await self.tables.get(server_name, media_id)
 
     async def reserved(self) -> list[SourceKey]:
-        """List the addresses that were media once, and must never be given to other media."""
+        """Return the addresses that were media once, and must never be given to other media."""
         return await self.tables.reserved()
 
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say at which path of its datastore a row's bytes lie."""
+        """Return the location of a row's bytes in its datastore."""
         if media.pending:
             return BytePlaces(media, "")
         location = _location(media.filesystem_id)
         return BytePlaces(media, location, None if location else "the row has no location")
 
     def byte_sources_of(self, filesystem_id: str | None) -> Sequence[ByteSource]:
-        """Say in which datastore bytes lie: the row names it."""
+        """Return the datastore of a row's bytes: the row names it."""
         name = (filesystem_id or "").partition("/")[0]
         return [byte_source for byte_source in self.byte_sources if byte_source.name == name]
 
     async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Walk through all media and bytes, one datastore after the other; then what is not in any."""
+        """Iterate over all media and bytes, one datastore after the other; then media without one."""
         for byte_source in self.byte_sources:
             joining = MergeJoin(
                 [byte_source], started_ts=self._now_ms() - _FRESH_MS, is_known=self.tables.is_known(byte_source.name)
@@ -255,16 +255,16 @@ class MatrixMediaRepoSource(BaseSource):
                     yield SourceItem(media, await self.locate(media))
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the rows of its thumbnails."""
+        """Iterate over the thumbnails of one piece of media."""
         for thumbnail in await self.tables.thumbnails(media):
             yield thumbnail
 
     def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the rows of all thumbnails, by their places."""
+        """Iterate over all thumbnails, by their locations."""
         return self.tables.all_thumbnails()
 
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
-        """Name a thumbnail's location."""
+        """Return a thumbnail's location."""
         location = _location(thumbnail.filesystem_id)
         return [location] if location else []
 

@@ -62,7 +62,7 @@ _TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(size_bytes), 0) AS BI
 
 
 class MatrixMediaRepoTables:
-    """Reads rows as media; tables and columns that came with later versions are as good as empty."""
+    """Reads rows as media; tables and columns of later versions count as empty where they are missing."""
 
     def __init__(self, database: Database, *, server_names: Collection[str]) -> None:
         self._database = database
@@ -75,7 +75,7 @@ class MatrixMediaRepoTables:
         return self._known[table]
 
     async def look_at(self, findings: PreflightReport) -> None:
-        """Count what there is."""
+        """Count the rows, for preflight."""
         for table in ("media", "thumbnails"):
             if "location" not in await self._columns(table):
                 findings.problems.append(f"{self._database.words} has no table {table} that we may read (GRANT SELECT)")
@@ -99,27 +99,27 @@ class MatrixMediaRepoTables:
         return {str(row["datastore_id"]): int(str(row["rows"])) for row in await self._database.rows(query)}
 
     async def reserved(self) -> list[SourceKey]:
-        """List the addresses that may never be used again."""
+        """Return the addresses that may never be used again."""
         if not await self._columns("reserved_media"):
             return []
         rows = await self._database.rows("SELECT origin, media_id FROM reserved_media ORDER BY origin, media_id")
         return [SourceKey(key_text(row["origin"]), key_text(row["media_id"])) for row in rows]
 
     async def media(self, after: SourceKey | None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through media, and what is announced, in the order of keys."""
+        """Iterate over media and reserved ids, in the order of keys."""
         selection = Selection(await self._everything(), _SHOWN, ("origin", "media_id"))
         async with aclosing(amap(self._database.stream(selection, after), self._media)) as found:
             async for media in found:
                 yield media
 
     async def get(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         query = select(await self._everything(), _SHOWN, "origin = {0} AND media_id = {1}")
         rows = await self._database.rows(query, server_name, media_id)
         return self._media(rows[0]) if rows else None
 
     async def by_place(self, datastore: str) -> AsyncGenerator[tuple[str, SourceMedia | None], None]:
-        """Walk through the locations of one datastore; those of thumbnails come without media."""
+        """Iterate over the locations of one datastore; those of thumbnails come without media."""
         nothing = ", ".join("t.datastore_id" if name == "datastore_id" else "NULL" for name in _SHOWN)
         nothing = nothing.removesuffix("NULL") + "FALSE"
         thumbnails = f"SELECT {nothing}, t.location, TRUE FROM thumbnails t"  # noqa: S608 - all of it is ours
@@ -132,7 +132,7 @@ class MatrixMediaRepoTables:
                 yield key_text(row[key_name(0)]), None if row["thumbnail"] else self._media(row)
 
     def is_known(self, datastore: str) -> Callable[[str], Awaitable[bool]]:
-        """Make what tells whether a location of a datastore is in use by now."""
+        """Return a function that tells whether a location of a datastore is in use by now."""
 
         async def look(location: str) -> bool:
             condition = "datastore_id = {0} AND location = {1}"
@@ -142,7 +142,7 @@ class MatrixMediaRepoTables:
         return look
 
     async def thumbnails(self, media: SourceMedia) -> list[SourceThumbnail]:
-        """List the thumbnails of one piece of media, by size."""
+        """Return the thumbnails of one piece of media, by size."""
         columns = existing_columns(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS)
         query = select("thumbnails", columns, "origin = {0} AND media_id = {1}")
         rows = await self._database.rows(query, media.server_name, media.media_id)
@@ -150,7 +150,7 @@ class MatrixMediaRepoTables:
         return sorted(found, key=lambda one: (one.width, one.height, one.method, one.animated))
 
     async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the thumbnails of all media, by datastore and location."""
+        """Iterate over all thumbnails, by datastore and location."""
         columns = {
             **existing_columns(await self._columns("thumbnails"), _THUMBNAIL_COLUMNS),
             "origin": "origin",

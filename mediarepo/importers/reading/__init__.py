@@ -1,1 +1,1 @@
-"""What sources are made of: databases, folders and buckets, and the merge join of rows and bytes."""
+"""Building blocks of sources: databases, folders and buckets, and the merge join of rows and bytes."""

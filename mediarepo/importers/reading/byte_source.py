@@ -9,7 +9,7 @@ from mediarepo.model.import_source import ResolutionState, SourceBytes
 
 @dataclass(frozen=True, slots=True)
 class SourceProblem:
-    """Why a shelf cannot say whether it has bytes, or must not give them out."""
+    """Why a byte source cannot tell whether it has bytes, or must not serve them."""
 
     state: ResolutionState
     words: str
@@ -17,7 +17,7 @@ class SourceProblem:
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """Bytes met on a walk; `path` is relative to the shelf, `modified_ts` in ms; with `trouble` not readable."""
+    """A listed file; `path` is relative to the byte source, `modified_ts` in ms; with `trouble` not readable."""
 
     path: str
     found: SourceBytes
@@ -26,12 +26,12 @@ class ListedFile:
 
     @property
     def order(self) -> bytes:
-        """The path as walks order it."""
+        """The path as bytes, which listings are sorted by."""
         return path_order(self.path)
 
 
 class ByteSource(Protocol):
-    """One folder or bucket; `has_costly_looks` says that a look for one path costs as much as listing a thousand."""
+    """One folder or bucket; `has_costly_looks` when one lookup costs as much as listing a thousand."""
 
     name: str
     words: str
@@ -39,53 +39,53 @@ class ByteSource(Protocol):
     has_costly_looks: bool
 
     async def find(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for the bytes at a path; None when it is sure that there are none."""
+        """Look up the bytes at a path; None when there are certainly none."""
         ...
 
     async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for the bytes at one of many paths, which are asked for in order; what just came may not be seen."""
+        """Look up one of many paths requested in order; files created just now may be missed."""
         ...
 
     def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
-        """Walk through everything whose path begins with `under` (up to a slash), in the order of paths as bytes."""
+        """Iterate over everything under a folder, in the order of paths as bytes."""
         ...
 
     def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Read bytes of this shelf in small pieces; raises BytesVanishedError when they are not what was found."""
+        """Read bytes of this source in pieces. Raises BytesVanishedError when they are not what was found."""
         ...
 
     async def read(self, found: SourceBytes) -> bytes:
-        """Read bytes of this shelf at once; raises BytesVanishedError when they are not what was found."""
+        """Read bytes of this source at once. Raises BytesVanishedError when they are not what was found."""
         ...
 
     async def check(self) -> str | None:
-        """Say in words why the shelf cannot be read at all; None when it can."""
+        """Return why the source cannot be read at all; None when it can."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...
 
 
 class Finder(Protocol):
-    """Looks for bytes at a path."""
+    """Looks up bytes by path."""
 
     async def find(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for the bytes at a path; None when there are none."""
+        """Look up the bytes at a path; None when there are none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NearbyByteSource:
-    """A shelf that is asked for neighbours."""
+    """A byte source for many neighbouring paths."""
 
     byte_source: ByteSource
 
     async def find(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for the bytes at a path."""
+        """Look up the bytes at a path."""
         return await self.byte_source.find_near(path)
 
 
 def path_order(path: str) -> bytes:
-    """Encode a path as it is ordered."""
+    """Return a path as the bytes it is sorted by."""
     return path.encode(errors="surrogateescape")

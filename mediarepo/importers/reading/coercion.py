@@ -16,14 +16,14 @@ Row = Mapping[str, object]
 
 
 class Values:
-    """Reads one row's values; `repaired` names the columns that could not be taken as they are."""
+    """Reads one row's values; `repaired` names the columns whose values had to be changed."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
         self.repaired: list[str] = []
 
     def text(self, column: str) -> str | None:
-        """Read a text, without NULs and lone surrogates, which Postgres does not keep."""
+        """Return a text without NULs and lone surrogates, which Postgres does not store."""
         value = as_text(self._row[column])
         if value is None:
             return None
@@ -33,7 +33,7 @@ class Values:
         return kept
 
     def integer(self, column: str) -> int | None:
-        """Read a whole number of at most 64 bits; anything else is no value."""
+        """Return a 64-bit integer; None for anything else."""
         value = self._row[column]
         if value is None:
             return None
@@ -47,7 +47,7 @@ class Values:
         return int(number)
 
     def size(self, column: str) -> int | None:
-        """Read a number of bytes; a negative one is no value."""
+        """Return a number of bytes; None when negative."""
         number = self.integer(column)
         if number is None or number >= 0:
             return number
@@ -55,11 +55,11 @@ class Values:
         return None
 
     def flag(self, column: str) -> bool:
-        """Read a boolean, which may be a number or absent."""
+        """Return a boolean, which may be a number or NULL."""
         return bool(self._row[column])
 
     def sha256(self, column: str) -> bytes | None:
-        """Read 64 hexadecimal digits; anything else is no value."""
+        """Parse 64 hexadecimal digits; None for anything else."""
         value = as_text(self._row[column])
         if not value:
             return None
@@ -70,7 +70,7 @@ class Values:
 
 
 def as_text(value: object) -> str | None:
-    """Make text of whatever a column holds; bytes that are no UTF-8 become lone surrogates."""
+    """Return any column value as text; invalid UTF-8 becomes lone surrogates."""
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -79,7 +79,7 @@ def as_text(value: object) -> str | None:
 
 
 def key_text(value: object) -> str:
-    """Make text of a column that is part of a key; it is not changed, for it must find its row again."""
+    """Return a key column as text, unchanged, so that it finds its row again."""
     return as_text(value) or ""
 
 
@@ -98,7 +98,7 @@ _WITH_UNIT = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.ASCII | re.IGNORECASE)
 
 
 def load_files(paths: Iterable[Path]) -> dict[str, object]:
-    """Read files, and the *.yaml files of folders; what a later one says replaces what an earlier one said."""
+    """Read YAML files, and the *.yaml files of folders; later ones replace keys of earlier ones."""
     together: dict[str, object] = {}
     for path in paths:
         for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
@@ -135,17 +135,17 @@ def yaml_entries(value: object, where: str) -> Sequence[object]:
 
 
 def yaml_text(value: object) -> str | None:
-    """Make text of a plain value; None of nothing and of the empty text."""
+    """Return a scalar as text; None for null and the empty string."""
     return None if value is None or value == "" else str(value)
 
 
 def parse_size_bytes(value: object, default: int) -> int:
-    """Read 50M as a number of bytes."""
+    """Parse a size such as 50M, in bytes."""
     return _with_unit(value, default, _SIZES)
 
 
 def parse_duration_ms(value: object, default: int) -> int:
-    """Read 24h as a number of ms; a plain number is one already."""
+    """Parse a duration such as 24h, in ms; a plain number is in ms already."""
     return _with_unit(value, default, _DURATIONS_MS)
 
 

@@ -21,7 +21,7 @@ _SCHEMES = ("postgres", "postgresql")
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """A Postgres database; `dsn` is a URL that asyncpg reads, with every part as a query parameter."""
+    """A Postgres database; `dsn` is a URL for asyncpg, with every part as a query parameter."""
 
     dsn: str = field(repr=False)
     settings: tuple[tuple[str, str], ...] = ()
@@ -39,14 +39,14 @@ DatabaseAddress = PostgresAddress | SqliteAddress
 
 
 def open_database(address: DatabaseAddress) -> Database:
-    """Make what reads a database; it connects when first asked."""
+    """Return a reader of the database; it connects at first use."""
     if isinstance(address, SqliteAddress):
         return SqliteDatabase(address.path)
     return PostgresDatabase(address.dsn, settings=dict(address.settings), words=address.words)
 
 
 def postgres_address(arguments: Mapping[str, object]) -> PostgresAddress:
-    """Read libpq's parameters, `dsn` among them, which the others replace."""
+    """Parse libpq's parameters; the others override those of `dsn`."""
     given = {name: str(value) for name, value in arguments.items() if value is not None and value != ""}
     given = {**parse_conninfo(given.pop("dsn", "")), **given}
     database = given.get("database") or given.get("dbname")

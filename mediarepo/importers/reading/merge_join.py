@@ -20,10 +20,10 @@ _MAX_LATE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class BytePlaces:
-    """A row with the path that its bytes should have; None when no path can be made of it.
+    """A row with the path its bytes should have; None when it has none.
 
-    `complaint` says in words why the bytes must not be taken even if they are there. Without `media`, the path merely
-    belongs to something that is no media, such as a thumbnail.
+    `complaint` says why the bytes must not be imported even if they exist. Without `media`, the path belongs to
+    something else, such as a thumbnail.
     """
 
     media: SourceMedia | None
@@ -32,7 +32,7 @@ class BytePlaces:
 
 
 async def locate(placed: BytePlaces, byte_sources: Sequence[Finder], *, everywhere: bool = False) -> Resolution:
-    """Look for one row's bytes on every shelf, in order, until some have the right size, or to the end."""
+    """Look up one row's bytes in every byte source, in order, until some have the right size."""
     if placed.path is None:
         return Resolution(ResolutionState.UNSAFE, placed.complaint or "no path can be made of its id")
     if placed.media is not None and placed.media.pending:
@@ -58,7 +58,7 @@ def _fits(placed: BytePlaces, found: SourceBytes) -> bool:
 def resolve(
     placed: BytePlaces, candidates: Sequence[SourceBytes], troubles: Sequence[SourceProblem] = ()
 ) -> Resolution:
-    """Judge what was seen: bytes elsewhere are only missing, or of another size, when every shelf could be asked."""
+    """Decide what the lookups mean: bytes are only missing, or of another size, when every source could be read."""
     seen = tuple(candidates)
     if placed.complaint is not None:
         return Resolution(ResolutionState.UNSAFE, placed.complaint, candidates=seen)
@@ -155,10 +155,10 @@ class _Walker:
 
 
 class MergeJoin:
-    """Walks through rows and shelves; both must come in the order of paths as bytes, which rows only should.
+    """Joins rows with listings; listings come in the order of paths as bytes, and rows should.
 
-    `is_known` tells whether a path belongs to a row by now, and is asked about bytes newer than `started_ts`;
-    `is_original` whether a path is one of those that rows of media could name at all.
+    `is_known` tells whether a path belongs to a row by now, for bytes newer than `started_ts`; `is_original` whether a
+    path is one that rows of media could name.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class MergeJoin:
     async def join(
         self, rows: AsyncGenerator[BytePlaces, None], under: str
     ) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Tell of every row, and of all bytes that no row asked for; rows whose bytes were not listed come last."""
+        """Yield every row, and all bytes that no row names; rows whose bytes were not listed come last."""
         walkers = [_Walker(byte_source, under) for byte_source in self._shelves]
         for walker in walkers:
             await walker.step()

@@ -23,12 +23,12 @@ from mediarepo.model.import_source import (
 
 
 def wall_clock_ms() -> int:
-    """Tell the time, in ms since 1970."""
+    """Return the time, in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class BaseSource(ABC):
-    """Keeps shelves, in the order in which they are looked through, and perhaps a database."""
+    """A source with byte sources, in the order in which they are searched, and perhaps a database."""
 
     def __init__(
         self, name: str, database: Database | None, byte_sources: Sequence[ByteSource], *, now_ms: Callable[[], int]
@@ -49,18 +49,18 @@ class BaseSource(ABC):
 
     @property
     def lists(self) -> int:
-        """How many LIST requests were made until now."""
+        """How many LIST requests were made."""
         return sum(byte_source.lists for byte_source in self.byte_sources if isinstance(byte_source, BucketByteSource))
 
     @property
     def notes(self) -> list[str]:
-        """What the walks until now could not see, in words."""
+        """What could not be listed, for the operator."""
         notes = [note for byte_source in self.byte_sources for note in byte_source.notes]
         return notes + list(self._database.warnings if self._database is not None else ())
 
     @property
     def bucket_addresses(self) -> dict[str, BucketAddress]:
-        """Where the buckets are, by the names of their shelves."""
+        """The buckets' addresses, by the names of their byte sources."""
         return {
             byte_source.name: byte_source.address
             for byte_source in self.byte_sources
@@ -69,22 +69,22 @@ class BaseSource(ABC):
 
     @abstractmethod
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say at which path a row's bytes lie."""
+        """Return the path of a row's bytes."""
 
     def byte_sources_of(self, _filesystem_id: str | None) -> Sequence[ByteSource]:
-        """Say on which shelves bytes may lie; on any, unless their place names one."""
+        """Return the byte sources that may have a row's bytes; all, unless the row names one."""
         return self.byte_sources
 
     @abstractmethod
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of their keys, behind `after`."""
+        """Iterate over all media in the order of their keys, after `after`."""
 
     @abstractmethod
     def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the thumbnails that the source has of it."""
+        """Iterate over the source's thumbnails of one piece of media."""
 
     async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the thumbnails of all media, in the order of the media's keys."""
+        """Iterate over all thumbnails, in the order of their media's keys."""
         async with aclosing(self.media()) as walk:
             async for media in walk:
                 async with aclosing(self.thumbnails(media)) as thumbnails:
@@ -93,17 +93,17 @@ class BaseSource(ABC):
 
     @abstractmethod
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
-        """Name the paths at which a thumbnail may lie, likeliest first."""
+        """Return the possible paths of a thumbnail, likeliest first."""
 
     async def locate(self, media: SourceMedia) -> Resolution:
-        """Look for the bytes on every shelf, in order, by their size too."""
+        """Look up a row's bytes in every byte source, in order, by path and size."""
         byte_sources = self.byte_sources_of(media.filesystem_id)
         if not byte_sources and not media.pending:
             return Resolution(ResolutionState.UNREADABLE, f"nothing is configured that has {media.filesystem_id!r}")
         return await locate(self.place(media), byte_sources)
 
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
-        """Look for a thumbnail at each of its paths; looks at neighbours share listings."""
+        """Look up a thumbnail at each of its paths; neighbouring lookups share listings."""
         media = SourceMedia(
             server_name=thumbnail.server_name,
             media_id=thumbnail.media_id,
@@ -121,12 +121,12 @@ class BaseSource(ABC):
         return (found or seen or resolutions)[0]
 
     async def open(self, found: SourceBytes) -> AsyncGenerator[bytes, None]:
-        """Read bytes from the shelf on which they were found."""
+        """Read bytes, in pieces, from the byte source that has them."""
         async for piece in self._shelf(found).open(found):
             yield piece
 
     async def read(self, found: SourceBytes) -> bytes:
-        """Read bytes from the shelf on which they were found, all at once."""
+        """Read bytes at once from the byte source that has them."""
         return await self._shelf(found).read(found)
 
     def _shelf(self, found: SourceBytes) -> ByteSource:
@@ -137,7 +137,7 @@ class BaseSource(ABC):
 
 
 async def check_byte_sources(byte_sources: Sequence[ByteSource], findings: PreflightReport) -> None:
-    """Note which shelves there are, and which of them cannot be read."""
+    """Report the byte sources, and which of them cannot be read."""
     for byte_source in byte_sources:
         problem = await byte_source.check()
         if problem is None:
@@ -149,7 +149,7 @@ async def check_byte_sources(byte_sources: Sequence[ByteSource], findings: Prefl
 async def try_some(
     source: BaseSource, rows: AsyncGenerator[SourceMedia, None], findings: PreflightReport, *, count: int
 ) -> None:
-    """Look for the bytes of a few rows: none at all found means that folders and database do not belong together."""
+    """Look up the bytes of a few rows: when none are found, folders and database do not belong together."""
     tried = found = 0
     words = ""
     async with aclosing(rows):

@@ -32,9 +32,9 @@ _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketAddress:
-    """How to reach a bucket; without `endpoint_url` it is Amazon's, without keys they come from the environment.
+    """A bucket's address; without `endpoint_url` it is Amazon's, without keys they come from the environment.
 
-    `customer_key` is what objects are encrypted with (SSE-C), which the server has to be told with every GET.
+    `customer_key` is the key of encrypted objects (SSE-C), sent with every GET.
     """
 
     bucket: str
@@ -50,7 +50,7 @@ class BucketAddress:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """An object as a LIST shows it; `etag` without quotes, `modified_ts` in ms."""
+    """An object of a LIST; `etag` without quotes, `modified_ts` in ms."""
 
     key: str
     size_bytes: int
@@ -61,48 +61,48 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The objects behind a key, up to `end`, or all that there are."""
+    """The objects after a key, up to `end`, or all."""
 
     start_after: str
     objects: dict[str, StoredKey]
     end: str | None
 
     def covers(self, key: str) -> bool:
-        """Say whether an object of this key would be among them."""
+        """Return whether an object of this key would be in the page."""
         wanted, start = path_order(key), path_order(self.start_after)
         return start < wanted and (self.end is None or wanted <= path_order(self.end))
 
 
 class ObjectLister(Protocol):
-    """A bucket that is only read. Methods raise SourceUnavailableError during outages, else SourceError."""
+    """A read-only bucket. Methods raise SourceUnavailableError during outages, else SourceError."""
 
     address: BucketAddress
     words: str
     lists: int
 
     def list(self, prefix: str, start_after: str | None = None) -> AsyncGenerator[StoredKey, None]:
-        """Walk through the objects whose keys begin with `prefix`, in the order of keys, behind `start_after`."""
+        """Iterate over objects with a key prefix, in the order of keys, after `start_after`."""
         ...
 
     async def page(self, prefix: str, start_after: str) -> Page:
-        """List up to a thousand objects; ListingRefusedError where that is not allowed."""
+        """List up to a thousand objects. Raises ListingRefusedError where that is not allowed."""
         ...
 
     async def find(self, key: str) -> StoredKey | None:
-        """Look for one object; None only when the bucket answers that there is none."""
+        """Look up one object; None only when the bucket answers that there is none."""
         ...
 
     def get(self, key: str, *, etag: str | None = None) -> AsyncGenerator[bytes, None]:
-        """Read an object in small pieces; raises BytesVanishedError when it is gone, or another one by its ETag."""
+        """Read an object in pieces. Raises BytesVanishedError when it is gone, or its ETag changed."""
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...
 
 
 class BucketByteSource:
-    """Objects whose keys begin with `prefix`, to which paths are appended as they are, without a slash between."""
+    """Objects of a bucket; a key is `prefix` and the path, with no slash added."""
 
     def __init__(self, name: str, objects: ObjectLister, *, prefix: str) -> None:
         self.name = name
@@ -115,7 +115,7 @@ class BucketByteSource:
         self._page: Page | None = None
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         await self._objects.close()
 
     @property
@@ -124,7 +124,7 @@ class BucketByteSource:
         return self._objects.lists
 
     async def check(self) -> str | None:
-        """Say why the bucket cannot be read."""
+        """Return why the bucket cannot be read; None when it can."""
         try:
             await self._objects.find(f"{self._prefix}local_content/")
         except SourceError as exc:
@@ -132,7 +132,7 @@ class BucketByteSource:
         return None
 
     async def find(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for an object."""
+        """Look up an object."""
         try:
             stored = await self._objects.find(self._prefix + path)
         except SourceError as exc:
@@ -140,7 +140,7 @@ class BucketByteSource:
         return None if stored is None else _trouble(stored) or self._found(stored)
 
     async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for an object in the page of the listing that was looked at last, or in the one that begins with it."""
+        """Look up an object in the last listed page, or in one that begins with it."""
         key = self._prefix + path
         try:
             if self._page is None or not self._page.covers(key):
@@ -156,7 +156,7 @@ class BucketByteSource:
         return None if stored is None else _trouble(stored) or self._found(stored)
 
     async def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
-        """Walk through objects, a thousand with one request; where that is refused, all are left to `find`."""
+        """Iterate over objects, a thousand with one request; where listing is refused, `find` must do."""
         try:
             async for stored in self._objects.list(self._prefix + under):
                 path = stored.key.removeprefix(self._prefix)
@@ -208,7 +208,7 @@ class _EncryptedWire(S3Client):
 
 
 class Bucket:
-    """An ObjectLister over our own S3 client; it connects when first asked."""
+    """An ObjectLister over our own S3 client; it connects at first use."""
 
     def __init__(self, address: BucketAddress, *, retrying: RetryPolicy | None = None) -> None:
         self.lists = 0
@@ -242,14 +242,14 @@ class Bucket:
                 raise SourceError(f"{self.words} does not go on with its listing")
 
     async def page(self, prefix: str, start_after: str) -> Page:
-        """List up to a thousand objects behind a key."""
+        """List up to a thousand objects after a key."""
         answer = await self._list_page(Prefix=prefix, StartAfter=start_after)
         objects = {stored.key: stored for stored in map(_stored_key, answer.get("Contents", ()))}
         is_last = not answer.get("IsTruncated") or not objects
         return Page(start_after, objects, None if is_last else max(objects, key=path_order))
 
     async def find(self, key: str) -> StoredKey | None:
-        """Look for one object by a LIST, or where only GET is allowed, by a GET that is broken off."""
+        """Look up one object by LIST, or where only GET is allowed, by a cancelled GET."""
         try:
             page = await self._list_page(Prefix=key, MaxKeys=1)
         except ListingRefusedError:
@@ -268,7 +268,7 @@ class Bucket:
         return StoredKey(key, stored.size_bytes, _etag(stored.etag))
 
     async def get(self, key: str, *, etag: str | None = None) -> AsyncGenerator[bytes, None]:
-        """Read an object in small pieces."""
+        """Read an object in pieces."""
         async with aclosing(self._pieces(key, etag)) as pieces:
             with self._translated():
                 async for piece in pieces:

@@ -1,4 +1,4 @@
-"""A source's database, whose tables are read in the order of their keys."""
+"""The interface of a source's database, whose tables are read in the order of their keys."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -12,14 +12,14 @@ _B = TypeVar("_B")
 
 
 async def amap(walk: AsyncGenerator[_A, None], change: Callable[[_A], _B]) -> AsyncGenerator[_B, None]:
-    """Change everything that a walk meets."""
+    """Apply a function to every item of an asynchronous iterator."""
     async with aclosing(walk):
         async for one in walk:
             yield change(one)
 
 
 async def achain(*walks: AsyncGenerator[_A, None]) -> AsyncGenerator[_A, None]:
-    """Walk one after the other."""
+    """Chain asynchronous iterators."""
     for walk in walks:
         async with aclosing(walk):
             async for one in walk:
@@ -28,9 +28,9 @@ async def achain(*walks: AsyncGenerator[_A, None]) -> AsyncGenerator[_A, None]:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Rows to walk through: `columns` are SQL expressions by name, `keys` SQL expressions whose texts order the rows.
+    """A query: `columns` are SQL expressions by name, `keys` SQL expressions whose texts order the rows.
 
-    `where` refers to `arguments` (texts) as {0}, {1}. All of it is ours; only arguments come from outside.
+    `where` refers to `arguments` (texts) as {0}, {1}. All SQL is ours; only arguments come from outside.
     """
 
     table: str
@@ -41,24 +41,24 @@ class Selection:
 
 
 class Dialect(Protocol):
-    """How two databases differ in their SQL."""
+    """Differences between the SQL of two databases."""
 
     def text(self, number: int) -> str:
-        """Refer to the text argument of this number, from 1."""
+        """Return the placeholder of a text argument, numbered from 1."""
         ...
 
     def bytewise(self, expression: str) -> str:
-        """Make a text expression compare by its bytes."""
+        """Return a text expression that compares by its bytes."""
         ...
 
 
 def key_name(number: int) -> str:
-    """Name the column that holds a row's key in an answer."""
+    """Return the name of a key column in the result."""
     return f"key_{number}"
 
 
 def render_select(selection: Selection, dialect: Dialect, *, after: Sequence[str] | None) -> str:
-    """Write the SELECT; the values of `after` follow the selection's own arguments."""
+    """Return the SELECT; the values of `after` follow the selection's own arguments."""
     count = len(selection.arguments)
     columns = [f"{expression} AS {name}" for name, expression in selection.columns.items()]
     columns += [f"{expression} AS {key_name(number)}" for number, expression in enumerate(selection.keys)]
@@ -74,40 +74,40 @@ def render_select(selection: Selection, dialect: Dialect, *, after: Sequence[str
 
 
 class Database(Protocol):
-    """A database that is only read."""
+    """A read-only database."""
 
     words: str
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What an operator should know of how it is read."""
+        """What an operator should know about how it is read."""
         ...
 
     dialect: Dialect
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         ...
 
     async def columns(self, table: str) -> frozenset[str]:
-        """Name a table's columns, as far as we may read them; none when there is no such table."""
+        """Return a table's readable columns; none when there is no such table."""
         ...
 
     def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncGenerator[Row, None]:
-        """Walk through rows in the order of their keys, in constant memory, behind the keys `after`."""
+        """Stream rows in the order of their keys, after the keys `after`, in constant memory."""
         ...
 
     async def rows(self, query: str, *arguments: str) -> list[Row]:
-        """Ask for a few rows; arguments are texts, referred to as {0}, {1}."""
+        """Read a few rows; arguments are texts, referred to as {0}, {1}."""
         ...
 
 
 def existing_columns(columns: frozenset[str], wanted: Sequence[str], *, prefix: str = "") -> dict[str, str]:
-    """Make the expressions of wanted columns; those that this schema does not have are NULL."""
+    """Return the expressions of wanted columns; NULL for those that this schema lacks."""
     return {name: f"{prefix}{name}" if name in columns else "NULL" for name in wanted}
 
 
 def select(table: str, columns: dict[str, str], condition: str) -> str:
-    """Write a SELECT of our own words; values are arguments, referred to as {0}, {1}."""
+    """Return a SELECT of our own SQL; values are arguments, referred to as {0}, {1}."""
     expressions = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
     return f"SELECT {expressions} FROM {table} WHERE {condition}"  # noqa: S608 - all of it is ours

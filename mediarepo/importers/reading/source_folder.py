@@ -34,10 +34,10 @@ class FolderByteSource:
         self._root: Path | None = None
 
     async def close(self) -> None:
-        """Hold nothing open between calls."""
+        """Do nothing: no file stays open between calls."""
 
     async def check(self) -> str | None:
-        """Say why the folder cannot be read."""
+        """Return why the folder cannot be read; None when it can."""
         try:
             await asyncio.to_thread(os.listdir, self._folder)
         except OSError as exc:
@@ -45,11 +45,11 @@ class FolderByteSource:
         return None
 
     async def find(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for a file."""
+        """Look up a file."""
         return await asyncio.to_thread(self._find, path)
 
     async def find_near(self, path: str) -> SourceBytes | SourceProblem | None:
-        """Look for a file."""
+        """Look up a file."""
         return await self.find(path)
 
     def _find(self, path: str) -> FileBytes | SourceProblem | None:
@@ -87,7 +87,7 @@ class FolderByteSource:
         return f"{whole} is a symbolic link out of {self._folder}; allow links if that is meant"
 
     async def walk(self, under: str) -> AsyncGenerator[ListedFile, None]:
-        """Walk through files, a thousand at a time."""
+        """Iterate over files, a thousand at a time."""
         files = self._files(self._folder / under, under, _MAX_DEPTH)
         while batch := await asyncio.to_thread(lambda: list(islice(files, _BATCH))):
             for listed in batch:

@@ -51,16 +51,16 @@ class PostgresDialect:
     """Postgres compares texts by the database's collation, unless told otherwise."""
 
     def text(self, number: int) -> str:
-        """Refer to a text argument."""
+        """Return the placeholder of a text argument."""
         return f"CAST(${number} AS TEXT)"
 
     def bytewise(self, expression: str) -> str:
-        """Ask for the comparison of bytes."""
+        """Return the expression with the "C" collation."""
         return f'({expression}) COLLATE "C"'
 
 
 class PostgresDatabase:
-    """Walks with a server-side cursor over one snapshot; when that breaks, goes on behind the last key, in pages."""
+    """Streams with a server-side cursor over one snapshot; when that breaks, continues after the last key in pages."""
 
     def __init__(self, dsn: str, *, settings: Mapping[str, str] | None = None, words: str = "the database") -> None:
         self.dialect: Dialect = PostgresDialect()
@@ -78,7 +78,7 @@ class PostgresDatabase:
             self._pool = None
 
     async def columns(self, table: str) -> frozenset[str]:
-        """Name a table's columns, as far as we may read them; none when there is no such table."""
+        """Return a table's readable columns; none when there is no such table."""
         found = await self.rows(
             "SELECT column_name AS name FROM information_schema.columns"
             " WHERE table_name = {0} AND table_schema = ANY (current_schemas(FALSE))"

@@ -36,11 +36,11 @@ log = structlog.get_logger(__name__)
 
 
 class SqliteFile:
-    """Answers questions from a database's file; not safe for several threads at once.
+    """Queries a database file; not safe for several threads at once.
 
-    A log that cannot be read for lack of permission must not be ignored. Where there is none, nobody has the database
-    open, and it is read as if it never changed: anything else would leave an empty log behind. What needs writing
-    before it can be read (a transaction that was never ended must be rolled back) is read through a private copy.
+    A log that cannot be read for lack of permission must not be ignored. Without a log, no process has the database
+    open, and it is read as immutable: anything else would leave an empty log behind. What needs a write before it can
+    be read (a rollback journal) is read through a private copy.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class SqliteFile:
         self._copied: tuple[object, ...] | None = None
 
     def close(self) -> None:
-        """Close the file; a private copy is gone then."""
+        """Close the file, and remove the private copy."""
         if self._connection is not None:
             self._connection.close()
         self._connection, self._unused, self._copied = None, False, None
@@ -125,7 +125,7 @@ class SqliteFile:
 
 
 def log_of(path: Path) -> Path:
-    """Name the write-ahead log, which exists while anybody has the database open."""
+    """Return the path of the write-ahead log, which exists while a process has the database open."""
     return beside(path, "-wal")
 
 
@@ -236,16 +236,16 @@ class SqliteDialect:
     """SQLite compares texts by their bytes unless told otherwise."""
 
     def text(self, number: int) -> str:
-        """Refer to an argument that was given as bytes, so that texts which are no UTF-8 find their rows too."""
+        """Return the placeholder of an argument given as bytes, so that texts of invalid UTF-8 find their rows too."""
         return f"CAST(?{number} AS TEXT)"
 
     def bytewise(self, expression: str) -> str:
-        """Ask for the comparison of bytes."""
+        """Return the expression with the BINARY collation."""
         return f"{expression} COLLATE BINARY"
 
 
 class SqliteDatabase:
-    """Reads pages with short transactions, so that the server's log can be folded into its database meanwhile."""
+    """Reads pages in short transactions, so that the server can checkpoint its log meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -261,16 +261,16 @@ class SqliteDatabase:
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should know of how the file is read."""
+        """What an operator should know about how the file is read."""
         return self._file.warnings
 
     async def columns(self, table: str) -> frozenset[str]:
-        """Name a table's columns; none when there is no such table."""
+        """Return a table's columns; none when there is no such table."""
         found = await self._ask(f"PRAGMA table_info({table})", ())
         return frozenset(str(row["name"]) for row in found)
 
     async def stream(self, selection: Selection, after: Sequence[str] | None = None) -> AsyncGenerator[Row, None]:
-        """Walk through rows, a page at a time."""
+        """Stream rows, a page at a time."""
         keys = range(len(selection.keys))
         textual = "".join(f" AND typeof({expression}) = 'text'" for expression in selection.keys)
         while True:
@@ -283,7 +283,7 @@ class SqliteDatabase:
             after = [key_text(page[-1][key_name(number)]) for number in keys]
 
     async def rows(self, query: str, *arguments: str) -> list[Row]:
-        """Ask for a few rows."""
+        """Read a few rows."""
         return await self._ask(query.format(*(self.dialect.text(n + 1) for n in range(len(arguments)))), arguments)
 
     async def _ask(self, query: str, arguments: Sequence[str]) -> list[Row]:

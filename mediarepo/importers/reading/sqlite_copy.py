@@ -1,9 +1,4 @@
-"""Copies a SQLite database with its journal or log: a program of its own, with nothing but the standard library.
-
-When a process closes a file, through any descriptor, it loses its locks on that file, SQLite's own among them; so only
-another process can lock a database without harm. The locks are those of "File Locking And Concurrency In SQLite
-Version 3" and of "WAL-mode File Format".
-"""
+"""Copies a SQLite database with its journal or log: a standalone program that needs the standard library alone."""
 
 import ctypes
 import fcntl
@@ -31,11 +26,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class InUseError(Exception):
-    """Another process holds what would have to stand still."""
+    """Another process holds a lock on the database."""
 
 
 def copy_database(path: Path, folder: Path) -> None:
-    """Copy a database and what belongs to it, as both are at one moment; raises InUseError or OSError."""
+    """Copy a database and its journal, as both are at one moment. Raises InUseError or OSError."""
     log, index = beside(path, "-wal"), beside(path, "-shm")
     with ExitStack() as stack:
         database = stack.enter_context(path.open("rb"))
@@ -60,7 +55,7 @@ def copy_database(path: Path, folder: Path) -> None:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Name a file that SQLite keeps beside its database."""
+    """Return the path of a file that SQLite keeps beside its database."""
     return path.with_name(f"{path.name}{suffix}")
 
 
@@ -96,7 +91,7 @@ def _pour(source: IO[bytes], folder: Path) -> None:
 
 
 def main() -> None:
-    """Copy the database that is named first into the folder that is named second."""
+    """Copy the database of the first argument into the folder of the second."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         copy_database(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -50,7 +50,7 @@ Provider = FolderProvider | BucketProvider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynapseConfig:
-    """What an import needs of Synapse's configuration; `unknown_providers` are modules we cannot read from."""
+    """The settings of Synapse's configuration that an import needs; `unknown_providers` are unsupported modules."""
 
     server_name: str
     database: DatabaseAddress

@@ -18,7 +18,7 @@ _SLOW_DOWN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.S
 
 
 class HomeserverGetter:
-    """An HttpGetter for the address that the operator configured; it connects when first asked."""
+    """An HttpGetter for the configured address; it connects at first use."""
 
     def __init__(self, url: str, token: str) -> None:
         parts = URL(url)

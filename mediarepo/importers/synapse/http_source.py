@@ -1,4 +1,4 @@
-"""A Synapse that is reached by HTTP only, through its admin API."""
+"""A Synapse that is read over HTTP only, through its admin API."""
 
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -33,9 +33,9 @@ _NOT_SEEN = Resolution(ResolutionState.MISSING, "quarantined, and no row of it c
 
 
 class HttpGetter(Protocol):
-    """Asks the homeserver, as one of its admins; waits when asked to slow down (429).
+    """Sends requests to the homeserver with an admin's token; waits when told to (429).
 
-    Raises SourceUnavailableError when no answer comes. Parameters are not encoded, paths are.
+    Raises SourceUnavailableError when there is no answer. Parameters are passed unencoded, paths encoded.
     """
 
     async def close(self) -> None:
@@ -43,16 +43,16 @@ class HttpGetter(Protocol):
         ...
 
     async def get_json(self, path: str, parameters: Mapping[str, str]) -> tuple[int, object]:
-        """Give status and body, which is None when it is not JSON."""
+        """Return the status and the JSON body, None when it is not JSON."""
         ...
 
     def get_bytes(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
-        """Read a body in small pieces; raises BytesVanishedError on 404, SourceError on any status but 200."""
+        """Read a body in pieces. Raises BytesVanishedError at 404, SourceError at any status but 200."""
         ...
 
 
 class HostedSynapseSource:
-    """A Source of local media alone; walks hold every row in memory, since users' media come user by user."""
+    """A Source of local media only; holds every row in memory, since media are listed user by user."""
 
     def __init__(
         self, getter: HttpGetter, server_name: str, *, name: str = "synapse-http", unused_expiration_ms: int = _DAY_MS
@@ -70,21 +70,21 @@ class HostedSynapseSource:
 
     @property
     def lists(self) -> int:
-        """Never ask any bucket."""
+        """Always 0: no bucket is read."""
         return 0
 
     @property
     def notes(self) -> list[str]:
-        """Nothing beyond what preflight says."""
+        """Always empty."""
         return []
 
     @property
     def bucket_addresses(self) -> dict[str, BucketAddress]:
-        """There are no buckets."""
+        """Always empty."""
         return {}
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:  # noqa: ARG002 - nothing can be tried
-        """Find out whether the token is an admin's, and whose media there are."""
+        """Check that the token is an admin's, and list the server's media."""
         findings = PreflightReport(facts=["other servers' media, thumbnails and orphans cannot be seen by HTTP"])
         try:
             first = await self._ask("/_synapse/admin/v2/users", {"from": "0", "limit": "1", "deactivated": "true"})
@@ -101,7 +101,7 @@ class HostedSynapseSource:
         return findings
 
     async def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of their ids."""
+        """Iterate over all media in the order of their ids."""
         found = {media.media_id: media async for media in self._of_everybody()}
         for media in sorted(found.values(), key=lambda one: one.key.order):
             if after is None or media.key.order > after.order:
@@ -163,7 +163,7 @@ class HostedSynapseSource:
         return next((media for media in [one async for one in self._of_everybody()] if media.key == wanted), None)
 
     async def locate(self, media: SourceMedia) -> Resolution:
-        """Say where bytes would be downloaded: whether they are there shows only then."""
+        """Return the download path of the bytes; only the download shows whether they exist."""
         if media.pending:
             return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
         address = f"{quote(media.server_name, safe='')}/{quote(media.media_id, safe='')}"
@@ -173,7 +173,7 @@ class HostedSynapseSource:
         return Resolution(ResolutionState.FOUND, "to be downloaded", found, (found,))
 
     async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Walk through all media, then through blocks; orphans cannot be seen."""
+        """Iterate over all media, then blocks; unclaimed bytes cannot be seen."""
         seen = set[str]()
         async for media in self.media():
             seen.add(media.media_id)
@@ -209,17 +209,17 @@ class HostedSynapseSource:
         )
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through nothing: the admin API does not tell of thumbnails."""
+        """Yield nothing: the admin API does not list thumbnails."""
         for thumbnail in _no_thumbnails(media):
             yield thumbnail
 
     async def all_thumbnails(self) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through nothing, as above."""
+        """Yield nothing, as above."""
         for thumbnail in _no_thumbnails():
             yield thumbnail
 
     async def locate_thumbnail(self, thumbnail: SourceThumbnail) -> Resolution:
-        """Say that there are none."""
+        """Return that there is none."""
         return Resolution(ResolutionState.MISSING, f"thumbnails of {thumbnail.media_id} cannot be had by HTTP")
 
     async def read(self, found: SourceBytes) -> bytes:

@@ -18,14 +18,14 @@ _THUMBNAIL_FOLDERS = {
 
 
 def bucket_folder(kind: MediaKind) -> str:
-    """Name the folder of originals of one kind, with its slash."""
+    """Return the folder of originals of one kind, with its slash."""
     return _FOLDERS[kind]
 
 
 def file_path(media: SourceMedia) -> BytePlaces:
-    """Say at which path a row's bytes lie, and what is wrong with its id.
+    """Return the path of a row's bytes, and what is wrong with its id.
 
-    Ids of odd characters still have their place in the order of files; Synapse does not serve them, so neither do we.
+    Ids with odd characters still have their place in the order of files; Synapse does not serve them, so neither do we.
     """
     name = media.filesystem_id if media.kind is MediaKind.REMOTE else media.media_id
     complaint = _complaint(name, "filesystem id" if media.kind is MediaKind.REMOTE else "media id")
@@ -67,7 +67,7 @@ def _shards(name: str, kind: MediaKind) -> str:
 
 
 def thumbnail_paths(thumbnail: SourceThumbnail) -> list[str]:
-    """Name where a thumbnail may lie: old ones of other servers' media have no method in their name."""
+    """Return the possible paths of a thumbnail: old ones of remote media have no method in their name."""
     remote = thumbnail.kind is MediaKind.REMOTE
     original = SourceMedia(
         server_name=thumbnail.server_name,
@@ -86,7 +86,7 @@ def thumbnail_paths(thumbnail: SourceThumbnail) -> list[str]:
 
 
 def media_from_path(path: str) -> tuple[MediaKind, str, str] | None:
-    """Read kind, server name (empty for local media) and id of the file out of a path of originals."""
+    """Parse the path of an original: kind, server name (empty for local media) and file id."""
     for kind, folder in _FOLDERS.items():
         if path.startswith(folder):
             parts = path.removeprefix(folder).split("/")

@@ -38,7 +38,7 @@ _TOTALS = {"rows": "COUNT(*)", "bytes": "CAST(COALESCE(SUM(media_length), 0) AS 
 async def preflight_synapse(
     config: SynapseConfig, database: Database, tables: Tables, *, now_ms: int
 ) -> PreflightReport:
-    """Find out what an import would meet; whatever fails becomes words."""
+    """Check what an import needs; every failure becomes a finding."""
     findings = PreflightReport()
     findings.facts.append(f"the server name is {config.server_name}")
     _read_config(config, findings)
@@ -143,9 +143,9 @@ _FRESH_MS = 10 * 60 * 1000
 
 
 class SynapseSource(BaseSource):
-    """A Source; `shelves` replaces what the configuration says of folders and buckets.
+    """A Source; `shelves` replaces the configured folders and buckets.
 
-    Rows about Synapse's own media among those of other servers are nothing that Synapse would ever serve, and left out.
+    Rows about Synapse's own media in the table of remote media are left out: Synapse never serves them.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class SynapseSource(BaseSource):
         )
 
     async def preflight(self, *, tries: int = SAMPLES) -> PreflightReport:
-        """Look at database, folders and buckets, and try a few originals."""
+        """Check database, folders and buckets, and look up a few originals."""
         findings = await preflight_synapse(self.config, self.database, self.tables, now_ms=self._now_ms())
         await check_byte_sources(self.byte_sources, findings)
         if findings.usable:
@@ -177,7 +177,7 @@ class SynapseSource(BaseSource):
         return findings
 
     def media(self, after: SourceKey | None = None) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through all media in the order of server names and ids."""
+        """Iterate over all media in the order of server names and ids."""
         own = self.config.server_name
         walks: list[AsyncGenerator[SourceMedia, None]] = []
         if after is None or after.order[0] < own.encode():
@@ -194,22 +194,22 @@ class SynapseSource(BaseSource):
         return self.tables.remote(_BY_KEY, where=where, arguments=(own,), after=after)
 
     async def lookup(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         found = await self.tables.get(server_name, media_id)
         if found is not None:
             return found
         return next(iter(await self.tables.blocks((server_name, media_id))), None)
 
     def place(self, media: SourceMedia) -> BytePlaces:
-        """Say at which path a row's bytes lie."""
+        """Return the path of a row's bytes."""
         return file_path(media)
 
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
-        """Name a thumbnail's path, and the one it would have had long ago."""
+        """Return a thumbnail's path, and the one that old versions used."""
         return thumbnail_paths(thumbnail)
 
     async def located(self) -> AsyncGenerator[SourceItem | UnclaimedBytes, None]:
-        """Walk through all media and bytes: local ones, those of previews, those of other servers, then blocks."""
+        """Iterate over all media and bytes: local ones, those of previews, remote ones, then blocks."""
         started_ts = self._now_ms() - _FRESH_MS
         joining = MergeJoin(self.byte_sources, started_ts=started_ts, is_known=self._is_known)
         remote = self.tables.remote(_BY_PLACE, where="media_origin <> {0}", arguments=(self.config.server_name,))
@@ -234,13 +234,13 @@ class SynapseSource(BaseSource):
         return await self.tables.get(self.config.server_name, name) is not None
 
     async def thumbnails(self, media: SourceMedia) -> AsyncGenerator[SourceThumbnail, None]:
-        """Walk through the rows of its thumbnails."""
+        """Iterate over the thumbnails of one piece of media."""
         for thumbnail in await self.tables.thumbnails(media):
             yield thumbnail
 
 
 def make_byte_sources(config: SynapseConfig, *, follow_links: bool = False) -> list[ByteSource]:
-    """Make shelves of everything the configuration names, in the order in which Synapse looks."""
+    """Return the configured folders and buckets, in the order in which Synapse searches them."""
     byte_sources: list[ByteSource] = [
         FolderByteSource("media_store", config.media_store_path, follow_links=follow_links)
     ]

@@ -43,7 +43,7 @@ _THUMBNAIL = (
 
 
 class Tables:
-    """Reads rows as media; columns that a schema does not have yet are as good as NULL."""
+    """Reads rows as media; columns that a schema lacks count as NULL."""
 
     def __init__(self, database: Database, *, server_name: str, unused_expiration_ms: int) -> None:
         self._database = database
@@ -52,7 +52,7 @@ class Tables:
         self._columns: dict[str, frozenset[str]] = {}
 
     async def columns(self, table: str) -> frozenset[str]:
-        """Name a table's columns; asked once."""
+        """Return a table's columns; cached."""
         if table not in self._columns:
             self._columns[table] = await self._database.columns(table)
         return self._columns[table]
@@ -60,7 +60,7 @@ class Tables:
     async def local(
         self, after: str | None = None, *, url_cache: bool | None = None
     ) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through local media by id: all, or only those of previews, or only others."""
+        """Iterate over local media by id: all, only those of previews, or only others."""
         columns = await self.columns(LOCAL)
         if "media_id" not in columns:
             return
@@ -78,7 +78,7 @@ class Tables:
     async def remote(
         self, keys: Sequence[str], *, where: str, arguments: tuple[str, ...] = (), after: Sequence[str] | None = None
     ) -> AsyncGenerator[SourceMedia, None]:
-        """Walk through other servers' media by these keys."""
+        """Iterate over remote media by these keys."""
         columns = await self.columns(REMOTE)
         if "media_id" not in columns:
             return
@@ -89,7 +89,7 @@ class Tables:
                 yield media
 
     async def get(self, server_name: str, media_id: str) -> SourceMedia | None:
-        """Get one row as it is now."""
+        """Read one row as it is now."""
         if server_name == self._server_name:
             rows = await self._rows(LOCAL, (*_SHARED, *_LOCAL_ONLY), media_id)
             return self._local(media_id, rows[0]) if rows else None
@@ -97,7 +97,7 @@ class Tables:
         return remote_media(rows[0]) if rows else None
 
     async def blocks(self, address: tuple[str, str] | None = None) -> list[SourceMedia]:
-        """List addresses, or one, that were quarantined last and have no row any more: Synapse 1.152 and later."""
+        """Return addresses, or one, that are quarantined and have no row any more (Synapse 1.152 and later)."""
         if not await self.columns(CHANGES) >= _CHANGE:
             return []
         if address is None:
@@ -124,14 +124,14 @@ class Tables:
         return await self._database.rows(select(table, existing_columns(columns, wanted), condition), *address)
 
     async def has_file(self, server_name: str, filesystem_id: str) -> bool:
-        """Say whether a row of another server's media names this file by now."""
+        """Return whether a row of remote media names this file by now."""
         if "filesystem_id" not in await self.columns(REMOTE):
             return False
         query = select(REMOTE, {"one": "1"}, "media_origin = {0} AND filesystem_id = {1}")
         return bool(await self._database.rows(query, server_name, filesystem_id))
 
     async def thumbnails(self, media: SourceMedia) -> list[SourceThumbnail]:
-        """List the thumbnails of one piece of media, by size."""
+        """Return the thumbnails of one piece of media, by size."""
         remote = media.kind is MediaKind.REMOTE
         address = (media.server_name, media.media_id) if remote else (media.media_id,)
         rows = await self._rows(REMOTE_THUMBNAILS if remote else LOCAL_THUMBNAILS, _THUMBNAIL, *address)
@@ -145,7 +145,7 @@ class Tables:
 
 
 def local_media(row: Row, media_id: str, *, server_name: str, unused_expiration_ms: int) -> SourceMedia:
-    """Make media of a row of local media: those without a length are announced, unless a preview made them."""
+    """Return a row of local media as SourceMedia; without a length it is a reserved id, unless a preview made it."""
     values = Values(row)
     url_cache = row["url_cache"] is not None
     media = replace(
@@ -159,7 +159,7 @@ def local_media(row: Row, media_id: str, *, server_name: str, unused_expiration_
 
 
 def remote_media(row: Row) -> SourceMedia:
-    """Make media of a row of other servers' media."""
+    """Return a row of remote media as SourceMedia."""
     values = Values(row)
     media = _shared(values, key_text(row["media_origin"]), key_text(row["media_id"]), MediaKind.REMOTE)
     filesystem_id = key_text(row["filesystem_id"]) or None
