@@ -19,11 +19,11 @@ from mediarepo.outbound.urls import check_request_target, join_reference, litera
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Make a context that checks certificates and names, against the system's authorities or those of a file.
+    """Return a context that verifies certificates and names, with the system's authorities or those of a file.
 
-    The same on every Python: from 3.13 on, its default refuses certificates of authorities that leave out what RFC 5280
-    asks for (VERIFY_X509_STRICT), as private ones often do, and as OpenSSL, browsers and homeservers do not mind.
-    Raises OSError, which ssl.SSLError is, for a file that cannot be used.
+    The same on every Python: from 3.13 on, the default refuses certificates of authorities that leave out what RFC 5280
+    asks for (VERIFY_X509_STRICT), as private ones often do; OpenSSL, browsers and homeservers accept them. Raises
+    OSError, which ssl.SSLError is, for a file that cannot be used.
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -34,7 +34,7 @@ _MAX_NESTING = 50
 
 
 class OutboundResponse:
-    """A status, headers, and a body that is still to be read; `declared_bytes` is its Content-Length."""
+    """Status, headers, and an unread body; `declared_bytes` is its Content-Length."""
 
     def __init__(self, response: aiohttp.ClientResponse, host: str, *, timeouts: Timeouts, until: float) -> None:
         self.status = response.status
@@ -47,7 +47,7 @@ class OutboundResponse:
         self._until = until
 
     def check_encoding(self) -> None:
-        """Refuse a body that is not sent as it is: OutboundError."""
+        """Check that the body has no content encoding. Raises OutboundError."""
         encodings = ",".join(self._response.headers.getall("Content-Encoding", []))
         if any(one.strip().lower() not in {"", "identity"} for one in encodings.split(",")):
             raise OutboundError(OutboundReason.ENCODED, f"{self._host} sends a Content-Encoding that nobody asked for")
@@ -69,7 +69,7 @@ class OutboundResponse:
         return OutboundError(OutboundReason.TOO_SLOW, f"{self._host} sends its answer too slowly")
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """Read the whole body; OutboundError when it is larger."""
+        """Read the whole body. Raises OutboundError when it is too large."""
         self._check_size(self.declared_bytes or 0, max_bytes)
         text = bytearray()
         while piece := await self.read():
@@ -119,7 +119,7 @@ _HARMLESS = {"accept", "accept-language", "user-agent"}
 
 
 class Outbound:
-    """The one door; servers of the federation are asked through it, pages through `web_client`."""
+    """The HTTP client for other servers of the federation; web pages have `web_client`."""
 
     def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
         self._config = config
@@ -159,7 +159,7 @@ class Outbound:
             self._own_lookup.close()
 
     async def address(self, host: str, port: int) -> str:
-        """Find the first address and port that a host would be asked at; OutboundError when there is none."""
+        """Return the first address and port of a host. Raises OutboundError when there is none."""
         self._resolver.check_literal(host)
         found = host if literal_address(host) is not None else (await self._resolver.resolve(host, port))[0]["host"]
         return f"{found} {port}"
@@ -168,7 +168,7 @@ class Outbound:
     async def ask(
         self, target: Target, request_target: str, *, headers: Mapping[str, str], timeouts: Timeouts
     ) -> AsyncIterator[OutboundResponse]:
-        """GET a request target, sent byte for byte as given, over TLS; redirects are answers like others."""
+        """GET a request target over TLS, sent byte for byte as given; redirects are not followed."""
         check_request_target(request_target)
         self._resolver.check_literal(target.host)
         host = f"[{target.host}]" if ":" in target.host else target.host

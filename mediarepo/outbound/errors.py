@@ -10,7 +10,7 @@ import aiohttp
 
 
 class OutboundReason(StrEnum):
-    """What stood in the way."""
+    """Why an outbound request failed."""
 
     FORBIDDEN_ADDRESS = "forbidden_address"
     NAME_NOT_FOUND = "name_not_found"
@@ -27,7 +27,7 @@ class OutboundReason(StrEnum):
 
 
 class OutboundError(Exception):
-    """A request to somebody else's server failed; the message is for the operator and names the host."""
+    """A request to another server failed; the message is for the operator and names the host."""
 
     def __init__(self, reason: OutboundReason, message: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ _MAX_WORDS_CHARS = 100
 
 @contextmanager
 def connection_error_text(host: str) -> Iterator[None]:
-    """Turn what can go wrong up to an answer's head into OutboundError."""
+    """Translate connection errors, up to the response's headers, into OutboundError."""
     try:
         yield
     except aiohttp.ConnectionTimeoutError as exc:
@@ -69,7 +69,7 @@ def _what(exc: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to connect over TLS, and who must be there.
+    """Where to connect over TLS, and the expected identity.
 
     `host` is a DNS name or an IP address without brackets; `tls_name` is what the certificate must be for.
     """
@@ -82,7 +82,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Deadlines in ms: for the connection, for the answer's head, between two pieces of its body, for everything."""
+    """Timeouts in ms: to connect, for the headers, between two pieces of the body, and in total."""
 
     connect_ms: int
     headers_ms: int

@@ -68,14 +68,14 @@ _LOW_32 = 0xFFFFFFFF
 
 
 class AddressPolicy:
-    """Judges addresses; what is denied is so even where it is allowed as well."""
+    """Permits or denies addresses; a deny rule wins over an allow rule."""
 
     def __init__(self, *, allow: Callable[[], Sequence[str]], deny: Callable[[], Sequence[str]]) -> None:
         self._allow = Derived(allow, _networks)
         self._deny = Derived(deny, _networks)
 
     def permits(self, address: Address) -> bool:
-        """Say whether a connection to this address may be opened."""
+        """Return whether a connection to this address may be opened."""
         if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
             return False
         faces = list(_faces(address))
@@ -89,7 +89,7 @@ def _networks(texts: Sequence[str]) -> list[Network]:
 
 
 def hosts_behind(host: str) -> list[str]:
-    """Spell a host as itself, and as every IPv4 address that it hides if it is an IPv6 address."""
+    """Return a host in its own spelling, and for an IPv6 address every IPv4 address embedded in it."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -152,7 +152,7 @@ _MAX_ADDRESSES = 16
 
 
 class SystemLookup:
-    """Asks the system's resolver, in threads of its own, so that a slow name holds up no other work."""
+    """Uses the system's resolver, in its own threads, so that a slow name delays no other work."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup")
@@ -179,14 +179,14 @@ class SystemLookup:
             done.exception()  # marks it as seen when nobody waits any longer
 
     def close(self) -> None:
-        """End the threads, without waiting for lookups that hang."""
+        """Stop the threads, without waiting for lookups that hang."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for running in self._running.values():
             running.cancel()
 
 
 def domain_of(host: str) -> str:
-    """Return the last two labels of a name, whose owner usually has the others too; an address stays whole."""
+    """Return the last two labels of a name, which usually have one owner; an address stays whole."""
     return host if literal_address(host) is not None else ".".join(host.lower().rstrip(".").split(".")[-2:])
 
 
@@ -196,7 +196,7 @@ def _getaddrinfo(host: str) -> list[str]:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names for aiohttp, leaving out every address that must not be connected to."""
+    """Resolves names for aiohttp, without the addresses that the policy denies."""
 
     def __init__(self, rules: AddressPolicy, lookup: Lookup, timeout_s: float) -> None:
         self._rules = rules
@@ -220,7 +220,7 @@ class GuardedResolver(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - both are tried
     ) -> list[ResolveResult]:
-        """Find a name's addresses; OutboundError when it has none that may be connected to."""
+        """Resolve a name. Raises OutboundError when it has no permitted address."""
         permitted = [address for address in await self._addresses(host) if self._rules.permits(address)]
         if not permitted:
             raise OutboundError(
@@ -251,4 +251,4 @@ class GuardedResolver(AbstractResolver):
         return [ipaddress.ip_address(text) for text in found]
 
     async def close(self) -> None:
-        """Have nothing to close."""
+        """Do nothing: there is nothing to close."""

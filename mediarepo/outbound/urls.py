@@ -35,7 +35,7 @@ class ParsedUrl:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What two URLs have in common when the same server answers both."""
+        """Scheme, host and port."""
         return self.scheme, self.host.lower(), self.port
 
 
@@ -59,7 +59,7 @@ def parse_url(text: str) -> ParsedUrl:
 
 
 def join_reference(url: str, location: str) -> str:
-    """Say where a Location leads, from the URL that it was found at; OutboundError when nobody can tell."""
+    """Resolve a Location against the URL it came from. Raises OutboundError when it is ambiguous."""
     if not _PRINTABLE.fullmatch(location):
         raise OutboundError(OutboundReason.BAD_URL, "a Location has characters that no URL has")
     try:
@@ -94,7 +94,7 @@ def _check_ipv6(host: str) -> None:
 
 
 def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Read an IP address; None for a name."""
+    """Parse an IP address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -109,7 +109,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 @dataclass(frozen=True, slots=True)
 class WebUrl:
-    """A URL in its one spelling; `host` is a DNS name or an IP address without brackets."""
+    """A normalized URL; `host` is a DNS name or an IP address without brackets."""
 
     scheme: str
     host: str
@@ -119,13 +119,13 @@ class WebUrl:
 
     @property
     def host_header(self) -> str:
-        """Host and port as they stand in the URL."""
+        """Host and port, as in a Host header."""
         shown = f"[{self.host}]" if ":" in self.host else self.host
         return shown if self.port == _DEFAULT_PORTS[self.scheme] else f"{shown}:{self.port}"
 
     @property
     def target(self) -> str:
-        """What is asked of the server."""
+        """The request target: path and query."""
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
     @property
@@ -135,17 +135,17 @@ class WebUrl:
 
 
 def parse_web_url(text: str) -> WebUrl:
-    """Read an absolute http or https URL; OutboundError for what is none, or has a user name."""
+    """Parse an absolute http or https URL. Raises OutboundError when it is not one, or has a user name."""
     return _read(text, None)
 
 
 def join_url(base: WebUrl, reference: str) -> WebUrl:
-    """Say where a reference leads from a URL; OutboundError as above."""
+    """Resolve a reference against a URL. Raises OutboundError as above."""
     return _read(reference, base.text)
 
 
 def web_host(text: str) -> str:
-    """Spell a host name, or an IP address without brackets, as `WebUrl` does; OutboundError when it is neither."""
+    """Normalize a host name or IP address as `WebUrl` does. Raises OutboundError when it is neither."""
     shown = f"[{text}]" if ":" in text and not text.startswith("[") else text
     if any(character in shown for character in "/?#@\\") or (":" in shown and not shown.startswith("[")):
         raise _bad("not a host name")

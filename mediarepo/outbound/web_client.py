@@ -46,7 +46,7 @@ def _now() -> datetime:
 
 
 class PreviewCookies:
-    """What hosts want to be told again within one preview; a parent domain's cookies are kept for the host alone."""
+    """The cookies of one preview; a parent domain's cookies are kept for the host alone."""
 
     def __init__(self, now: Callable[[], datetime] = _now) -> None:
         self._cookies: dict[tuple[str, str, bytes], _Cookie] = {}
@@ -55,7 +55,7 @@ class PreviewCookies:
         """How often something was kept; a page may answer differently afterwards."""
 
     def keep(self, set_cookie: bytes, *, scheme: str, host: str, path: str) -> None:
-        """Take a Set-Cookie header of an answer, or leave it alone when the host may not set it."""
+        """Store a Set-Cookie header, or ignore it when the host may not set it."""
         pair, *attributes = set_cookie.split(b";")
         name, equals, value = pair.partition(b"=")
         name, value = (name.strip(), value.strip()) if equals else (b"", pair.strip())
@@ -74,7 +74,7 @@ class PreviewCookies:
             self._cookies[key] = _Cookie(value, secure)
 
     def header(self, *, scheme: str, host: str, path: str) -> bytes | None:
-        """Give the Cookie header for a request; None when there is nothing to tell this host."""
+        """Return the Cookie header for a request; None when there are no cookies."""
         fitting = [
             (place, name, cookie.value)
             for (owner, place, name), cookie in self._cookies.items()
@@ -129,15 +129,15 @@ _FINAL = 200
 
 
 class RequestPolicy(Protocol):
-    """Judges each URL that a request comes to, and says what to send there."""
+    """Decides about each URL of a request and its redirects, and chooses the headers."""
 
     def headers(self, url: WebUrl) -> Mapping[str, str]:
-        """Give the headers for the next request, or raise OutboundError to go no further."""
+        """Return the headers for the next request. Raises OutboundError when it must not be sent."""
         ...
 
 
 class WebResponse:
-    """A head, and a body that is still to be read; a body that breaks off is a body that ends."""
+    """Headers and an unread body; a body that breaks off counts as ended, as in browsers."""
 
     def __init__(
         self, head: Head, url: WebUrl, start: bytes, reader: asyncio.StreamReader, *, idle_s: float, until: float
@@ -151,7 +151,7 @@ class WebResponse:
         self._until = until
 
     async def read(self) -> bytes:
-        """Wait for the next bytes of the body; empty at its end. OutboundError when they come too slowly."""
+        """Wait for the next bytes of the body; empty at its end. Raises OutboundError when they come too slowly."""
         while not self._body.is_done:
             piece, self._waiting = self._waiting or await self._received(), b""
             if not piece:
@@ -177,7 +177,7 @@ class WebResponse:
 
 
 class WebClient:
-    """Asks web servers; connects to vetted addresses only, judged anew at each redirect."""
+    """HTTP client for web servers; connects to permitted addresses only, checked again at each redirect."""
 
     def __init__(self, config: OutboundConfig, *, lookup: Lookup | None = None) -> None:
         self._own_lookup = SystemLookup() if lookup is None else None
@@ -201,7 +201,7 @@ class WebClient:
     async def get(
         self, url: str, *, timeouts: Timeouts, policy: RequestPolicy, cookies: PreviewCookies
     ) -> AsyncIterator[WebResponse]:
-        """GET a URL and follow its redirects; OutboundError when that fails before there is an answer."""
+        """GET a URL and follow its redirects. Raises OutboundError when there is no response."""
         until = _loop_time() + timeouts.total_ms / 1000
         parsed = parse_web_url(url)
         for _ in range(_MAX_REDIRECTS + 1):

@@ -23,11 +23,11 @@ _WITHOUT_BODY = frozenset({204, 205, 304})
 
 
 class HeadError(ValueError):
-    """An answer that no browser would show; the message says why."""
+    """A response that no browser would accept; the message says why."""
 
 
 class BodyFraming(StrEnum):
-    """What tells where a body ends."""
+    """How the end of a body is found."""
 
     NONE = "none"
     CHUNKED = "chunked"
@@ -37,41 +37,41 @@ class BodyFraming(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A status and headers, names in lower case, values as they came."""
+    """Status and headers, names in lower case, values as received."""
 
     status: int
     version: tuple[int, int]
     headers: tuple[tuple[bytes, bytes], ...]
 
     def raw(self, name: str) -> list[bytes]:
-        """List all values of a header."""
+        """Return all values of a header as bytes."""
         wanted = name.lower().encode()
         return [value for known, value in self.headers if known == wanted]
 
     def texts(self, name: str) -> list[str]:
-        """List all values of a header as text: UTF-8 where they are, else Latin-1."""
+        """Return all values of a header as text: UTF-8, else Latin-1."""
         return [_text(value) for value in self.raw(name)]
 
     def text(self, name: str) -> str | None:
-        """Join all values of a header by commas (Fetch, "get a header"); None when there is none."""
+        """Return all values of a header joined by commas (Fetch, "get a header"); None when there is none."""
         return ", ".join(self.texts(name)) if self.raw(name) else None
 
 
 def find_end(data: bytes | bytearray) -> int | None:
-    """Say where the body begins; None while the head is not complete."""
+    """Return where the body begins; None while the headers are incomplete."""
     found = _END.search(data)
     return found.end() if found else None
 
 
 def may_be_http(data: bytes | bytearray) -> bool:
-    """Tell whether the first bytes of an answer can still become HTTP."""
+    """Return whether the first bytes can still become an HTTP response."""
     before = _BEFORE_STATUS.match(data)
     first = bytes(data[before.end() if before else 0 :][:4]).upper()
     return b"HTTP".startswith(first)
 
 
 def parse_head(data: bytes) -> Head:
-    """Read a head, its last empty line included or not; HeadError when it is none."""
+    """Parse status line and headers, with or without the final empty line. Raises HeadError."""
     before = _BEFORE_STATUS.match(data)
     line, _, rest = data[before.end() if before else 0 :].partition(b"\n")
     found = _STATUS_LINE.match(line)
@@ -112,9 +112,9 @@ def _text(raw: bytes) -> str:
 
 
 def body_framing(head: Head) -> tuple[BodyFraming, int]:
-    """Say where the body ends (RFC 9112, section 6.3), and its declared length; HeadError for two lengths.
+    """Return how the body ends (RFC 9112, section 6.3), and its declared length.
 
-    Chunks count only in answers of HTTP/1.1. A length that is no number does not count.
+    Chunks count in HTTP/1.1 only; a length that is no number is ignored. Raises HeadError for two lengths.
     """
     if head.status in _WITHOUT_BODY:
         return BodyFraming.NONE, 0
@@ -131,9 +131,9 @@ def body_framing(head: Head) -> tuple[BodyFraming, int]:
 
 
 def location(head: Head) -> str | None:
-    """Say where an answer leads, bytes beyond ASCII escaped as they are; None when it is no redirect.
+    """Return the redirect target, non-ASCII bytes escaped; None when there is none.
 
-    HeadError for several locations: a header that was smuggled in must not choose.
+    Raises HeadError for several different ones: an injected header must not choose.
     """
     found = [value for value in head.raw("Location") if value]
     if head.status not in _REDIRECTS or not found:
@@ -144,12 +144,12 @@ def location(head: Head) -> str | None:
 
 
 def escaped(raw: bytes) -> str:
-    """Escape what is not ASCII, byte by byte, as browsers do with a Location."""
+    """Percent-encode non-ASCII bytes, as browsers do with a Location."""
     return "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in raw)  # noqa: PLR2004 - where ASCII ends
 
 
 def refresh(head: Head) -> str | None:
-    """Give the Refresh header, of which only the first counts."""
+    """Return the Refresh header, of which the first counts."""
     found: Sequence[bytes] = head.raw("Refresh")
     return escaped(found[0]) if found else None
 
@@ -159,34 +159,34 @@ _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 
 
 class BodyReader(Protocol):
-    """Takes what comes over a connection, gives what of it is body."""
+    """Extracts the body from what a connection delivers."""
 
     is_done: bool
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes."""
+        """Parse the next bytes; returns those of the body."""
         ...
 
 
 class UntilClose:
-    """All that comes."""
+    """A body that ends with the connection."""
 
     is_done = False
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes."""
+        """Return the bytes as they are."""
         return piece
 
 
 class Counted:
-    """So many bytes; what follows is none of the body."""
+    """A body of a declared length; further bytes are ignored."""
 
     def __init__(self, size_bytes: int) -> None:
         self._left = size_bytes
         self.is_done = size_bytes == 0
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes."""
+        """Return the bytes up to the declared length."""
         taken = piece[: self._left]
         self._left -= len(taken)
         self.is_done = self._left == 0
@@ -194,7 +194,7 @@ class Counted:
 
 
 class Chunked:
-    """Chunks (RFC 9112, section 7.1), whose lines may end with a bare LF; a size that is none ends the body."""
+    """A chunked body (RFC 9112, section 7.1), lines ending with CRLF or LF; an invalid size ends the body."""
 
     def __init__(self) -> None:
         self.is_done = False
@@ -203,7 +203,7 @@ class Chunked:
         self._after_data = False
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes."""
+        """Return the data of the chunks."""
         self._waiting += piece
         body = bytearray()
         at = 0
@@ -235,7 +235,7 @@ class Chunked:
 
 
 def body_reader(body_framing: BodyFraming, size_bytes: int) -> BodyReader:
-    """Choose how a body is read."""
+    """Return the reader for a framing."""
     match body_framing:
         case BodyFraming.CHUNKED:
             return Chunked()

@@ -43,9 +43,9 @@ _ADDRESSES = ("http:", "https:", "//", "data:", "javascript:", "blob:", "mxc:", 
 
 
 def compose(page: Page, *, oembed: OEmbed | None = None, limits: PreviewLimits | None = None) -> Preview:
-    """Choose for each field the best that a page and its oEmbed answer say; Open Graph first, visible text last.
+    """Choose for each field the best value of a page and its oEmbed response; Open Graph first, visible text last.
 
-    `Page(url=...)` stands for one that could not be read, when only oEmbed answered.
+    `Page(url=...)` stands for a page that could not be read, when only oEmbed answered.
     """
     limits = limits or PreviewLimits()
     title_rule, title = _first(titles(page, oembed), limits.max_title_chars)
@@ -132,7 +132,7 @@ _DRAWINGS = frozenset({"image/svg+xml", "image/x-icon", "image/vnd.microsoft.ico
 def compose_file(
     *, url: str, content_type: str | None, upload_name: str | None, limits: PreviewLimits | None = None
 ) -> Preview:
-    """Preview a file by its name; an image is its own picture. Nothing but headers is needed."""
+    """Preview a file by its name and headers; an image is its own picture."""
     limits = limits or PreviewLimits()
     kind = media_type_essence(content_type)
     named = to_plain_text(upload_name, limits.max_title_chars)

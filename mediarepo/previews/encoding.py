@@ -16,7 +16,7 @@ _MAX_CHARS = 8192
 
 
 def extract_content_type(values: Sequence[str]) -> str | None:
-    """Choose the last valid type, with the charset that an equal one before it named; None when none is valid."""
+    """Return the last valid content type, with the charset of an equal earlier one; None when none is valid."""
     chosen: str | None = None
     essence, charset = "", ""
     for found in _ONE.finditer(",".join(values)[:_MAX_CHARS]):
@@ -90,17 +90,17 @@ _FIRST_BYTES = 4096
 
 
 def codec_for(label: str) -> str | None:
-    """Find Python's codec for a label; only those that browsers read, so neither UTF-7 nor zip."""
+    """Return Python's codec for a label; only those of browsers, so neither UTF-7 nor zip."""
     return _CODECS.get(label.strip().lower())
 
 
 def is_single_byte(codec: str) -> bool:
-    """Tell whether any bytes at all are text in this encoding, so that its success proves nothing."""
+    """Return whether an encoding decodes any bytes, so that success proves nothing."""
     return _SINGLE_BYTE.match(codec) is not None
 
 
 def encoding_from_bom(body: bytes) -> str | None:
-    """Find the encoding that the first bytes give away."""
+    """Return the encoding of a byte order mark."""
     for mark, codec in _MARKS + _UNMARKED:
         if body.startswith(mark):
             return codec
@@ -108,13 +108,13 @@ def encoding_from_bom(body: bytes) -> str | None:
 
 
 def encoding_from_header(content_type: str | None) -> str | None:
-    """Find the encoding that a Content-Type names."""
+    """Return the encoding of a Content-Type."""
     found = _IN_HEADER.search(content_type or "")
     return codec_for(found[1]) if found else None
 
 
 def encoding_from_markup(body: bytes) -> str | None:
-    """Find the encoding that the page names in its first kilobytes; one that says UTF-16 so is UTF-8 in truth."""
+    """Return the encoding that the first kilobytes of a page declare; UTF-16 there means UTF-8."""
     first = body[:_FIRST_BYTES]
     found = _IN_XML.search(first) or _IN_META.search(first)
     codec = codec_for(found[1].decode("ascii")) if found else None
@@ -137,7 +137,7 @@ ACCEPTED = "gzip, deflate, br"
 
 
 class UnreadableEncodingError(Exception):
-    """A body is encoded in a way that is not understood, or is broken."""
+    """A body has an unknown or broken content encoding."""
 
 
 class _Undoing(Protocol):
@@ -208,10 +208,9 @@ class _Layer:
 
 
 class Decoder:
-    """Undoes the encodings of a body piece by piece; what would go beyond `max_bytes` is never made, or let go at once.
+    """Decodes content encodings piece by piece; output beyond `max_bytes` is never kept.
 
-    Encodings that nobody knows are ignored. A body that ends too early, or goes on behind its end, is what it is up to
-    there.
+    Unknown encodings are ignored. A body that ends too early, or has trailing bytes, counts up to there.
     """
 
     def __init__(self, content_encoding: str | None, max_bytes: int) -> None:
@@ -230,11 +229,11 @@ class Decoder:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is as much as is wanted."""
+        """Whether `max_bytes` are reached."""
         return len(self.body) >= self._max_bytes
 
     def feed(self, piece: bytes) -> None:
-        """Take a piece as it was sent; UnreadableEncodingError when it is broken and nothing was readable before."""
+        """Decode a piece. Raises UnreadableEncodingError when it is broken and nothing was decoded before."""
         try:
             self._feed(piece, 0)
         except (zlib.error, brotli.error) as exc:
@@ -279,10 +278,10 @@ _TOLERATED = 0.002
 
 
 def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
-    """Read bytes as text, and tell the codec.
+    """Decode bytes as text; returns the codec too.
 
-    A byte order mark is believed first; then what was declared, where that fits. UTF-8 wins over a declared encoding
-    that any bytes fit. Text never has NUL or other controls.
+    A byte order mark wins; then what was declared, if it fits. UTF-8 wins over a declared encoding that any bytes fit.
+    The text never has NUL or other controls.
     """
     codec = encoding_from_bom(body) or _fitting(body, content_type)
     text = body.decode(codec, errors="replace").removeprefix("\ufeff")

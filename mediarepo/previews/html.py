@@ -18,7 +18,7 @@ _URL = re.compile(r"[;,]?\s*(?:url\s*=\s*)?", re.IGNORECASE)
 
 
 def parse_refresh(text: str) -> str | None:
-    """Give the reference that readers are soon sent to, as it is written; None when they stay, or stay for long."""
+    """Return the URL reference of a soon refresh, as written; None when there is none, or only a late one."""
     text = text[:_MAX_REFRESH_CHARS]
     time = _TIME.match(text)
     if time is None or int(time[1] or 0) > _MAX_REFRESH_S:
@@ -37,16 +37,16 @@ _MAX_XML_CHARS = 1_000_000
 
 
 class MarkupHandler(Protocol):
-    """Hears a page from its beginning to its end, or as far as it is read."""
+    """Receives the events of a page, to its end or as far as it is parsed."""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Hear a start tag, names in lower case; every one is followed by its `end` sooner or later."""
+        """Handle a start tag, names in lower case; its `end` always follows."""
 
     def end(self, tag: str) -> None:
-        """Hear an end tag."""
+        """Handle an end tag."""
 
     def data(self, text: str) -> None:
-        """Hear text, in pieces of any size."""
+        """Handle text, in pieces of any size."""
 
 
 class _Counting:
@@ -84,7 +84,7 @@ class _Counting:
 
 
 def parse_html(text: str, listener: MarkupHandler) -> None:
-    """Read a page aloud, as far as it is worth it; whatever is wrong with it, this ends quietly."""
+    """Parse a page, as far as it is useful, and send its events to a handler; never fails."""
     counting = _Counting(listener)
     parser = etree.HTMLParser(target=counting, encoding="utf-8")
     try:
@@ -98,7 +98,7 @@ def parse_html(text: str, listener: MarkupHandler) -> None:
 
 
 def parse_xml(text: str) -> etree._Element | None:
-    """Read a small XML document; None for one that is none, is too large, or declares entities."""
+    """Parse a small XML document; None when it is not XML, too large, or declares entities."""
     if len(text) > _MAX_XML_CHARS or "<!ENTITY" in text:
         return None
     parser = etree.XMLParser(
@@ -130,7 +130,7 @@ _MOST_LINKS = 0.5
 
 
 class Blocks:
-    """Gathers text but headings; runs that are links for the most part are menus, and left out."""
+    """Collects text blocks other than headings; blocks that are mostly links are menus, and left out."""
 
     def __init__(self) -> None:
         self.gathered: list[Block] = []
@@ -146,23 +146,23 @@ class Blocks:
 
     @property
     def in_article(self) -> bool:
-        """Whether the page's main part is being read."""
+        """Whether the parser is in the main content."""
         return self._articles > 0
 
     def start(self, tag: str) -> None:
-        """Hear a start tag that readers can see."""
+        """Handle the start tag of a visible element."""
         self._border(tag)
         self._in_paragraph = self._in_paragraph or (tag == "p" and self._tables == 0)
         self._count(tag, 1)
 
     def end(self, tag: str) -> None:
-        """Hear the end tag of one that `start` was told of."""
+        """Handle the end tag of an element that `start` was called for."""
         self._border(tag)
         self._in_paragraph = self._in_paragraph and tag != "p"
         self._count(tag, -1)
 
     def text(self, text: str) -> None:
-        """Hear visible text."""
+        """Handle visible text."""
         if self._headings or self._chars > _MAX_BLOCK_CHARS:
             return
         self._pieces.append(text[:_MAX_BLOCK_CHARS])
@@ -171,7 +171,7 @@ class Blocks:
             self._link_chars += len(text)
 
     def finish(self) -> tuple[Block, ...]:
-        """Say what was gathered, in the order of the page."""
+        """Return the blocks, in the order of the page."""
         self._flush()
         return tuple(self.gathered)
 
@@ -214,7 +214,7 @@ _HEADINGS = ("h1", "h2", "h3")
 
 
 class Collector:
-    """Hears a page; everything it keeps is bounded."""
+    """Extracts what previews need from a page; everything it keeps is bounded."""
 
     def __init__(self, url: str) -> None:
         self.base_url = url
@@ -248,7 +248,7 @@ class Collector:
         }
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Hear a start tag."""
+        """Handle a start tag."""
         outer = self._regions[-1]
         region = max(outer, region_of(tag, attributes))
         self._regions.append(region)
@@ -264,7 +264,7 @@ class Collector:
             self._listen(tag)
 
     def end(self, tag: str) -> None:
-        """Hear an end tag."""
+        """Handle an end tag."""
         if self._sink is not None and tag == self._sink_tag:
             self._heard_all("".join(self._sink))
         region = self._regions.pop()
@@ -272,7 +272,7 @@ class Collector:
             self.blocks.end(tag)
 
     def data(self, text: str) -> None:
-        """Hear text."""
+        """Handle text."""
         if self._sink is not None and self._sink_chars < _MAX_SCRIPT_CHARS:
             self._sink.append(text)
             self._sink_chars += len(text)

@@ -37,7 +37,7 @@ _IN_ARTICLE, _UNLIKELY_SHARE = 4, 0.02
 
 
 def is_too_small_to_show(picture: Picture) -> bool:
-    """Tell whether an image claims to be an icon, a pixel that counts visitors, or a line."""
+    """Return whether an image's declared size is that of an icon, a tracking pixel, or a line."""
     sides = [side for side in (picture.width, picture.height) if side is not None]
     if any(side < _SMALLEST for side in sides):
         return True
@@ -45,7 +45,7 @@ def is_too_small_to_show(picture: Picture) -> bool:
 
 
 def image_candidate(attributes: dict[str, str], base_url: str, rule: str) -> Picture | None:
-    """Read an <img> or <source>, those that a script would fill in later included; None when it shows nothing."""
+    """Return the image of an <img> or <source>, lazy-loaded ones included; None when it has none."""
     for reference in _references(attributes):
         url = resolve_url(base_url, reference)
         if url is not None:
@@ -70,7 +70,7 @@ def _best_of(name: str, value: str) -> str | None:
 
 
 def largest_source(srcset: str) -> str | None:
-    """Choose the largest image of a srcset that is not larger than a preview needs, or else the smallest."""
+    """Return the largest image of a srcset that a preview needs, or else the smallest."""
     rated = [one for one in _rated(srcset[:_MAX_SRCSET_CHARS]) if not one[1].lower().startswith("data:")]
     fitting = [one for one in rated if one[0] <= _WIDEST]
     if fitting:
@@ -93,20 +93,20 @@ def _rated(srcset: str) -> Iterator[tuple[float, str]]:
 
 
 def parse_number(text: str | None) -> int | None:
-    """Read a declared size in pixels; None for percentages and the like."""
+    """Parse a declared size in pixels; None for percentages and the like."""
     found = _NUMBER.fullmatch(text[:20]) if text else None
     return int(found[1]) if found and int(found[1]) > 0 else None
 
 
 def sort_by_likelihood(pictures: list[Picture], in_article: set[str]) -> list[Picture]:
-    """Order images by how likely they show what the page is about; icons and pixels are left out."""
+    """Sort images by how likely they show the page's subject; icons and pixels are left out."""
     fitting = [picture for picture in pictures if not is_too_small_to_show(picture) and not is_decoration(picture)]
     rated = [(_likelihood(picture, at, picture.url in in_article), at, picture) for at, picture in enumerate(fitting)]
     return [picture for _, _, picture in sorted(rated, key=lambda one: (-one[0], one[1]))]
 
 
 def is_decoration(picture: Picture) -> bool:
-    """Tell whether an image is called like an icon or a face, and does not claim to be large."""
+    """Return whether an image's name is that of an icon or avatar, and its declared size is not large."""
     return _UNLIKELY.search(picture.url) is not None and (picture.width or 0) * (picture.height or 0) < _USUAL_AREA
 
 
@@ -125,7 +125,7 @@ _MAX_ALT_CHARS = 200
 
 
 def image_candidates(page: Page, oembed: OEmbed | None, limit: int) -> tuple[Picture, ...]:
-    """Choose what to try, at most `limit` images; the site's icons only where the page has nothing else to show."""
+    """Return at most `limit` images to try; the site's icons only where the page has nothing else."""
     chosen: dict[str, Picture] = {}
     for picture in _all(page, oembed):
         is_icon = picture.url in page.icon_urls or _NO_PICTURE.search(picture.url.partition("?")[0]) is not None

@@ -21,7 +21,7 @@ _LIST = "oembed_providers.json"
 
 
 class OEmbedProviders:
-    """Knows whom to ask about which page; made once, since the list is long."""
+    """The list of oEmbed providers; built once, since it is long."""
 
     def __init__(self, schemes: Iterable[tuple[str, str]]) -> None:
         """Take pairs of a URL pattern with * for anything, and the endpoint's URL."""
@@ -40,11 +40,11 @@ class OEmbedProviders:
     @classmethod
     @functools.cache
     def shipped(cls) -> Self:
-        """Read the list that is shipped, once."""
+        """Load the built-in list, once."""
         return cls(_schemes(json.loads(files("mediarepo.previews").joinpath(_LIST).read_text("utf-8"))))
 
     def request_url(self, url: PreviewUrl, *, language: str | None = None) -> str | None:
-        """Say where to get the oEmbed answer about a page; None when nobody is known to have one."""
+        """Return the oEmbed request URL for a page; None when no provider is known."""
         asked = url.path if url.query is None else f"{url.path}?{url.query}"
         for path, endpoint in self._by_host.get(url.host, []):
             if _fits(path, asked):
@@ -95,7 +95,7 @@ _MAX_BLOCKS = 10
 
 
 def read_oembed(body: bytes, *, url: str, content_type: str | None) -> OEmbed | None:
-    """Read an oEmbed answer from `url`, whatever it lacks; None when there is none in it."""
+    """Parse an oEmbed response from `url`, leniently; None when it is none."""
     text, _ = decode(body[:_MAX_BYTES], content_type)
     is_xml = media_type_essence(content_type).endswith("xml") or text.lstrip().startswith("<")
     fields = _from_xml(text) if is_xml else _from_json(text)

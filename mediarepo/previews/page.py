@@ -29,7 +29,7 @@ _MOST_CONTROLS = 0.05
 
 
 class ContentKind(StrEnum):
-    """What an answer is read as."""
+    """How a response is parsed."""
 
     HTML = "html"
     FEED = "feed"
@@ -38,20 +38,20 @@ class ContentKind(StrEnum):
 
 
 def media_type_essence(content_type: str | None) -> str:
-    """Cut the parameters off a content type; "" when there is none."""
+    """Return a content type without parameters; "" when there is none."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 def is_page_type(content_type: str | None) -> bool:
-    """Tell from the headers whether the body is worth reading for a preview; else `compose_file` is all there is."""
+    """Return whether the headers promise a page, whose body is worth reading; otherwise use `compose_file`."""
     kind = media_type_essence(content_type)
     return kind in _HTML | _XML | _FEEDS | _TEXT | {""} or (kind.endswith("+xml") and kind != "image/svg+xml")
 
 
 def content_kind(content_type: str | None, body: bytes, text: str) -> ContentKind:
-    """Judge a body and the text that was read of it: by the declared type, and by how it begins where that says little.
+    """Return the kind by the declared type, and by the first bytes where that says little.
 
-    What is declared to be text, but consists of controls, is a file.
+    Declared text that consists of control characters is a file.
     """
     kind, first = media_type_essence(content_type), text[:_FIRST_CHARS]
     if _is_binary(body) and not _looks_like_html(first):
@@ -82,7 +82,7 @@ def _is_binary(body: bytes) -> bool:
 
 
 class RequestHeaders:
-    """The headers of requests, by host; to be asked anew after each redirect to another host."""
+    """Request headers by host; look them up again after each redirect to another host."""
 
     def __init__(self, config: PreviewsConfig) -> None:
         self._config = config
@@ -91,7 +91,7 @@ class RequestHeaders:
         )
 
     def of(self, host: str) -> dict[str, str]:
-        """Choose the headers for a host."""
+        """Return the headers for a host."""
         usual = {"User-Agent": self._config.user_agent, "Accept-Language": self._config.accept_language}
         for fits, domain in self._domains():
             if fits(host):
@@ -112,9 +112,9 @@ _MAX_OEMBED_URLS = 4
 
 
 def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int = _MAX_PAGE_BYTES) -> Page | None:
-    """Read a page whose Content-Encoding is undone already; None for what is no page, for `compose_file`.
+    """Parse a page whose Content-Encoding is decoded; None when it is no page, for `compose_file`.
 
-    `url` is where the answer came from, after redirects. Bytes beyond `max_bytes` are left out. Never fails.
+    `url` is the final URL after redirects. Bytes beyond `max_bytes` are ignored. Never fails.
     """
     body = body[:max_bytes]
     text, encoding = decode(body, content_type)
@@ -131,7 +131,7 @@ def read_page(body: bytes, *, url: str, content_type: str | None, max_bytes: int
 
 
 def read_html(text: str, url: str) -> Page:
-    """Read a page's text."""
+    """Parse a page's text."""
     heard = Collector(url)
     parse_html(text, heard)
     return Page(

@@ -23,7 +23,7 @@ _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
 def read_json(text: str) -> object:
-    """Read the first JSON value of a text, comments around it aside; None for what is no JSON, or nests too deeply."""
+    """Parse the first JSON value of a text, ignoring comments around it; None when it is invalid or too deep."""
     text = _beginning(text[:_MAX_CHARS])
     try:
         return _strictly(text)
@@ -91,9 +91,9 @@ _MOST_ALIKE = 3
 
 
 def read_linked_data(scripts: list[str]) -> tuple[LinkedData, ...]:
-    """Read the things that a page's scripts tell of, those that the page is most likely about first.
+    """Parse a page's JSON-LD, likeliest subject first.
 
-    Of a type that occurs often the page has a list, and is about none of them.
+    A type that occurs often is a list of the page, and not its subject.
     """
     things = [thing for script in scripts for thing in _things(read_json(script))][:_MAX_THINGS]
     kinds = Counter(_type(thing) for thing in things)
@@ -181,7 +181,7 @@ _MAX_FEED_CHARS = 8192
 
 
 def read_feed(text: str, url: str) -> Page:
-    """Read what a feed says of itself; a page without anything for what is no feed."""
+    """Parse what a feed says about itself; an empty page when it is no feed."""
     root = parse_xml(text)
     if root is None:
         return Page(url=url, base_url=url)

@@ -26,7 +26,7 @@ _MAX_NAME_CHARS = 500
 
 
 class Region(IntEnum):
-    """What is taken from a part of a page; each takes less than the one before."""
+    """How much is extracted from a part of a page; each value extracts less than the one before."""
 
     TEXT = 0
     HEADINGS = 1
@@ -35,7 +35,7 @@ class Region(IntEnum):
 
 
 def region_of(tag: str, attributes: dict[str, str]) -> Region:
-    """Judge the inside of a tag by itself, whatever it stands in."""
+    """Return the region of a tag by itself, wherever it is."""
     if tag in _UNSEEN_TAGS:
         return Region.NOTHING
     if attributes and _is_hidden(attributes) and tag not in {"html", "body"}:
@@ -89,9 +89,9 @@ _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 
 
 def to_plain_text(text: str | None, max_chars: int) -> str | None:
-    """Make one line of at most `max_chars` characters of a page's text; None when nothing of it can be seen.
+    """Return one line of at most `max_chars` characters of a page's text; None when nothing is visible.
 
-    Markup goes, also such that was escaped once too often.
+    Markup is removed, double-escaped markup too.
     """
     if text is None:
         return None
@@ -116,7 +116,7 @@ def _without_tags(text: str) -> str:
 
 
 def cut_at_word(text: str, max_chars: int) -> str:
-    """Shorten a line at the end of a word, or of a character as people see them, and mark it with an ellipsis."""
+    """Shorten a line at the end of a word, or of a grapheme, and add an ellipsis."""
     if len(text) <= max_chars:
         return text
     end = max_chars - len(_ELLIPSIS)
@@ -148,7 +148,7 @@ _HEADING_RANKS = ("h1", "h2", "h3")
 
 
 def titles(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
-    """List a page's titles, the best first; the last one is made of the URL and is never empty."""
+    """Return a page's titles, best first; the last one comes from the URL and is never empty."""
     yield "og:title", page.first("og:title")
     yield "twitter:title", page.first("twitter:title", "twitter:text:title")
     if oembed is not None:
@@ -164,7 +164,7 @@ def titles(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
 
 
 def descriptions(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
-    """List what a page says about its content, the best first."""
+    """Return a page's descriptions, best first."""
     yield "og:description", page.first("og:description")
     yield "twitter:description", page.first("twitter:description")
     yield from (("JSON-LD description", thing.description) for thing in page.things)
@@ -175,7 +175,7 @@ def descriptions(page: Page, oembed: OEmbed | None) -> Iterator[Rule]:
 
 
 def url_title(url: str) -> str:
-    """Make a title of a URL: the file name, if it has one, or the host."""
+    """Return a title made from a URL: the file name, if there is one, or the host."""
     parts = urlsplit(url)
     name = unquote(parts.path.rpartition("/")[2], errors="replace")
     if _FILE_NAME.fullmatch(name):

@@ -18,9 +18,9 @@ MAX_MATCHED_CHARS = MAX_WEB_URL_CHARS
 
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """Turn a pattern into a judge over texts, whole and in any case of letters; re.error for one that is none.
+    """Compile a pattern into a predicate over whole texts, case-insensitive. Raises re.error when it is invalid.
 
-    Nothing beyond the first `MAX_MATCHED_CHARS` characters is looked at.
+    Characters beyond the first `MAX_MATCHED_CHARS` are ignored.
     """
     expression = re.compile(pattern if pattern.startswith("^") else _as_regex(pattern), re.IGNORECASE)
     by_regex = pattern.startswith("^")
@@ -39,7 +39,7 @@ def _as_regex(pattern: str) -> str:
 
 
 def compile_host_pattern(pattern: str) -> Callable[[str], bool]:
-    """Turn a pattern of host names into a judge; names and addresses may be written in any way that URLs may."""
+    """Compile a pattern of host names; names and addresses may be written in any form that URLs allow."""
     if pattern.startswith("^"):
         return compile_pattern(pattern)
     if "*" not in pattern and "?" not in pattern:
@@ -64,9 +64,9 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parse_preview_url(text: str) -> PreviewUrl:
-    """Read a URL that somebody wants to see a preview of, or refuse it (InvalidParamError).
+    """Parse the URL of a preview request as browsers do. Raises InvalidParamError.
 
-    It is read as browsers read it, see `outbound.web_urls`; but user names, controls and backslashes are refused.
+    User names, control characters and backslashes are refused.
     """
     text = text.strip(" \t\r\n")
     begins = _ABSOLUTE.match(text) if len(text) <= MAX_URL_CHARS else None
@@ -79,12 +79,12 @@ def parse_preview_url(text: str) -> PreviewUrl:
 
 
 def preview_url(url: WebUrl) -> PreviewUrl:
-    """Give a URL as rules see it."""
+    """Return a URL in the form that rules match."""
     return PreviewUrl(url.scheme, url.host, url.port, url.path, url.query, url.text)
 
 
 def resolve_url(base_url: str, reference: str | None) -> str | None:
-    """Say where a reference on a page leads; None when that is nothing to be fetched over http."""
+    """Resolve a reference of a page; None when it is no http(s) URL."""
     if not reference or not reference.strip() or len(reference) > MAX_URL_CHARS:
         return None
     try:
@@ -97,9 +97,9 @@ _Judge = Callable[[PreviewUrl], bool]
 
 
 class UrlRules:
-    """Rules made ready; what fits one of `deny` is refused, and what fits none of `allow` if there are some.
+    """Compiled rules: a URL that matches `deny` is refused, and one that matches no `allow` rule if there are any.
 
-    An IPv6 address that carries an IPv4 address to gateways (NAT64 and its like) is denied as that one is, too.
+    An IPv6 address with an embedded IPv4 address (NAT64 and similar) is denied if that one is.
     """
 
     def __init__(self, config: UrlRulesConfig) -> None:
@@ -107,11 +107,11 @@ class UrlRules:
         self._allow = Derived(lambda: config.allow, lambda rules: list(map(_judge, rules)))
 
     def allows(self, url: PreviewUrl) -> bool:
-        """Tell whether a URL may be asked for."""
+        """Return whether a URL may be requested."""
         return self.refusal(url) is None
 
     def refusal(self, url: PreviewUrl) -> str | None:
-        """Say which rule stands against a URL, for the operator; None when it may be asked for."""
+        """Return the rule that denies a URL, for the operator; None when it is allowed."""
         shown_as = [replace(url, host=host) for host in hosts_behind(url.host)]
         for place, fits in enumerate(self._deny()):
             if any(map(fits, shown_as)):

@@ -1,7 +1,4 @@
-"""A preview worker: loads the parsers, gives up everything else, and then reads pages until told to end.
-
-The source is a page's body, or a JSON object (`MakeJob`); the result is JSON as well, never anything executable.
-"""
+"""The preview worker: loads the parsers, enters the sandbox, then parses pages until told to stop."""
 
 import codecs
 import importlib
@@ -23,7 +20,7 @@ MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeJob:
-    """What a preview is made of."""
+    """The input of a page's preview."""
 
     page: Page
     oembed: OEmbed | None
@@ -32,7 +29,7 @@ class MakeJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileJob:
-    """What the preview of a file is made of."""
+    """The input of a file's preview."""
 
     url: str
     content_type: str | None

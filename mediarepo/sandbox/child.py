@@ -1,8 +1,4 @@
-"""The child's side of a sandboxed process: load the code, give everything else up, then do jobs until told to end.
-
-One message in is a JSON object with two descriptors, the source and an empty file for the result; one message out is
-a JSON object. Messages are datagrams of a socket pair, so none is ever read in half.
-"""
+"""The child side of a sandboxed process: load the code, enter the sandbox, run jobs until told to stop."""
 
 import json
 import os
@@ -23,9 +19,9 @@ Answer = Callable[[dict[str, Any], int, int], dict[str, Any]]
 
 
 def run(load: Callable[[dict[str, Any]], Answer]) -> None:
-    """Serve jobs on the socket that the command line names, until the server closes its end.
+    """Serve jobs on the socket of the command line, until the server closes its end.
 
-    `load` gets the settings of the command line and returns what answers jobs. It must load all code and data that jobs
+    `load` gets the settings of the command line and returns the job handler. It must load all code and data that jobs
     need: nothing can be opened afterwards.
     """
     channel = socket.socket(fileno=int(sys.argv[1]))
@@ -52,7 +48,7 @@ def run(load: Callable[[dict[str, Any]], Answer]) -> None:
 
 
 def read_all(source: int) -> bytes:
-    """Read a job's source whole."""
+    """Read a job's whole source."""
     size, pieces, at = os.fstat(source).st_size, list[bytes](), 0
     while at < size:
         pieces.append(os.pread(source, size - at, at))

@@ -1,9 +1,4 @@
-"""Gives up files, network, processes and unbounded memory (Landlock, seccomp, rlimits); sealed memory files.
-
-The seccomp filter is an allow-list: whatever is not named here, today or in a later kernel, fails with EPERM. Calls
-that could reach another process (by its pid, or by making it the owner of a descriptor's signals) are allowed for
-this process alone.
-"""
+"""Drops access to files, network, processes and unbounded memory (Landlock, seccomp, rlimits); sealed memory files."""
 
 import contextlib
 import ctypes
@@ -86,14 +81,14 @@ class _Program(ctypes.Structure):
 
 
 def kernel_has_seccomp(libc: ctypes.CDLL) -> bool:
-    """Say whether this kernel takes filters; no filter at all is a bad address then, not a bad request."""
+    """Return whether the kernel supports seccomp filters, by the error for an invalid one."""
     if platform.machine() not in _AUDIT_ARCHITECTURE:
         return False
     return libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, None, 0, 0) != 0 and ctypes.get_errno() == errno.EFAULT
 
 
 def restrict_system_calls(libc: ctypes.CDLL, *, threads: bool) -> bool:
-    """Install the filter for the rest of this process's life; False where kernel or processor cannot.
+    """Install the seccomp filter for the rest of the process; False where kernel or processor lack support.
 
     With `threads`, new threads are allowed; new processes never are.
     """
@@ -174,19 +169,19 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 
 def create_memfd(name: str) -> int:
-    """Create an empty file that can be sealed; the caller closes it."""
+    """Create an empty memory file that can be sealed; the caller closes it."""
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def discard(descriptor: int) -> None:
-    """Close a file, and give its memory back even if a process that it was lent to keeps it open."""
+    """Close a file, and free its memory even if another process still has it open."""
     os.ftruncate(descriptor, 0)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
     os.close(descriptor)
 
 
 def seal(descriptor: int) -> None:
-    """Make sure that nobody changes the bytes from now on."""
+    """Seal a memory file, so that nothing changes its bytes."""
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
 
 
@@ -206,7 +201,7 @@ _NETWORK_ABI, _SCOPE_ABI = 4, 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """Which of the kernel's mechanisms stand, and which this kernel or container has."""
+    """Which kernel mechanisms are active, and which ones the kernel or container supports."""
 
     seccomp: bool
     landlock: bool
@@ -215,21 +210,21 @@ class Confinement:
 
     @property
     def is_all_there_is(self) -> bool:
-        """Whether whatever the kernel has stands."""
+        """Whether every supported mechanism is active."""
         return (self.seccomp or not self.kernel_seccomp) and (self.landlock or not self.kernel_landlock)
 
 
 def die_with_parent(parent: int) -> None:
-    """End when the parent does, also if it is gone already."""
+    """Make this process end when its parent does, also if the parent is gone already."""
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def confine(memory_bytes: int, parent: int, *, threads: bool = False) -> Confinement:
-    """Give everything up; codecs must have been loaded before, for nothing can be opened afterwards.
+    """Enter the sandbox; codecs must be loaded before, because nothing can be opened afterwards.
 
-    `threads` spares the starting of threads, which one optional decoder cannot do without.
+    `threads` allows new threads, which one optional decoder needs.
     """
     libc = _libc()
     _limit(memory_bytes)
@@ -253,13 +248,13 @@ def confine(memory_bytes: int, parent: int, *, threads: bool = False) -> Confine
 
 
 def limit_cpu_seconds(seconds: int) -> None:
-    """Let this process never use more processor time than so much, whatever it does."""
+    """Set the hard limit of this process's CPU time."""
     most = _cpu_seconds() + 1 + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (most, most))
 
 
 def allow_cpu_seconds(seconds: int) -> None:
-    """Let this process use so much more processor time before the kernel ends it."""
+    """Allow this process more CPU time before the kernel ends it."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     soft = _cpu_seconds() + 1 + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (soft if most == resource.RLIM_INFINITY else min(soft, most), most))

@@ -38,7 +38,7 @@ class ProcessDiedError(Exception):
 
 
 class BadAnswerError(Exception):
-    """A sandboxed process answered what it must not; it is not to be trusted any more."""
+    """A sandboxed process sent an invalid answer; it is not trusted any more."""
 
 
 def _ignore(_: Confinement) -> None:
@@ -47,13 +47,13 @@ def _ignore(_: Confinement) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxPolicy:
-    """What must stand before a process is given untrusted bytes; `on_started` is told what stands."""
+    """The confinement required before a process gets untrusted bytes; `on_started` gets the actual one."""
 
     enforcement: SandboxEnforcement = SandboxEnforcement.AVAILABLE
     on_started: Callable[[Confinement], object] = _ignore
 
     def accepts(self, confinement: Confinement) -> bool:
-        """Say whether a process confined so far may work."""
+        """Return whether a process with this confinement may work."""
         match self.enforcement:
             case SandboxEnforcement.STRICT:
                 return confinement.seccomp and confinement.landlock
@@ -65,7 +65,7 @@ class SandboxPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxLimits:
-    """What one process may use: address space, processor seconds for each job, jobs; `threads` when it needs some."""
+    """Limits of one process: address space, CPU seconds for each job, jobs; `threads` when it needs some."""
 
     memory_bytes: int
     cpu_limit_s: int
@@ -117,7 +117,7 @@ class SandboxedProcess:
         return self._process.pid
 
     async def started(self) -> Confinement:
-        """Wait until the process has given up what it must; UnavailableError when it cannot start or be confined."""
+        """Wait until the process is sandboxed. Raises UnavailableError when it cannot start or be confined."""
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 ready = await self._receive()
@@ -136,10 +136,10 @@ class SandboxedProcess:
         return confinement
 
     async def ask(self, job: Mapping[str, Any], source: int, result: int, *, timeout_s: float) -> dict[str, Any]:
-        """Have a job done: its JSON object, the descriptors of a source and of an empty file for the result.
+        """Run a job: its JSON object, the descriptors of a source and of an empty file for the result.
 
-        ProcessDiedError when the process ends or takes no job, TimeoutError when it takes too long, BadAnswerError when
-        it answers no JSON object; then it must be ended.
+        Raises ProcessDiedError when the process ends or accepts no job, TimeoutError when it takes too long,
+        BadAnswerError when it answers no JSON object; then it must be ended.
         """
         self._jobs += 1
         self.has_answered = False
@@ -162,7 +162,7 @@ class SandboxedProcess:
             return await self._receive()
 
     def should_retire(self) -> bool:
-        """Say whether the process is dead, has done its share, or has grown too large."""
+        """Return whether the process is dead, has done its number of jobs, or uses too much memory."""
         return (
             self._process.poll() is not None
             or self._jobs >= self._limits.max_jobs
@@ -246,7 +246,7 @@ def _resident_kib(pid: int) -> int:
 
 
 class PooledProcess(Protocol):
-    """What the pool asks of a process."""
+    """The interface of a process in the pool."""
 
     @property
     def pid(self) -> int:
@@ -259,11 +259,11 @@ class PooledProcess(Protocol):
         ...
 
     async def started(self) -> object:
-        """Wait until it can work."""
+        """Wait until it is ready."""
         ...
 
     def should_retire(self) -> bool:
-        """Whether it must be replaced."""
+        """Return whether it must be replaced."""
         ...
 
     async def end(self) -> None:
@@ -303,12 +303,12 @@ class ProcessPool(Generic[Process]):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of all."""
+        """The process ids of all processes."""
         return [process.pid for process in (*self._idle, *self._busy)]
 
     @property
     def busy(self) -> int:
-        """How many work."""
+        """How many processes have a job."""
         return len(self._busy)
 
     @property
@@ -318,7 +318,7 @@ class ProcessPool(Generic[Process]):
 
     @asynccontextmanager
     async def process(self) -> AsyncIterator[Process]:
-        """Lend a process for one job; it is used again only if it has answered."""
+        """Lend a process for one job; it is reused only if it has answered."""
         async with self._places.enter():
             process = await self._acquire()
             try:

@@ -19,9 +19,9 @@ _OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Somebody who administers a homeserver's media; `token` is what they showed, None the operator's.
+    """An admin of a homeserver's media; `token` is their access token, None for the operator.
 
-    `client_address` is where they asked from, None for commands.
+    `client_address` is the request's origin, None for commands.
     """
 
     name: str
@@ -32,20 +32,20 @@ class Admin:
 
     @property
     def is_operator(self) -> bool:
-        """Whether all homeservers are theirs to administer."""
+        """Whether it is the operator, who administers all homeservers."""
         return self.role in {Role.OPERATOR, Role.COMMAND_LINE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admins:
-    """Judges who is an admin."""
+    """Authenticates admins."""
 
     config: AdminConfig
     identity: Identity
     homeserver_admins: HomeserverAdmins
 
     async def identify(self, homeserver: HomeserverConfig, token: str, client_address: str | None = None) -> Admin:
-        """Return who administers this homeserver's media with this token; ForbiddenError for everybody else."""
+        """Return the admin of this homeserver with this token. Raises ForbiddenError for everybody else."""
         if self.is_operators(token):
             return Admin(_OPERATOR, homeserver, None, Role.OPERATOR, client_address)
         requester = await self.identity.identify(homeserver, token)
@@ -58,7 +58,7 @@ class Admins:
         raise ForbiddenError("You are not a server admin")
 
     def is_operators(self, token: str) -> bool:
-        """Say whether it is the token that administers all homeservers."""
+        """Return whether it is the operator's token."""
         if self.config.token is None:
             return False
         return hmac.compare_digest(self.config.token.get_secret_value().encode(), token.encode("utf-8", "replace"))
@@ -69,12 +69,12 @@ _ALL = "this concerns all homeservers: only the holder of admin.token may do it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorization:
-    """Judges by role, action and thing; media and users are told apart by whose they are."""
+    """Authorizes by role, action and thing; which thing media and users are depends on their homeserver."""
 
     tenants: Homeservers
 
     def check(self, admin: Admin, action: Action, thing: Thing) -> None:
-        """Refuse what the table does not grant: ForbiddenError, or NotFoundError where not even that is told."""
+        """Check the table. Raises ForbiddenError, or NotFoundError where even existence is not told."""
         grant = grant_of(admin.role, action, thing)
         if grant is Grant.UNKNOWN:
             raise NotFoundError("Unknown media")
@@ -84,11 +84,11 @@ class Authorization:
             raise ForbiddenError(_ALL)
 
     def check_media(self, admin: Admin, action: Action, mxc: Mxc) -> None:
-        """Refuse what may not be done to these media."""
+        """Check an action on these media."""
         self.check(admin, action, self.media_of(admin, mxc))
 
     def may_with_media(self, admin: Admin, action: Action, mxc: Mxc) -> bool:
-        """Say whether something may be done to these media."""
+        """Return whether an action on these media is allowed."""
         try:
             self.check_media(admin, action, mxc)
         except (ForbiddenError, NotFoundError):
@@ -96,30 +96,30 @@ class Authorization:
         return True
 
     def check_user(self, admin: Admin, action: Action, user_id: str) -> None:
-        """Refuse what may not be done to this user."""
+        """Check an action on this user."""
         server_name = user_id.partition(":")[2]
         neighbour = server_name in self.out_of_reach(admin)
         self.check(admin, action, Thing.NEIGHBOURS_USER if neighbour else Thing.OWN_USER)
 
     def media_of(self, admin: Admin, mxc: Mxc) -> Thing:
-        """Say whose media these are, as the admin sees it; the operator's are all of our homeservers'."""
+        """Return whose media these are for the admin; the operator's are those of all our homeservers."""
         if not self.tenants.is_ours(mxc.server_name):
             return Thing.REMOTE_MEDIA
         own = admin.is_operator or mxc.server_name == admin.homeserver.server_name
         return Thing.OWN_MEDIA if own else Thing.NEIGHBOURS_MEDIA
 
     def out_of_reach(self, admin: Admin) -> tuple[str, ...]:
-        """Name the homeservers whose own media are none of the admin's business."""
+        """Return the homeservers whose own media the admin may not see."""
         if grant_of(admin.role, Action.SEE, Thing.NEIGHBOURS_MEDIA) is Grant.YES:
             return ()
         return self.tenants.names_besides(admin.homeserver.server_name)
 
     def viewer(self, admin: Admin) -> str | None:
-        """Name the homeserver as whom quarantine and other marks are shown; None: all of them."""
+        """Return the homeserver whose quarantines and other marks are shown; None: all of them."""
         return None if admin.is_operator else admin.homeserver.server_name
 
     def admin_action(self, admin: Admin, action: str, reason: str | None = None) -> AdminAction:
-        """Make an act of an admin out of it, which concerns media."""
+        """Return the action to be audited, for an action on media."""
         return AdminAction(
             by=admin.name,
             owner=OPERATOR if admin.is_operator else admin.homeserver.server_name,
@@ -132,13 +132,13 @@ class Authorization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditTrail:
-    """Reads the log."""
+    """Reads the audit log."""
 
     log: AuditLog
 
     async def read(
         self, admin: Admin, before_id: str | None, limit: int, *, target: str | None, by: str | None
     ) -> list[AuditEntry]:
-        """Read entries, newest first; single homeservers' admins read what was done at theirs."""
+        """Return entries, newest first; a homeserver's admins get those of their homeserver."""
         homeserver = None if admin.is_operator else admin.homeserver.server_name
         return await self.log.read(before_id, limit, homeserver=homeserver, target=target, admin=by)

@@ -22,9 +22,9 @@ Item = TypeVar("Item")
 
 
 async def each_of(*steps: Callable[[], Awaitable[object]]) -> None:
-    """Take every step, whatever becomes of those before it; the first failure is raised in the end, others are logged.
+    """Run every step, whatever happens to those before; the first failure is raised at the end, others are logged.
 
-    Nothing is done any more once another process has taken the work over.
+    Nothing more runs once another process has taken over the lease.
     """
     failures: list[Exception] = []
     for step in steps:
@@ -50,10 +50,10 @@ class BatchOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchIsolation:
-    """Processes batches; when one fails, finds the items that are to blame, sets them aside and does the rest.
+    """Processes batches; when one fails, finds the failing items by halving, sets them aside and does the rest.
 
-    An outage is nobody's fault: it is raised, and nothing is set aside. Whether there is one is asked for when
-    something could not be reached: the database, and for items in a store that store.
+    An outage is no item's fault: it is raised, and nothing is set aside. After a connection error, the database is
+    checked, and for items in a store that store.
     """
 
     failed: FailedItems
@@ -69,7 +69,7 @@ class BatchIsolation:
         key: Callable[[Item], str] = str,
         store: Callable[[Item], str] | None = None,
     ) -> BatchOutcome:
-        """Process what is due; `work` takes some items, must leave nothing half done, and gives how many it changed."""
+        """Process what is due; `work` takes some items, must be atomic, and returns how many it changed."""
         due = await self.failed.due(queue, [key(item) for item in items]) if items else set()
         waiting = [[item for item in items if key(item) in due]]
         done = failed = 0
@@ -95,7 +95,7 @@ class BatchIsolation:
         return BatchOutcome(done, failed)
 
     async def set_aside(self, queue: Queue, key: str, exc: Exception) -> None:
-        """Note that an item could not be processed, and tell."""
+        """Record an item that could not be processed, and log it."""
         reason = f"{type(exc).__name__}: {exc}"
         await self.failed.note(queue, key, reason)
         self.on_failure(queue)
@@ -115,27 +115,27 @@ class BatchIsolation:
 
     @asynccontextmanager
     async def whole_queue(self, queue: Queue) -> AsyncIterator[None]:
-        """Go through everything that is due in a queue; what was due and is not tried is in it no longer."""
+        """Process everything that is due in a queue; items that were due and not tried are removed from it."""
         began_ts = await self.failed.now_ms()
         yield
         await self.failed.forget_untried(queue, began_ts)
 
     async def forget_gone(self) -> None:
-        """Forget items that are in no queue any more."""
+        """Remove items that no queue has any more."""
         await self.failed.forget_gone(_GONE_MS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedItemReports:
-    """Lists items that could not be processed, and has them retried."""
+    """Lists failed items, and has them retried."""
 
     failed: FailedItems
 
     async def read(self, *, queue: str | None, limit: int) -> list[FailedItem]:
-        """Read items, of one queue or of all, those that failed last first."""
+        """Return items of one queue or of all, most recent failure first."""
         return await self.failed.read(queue=queue, limit=limit)
 
     async def retry(self, by: str, *, queue: str | None, key: str | None, client_address: str | None = None) -> int:
-        """Have items tried again at their queue's next turn; gives how many."""
+        """Make items due now; returns how many."""
         act = AdminAction(by=by, owner=OPERATOR, action="retry_failed_items", client_address=client_address)
         return await self.failed.retry(queue=queue, key=key, act=act)

@@ -33,7 +33,7 @@ _BY_ITSELF = "mediarepo"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """Deletes what admins name; what is under a legal hold stays."""
+    """Deletes media for admins; media under a legal hold stay."""
 
     config: AdminConfig
     trash: TrashTable
@@ -45,7 +45,7 @@ class Deletion:
     recency: Recency
 
     async def delete(self, mxcs: list[Mxc], admin: Admin, *, reason: str | None = None) -> list[Mxc]:
-        """Move media into the trash; gives those that were."""
+        """Move media into the trash; returns those moved."""
         for mxc in mxcs:
             self.authorization.check_media(admin, Action.DELETE, mxc)
         act, gone = self._act(admin, "delete", reason), list[Mxc]()
@@ -54,13 +54,13 @@ class Deletion:
         return gone
 
     async def delete_one(self, mxc: Mxc, admin: Admin, *, reason: str | None) -> Outcome:
-        """Move one into the trash, and say why not if it stays."""
+        """Move one into the trash; returns why not if it stays."""
         gone = await self.delete([mxc], admin, reason=reason)
         held = 0 if gone else await self.trash.held([mxc])
         return Outcome(len(gone), {LeftOut.HELD: held} if held else {})
 
     async def delete_idle(self, admin: Admin, *, before_ts: int, size_over: int, keep_profiles: bool) -> list[Mxc]:
-        """Move the homeserver's media into the trash that nobody asked for since, avatars aside if wanted."""
+        """Move the homeserver's unused media into the trash, avatars excluded if wanted."""
         server_name = admin.homeserver.server_name
         avatars = await self._avatars(admin) if keep_profiles else set[str]()
         found = await self.trash.idle_local(server_name, before_ts, size_over, 1_000_000)
@@ -75,26 +75,29 @@ class Deletion:
         return await self.homeserver_admins.avatars(admin.homeserver, admin.token)
 
     async def restore(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
-        """Take media out of the trash; ForbiddenError when the operator put them there, and somebody else asks."""
+        """Restore media from the trash.
+
+        Raises ForbiddenError when the operator put them there, and somebody else asks.
+        """
         self.authorization.check_media(admin, Action.RESTORE, mxc)
         return await self.trash.take_back(mxc, self._act(admin, "restore", reason))
 
     async def hold(self, mxc: Mxc, admin: Admin, *, held: bool, reason: str | None) -> Outcome:
-        """Keep media from being deleted by anybody, or no longer; an operator's hold only the operator releases."""
+        """Set or lift a legal hold, which prevents every deletion; only the operator lifts an operator's hold."""
         self.authorization.check_media(admin, Action.HOLD if held else Action.RELEASE, mxc)
         if held:
             return await self.marks.put(mxc, MarkKind.HOLD, self._act(admin, "hold", reason))
         return await self.marks.lift(mxc, MarkKind.HOLD, self._act(admin, "release", reason))
 
     async def pin(self, mxc: Mxc, admin: Admin, *, pinned: bool, reason: str | None = None) -> Outcome:
-        """Keep media from retention and from deletion by date, or no longer."""
+        """Set or remove a pin, which exempts from retention and from deletion by date."""
         self.authorization.check_media(admin, Action.PIN if pinned else Action.UNPIN, mxc)
         if pinned:
             return await self.marks.put(mxc, MarkKind.PIN, self._act(admin, "pin", reason))
         return await self.marks.lift(mxc, MarkKind.PIN, self._act(admin, "unpin", reason))
 
     async def purge_remote(self, admin: Admin, *, before_ts: int) -> int:
-        """Forget other servers' media that nobody asked for since."""
+        """Delete cached remote media that were not used since."""
         self.authorization.check(admin, Action.PURGE, Thing.REMOTE_MEDIA)
         total, act = 0, self._act(admin, "purge_remote", None)
         forget = partial(self.trash.forget_idle_remote, before_ts=before_ts, act=act)
@@ -108,7 +111,10 @@ class Deletion:
         return total
 
     async def empty_trash(self) -> None:
-        """Let go of what has been in the trash for long enough; BehindError where that may have been restored since."""
+        """Delete what has been in the trash long enough.
+
+        Raises BehindError when the database is older than a bucket.
+        """
         await self.recency.check()
         act = AdminAction(by=_BY_ITSELF, owner=OPERATOR, action="empty_trash", at=self.authorization.tenants.names)
         empty = partial(self.trash.empty, age_ms=self.config.trash_ms, act=act)
@@ -138,9 +144,9 @@ class OutboxWorker:
     recency: Recency
 
     async def drain(self) -> int:
-        """Carry out all deletions that are due; returns how many objects are gone.
+        """Execute all deletions that are due; returns how many objects are deleted.
 
-        None is while the database is older than a bucket: it may have forgotten that somebody wants them.
+        None is deleted while the database is older than a bucket: it may not know what is still wanted.
         """
         gone = 0
         if await self.outbox.any_due():

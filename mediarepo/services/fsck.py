@@ -29,7 +29,7 @@ _READ_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FsckLevel:
-    """How closely to look: whether contents are read and hashed, from behind which key on, and how fast at most."""
+    """How thoroughly to check: whether contents are hashed, after which key, and how fast at most."""
 
     hashes: bool = False
     after_key: str = ""
@@ -38,7 +38,7 @@ class FsckLevel:
 
 @dataclass(slots=True)
 class FsckProgress:
-    """How far a check has come."""
+    """Progress of a check."""
 
     objects: int = 0
     rows: int = 0
@@ -49,7 +49,7 @@ class FsckProgress:
     found: dict[DriftKind, int] = field(default_factory=lambda: dict.fromkeys(DriftKind, 0))
 
     def note(self, listed: ListedObject | None, known: KnownObject | None) -> None:
-        """Count a pair, or a single one."""
+        """Count an object, a row, or a pair of both."""
         self.objects += listed is not None
         self.rows += known is not None
         self.last_key = listed.key if listed is not None else known.object_key if known is not None else ""
@@ -77,7 +77,7 @@ class _Suspects:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fsck:
-    """Finds where bucket and database disagree; changes nothing but what is known of the database's own age."""
+    """Finds differences between bucket and database; changes nothing but the record of the database's age."""
 
     inventory: ObjectInventory
     sweep_table: SweepTable
@@ -87,7 +87,7 @@ class Fsck:
     async def check(
         self, store: Store, how: FsckLevel, progress: FsckProgress, on_progress: Callable[[], None]
     ) -> AsyncIterator[Drift]:
-        """Walk through a store; gives each disagreement as it is found."""
+        """Check a store; yields each difference as it is found."""
         await self.recency.look(store)
         horizon_ms = await self.sweep_table.now_ms() - self.grace_ms
         if how.after_key:
@@ -287,7 +287,7 @@ _MAX_SHARE = 0.01
 
 
 class RepairRefusedError(Exception):
-    """Repairing could destroy more than it mends; the message says why."""
+    """A repair could destroy more than it fixes; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,9 +325,9 @@ class Repairs:
     async def repair(
         self, store: Store, how: FsckLevel, on_repaired: Callable[[Drift], None], *, force: bool = False
     ) -> int:
-        """Check once more, and repair each disagreement as it is found; gives the number that had to be left.
+        """Check again, and repair each difference as it is found; returns how many were left unrepaired.
 
-        Left are objects that are seen unknown since lately, and those that a newer database knew, unless `force` is on.
+        Left are objects unknown only since recently, and those that a newer database knew, unless `force` is set.
         """
         left, now_ms = 0, await self.sweep_table.now_ms()
         async for drift in self.fsck.check(store, how, FsckProgress(), lambda: None):
@@ -353,7 +353,7 @@ class Repairs:
         return bool(old) and await table.knows_any(store.name)
 
     async def accept_losses(self, store: Store, act: AdminAction) -> int:
-        """Tell no more of what is known to be missing by now; gives the number of objects."""
+        """Stop reporting what is known to be missing by now; returns the number of objects."""
         return await self.fsck.inventory.accept_losses(store.name, act)
 
     async def _mend(self, store: Store, drift: Drift) -> None:

@@ -1,8 +1,4 @@
-"""Writes what changes in the tables beside the objects, so that the bucket alone is enough.
-
-A segment has the rows that changed since the last one, once in an interval in which something did; a snapshot has all.
-Each has a number. A whole copy is read in pages, while rows change: what changes after its number is in later segments.
-"""
+"""Writes changes of the tables into the bucket, so that the bucket alone can restore them."""
 
 import zlib
 from collections.abc import AsyncIterator
@@ -37,7 +33,7 @@ _KEPT_SNAPSHOTS = 2
 
 
 class Compressed:
-    """Lines on their way into one gzip stream; what is ready is taken in pieces."""
+    """Lines in one gzip stream; ready output is taken in pieces."""
 
     def __init__(self) -> None:
         self._gzip = zlib.compressobj(6, zlib.DEFLATED, 31)
@@ -55,7 +51,7 @@ class Compressed:
         self._keep(self._gzip.flush())
 
     def take(self) -> list[bytes]:
-        """Take all that is ready."""
+        """Return the output that is ready."""
         taken, self._ready, self.size_bytes = self._ready, [], 0
         return taken
 
@@ -67,7 +63,7 @@ class Compressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """Writes the journal of one database, into the store that takes uploads."""
+    """Writes the journal of one database into the store of uploads."""
 
     config: JournalConfig
     table: JournalTable
@@ -76,7 +72,7 @@ class Journal:
     recency: Recency
 
     async def write(self) -> dict[str, int | str | None]:
-        """Write down what has changed, and all from time to time; nothing while the database is older than a bucket."""
+        """Write the changes, and a snapshot when one is due; nothing while the database is older than a bucket."""
         if not self.config.enabled:
             await self.table.forget_all()
             return {"rows": 0}
@@ -156,7 +152,7 @@ class Journal:
 async def parts_of(
     store: Store, installation_id: str, kind: PartKind, after: int | None = None
 ) -> AsyncIterator[JournalPart]:
-    """Walk through the parts of a journal by their numbers, from behind a number on."""
+    """Iterate over the parts of a journal by their numbers, after a number."""
     under = f"{journal_folder(store.prefix, installation_id)}{kind}/"
     start = None if after is None else first_after(store.prefix, installation_id, kind, after)
     async for found in store.list(under, start_after=start):

@@ -23,9 +23,9 @@ _PRESENCE_MS = 30_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseHolder:
-    """Takes leases and renews them until the work is done; a process that dies lets go after `duration_ms`.
+    """Holds leases and renews them until the work is done; a dead process's lease expires after `duration_ms`.
 
-    When a lease passes on to somebody else, the work under it is cancelled and LeaseLostError raised in its place.
+    When a lease is lost, the work under it is cancelled and LeaseLostError raised instead.
     """
 
     leases: Leases
@@ -34,7 +34,7 @@ class LeaseHolder:
 
     @contextlib.asynccontextmanager
     async def acquire(self, name: str) -> AsyncIterator[Lease | None]:
-        """Hold a lease, or None while somebody else does; what ends the lease on success is the work's own commit."""
+        """Hold a lease, or None while somebody else does; on success the work's own commit ends the lease."""
         lease = await self.leases.acquire(name, self.duration_ms)
         if lease is None:
             yield None
@@ -83,7 +83,7 @@ class LeaseHolder:
 
 
 class Presence:
-    """A lease that says that a server runs; a process that dies, or is cut off, is gone when it runs out."""
+    """A lease that says that a server runs; it expires when the process dies or is cut off."""
 
     def __init__(self, *, leases: Leases, name: str) -> None:
         self._leases = leases
@@ -128,19 +128,19 @@ _SLACK = 0.5
 
 
 def lease_of(name: str) -> str:
-    """Name the lease of a job."""
+    """Return the name of a job's lease."""
     return f"job {name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterJobs:
-    """Runs a job when it is due and nobody else is at it; one whose process dies is taken over when its lease ends."""
+    """Runs a job when it is due and no other process runs it; a dead process's job is taken over after its lease."""
 
     lease_holder: LeaseHolder
     runs: JobRuns
 
     async def once(self, name: str, interval_ms: int, work: Callable[[], Awaitable[Figures | None]]) -> bool:
-        """Do work unless it was done within the interval, or is being done; says whether it was done here."""
+        """Run work unless it ran within the interval, or is running; returns whether it ran here."""
         async with self.lease_holder.acquire(lease_of(name)) as lease:
             if lease is None or not await self.runs.begin(name, int(interval_ms * _SLACK)):
                 return False
@@ -158,10 +158,10 @@ class ClusterJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReports:
-    """Tells when regular work was last done."""
+    """Reads when scheduled jobs last ran."""
 
     runs: JobRuns
 
     async def read(self) -> list[JobRun]:
-        """Read all of it."""
+        """Return all job runs."""
         return await self.runs.read()

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Quotas:
-    """Finds each user's rule, and promises room by it."""
+    """Finds each user's quota, and reserves space under it."""
 
     def __init__(self, config: QuotasConfig, uploads: UploadsConfig, table: QuotaTable) -> None:
         self._config = config
@@ -34,18 +34,18 @@ class Quotas:
         )
 
     def rule_for(self, requester: Requester) -> QuotaRule | None:
-        """Find the first rule that fits a user."""
+        """Return the first rule that matches a user."""
         return next((rule for matcher, rule in self._rules() if matcher.fits(requester)), None)
 
     def max_file_bytes(self, requester: Requester) -> int:
-        """Say how large one upload of a user may be."""
+        """Return the largest upload of a user, in bytes."""
         rule = self.rule_for(requester)
         if rule is None or rule.max_file_bytes is None:
             return self._uploads.max_bytes
         return min(rule.max_file_bytes, self._uploads.max_bytes)
 
     def max_pending(self, requester: Requester) -> int | None:
-        """Say how many media ids a user may leave without content; None: any number."""
+        """Return how many media ids a user may leave without content; None: any number."""
         rule = self.rule_for(requester)
         if rule is not None and rule.max_pending is not None:
             return rule.max_pending
@@ -53,9 +53,9 @@ class Quotas:
 
     @contextlib.asynccontextmanager
     async def reserving(self, requester: Requester, declared_bytes: int | None) -> AsyncIterator[Reservation | None]:
-        """Promise room for an upload while it is stored; None for users without limits.
+        """Reserve space for an upload until the block ends; None for users without limits.
 
-        A body without a declared length is promised a place, and no bytes: those are counted when they are stored.
+        A body without a declared length reserves one file and no bytes: those are counted when they are stored.
         """
         limits = self._limits(requester)
         if limits is None:
@@ -107,7 +107,7 @@ _SHARED_FROM = 0.05
 
 
 class Bucket:
-    """How much somebody has had lately; `level` leaks away."""
+    """A leaky bucket; `level` drains over time."""
 
     __slots__ = ("level", "rate", "seen_ms", "untold")
 
@@ -118,30 +118,30 @@ class Bucket:
         self.seen_ms = now_ms
 
     def leak(self, now_ms: int) -> None:
-        """Let time pass."""
+        """Drain for the time that has passed."""
         self.level = max(0.0, self.level - (now_ms - self.seen_ms) / 1000 * self.rate.per_s)
         self.seen_ms = now_ms
 
     def add_deltas(self, amount: float) -> None:
-        """Count something that was had."""
+        """Add what was used."""
         self.level += amount
         self.untold += amount
 
     def seconds_until(self, room: float) -> float:
-        """Say how long it takes until there is so much room; 0 when there is."""
+        """Return how many seconds until there is this much room; 0 when there is."""
         return max(0.0, (self.level + room - self.rate.burst) / self.rate.per_s)
 
 
 @dataclass(frozen=True, slots=True)
 class RateCounter:
-    """Where the bytes of one request are counted; None where they are not limited."""
+    """Counts the bytes of one request; None where they are not limited."""
 
     sent: Bucket | None = None
     received: Bucket | None = None
 
 
 class RateLimiter:
-    """Lets requests in, and counts what they take."""
+    """Admits requests, and counts their bytes."""
 
     def __init__(self, config: RateLimitsConfig, table: RateTable, now_ms: Callable[[], int]) -> None:
         self._table = table
@@ -157,12 +157,12 @@ class RateLimiter:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def user_downloads(self, requester: Requester) -> RateCounter:
-        """Let a user download; LimitExceededError when that was too often or too much."""
+        """Admit a user's download. Raises LimitExceededError."""
         rates, name = self._of_user(requester), requester.user_id
         return self._meter(name, "downloads", rates.downloads, rates.download_bytes) if rates else RateCounter()
 
     def user_uploads(self, requester: Requester) -> RateCounter:
-        """Let a user upload; LimitExceededError when that was too often or too much."""
+        """Admit a user's upload. Raises LimitExceededError."""
         rates = self._of_user(requester)
         if rates is None:
             return RateCounter()
@@ -170,35 +170,35 @@ class RateLimiter:
         return RateCounter(received=meter.sent)
 
     def user_creates(self, requester: Requester) -> None:
-        """Let a user create a media id; LimitExceededError when that was too often."""
+        """Admit the creation of a media id. Raises LimitExceededError."""
         rates = self._of_user(requester)
         if rates is not None:
             self._meter(requester.user_id, "creates", rates.creates, None)
 
     def user_previews(self, requester: Requester) -> None:
-        """Let a user have a page previewed; LimitExceededError when that was too often."""
+        """Admit a user's URL preview. Raises LimitExceededError."""
         rates = self._of_user(requester)
         if rates is not None:
             self._meter(requester.user_id, "previews", rates.previews, None)
 
     def server_downloads(self, server_name: str) -> RateCounter:
-        """Let another server download; LimitExceededError when that was too often or too much."""
+        """Admit another server's download. Raises LimitExceededError."""
         rates = self._of_server(server_name)
         return self._meter(server_name, "served", rates.downloads, rates.download_bytes) if rates else RateCounter()
 
     def anonymous_downloads(self, address: str) -> RateCounter:
-        """Let somebody without a token download; LimitExceededError when that was too often or too much."""
+        """Admit a download without a token. Raises LimitExceededError."""
         return self._meter(address, "anonymous", self._anonymous.downloads, self._anonymous.download_bytes)
 
     def count(self, meter: RateCounter, *, sent: int, received: int) -> None:
-        """Count the bytes that a request really took."""
+        """Count the bytes that a request transferred."""
         for bucket, amount in ((meter.sent, sent), (meter.received, received)):
             if bucket is not None and amount:
                 bucket.leak(self._now_ms())
                 bucket.add_deltas(amount)
 
     async def share(self) -> None:
-        """Tell the other processes what was counted here, and learn what they counted."""
+        """Exchange counts with the other processes."""
         now_ms = self._now_ms()
         told: dict[str, tuple[Bucket, float]] = {}
         for name, bucket in self._buckets.items():

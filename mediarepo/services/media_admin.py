@@ -22,7 +22,7 @@ _MOST_NAMES = 500
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which part of a list is asked for."""
+    """Offset, limit and order of a page."""
 
     start: int
     limit: int
@@ -31,7 +31,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaAdmin:
-    """Reads media with all that is known of them, and who takes up how much."""
+    """Reads media with all their metadata, and users' statistics."""
 
     table: MediaAdminTable
     statistics: StatisticsTable
@@ -39,14 +39,14 @@ class MediaAdmin:
     homeserver_admins: HomeserverAdmins
 
     async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
-        """Read one as a homeserver sees it (None: all do); NotFoundError when it is unknown or has been deleted."""
+        """Return media as a homeserver sees it (None: all). Raises NotFoundError when it is unknown or deleted."""
         record = await self.table.get(mxc, viewer)
         if record is None or record.state is MediaState.TRASHED:
             raise NotFoundError("Unknown media")
         return record
 
     async def get_any(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
-        """Read one, in the trash or not, as `get` does; NotFoundError when it is unknown or gone for good."""
+        """Return media, in the trash or not. Raises NotFoundError when it is unknown or deleted for good."""
         record = await self.table.get(mxc, viewer)
         if record is None:
             raise NotFoundError("Unknown media")
@@ -90,7 +90,7 @@ class MediaAdmin:
         until_ts: int | None,
         search_term: str | None,
     ) -> tuple[list[UserUsage], int]:
-        """Read a stretch of what users take up, and how many they are."""
+        """Return a page of users' statistics, and the number of users."""
         users, total = await self.statistics.of_users(
             admin.homeserver.server_name,
             order=order,
@@ -116,13 +116,13 @@ _THUMBNAILS = "thumbnails"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageReports:
-    """Reads the counters."""
+    """Reads the usage counters."""
 
     table: UsageTable
     isolation: BatchIsolation
 
     async def fold(self) -> int:
-        """Fold what has changed into the counters; gives how many changes they were."""
+        """Fold changes into the counters; returns how many."""
         total = 0
         async with self.isolation.whole_queue(Queue.USAGE):
             for counter in _COUNTERS:
@@ -142,20 +142,20 @@ class UsageReports:
         return total
 
     async def of_media(self, by: list[UsageBy], only: UsageFilter, limit: int) -> list[Usage]:
-        """Add up media, split as asked for, the largest first."""
+        """Return the usage of media in groups, largest first."""
         return await self.table.of_media(by, only, limit)
 
     async def of_objects(self) -> list[ObjectUsage]:
-        """Add up what each store holds."""
+        """Return the usage of each store."""
         return await self.table.of_objects()
 
     async def of_user(self, user_id: str) -> Usage:
-        """Add up a user's uploads."""
+        """Return a user's usage."""
         found = await self.table.of_media([], UsageFilter(UsageClass.LOCAL, user_id.partition(":")[2], user_id), 1)
         return found[0] if found else Usage({}, 0, 0)
 
     async def of_class(self, retention_class: RetentionClass) -> int:
-        """Add up the bytes that a retention policy's budget is about."""
+        """Return the bytes that a retention policy's budget counts."""
         if retention_class is RetentionClass.THUMBNAILS:
             return sum(one.size_bytes for one in await self.of_objects() if one.object_class == _THUMBNAILS)
         found = await self.table.of_media([], UsageFilter(UsageClass(retention_class.value)), 1)

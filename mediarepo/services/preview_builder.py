@@ -27,20 +27,20 @@ _SMALLEST_PIXELS = 2
 
 
 class BytesBody:
-    """A body that is there already; see `mediarepo.services.upload_parts.Body`."""
+    """A body in memory; see `mediarepo.services.upload_parts.Body`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     async def read(self) -> bytes:
-        """Give it all at once."""
+        """Return all bytes, then nothing."""
         data, self._data = self._data, b""
         return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewImages:
-    """Brings a page's picture in; any failure is a PageError, and the next picture's chance."""
+    """Stores a page's image; any failure is a PageError, and the next image is tried."""
 
     config: PreviewsConfig
     pages: PreviewFetcher
@@ -93,7 +93,7 @@ _MAX_REFRESHES = 5
 
 @dataclass(slots=True)
 class BuildLog:
-    """What was done for a preview, in words, for whoever wants it explained."""
+    """The steps of a preview, in words, for `mediarepo preview`."""
 
     told: list[str] = field(default_factory=list)
 
@@ -104,7 +104,7 @@ class BuildLog:
 
 @dataclass(slots=True)
 class PreviewSession:
-    """What belongs to one preview alone: its cookies, and how often pages have sent us on."""
+    """The cookies and refreshes of one preview."""
 
     language: str | None
     steps: BuildLog
@@ -113,7 +113,7 @@ class PreviewSession:
     _seen: set[tuple[str, int]] = field(default_factory=set)
 
     def may_go_on(self, url: str, refresh_url: str) -> bool:
-        """Say whether a refresh leads anywhere new; the same page counts when it has set a cookie since."""
+        """Return whether a refresh may be followed; the same page again only when it has set a cookie since."""
         if not self._seen:
             self._seen.add((url, 0))
         where = refresh_url, self.cookies.changes
@@ -126,7 +126,7 @@ class PreviewSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewBuilder:
-    """Makes previews, each from nothing."""
+    """Makes previews, without a cache."""
 
     config: PreviewsConfig
     pages: PreviewFetcher
@@ -137,7 +137,7 @@ class PreviewBuilder:
     async def make(
         self, url: PreviewUrl, homeserver: HomeserverConfig, *, language: str | None, steps: BuildLog
     ) -> Preview:
-        """Make a preview; PageError when nothing can be said about the URL."""
+        """Make a preview. Raises PageError when there is nothing to show."""
         visit = PreviewSession(language, steps)
         preview = await self._text(url, visit)
         for picture in preview.pictures[: self.config.max_images]:

@@ -40,12 +40,12 @@ _CONNECT_MS = 5_000
 
 
 class PageError(Exception):
-    """Something could not be fetched for a preview; the message is for the operator."""
+    """A page, response or image could not be fetched; the message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer's body with its encoding undone, and where it came from after redirects."""
+    """A response's decoded body, and its URL after redirects."""
 
     url: str
     content_type: str | None
@@ -57,7 +57,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class PageRequestPolicy:
-    """Judges each URL that one request comes to, and says what is sent there."""
+    """Applies the URL rules to each URL of a request and its redirects, and chooses the headers."""
 
     rules: UrlRules
     request_headers: RequestHeaders
@@ -65,7 +65,7 @@ class PageRequestPolicy:
     accept: str
 
     def headers(self, url: WebUrl) -> Mapping[str, str]:
-        """Give the headers for the next request; OutboundError when a rule stands against it."""
+        """Return the headers for the next request. Raises OutboundError when a rule denies it."""
         refusal = self.rules.refusal(preview_url(url))
         if refusal is not None:
             raise OutboundError(OutboundReason.BAD_URL, f"{url.host} is refused by previews.{refusal}")
@@ -78,7 +78,7 @@ class PageRequestPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewFetcher:
-    """Fetches what a preview is made of."""
+    """Fetches pages, oEmbed responses and images."""
 
     config: PreviewsConfig
     client: WebClient
@@ -86,12 +86,12 @@ class PreviewFetcher:
     request_headers: RequestHeaders
 
     async def page(self, url: str, language: str | None, cookies: PreviewCookies) -> Fetched:
-        """Fetch a page, as much of it as is read."""
+        """Fetch a page, up to the size that is parsed."""
         max_bytes = self.config.max_page_bytes
         return await self._fetch(url, self._policy(language, _PAGE), cookies, max_bytes=max_bytes, whole=False)
 
     async def oembed(self, url: str, language: str | None, cookies: PreviewCookies) -> Fetched:
-        """Fetch an oEmbed answer."""
+        """Fetch an oEmbed response."""
         policy = self._policy(language, _OEMBED)
         return await self._fetch(url, policy, cookies, max_bytes=_MAX_OEMBED_BYTES, whole=True)
 
@@ -155,7 +155,7 @@ Result = TypeVar("Result")
 
 
 class PreviewParser:
-    """A few processes, started when first needed; one slow page holds up one of them."""
+    """A few sandboxed processes, started when first needed."""
 
     def __init__(self, policy: SandboxPolicy | None = None) -> None:
         self._pool = ProcessPool(
@@ -175,38 +175,38 @@ class PreviewParser:
 
     @property
     def busy(self) -> int:
-        """How many readers have a job."""
+        """How many processes have a job."""
         return self._pool.busy
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a reader."""
+        """How many jobs wait for a process."""
         return self._pool.waiting
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of all readers."""
+        """The process ids of all processes."""
         return self._pool.pids
 
     async def read_page(self, body: bytes, *, url: str, content_type: str | None, max_bytes: int) -> Page | None:
-        """Read a page, None when it is a file; PageError when the page is too much work."""
+        """Parse a page, None when it is a file. Raises PageError when it exceeds the limits."""
         job = {"call": "read_page", "url": url, "content_type": content_type, "max_bytes": max_bytes}
         return await self._run(job, body, worker.PAGE)
 
     async def read_oembed(self, body: bytes, *, url: str, content_type: str | None) -> OEmbed | None:
-        """Read an oEmbed answer; PageError as above."""
+        """Parse an oEmbed response. Raises PageError as above."""
         job = {"call": "read_oembed", "url": url, "content_type": content_type}
         return await self._run(job, body, worker.OEMBED)
 
     async def make(self, page: Page, oembed: OEmbed | None, limits: PreviewLimits) -> Preview:
-        """Make the preview of a page; PageError as above."""
+        """Make the preview of a page. Raises PageError as above."""
         body = worker.MAKE_JOB.dump_json(worker.MakeJob(page=page, oembed=oembed, limits=limits))
         return await self._run({"call": "make"}, body, worker.PREVIEW, _MAX_PREVIEW_BYTES)
 
     async def make_of_file(
         self, url: str, content_type: str | None, upload_name: str | None, limits: PreviewLimits
     ) -> Preview:
-        """Make the preview of a file; PageError as above."""
+        """Make the preview of a file. Raises PageError as above."""
         job = worker.FileJob(url=url, content_type=content_type, upload_name=upload_name, limits=limits)
         body = worker.FILE_JOB.dump_json(job)
         return await self._run({"call": "make_of_file"}, body, worker.PREVIEW, _MAX_PREVIEW_BYTES)

@@ -43,12 +43,12 @@ Answer = dict[str, str | int]
 
 
 def hosts_only(text: str) -> str:
-    """Cut addresses in a text down to their hosts: what users paste may hold secrets, in paths too."""
+    """Reduce URLs in a text to their hosts: paths and queries may hold secrets."""
     return _ADDRESS.sub(r"\1/...", text)
 
 
 class Previews:
-    """Answers with what is kept, or has it made."""
+    """Serves cached previews, or makes them."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class Previews:
         await self.flights.__aexit__(*exc_info)
 
     def parse(self, text: str) -> PreviewUrl:
-        """Read a URL; InvalidParamError when it is none, ForbiddenError when a rule stands against it."""
+        """Parse a URL. Raises InvalidParamError when it is invalid, ForbiddenError when a rule denies it."""
         url = parse_preview_url(text)
         if not self.making.pages.rules.allows(url):
             raise ForbiddenError("this URL is not previewed here")
         return url
 
     async def get(self, text: str, homeserver: HomeserverConfig, *, accept_language: str | None) -> Answer:
-        """Preview a URL; PreviewError when that cannot be done."""
+        """Return the preview of a URL. Raises PreviewError when there is none."""
         url = self.parse(text)
         language = accept_language if accept_language and _LANGUAGE.fullmatch(accept_language) else None
         key = hashlib.sha256(f"{homeserver.server_name}\0{language or ''}\0{url.text}".encode()).digest()
@@ -147,7 +147,7 @@ class Previews:
         return kept
 
     async def tidy(self) -> None:
-        """Let go of what is no longer good, and of the oldest images beyond the budget."""
+        """Delete expired previews, and the oldest images beyond the budget."""
         await self.table.forget_expired()
         async with self._isolation.whole_queue(Queue.PREVIEWS):
             await self._forget_images(self.table.expired_images)

@@ -34,18 +34,18 @@ _HASH_BATCH = 100
 
 
 class HashingSink:
-    """Takes bytes, and keeps only their hash."""
+    """A sink that only hashes."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
 
     async def write(self, data: bytes) -> None:
-        """Take some."""
+        """Hash a piece."""
         self.sha256.update(data)
 
 
 class HashLearner:
-    """Reads content from S3 and keeps its hash; any number of requests for one blob read it once."""
+    """Computes and stores hashes of content in S3; concurrent requests for one blob read it once."""
 
     def __init__(self, *, table: UnverifiedHashTable, stores: Stores, isolation: BatchIsolation) -> None:
         self._table = table
@@ -61,7 +61,7 @@ class HashLearner:
         await self.flights.__aexit__(*exc_info)
 
     async def learn(self, blob: Blob) -> None:
-        """Learn a blob's hash; UnavailableError when that takes too long, though it goes on."""
+        """Compute a blob's hash. Raises UnavailableError when that takes too long; it continues in the background."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await self.flights.run(blob.blob_id, partial(self._read, blob))
@@ -69,9 +69,9 @@ class HashLearner:
             raise UnavailableError("the content is being looked at; try again", retry_after_s=_PATIENCE_S) from exc
 
     async def learn_of(self, mxcs: Sequence[Mxc]) -> None:
-        """Learn the hashes of media that are about to be hidden, so that equal content is hidden with them.
+        """Compute the hashes of media about to be quarantined, so that equal content is quarantined with them.
 
-        Content that cannot be read is set aside: its hash is learnt, and hidden, later.
+        Content that cannot be read is set aside, and hashed and quarantined later.
         """
         for blob in await self._table.of(mxcs):
             await self._isolation.run(
@@ -79,7 +79,7 @@ class HashLearner:
             )
 
     async def learn_suspects(self) -> dict[str, Any]:
-        """Learn some of the hashes that may be hidden ones, before anybody asks for the media."""
+        """Compute some hashes that may be quarantined ones, before the media are requested."""
         found = await self._table.suspects(_HASH_BATCH)
         for blob in found:
             await self._isolation.run(
@@ -116,7 +116,7 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantine:
-    """Hides media and everything with the same content: a homeserver for itself, the operator for all."""
+    """Quarantines media and all equal content: a homeserver's admin for its users, the operator for all."""
 
     config: QuarantineConfig
     table: QuarantineTable
@@ -128,11 +128,11 @@ class Quarantine:
     reads_through: bool
 
     async def hide(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
-        """Hide media; unknown ones of other servers are hidden in advance."""
+        """Quarantine media; unknown remote media are quarantined in advance."""
         return await self._hide([mxc], admin, "quarantine", str(mxc), reason)
 
     async def hide_of_user(self, user_id: str, admin: Admin, *, reason: str | None = None) -> Outcome:
-        """Hide everything that a user uploaded."""
+        """Quarantine everything that a user uploaded."""
         self.authorization.check_user(admin, Action.HIDE, user_id)
         found = await self.table.of_user(user_id, hidden_from=self.authorization.out_of_reach(admin))
         return await self._hide(found, admin, "quarantine_user", user_id, reason)
@@ -157,36 +157,36 @@ class Quarantine:
         return await self.table.hide_server(server_name, self._act(admin, "quarantine_server", reason))
 
     async def show_server(self, server_name: str, admin: Admin, *, reason: str | None = None) -> bool:
-        """Show another server's media again."""
+        """Lift the quarantine of another server."""
         self.authorization.check(admin, Action.UNHIDE, Thing.SERVER)
         act = self._act(admin, "unquarantine_server", reason)
         return await self.table.show_server({server_name, spellings(server_name)[0]}, act)
 
     async def show(self, mxc: Mxc, admin: Admin, *, reason: str | None = None) -> Outcome:
-        """Lift what one hid oneself; ForbiddenError when only somebody else, who stands above, hid it."""
+        """Lift the actor's own quarantine. Raises ForbiddenError when only somebody above has quarantined it."""
         self.authorization.check_media(admin, Action.UNHIDE, mxc)
         return await self.table.show([mxc], self._act(admin, "unquarantine", reason), str(mxc))
 
     async def protect(self, mxc: Mxc, admin: Admin, *, protected: bool, reason: str | None = None) -> Outcome:
-        """Spare media of quarantine by oneself and those below, or no longer."""
+        """Protect media against quarantine by the actor and those below, or end that."""
         self.authorization.check_media(admin, Action.PROTECT if protected else Action.UNPROTECT, mxc)
         if protected:
             return await self.marks.put(mxc, MarkKind.PROTECTION, self._act(admin, "protect", reason))
         return await self.marks.lift(mxc, MarkKind.PROTECTION, self._act(admin, "unprotect", reason))
 
     async def hide_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None) -> int:
-        """Hide content by SHA-256, whether it is here already or not; not what says nothing."""
+        """Quarantine content by SHA-256, stored or not; hashes of trivial content are ignored."""
         self.authorization.check(admin, Action.HIDE, Thing.CONTENT)
         act, hashes = self._act(admin, "quarantine_hash", reason), without_short_content(hashes)
         return await self.table.hide_hashes(hashes, act, scopes=self._scopes(act))
 
     async def show_hashes(self, hashes: Sequence[bytes], admin: Admin, *, reason: str | None = None) -> int:
-        """Show content again that was hidden by SHA-256."""
+        """Lift the quarantine of content by SHA-256."""
         self.authorization.check(admin, Action.UNHIDE, Thing.CONTENT)
         return await self.table.show_hashes(hashes, self._act(admin, "unquarantine_hash", reason))
 
     async def all_hashes(self) -> AsyncIterator[HiddenHash]:
-        """Walk through all hidden hashes, in their order."""
+        """Iterate over all quarantined hashes, in order."""
         after = b""
         while page := await self.table.hashes(after, _PAGE):
             after = page[-1].sha256
@@ -194,9 +194,9 @@ class Quarantine:
                 yield one
 
     async def changes(self, admin: Admin, after_id: int, limit: int) -> list[Change]:
-        """Read what was hidden and shown, as the admin's homeserver sees it, oldest first.
+        """Return quarantine changes as the admin's homeserver sees them, oldest first.
 
-        InvalidParamError for a number that does not exist yet.
+        Raises InvalidParamError for a number that does not exist yet.
         """
         viewer = self.authorization.viewer(admin) or OPERATOR
         if after_id > await self.table.last_change(viewer=viewer):

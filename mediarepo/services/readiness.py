@@ -16,7 +16,7 @@ _TIMEOUT_S = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Asks the database and every store."""
+    """Checks the database and every store."""
 
     database: Database
     stores: Stores
@@ -26,7 +26,7 @@ class Readiness:
     outages: OutageLog
 
     async def details(self) -> dict[str, object]:
-        """Tell what needs an operator's eye though all that we depend on answers; empty when nothing does."""
+        """Return what needs the operator's attention while everything responds; empty when nothing does."""
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 set_aside = await self.failed.count()
@@ -43,7 +43,7 @@ class Readiness:
         return {"refuses_uploads": refused} if refused else {}
 
     async def problems(self) -> dict[str, str]:
-        """Name what does not answer, with the reason in the operator's words; empty when all is well."""
+        """Return what does not respond, with the reason; empty when all does."""
         if self.stopping.is_set():
             return {"process": "stopping"}
         names = ["database", *(f"store {name}" for name in self.stores.by_name)]
@@ -52,7 +52,7 @@ class Readiness:
         return {name: reason for name, reason in zip(names, reasons, strict=True) if reason is not None}
 
     async def check_database(self) -> str | None:
-        """Say why the database cannot be served from, a schema that does not fit included; None when it can."""
+        """Return why the database cannot be used, an incompatible schema included; None when it can."""
         reason, schema_fits = None, True
         try:
             async with asyncio.timeout(_TIMEOUT_S):
@@ -66,7 +66,7 @@ class Readiness:
         return reason
 
     async def check_stores(self) -> None:
-        """Look whether the stores answer, for the log."""
+        """Check whether the stores respond, for the log."""
         await asyncio.gather(*(self._store(store) for store in self.stores.by_name.values()))
 
     async def _store(self, store: Store) -> str | None:

@@ -1,8 +1,4 @@
-"""Makes a database of what lies in a bucket: its journal first, then objects of which the journal does not know yet.
-
-Everything may be done again: what was gathered is kept until the end, what was written is written again, objects that
-have become media are known. Rows are gathered in pages and applied in pages, so that memory does not grow.
-"""
+"""Rebuilds a database from a bucket: its journal first, then objects that the journal does not have yet."""
 
 import json
 import zlib
@@ -43,7 +39,7 @@ class _BrokenPartError(Exception):
 
 @dataclass(slots=True)
 class RebuildReport:
-    """How far a rebuild has come, and what it could not bring back."""
+    """Progress of a rebuild, and what it could not restore."""
 
     step: str = "looking for the journal"
     parts: int = 0
@@ -59,11 +55,11 @@ class RebuildReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything is there again."""
+        """Whether everything was restored."""
         return not self.missing_count and not self.broken_parts
 
     def note_missing(self, what: str) -> None:
-        """Take note of what is not there; the first thousand by name."""
+        """Record something missing; the first thousand by name."""
         self.missing_count += 1
         if len(self.missing) < 1000:  # noqa: PLR2004 - enough to look at
             self.missing.append(what)
@@ -71,7 +67,7 @@ class RebuildReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilder:
-    """Brings a lost database back, or an older one up to date."""
+    """Restores a lost database, or brings an older one up to date."""
 
     table: RebuildTable
     publishing: PublishTable
@@ -84,7 +80,7 @@ class Rebuilder:
     async def rebuild(
         self, store: Store, told: RebuildReport, on_progress: Callable[[], None], *, journal: str | None = None
     ) -> None:
-        """Rebuild from the journal in a store, and from the objects of all stores; tells how far it is."""
+        """Rebuild from the journal in a store, and from the objects of all stores; yields its progress."""
         installation_id = await self._become(store, journal)
         written_ts, sequence, whole = 0, 0, False
         parts = await self._parts(store, installation_id, told)

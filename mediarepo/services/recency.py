@@ -1,9 +1,4 @@
-"""Is the database as new as its buckets? One restored from a backup is not: it must not delete what it forgot.
-
-Every object of ours has an intent in the database before it is made, and its key says so. One that has neither a row
-nor an intent nor a queued deletion was therefore known to a later state of this database, or to another database. Such
-an object is proof, be it a single one; what a crash leaves has its intent, and is none.
-"""
+"""Checks whether the database is as new as its buckets: one restored from a backup must not delete what it forgot."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,11 +25,11 @@ _GOOD_FOR_MS = 30_000
 
 
 class BehindError(UnavailableError):
-    """The database is older than a bucket, so that nothing is deleted."""
+    """The database is older than a bucket; nothing is deleted."""
 
 
 def explain(store: str, lost_key: str) -> str:
-    """Say in the operator's words what is wrong, and what to do."""
+    """Return what is wrong and what to do, for the operator."""
     return (
         f"the database is older than the bucket of store {store}: it knows nothing of {lost_key}, which it was told of "
         "before the object was made. Was it restored from a backup? Nothing is deleted until it is up to date again: "
@@ -45,7 +40,7 @@ def explain(store: str, lost_key: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recency:
-    """Looks for objects that the database should know, and remembers them for all processes."""
+    """Looks for objects that the database should know, and records them for all processes."""
 
     table: RecencyTable
     journal: JournalTable
@@ -56,16 +51,16 @@ class Recency:
     looked_ms: dict[str, int] = field(default_factory=dict)
 
     async def problems(self) -> dict[str, str]:
-        """Tell of each store that is newer than the database, in the operator's words."""
+        """Return why each store is newer than the database, for the operator."""
         return {one.store: explain(one.store, one.lost_key or "") for one in await self.table.behind()}
 
     async def check(self) -> None:
-        """Look at all stores that can be reached, and make sure that things may be let go of: else BehindError."""
+        """Check all stores that can be reached. Raises BehindError when nothing may be deleted."""
         for problem in (await self.look_at_all()).values():
             raise BehindError(problem, retry_after_s=60)
 
     async def unseen(self) -> set[str]:
-        """Name the stores that cannot be looked at, where nothing may be deleted; looks where it did not lately."""
+        """Return the stores that cannot be checked, where nothing may be deleted; checks those not checked lately."""
         unseen = set[str]()
         for store in self.stores.by_name.values():
             try:
@@ -77,7 +72,7 @@ class Recency:
         return unseen
 
     async def look_at_all(self) -> dict[str, str]:
-        """Look at all stores; one that cannot be looked at holds up no other. Gives what is wrong, by store."""
+        """Check all stores; one that cannot be reached delays no other. Returns the problems by store."""
         for store in self.stores.by_name.values():
             try:
                 await self.look(store)
@@ -86,7 +81,7 @@ class Recency:
         return await self.problems()
 
     async def look(self, store: Store) -> str | None:
-        """Look at what was made since the last look; gives the key of an object that the database should know."""
+        """Check objects made since the last check; returns the key of one that the database should know."""
         if store.read_only:
             return None
         before, now_ms = await self.table.get(store.name), await self.table.now_ms()
@@ -110,7 +105,7 @@ class Recency:
         return None
 
     async def note_lost(self, store: Store, lost_key: str, *, instead_of: str | None = None) -> None:
-        """Write down that the database is older than a bucket, and tell the operator."""
+        """Record that the database is older than a bucket, and log it."""
         await self.table.note_lost(store.name, lost_key, instead_of=instead_of)
         self.on_behind(store.name, True)  # noqa: FBT003 - a gauge's value
         log.error(
@@ -118,7 +113,7 @@ class Recency:
         )
 
     async def give_up(self, store: Store) -> str | None:
-        """Let go of what only a newer database knew, as the operator says; its journal is continued behind its end."""
+        """Give up what only a newer database knew, as the operator says; the journal continues after its end."""
         installation_id, last = str(await self.sweep_table.installation_id()), 0
         async for found in store.list(journal_folder(store.prefix, installation_id)):
             part = parse_part(store.prefix, found.key)
@@ -127,7 +122,7 @@ class Recency:
         return await self.look(store)
 
     async def find_lost(self, store: Store, object_keys: Sequence[str]) -> str | None:
-        """Find an object that the database should know, and does not, though it is still there."""
+        """Return an existing object that the database should know and does not."""
         if any(parse_part(store.prefix, key) for key in object_keys):
             return await self._journal_ahead(store)
         intended = [key for key in object_keys if is_intended(key)]

@@ -23,7 +23,7 @@ _EXAMPLES = 20
 
 @dataclass(slots=True)
 class RetentionTally:
-    """What was chosen so far; an object is freed with the last of its media."""
+    """Running totals of what was chosen; an object is freed with the last of its media."""
 
     count: int = 0
     size_bytes: int = 0
@@ -34,7 +34,7 @@ class RetentionTally:
     _left: dict[int, int] = field(default_factory=dict)
 
     def add(self, batch: list[Candidate], *, count: int | None = None) -> None:
-        """Add what was chosen; `count` says how many really went, where that is known."""
+        """Add chosen media; `count` is how many were deleted, where that is known."""
         self.count += len(batch) if count is None else count
         for one in batch:
             self.size_bytes += one.size_bytes
@@ -50,7 +50,7 @@ class RetentionTally:
         return self._left[one.blob_id] == 0
 
     def plan(self) -> RetentionPlan:
-        """Say it in figures."""
+        """Return the totals as a plan."""
         return RetentionPlan(
             count=self.count,
             size_bytes=self.size_bytes,
@@ -68,7 +68,7 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Plans, arms and carries out the configured policies."""
+    """Plans, arms and runs the configured policies."""
 
     config: RetentionConfig
     table: RetentionTable
@@ -83,18 +83,18 @@ class Retention:
     recency: Recency
 
     def policy(self, name: str) -> RetentionPolicy:
-        """Find a policy; NotFoundError when none has this name."""
+        """Return a policy. Raises NotFoundError when none has this name."""
         for policy in self.config.policies:
             if policy.name == name:
                 return policy
         raise NotFoundError(f"there is no retention policy {name!r}")
 
     async def stored(self) -> dict[str, StoredPlan]:
-        """Read the plans of policies, by name."""
+        """Return the stored plans by policy name."""
         return await self.plans.read()
 
     async def plan(self, policy: RetentionPolicy, tally: RetentionTally) -> RetentionPlan:
-        """Count what a policy would remove now, remove nothing, and keep the figures; `tally` shows how far it is."""
+        """Count what a policy would delete now, delete nothing, and store the totals; `tally` shows the progress."""
         async for batch in self._chosen(policy, tally):
             tally.add(batch)
         plan = tally.plan()
@@ -102,25 +102,25 @@ class Retention:
         return plan
 
     async def arm(self, policy: RetentionPolicy, by: str, *, client_address: str | None = None) -> None:
-        """Let a policy be carried out regularly; InvalidParamError when it was not planned as it reads."""
+        """Let the scheduler run a policy. Raises InvalidParamError when it was not planned as it reads."""
         act = self._act(policy, by, "arm_retention", client_address)
         fingerprint, age_ms = policy.fingerprint(), self.config.plan_lifetime_ms
         if not await self.plans.arm(policy.name, fingerprint, armed=True, plan_age_ms=age_ms, act=act):
             raise _unplanned(policy)
 
     async def disarm(self, policy: RetentionPolicy, by: str, *, client_address: str | None = None) -> None:
-        """Let a policy be carried out no more."""
+        """Stop the scheduler from running a policy."""
         act = self._act(policy, by, "disarm_retention", client_address)
         await self.plans.arm(policy.name, policy.fingerprint(), armed=False, plan_age_ms=0, act=act)
 
     async def run(self, policy: RetentionPolicy, by: str, tally: RetentionTally) -> RetentionPlan:
-        """Carry a policy out now, and say what was removed; InvalidParamError when it was not planned as it reads."""
+        """Run a policy now; returns what was deleted. Raises InvalidParamError when it was not planned as it reads."""
         if not await self.plans.is_planned(policy.name, policy.fingerprint(), self.config.plan_lifetime_ms):
             raise _unplanned(policy)
         return await self._carry_out(policy, by, tally)
 
     async def run_armed(self) -> None:
-        """Carry out every policy that is armed as it reads; one that fails stops no other."""
+        """Run every armed policy; one that fails stops no other."""
         stored = await self.plans.read()
         armed = [
             partial(self._carry_out, policy, plan.armed_by or "", RetentionTally())

@@ -40,7 +40,7 @@ class Stores:
         return self.by_name[name]
 
     def close(self, names: set[str]) -> None:
-        """Take nothing more into these stores, and again into all others."""
+        """Stop writing to these stores, and write to all others again."""
         self.closed.clear()
         self.closed.update(names)
 
@@ -52,7 +52,7 @@ class Stores:
             raise UnavailableError(f"the store {name!r} is not configured", retry_after_s=60) from None
 
     def metadata(self, mxc: Mxc, media: NewMedia | None = None, created_ts: int | None = None) -> dict[str, str]:
-        """Say who an object is, so that a lost database can be rebuilt from the bucket.
+        """Return an object's metadata, so that a lost database can be rebuilt from the bucket.
 
         S3 keeps 2 KB of it: a name that is too long for that is left out.
         """
@@ -83,7 +83,7 @@ NOT_OURS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketMarkers:
-    """Writes and checks the installation's marker in each store."""
+    """Writes and checks the ownership marker of each store."""
 
     sweep_table: SweepTable
     missing_objects: MissingObjects
@@ -91,9 +91,9 @@ class BucketMarkers:
     foreign: set[str] = field(default_factory=set)
 
     async def claim_all(self, stores: Iterable[Store]) -> set[str]:
-        """Claim the stores that were not claimed yet, and name those that are not ours.
+        """Claim the stores without a marker, and return those that are not ours.
 
-        What cannot be reached is left for the next time, and for what it was.
+        A store that cannot be reached keeps its last state, and is tried again next time.
         """
         for store in stores:
             if store.name in self.claimed:
@@ -113,18 +113,21 @@ class BucketMarkers:
         return set(self.foreign)
 
     async def is_ours(self, store: Store) -> bool:
-        """Say whether the store's prefix carries our own marker; a read-only one has none, but must look right."""
+        """Return whether the store's prefix has our marker; a read-only one has none, but must look right."""
         if store.read_only:
             return await self._looks_right(store, Ownership.BORROWED)
         return await self.owner(store) == str(await self.sweep_table.installation_id())
 
     async def owner(self, store: Store) -> str | None:
-        """Read the installation id that a store's prefix carries; None when it carries none."""
+        """Return the installation id in a store's marker; None without one."""
         text = await _marker(store)
         return None if text is None else _owner(text)
 
     async def claim(self, store: Store) -> bool:
-        """Put our marker where there is none; False when the prefix is another installation's, or the wrong one."""
+        """Write our marker where there is none.
+
+        Returns False when the prefix belongs to another installation, or is the wrong one.
+        """
         if store.read_only:
             return True
         text = await _marker(store)
@@ -136,7 +139,7 @@ class BucketMarkers:
         return False
 
     async def mark(self, store: Store) -> bool:
-        """Put our marker, whatever is there; False when somebody else did so at the same time."""
+        """Write our marker over whatever is there; False when another process did at the same time."""
         text = f"{await self.sweep_table.installation_id()}\n".encode()
         await store.put(marker_key(store), [text], size_bytes=len(text), metadata={})
         return await self.is_ours(store)
@@ -167,7 +170,7 @@ async def _check_length(store: Store, length: int) -> None:
 
 
 async def is_there(store: Store, known: KnownObject) -> bool:
-    """Say whether a store holds an object, in its right size."""
+    """Return whether a store has an object of the right size."""
     async for found in store.list(known.object_key):
         if found.key == known.object_key:
             return found.size_bytes == known.size_bytes
@@ -175,5 +178,5 @@ async def is_there(store: Store, known: KnownObject) -> bool:
 
 
 def marker_key(store: Store) -> str:
-    """Name the object that says whose a prefix is."""
+    """Return the key of the ownership marker."""
     return f"{store.prefix}/{MARKER_NAME}"

@@ -29,7 +29,7 @@ _MAX_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a sweep of one store saw and did; `stopped`: why nothing; `unchecked`: what it could not look at."""
+    """Results of a sweep of one store; `stopped`: why nothing was done; `unchecked`: what could not be listed."""
 
     store: str
     listed: int = 0
@@ -41,13 +41,13 @@ class SweepReport:
     condemned: int = 0
 
     def figures(self) -> dict[str, int | str | None]:
-        """Give what is kept of it."""
+        """Return the figures that are stored."""
         return {name: value for name, value in asdict(self).items() if name != "store"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
-    """Compares the bucket with the rows; never touches anything outside our prefix, nor anything young."""
+    """Compares bucket and rows; never touches objects outside our prefix, nor young ones."""
 
     config: SweepConfig
     stores: Stores
@@ -60,7 +60,7 @@ class Sweeps:
     on_stopped: Callable[[str], None]
 
     async def sweep(self) -> list[SweepReport]:
-        """Sweep every store, then carry out the deletions."""
+        """Sweep every store, then execute the deletions."""
         await self.recency.look_at_all()
         await self._condemn_stale()
         reports = [await self._sweep_or_say_why_not(store) for store in self.stores.by_name.values()]
@@ -145,7 +145,7 @@ class Sweeps:
         return condemned
 
     async def take_over(self, store: Store) -> SweepReport:
-        """Mark a store as ours because the operator says so, and take back what was missing."""
+        """Claim a store because the operator says so, and restore missing media found in it."""
         await self.markers.mark(store)
         return SweepReport(store.name, found_again=await self._heal(store))
 

@@ -32,19 +32,19 @@ Result = TypeVar("Result")
 
 
 class TaskCancelledError(Exception):
-    """Somebody wants the task to stop."""
+    """The task was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskProgress:
-    """How a task's work says how far it is; what was said before a crash is `task.progress` when it goes on."""
+    """Reports a task's progress; after a crash, `task.progress` has the last report."""
 
     task: Task
     table: TaskTable
     lease: Lease
 
     async def watch(self, work: Awaitable[Result], progress: Callable[[], dict[str, Any]]) -> Result:
-        """Do work, and report on it every few seconds; what `report` raises ends the work."""
+        """Run work, and report on it every few seconds; an error of `report` ends the work."""
         doing = asyncio.ensure_future(work)
         try:
             while not doing.done():
@@ -56,7 +56,10 @@ class TaskProgress:
             await asyncio.wait([doing])
 
     async def report(self, progress: dict[str, Any]) -> None:
-        """Write down how far the work is; TaskCancelledError when it is to stop, LeaseLostError when it passed on."""
+        """Record progress.
+
+        Raises TaskCancelledError when the task is to stop, LeaseLostError when another process has it.
+        """
         if await self.table.report(self.task.task_id, self.lease, progress):
             raise TaskCancelledError
 
@@ -83,21 +86,21 @@ class Tasks:
         homeserver: str | None,
         client_address: str | None = None,
     ) -> Task:
-        """Queue a task; InvalidParamError for a kind that there is not."""
+        """Queue a task. Raises InvalidParamError when there is no such kind."""
         if kind not in self.works:
             raise InvalidParamError(f"there are no tasks of the kind {kind!r}, only {', '.join(sorted(self.works))}")
         act = AdminAction(by=created_by, owner=OPERATOR, action="begin_task", client_address=client_address)
         return await self.table.add(kind, arguments, homeserver=homeserver, act=act)
 
     async def get(self, task_id: int) -> Task:
-        """Read a task; NotFoundError when there is none."""
+        """Return a task. Raises NotFoundError when there is none."""
         task = await self.table.get(task_id)
         if task is None:
             raise NotFoundError("there is no such task")
         return task
 
     async def cancel(self, task_id: int, by: str, *, client_address: str | None = None) -> Task:
-        """Stop a task at its next step; NotFoundError when there is none."""
+        """Stop a task at its next step. Raises NotFoundError when there is none."""
         act = AdminAction(by=by, owner=OPERATOR, action="cancel_task", client_address=client_address)
         task = await self.table.cancel(task_id, act)
         if task is None:
@@ -105,7 +108,7 @@ class Tasks:
         return task
 
     async def run_waiting(self) -> None:
-        """Do what waits, one after the other, until nothing does that others are not at."""
+        """Run waiting tasks one after the other, until all others are run by other processes."""
         for task_id in await self.table.waiting(_AT_ONCE):
             async with self.lease_holder.acquire(f"task {task_id}") as lease:
                 if lease is not None:
@@ -149,20 +152,20 @@ class Tasks:
             return TaskState.FAILED, None, error_text(exc)
 
     async def forget_old(self) -> None:
-        """Remove tasks that ended long ago."""
+        """Delete tasks that ended long ago."""
         await self.table.forget_ended(_KEPT_MS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTypes:
-    """Does tasks, each of which can be begun again where it was interrupted."""
+    """Runs tasks, each of which can be resumed where it was interrupted."""
 
     retention: Retention
     repairs: Repairs
     stores: Stores
 
     def by_kind(self) -> Mapping[str, Work]:
-        """Name the kinds."""
+        """Return the task types by name."""
         return {"retention_plan": self._plan, "retention": self._retain, "fsck": self._check}
 
     async def _plan(self, steps: TaskProgress) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mediarepo.web.params import Query
 
 @dataclass(frozen=True, slots=True)
 class RequiredPermission:
-    """What a request wants to do, and to what; `of_path`: to the media, or the user, that its path names."""
+    """The action of a request and the thing it acts on; `of_path`: the media, or the user, that its path names."""
 
     action: Action
     thing: Thing
@@ -92,7 +92,7 @@ ROUTES: dict[tuple[str, str], RequiredPermission] = {
 
 
 def required_permission(request: web.Request) -> RequiredPermission:
-    """Look up the permission that a request requires."""
+    """Return the permission that a request requires."""
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
     return ROUTES[method, "" if resource is None else resource.canonical]
@@ -103,7 +103,7 @@ _MAX_ASSERTED_CHARS = 1024
 
 
 def find_tenant(request: web.Request) -> HomeserverConfig | None:
-    """Find the homeserver that the request's Host belongs to, if any."""
+    """Return the homeserver of the request's Host, or None."""
     return request.app[TENANTS].by_host(request.app[PROXIES].host(request))
 
 
@@ -139,7 +139,7 @@ def _role_of(requester: Requester) -> Role:
 def bearer_token(request: web.Request, query: Query) -> str:
     """Return the access token, from the header or, where that is allowed, from the query.
 
-    The only place where tokens are read: MissingTokenError without one, UnknownTokenError for what no token can be.
+    The only place where tokens are read. Raises MissingTokenError without one, UnknownTokenError for an impossible one.
     """
     token = _token_of(request, query)
     if not token.isascii() or not token.isprintable() or len(token) > _MAX_TOKEN_CHARS:

@@ -8,9 +8,9 @@ from mediarepo.model.concurrency import InUse
 
 
 class InFlight:
-    """Counts running requests; once `draining`, connections are closed behind each of them.
+    """Counts running requests; once `draining`, each connection is closed after its request.
 
-    aiohttp's own shutdown stops reading at once, so that an upload under way could never end well.
+    aiohttp's own shutdown stops reading at once, so that an upload in progress could never finish.
     """
 
     def __init__(self, cut_short: asyncio.Event, in_use: InUse) -> None:
@@ -23,7 +23,7 @@ class InFlight:
 
     @contextmanager
     def request(self, *, shown: bool) -> Iterator[None]:
-        """Count a request while it is being answered; operators are shown those of clients only."""
+        """Count a request until its response is sent; the metric shows those of clients only."""
         self._count += 1
         self._none_left.clear()
         try:
@@ -35,7 +35,7 @@ class InFlight:
                 self._none_left.set()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until all running requests are done, or the time is up, or the wait is cut short."""
+        """Wait until all running requests are done, the timeout has passed, or the wait is cut short."""
         self.draining = True
         waits = [asyncio.create_task(self._none_left.wait()), asyncio.create_task(self._cut_short.wait())]
         try:

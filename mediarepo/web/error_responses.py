@@ -8,7 +8,7 @@ from mediarepo import errors
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """How a refusal looks on the wire (client-server API, standard error response)."""
+    """Status and errcode of an error (client-server API, standard error response)."""
 
     status: int
     errcode: str
@@ -52,7 +52,7 @@ REFUSALS: Mapping[type[errors.MatrixError], ErrorResponse] = {
 
 
 def error_response_for(error: errors.MatrixError) -> ErrorResponse:
-    """Find how an error is told, by its nearest class in the table."""
+    """Return the entry of an error, by its nearest class in the table."""
     for cls in type(error).__mro__:
         if cls in REFUSALS:
             return REFUSALS[cls]
@@ -60,7 +60,7 @@ def error_response_for(error: errors.MatrixError) -> ErrorResponse:
 
 
 def error_body(error: errors.MatrixError) -> dict[str, object]:
-    """Write the JSON that a client is told."""
+    """Return the JSON body of an error."""
     body: dict[str, object] = {"errcode": error_response_for(error).errcode, "error": error.message}
     match error:
         case errors.UnknownTokenError():
@@ -77,7 +77,7 @@ def error_body(error: errors.MatrixError) -> dict[str, object]:
 
 
 def error_headers(error: errors.MatrixError) -> dict[str, str]:
-    """Write the headers that go with a refusal."""
+    """Return the headers of an error response."""
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

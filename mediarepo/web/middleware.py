@@ -51,7 +51,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def answer_in_matrix(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer preflights without asking anybody, and every refusal as the spec's JSON."""
+    """Answer CORS preflights, and turn every error into the spec's JSON."""
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=PREFLIGHT)
     try:
@@ -77,13 +77,13 @@ def _check_transfer_encoding(request: web.Request) -> None:
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Give every response, errors too, the headers that all have."""
+    """Add the headers that every response has, errors included."""
     for name, value in EVERY_RESPONSE.items():
         response.headers[name] = value
 
 
 def endpoint_name(request: web.Request) -> str:
-    """Name the endpoint by its route, so that figures have few labels and logs no ids."""
+    """Return the route's name, so that metrics have few labels and logs no ids."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "unknown"
 

@@ -28,7 +28,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Query:
-    """A query string, decoded strictly as UTF-8; of repeated names the first counts."""
+    """A query string, decoded strictly as UTF-8; the first of repeated names counts."""
 
     def __init__(self, request: web.Request) -> None:
         self._fields: dict[str, str] = {}
@@ -47,15 +47,15 @@ class Query:
             self._fields[name] = value
 
     def fields(self) -> dict[str, str]:
-        """Give all fields, the first of each name."""
+        """Return all fields, the first of each name."""
         return dict(self._fields)
 
     def all(self, name: str) -> list[str]:
-        """Give all values of a name, in order."""
+        """Return all values of a name, in order."""
         return [value for key, value in self._pairs if key == name]
 
     def text(self, name: str) -> str | None:
-        """Read a text, or None."""
+        """Return a text, or None."""
         return self._fields.get(name)
 
     def positive(self, name: str) -> int:
@@ -124,7 +124,7 @@ class Query:
 
 
 def path_segments(request: web.Request, count: int) -> list[str]:
-    """Decode the last segments of the path as it was sent, each on its own, so that %2F never makes a segment.
+    """Decode the last segments of the raw path, each on its own, so that %2F never makes a segment.
 
     Dot segments, which %2F may hide, are refused: a proxy that resolves them applies the rules of another path.
     """

@@ -22,9 +22,9 @@ class TrustedProxies:
         self._trusted = Derived(lambda: config.trusted_proxies, _Trusted)
 
     def host(self, request: web.Request) -> str:
-        """Read the Host that the client used, as a trusted proxy tells it, or as the request says.
+        """Return the Host that the client used, from a trusted proxy's header or the request.
 
-        The authority of a request line with a whole URL counts more than a Host header (RFC 9112, section 3.2.2).
+        The authority of an absolute request target wins over the Host header (RFC 9112, section 3.2.2).
         """
         forwarded = request.headers.get("X-Forwarded-Host")
         if forwarded is not None and self._trusts(request):
@@ -34,7 +34,7 @@ class TrustedProxies:
         return request.headers.get("Host", "")
 
     def client_address(self, request: web.Request) -> str:
-        """Read whose request it is: the nearest address on its way that is not a trusted proxy's."""
+        """Return the client's address: the nearest hop that is no trusted proxy."""
         peer = _peer(request)
         if not self._trusts(request):
             return "" if peer is None else str(_parse(peer) or peer)
@@ -48,7 +48,7 @@ class TrustedProxies:
         return "" if peer is None else str(_parse(peer) or peer)
 
     def client_network(self, request: web.Request) -> str:
-        """Read which network it comes from, whose requests are counted together."""
+        """Return the client's network, whose requests are counted together."""
         text = self.client_address(request)
         address = _parse(text)
         if address is None:
@@ -85,7 +85,7 @@ class _Trusted:
 
 
 def parse_hop(text: str) -> _Address | None:
-    """Read an address of X-Forwarded-For, with or without a port; None when it is none."""
+    """Parse an address of X-Forwarded-For, with or without a port; None when it is invalid."""
     matched = _HOP.fullmatch(text.strip())
     if matched is None:
         return _parse(text.strip())  # an IPv6 address without brackets
@@ -103,7 +103,7 @@ def _parse(text: str) -> _Address | None:
 
 
 def origin_form(request_target: str) -> str:
-    """Read the path and query of a request target, as it came, also of one in absolute form."""
+    """Return the path and query of a request target, unchanged, also of an absolute one."""
     if request_target.startswith("/"):
         return request_target
     rest = request_target.partition("://")[2]

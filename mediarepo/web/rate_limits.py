@@ -10,37 +10,37 @@ _METER = web.RequestKey("meter", RateCounter)
 
 
 def limit_download(request: web.Request, requester: Requester) -> None:
-    """Let a user download, or refuse."""
+    """Admit a user's download, or raise LimitExceededError."""
     request[_METER] = request.app[RATES].user_downloads(requester)
 
 
 def limit_upload(request: web.Request, requester: Requester) -> None:
-    """Let a user upload, or refuse."""
+    """Admit a user's upload, or raise LimitExceededError."""
     request[_METER] = request.app[RATES].user_uploads(requester)
 
 
 def limit_create(request: web.Request, requester: Requester) -> None:
-    """Let a user create a media id, or refuse."""
+    """Admit the creation of a media id, or raise LimitExceededError."""
     request.app[RATES].user_creates(requester)
 
 
 def limit_preview(request: web.Request, requester: Requester) -> None:
-    """Let a user have a page previewed, or refuse."""
+    """Admit a user's URL preview, or raise LimitExceededError."""
     request.app[RATES].user_previews(requester)
 
 
 def limit_server(request: web.Request, server_name: str) -> None:
-    """Let another server download, or refuse."""
+    """Admit another server's download, or raise LimitExceededError."""
     request[_METER] = request.app[RATES].server_downloads(server_name)
 
 
 def limit_anonymous(request: web.Request) -> None:
-    """Let somebody without a token download, or refuse."""
+    """Admit a download without a token, or raise LimitExceededError."""
     request[_METER] = request.app[RATES].anonymous_downloads(request.app[PROXIES].client_network(request))
 
 
 def count_bytes(request: web.Request, response: web.StreamResponse) -> None:
-    """Count what a request really took."""
+    """Count the bytes that a request transferred."""
     meter = request.get(_METER)
     if meter is None or (meter.sent is None and meter.received is None):
         return

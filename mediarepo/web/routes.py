@@ -20,7 +20,7 @@ _NAMED = _MEDIA + "/{file_name:[^/]*}"
 
 
 def add_matrix_routes(app: web.Application) -> None:
-    """Answer what clients ask for."""
+    """Add the client-server API's routes."""
     app.router.add_post(f"{_LEGACY}/upload", upload, expect_handler=expect_later)
     app.router.add_put(f"{_LEGACY}/upload/{_MEDIA}", upload_to, expect_handler=expect_later)
     app.router.add_post(f"{_LEGACY}/create", create)
@@ -39,14 +39,14 @@ def add_matrix_routes(app: web.Application) -> None:
 
 
 def add_federation_routes(app: web.Application) -> None:
-    """Answer what other servers ask for."""
+    """Add the server-server API's routes."""
     for base in _FEDERATION:
         app.router.add_get(f"{base}/download/{{media_id:[^/]*}}", federation.download)
         app.router.add_get(f"{base}/thumbnail/{{media_id:[^/]*}}", federation.thumbnail)
 
 
 def add_synapse_admin_routes(app: web.Application) -> None:
-    """Answer what tools for Synapse's admins ask for."""
+    """Add the routes of Synapse's admin API."""
     router = app.router
     router.add_get(f"{_ADMIN}/media/quarantine_changes", synapse.quarantine_changes)
     router.add_get(f"{_ADMIN}/media/{_MEDIA}", synapse.media_info)
@@ -67,7 +67,7 @@ def add_synapse_admin_routes(app: web.Application) -> None:
 
 
 def add_operator_routes(app: web.Application) -> None:
-    """Answer what operators ask for."""
+    """Add the operator's routes: health and metrics."""
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)
     app.router.add_get("/metrics", metrics)

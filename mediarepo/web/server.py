@@ -20,7 +20,7 @@ from mediarepo.web.keys import IN_FLIGHT
 
 
 class ListenError(Exception):
-    """An address cannot be listened on; the message says which and why."""
+    """An address cannot be bound; the message says which and why."""
 
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class _Runner(web.AppRunner):
 
 @asynccontextmanager
 async def serving(app: web.Application, addresses: Sequence[str], config: ListenConfig) -> AsyncIterator[list[Address]]:
-    """Serve until left, and then let running requests finish; gives the addresses actually bound."""
+    """Serve until left, then drain running requests; yields the bound addresses."""
     runner = _Runner(
         app,
         shutdown_timeout=_LAST_WORDS_S,

@@ -21,7 +21,7 @@ _PAUSE_S = 0.5
 
 
 class DamagedContentError(Exception):
-    """The object is not what its row says; the message tells how."""
+    """The object does not match its row; the message says how."""
 
 
 class _Measuring:
@@ -115,7 +115,7 @@ _AHEAD = 4
 async def map_in_order(
     things: AsyncGenerator[_T, None], work: Callable[[_T], Awaitable[_R]], *, jobs: int
 ) -> AsyncGenerator[_R, None]:
-    """Do work on `jobs` things at once, a few further ones being known; the first failure ends it all."""
+    """Run work on `jobs` items at once, in order, with a few items read ahead; the first failure ends it all."""
     slots = asyncio.Semaphore(jobs)
 
     async def do(thing: _T) -> _R:

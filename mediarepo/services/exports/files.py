@@ -15,7 +15,7 @@ _WITHOUT_CONTENT = {MediaState.PENDING: "it has not been uploaded yet", MediaSta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesExport:
-    """Writes media of ours into an archive."""
+    """Writes our media into an archive."""
 
     table: ExportTable
     contents: Contents
@@ -24,7 +24,7 @@ class FilesExport:
     async def run(
         self, selection: ExportSelection, about: Mapping[str, object], *, jobs: int
     ) -> AsyncGenerator[ExportResult, None]:
-        """Export everything selected; gives what became of each. The lists are written last."""
+        """Export everything selected; yields each result. The lists are written last."""
         await self.archive.begin(about)
         with Lists() as lists:
             async with aclosing(map_in_order(self.table.walk(selection), self._result, jobs=jobs)) as results:

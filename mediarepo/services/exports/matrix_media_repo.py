@@ -1,7 +1,4 @@
-"""Media for a matrix-media-repo, one at a time: bytes first, then the row, and nothing overwritten.
-
-As in that program itself, equal content lies in one place, however many rows name it.
-"""
+"""Exports to a matrix-media-repo, one item at a time: bytes first, then the row; nothing is overwritten."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -20,14 +17,14 @@ from mediarepo.storage.errors import ObjectMissingError
 
 @dataclass(frozen=True, slots=True)
 class Datastore:
-    """Where new content goes: a folder, or a bucket whose keys get a slash behind `prefix_length` characters."""
+    """Where new content goes: a folder, or a bucket whose keys get a slash after `prefix_length` characters."""
 
     datastore_id: str
     is_folder: bool
     prefix_length: int = 0
 
     def place_of(self, media: ExportMedia) -> ContentPlace:
-        """Name the place of content, in the same way each time."""
+        """Return the place of content, always the same one."""
         name = object_name(media)
         if self.is_folder:
             name = f"{name[:2]}/{name[2:4]}/{name[4:]}"
@@ -38,7 +35,7 @@ class Datastore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixMediaRepoExport:
-    """Writes media of ours to where a matrix-media-repo finds them; `places` are its datastores by their ids."""
+    """Writes our media where a matrix-media-repo finds them; `places` are its datastores by id."""
 
     table: ExportTable
     contents: Contents
@@ -50,7 +47,7 @@ class MatrixMediaRepoExport:
     locks: "WeakValueDictionary[ContentPlace, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
-        """Export everything selected; gives what became of each."""
+        """Export everything selected; yields each result."""
         async for result in map_in_order(self.table.walk(selection), self._result, jobs=jobs):
             yield result
 

@@ -1,8 +1,4 @@
-"""Media for a Synapse, one at a time: bytes first, then the row, and nothing overwritten.
-
-A row that is there already is left alone: when it agrees, the media are there; when not, that is a conflict. One that
-Synapse announced and that has no content yet is filled, as its own user would have done.
-"""
+"""Exports to a Synapse, one item at a time: bytes first, then the row; nothing is overwritten."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -20,7 +16,7 @@ from mediarepo.storage.errors import ObjectMissingError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynapseExport:
-    """Writes media of ours to where a Synapse finds them."""
+    """Writes our media where a Synapse finds them."""
 
     table: ExportTable
     contents: Contents
@@ -29,7 +25,7 @@ class SynapseExport:
     server_name: str
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:
-        """Export everything selected; gives what became of each."""
+        """Export everything selected; yields each result."""
         async for result in map_in_order(self.table.walk(selection), self._result, jobs=jobs):
             yield result
 
@@ -100,7 +96,7 @@ class SynapseExport:
 
 
 def compared(media: ExportMedia, row: SourceMedia) -> ExportResult:
-    """Judge a row that is there already."""
+    """Compare our media with an existing row."""
     words = None
     if media.state is MediaState.PENDING and not row.pending:
         words = "it has content there, and none here"

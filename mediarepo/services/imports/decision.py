@@ -47,7 +47,7 @@ def _endpoint(address: BucketAddress) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DestinationRoute:
-    """How an object comes here; `store` is where it is adopted."""
+    """How an object is imported; `store` is where it is adopted."""
 
     mode: ItemMode
     store: str | None = None
@@ -55,13 +55,13 @@ class DestinationRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationStores:
-    """Our stores, as an import sees them."""
+    """Our stores, as destinations of an import."""
 
     stores: Mapping[str, StoreConfig]
     store_for: StoreFor
 
     def holding(self, address: BucketAddress) -> str | None:
-        """Name the store that is this very bucket; objects encrypted with a client's key could not be read there."""
+        """Return the store that is this very bucket; None for objects encrypted with a client's key."""
         if address.customer_key is not None:
             return None
         for name, config in self.stores.items():
@@ -70,7 +70,7 @@ class DestinationStores:
         return None
 
     def is_ours(self, address: BucketAddress, object_key: str) -> bool:
-        """Say whether an object in a source's bucket is one that we made there, by its name."""
+        """Return whether an object in a source's bucket was made by us, by its name."""
         return any(
             config.bucket == address.bucket
             and _server(config.endpoint_url) == _server(_endpoint(address))
@@ -80,12 +80,12 @@ class DestinationStores:
         )
 
     def is_near(self, address: BucketAddress, store_class: StoreClass) -> bool:
-        """Say whether the store that takes a class is on the same server, which can copy by itself then."""
+        """Return whether the store of a class is on the same server, which can then copy by itself."""
         config = self.stores[self.store_for.store_of(store_class)]
         return address.customer_key is None and _server(config.endpoint_url) == _server(_endpoint(address))
 
     def route(self, address: BucketAddress, mode: ObjectMode, store_class: StoreClass) -> DestinationRoute:
-        """Choose how an object of a bucket is taken."""
+        """Choose how an object of a bucket is imported."""
         store = self.holding(address)
         if store is not None and mode in {ObjectMode.AUTO, ObjectMode.ADOPT}:
             return DestinationRoute(ItemMode.ADOPT, store)
@@ -94,7 +94,7 @@ class DestinationStores:
         return DestinationRoute(ItemMode.STREAM)
 
     def problems(self, addresses: Mapping[str, BucketAddress], mode: ObjectMode) -> list[str]:
-        """Say why objects cannot be taken as the operator wishes."""
+        """Return why objects cannot be imported as configured."""
         found = []
         for byte_source, address in addresses.items():
             where = f"{byte_source}: the bucket {address.bucket} at {_endpoint(address)}"
@@ -106,7 +106,7 @@ class DestinationStores:
         return found
 
     def facts(self, addresses: Mapping[str, BucketAddress], mode: ObjectMode) -> list[str]:
-        """Say how the objects of each bucket would be taken."""
+        """Describe how the objects of each bucket would be imported."""
         routes = {
             byte_source: self.route(address, mode, StoreClass.LOCAL) for byte_source, address in addresses.items()
         }
@@ -118,7 +118,7 @@ class DestinationStores:
 
 
 def check_media(media: SourceMedia) -> SourceMedia:
-    """Give media that can be served; `repaired` names what could not be taken as the source has it."""
+    """Return media that can be served; `repaired` names what had to be changed."""
     content_type = media.content_type.strip() if media.content_type is not None else None
     checked = replace(
         media,
@@ -144,7 +144,7 @@ def check_media(media: SourceMedia) -> SourceMedia:
 
 
 def list_repairs(media: SourceMedia) -> tuple[ImportReason | None, str]:
-    """Say, for the ledger, what could not be taken as the source has it."""
+    """Describe, for the ledger, what had to be changed."""
     if not media.repaired:
         return None, ""
     return ImportReason.REPAIRED, f"could not be kept as it was: {', '.join(media.repaired)}"
@@ -165,7 +165,7 @@ _ENDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportPolicy:
-    """What the operator wants of a source; `server_names` are the homeservers that it speaks for, empty: any."""
+    """What to import from a source; `server_names` are the homeservers it may speak for, empty: any."""
 
     mode: ObjectMode = ObjectMode.AUTO
     remote: RemoteChoice = RemoteChoice.AUTO
@@ -185,7 +185,7 @@ class UnchangedItem:
 
 @dataclass(frozen=True, slots=True)
 class TransferItem:
-    """Bytes to be brought here, and how."""
+    """Bytes to be imported, and how."""
 
     media: SourceMedia
     found: SourceBytes
@@ -195,7 +195,7 @@ class TransferItem:
 
     @property
     def store_class(self) -> StoreClass:
-        """What its object is for."""
+        """The class of its object."""
         return StoreClass.LOCAL if self.media.is_local else StoreClass.REMOTE
 
 
@@ -203,7 +203,7 @@ Verdict = UnchangedItem | LedgerEntry | TransferItem
 
 
 def describe_place(found: SourceBytes) -> str:
-    """Say in words where bytes lie."""
+    """Describe where bytes are."""
     if isinstance(found, FileBytes):
         return f"{found.byte_source}: {found.path}"
     if isinstance(found, ObjectBytes):
@@ -230,7 +230,7 @@ class ImportDecider:
         self._now_ms = now_ms
 
     def judge(self, located: SourceItem, known: LedgerState) -> Verdict:
-        """Decide about one row."""
+        """Decide what to do with one row."""
         media = check_media(located.media)
         verdict = self._decide(media, located.resolution, known)
         if isinstance(verdict, TransferItem):
@@ -239,7 +239,7 @@ class ImportDecider:
         return UnchangedItem(media, verdict.state) if same and not known.gone else verdict
 
     def is_own_copy(self, orphan: UnclaimedBytes) -> bool:
-        """Say whether bytes that no row mentions are ours: copied into the source's own bucket."""
+        """Return whether bytes that no row mentions are our copy in the source's own bucket."""
         found = orphan.found
         return isinstance(found, ObjectBytes) and self._targets.is_ours(
             self._buckets[found.byte_source], found.object_key

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class OwnershipTransfer:
-    """Copies by the S3 server where both stores are on one, else through here; killed anywhere, it can go on."""
+    """Copies by the S3 server where both stores are on one, else through this process; can be resumed."""
 
     contents: ImportedContentTable
     targets: DestinationStores
@@ -38,7 +38,7 @@ class OwnershipTransfer:
     failed: int = 0
 
     async def own_all(self, known: ImportSource) -> None:
-        """Take over everything that was adopted from a source."""
+        """Take ownership of everything adopted from a source."""
         slots = asyncio.Semaphore(self.jobs)
         async with (
             aclosing(self.contents.by_id(known.source_id, Ownership.BORROWED)) as walk,
@@ -110,7 +110,7 @@ _MIN_GONE = 20
 
 
 class PruneRefusedError(Exception):
-    """So much is gone from the source that something must be wrong with it."""
+    """So much is gone from the source that something is probably wrong with it."""
 
 
 async def prune(

@@ -26,7 +26,7 @@ from mediarepo.services.imports.transfer import ItemTransfer
 
 @dataclass(slots=True)
 class Progress:
-    """Figures of one run; `rows` were looked at, of about `expected_rows`; bytes are those that were moved by us."""
+    """Figures of one run; `rows` were read, of about `expected_rows`; bytes are those transferred by us."""
 
     expected_rows: int = 0
     expected_bytes: int = 0
@@ -46,23 +46,23 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many rows have come to their end in this run."""
+        """How many rows are finished in this run."""
         return self.states.total()
 
     @property
     def elapsed_s(self) -> float:
-        """How long it has been going on."""
+        """Seconds since the start."""
         return max(self.clock() - self.started, 0.001)
 
     @property
     def eta_s(self) -> float | None:
-        """How long it will go on at this rate; None while nobody knows."""
+        """Estimated seconds to the end; None while unknown."""
         if not self.done or self.expected_rows <= 0:
             return None
         return max(0.0, (self.expected_rows - self.done) * self.elapsed_s / self.done)
 
     def figures(self) -> dict[str, object]:
-        """Give what is kept of it."""
+        """Return the figures that are stored."""
         return {
             "rows": self.rows,
             "bytes": self.seen_bytes,
@@ -77,7 +77,7 @@ class Progress:
         }
 
     def line(self) -> dict[str, object]:
-        """Give what a line of progress says, for machines."""
+        """Return a progress line as fields."""
         eta_s = self.eta_s
         return {
             **self.figures(),
@@ -101,7 +101,7 @@ _MAX_FAILURES_IN_A_ROW = 30
 
 
 class StorageOutageError(UnavailableError):
-    """So many objects in a row could not be stored that going on makes no sense."""
+    """Too many objects in a row could not be stored; the run stops."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class ImportPipeline:
 
     @asynccontextmanager
     async def entered(self) -> AsyncIterator[None]:
-        """Run the workers; when left well, everything that was taken has been committed."""
+        """Run the workers; when left without an error, everything taken has been committed."""
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(self._commit_all())
             workers = [group.create_task(self._carry_all()) for _ in range(self.jobs)]
@@ -143,7 +143,7 @@ class ImportPipeline:
             await committing
 
     async def take(self, batch: Sequence[SourceItem]) -> None:
-        """Judge rows, and have done what is to be done about them; waits when there is much to do already."""
+        """Decide about rows, and queue their work; waits while the queue is full."""
         located = list({one.media.key: one for one in batch}.values())
         known = await self.ledger.known(self.source_id, [one.media.key for one in located])
         seen: list[SourceKey] = []
@@ -175,7 +175,7 @@ class ImportPipeline:
                 await self._ends.put(entry)
 
     async def carry(self, item: TransferItem) -> LedgerEntry | None:
-        """Carry one row's bytes, again while S3 asks for patience; None when the source has the row no longer."""
+        """Transfer one row's bytes; None when the source no longer has the row. Retries while S3 asks to slow down."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 entry = await self.item_transfer.carry(item)

@@ -53,7 +53,7 @@ class _Past:
 
 
 class ReadThrough:
-    """Looks into the sources that are configured so, one look for everybody who asks for the same media."""
+    """Looks media up in sources with read-through, once for all requests for the same media."""
 
     def __init__(self, import_runner: ImportRunner, *, on_outcome: Callable[[str], None]) -> None:
         self._importing = import_runner
@@ -67,7 +67,7 @@ class ReadThrough:
         self._unchanged: dict[Mxc, float] = {}
 
     def add(self, opened: OpenSource, policy: ImportPolicy, kind: str) -> None:
-        """Look through a source, too."""
+        """Add a source."""
         self._pasts.append(_Past(opened=opened, policy=policy, kind=kind))
 
     async def __aenter__(self) -> Self:
@@ -101,9 +101,9 @@ class ReadThrough:
         return found
 
     async def refresh_media(self, mxc: Mxc, source_id: int) -> bool:
-        """Say whether media that were imported were changed by what their source says now, as when it has hidden them.
+        """Return whether imported media were changed by the source's present state, such as a quarantine.
 
-        What is here is served during outages of the source, and when too many ask at once.
+        During outages of the source, and when too many ask at once, media are served as they are.
         """
         loop = asyncio.get_running_loop()
         if self._unchanged.get(mxc, -_REMEMBER_S) > loop.time() - _REMEMBER_S:

@@ -41,14 +41,14 @@ from mediarepo.services.uploads import LargeUploads
 
 
 class DryRun:
-    """Rows and bytes, by what would become of them."""
+    """Rows and bytes, by what would be done with them."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.bytes: dict[str, int] = {}
 
     def note(self, what: str, size_bytes: int) -> None:
-        """Count one."""
+        """Count one row."""
         self.counts[what] = self.counts.get(what, 0) + 1
         self.bytes[what] = self.bytes.get(what, 0) + size_bytes
 
@@ -56,7 +56,7 @@ class DryRun:
 async def dry_run(
     source: Source, known: ImportSource, judge: ImportDecider, ledger: ImportLedger, progress: Progress
 ) -> DryRun:
-    """Walk through the source and judge every row as a run would; nothing is changed anywhere."""
+    """Read the source and decide about every row as a run would; changes nothing."""
     plan = DryRun()
     batch: list[SourceItem] = []
     async with aclosing(source.located()) as walk:
@@ -104,12 +104,12 @@ _PATIENCE, _LOOK_S = 1.5, 2.0
 
 
 class ImportBusyError(Exception):
-    """Another process imports from the same source just now."""
+    """Another process imports from the same source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRunOptions:
-    """How one run goes about it; None: without limit."""
+    """Limits of one run; None: without limit."""
 
     policy: ImportPolicy
     jobs: int = 32
@@ -161,7 +161,7 @@ class ImportRunner:
             await asyncio.sleep(_LOOK_S)
 
     async def clear(self, holder: str) -> None:
-        """Remove what a holder made and nobody committed."""
+        """Delete what a holder made and never committed."""
         if await self.upload_intents.condemn_all(holder):
             await self.outbox.drain()
 
@@ -173,9 +173,9 @@ class ImportRunner:
         progress: Progress,
         pruning: AdminAction | None = None,
     ) -> int:
-        """Import what is new or changed; gives the number of the run, which is complete unless this raises.
+        """Import what is new or changed; returns the run's number. The run is complete unless this raises.
 
-        `pruning` is what the removal of media that are gone from the source is written down as.
+        `pruning` is the action under which deletions of media gone from the source are audited.
         """
         async with self.holding_source(known) as lease:
             run_id = await self.runs.begin(known.source_id, "run", asdict(options))
@@ -271,7 +271,7 @@ class ImportRunner:
         *,
         holder: str | None = None,
     ) -> ImportPipeline:
-        """Join what one run, or one look through a source on behalf of a client, works with."""
+        """Build the pipeline of one run, or of one read-through."""
         pace = Throttle(options.jobs, bytes_per_s=options.bytes_per_s, requests_per_s=options.requests_per_s)
         return ImportPipeline(
             source=source,
@@ -308,7 +308,7 @@ class ImportRunner:
         )
 
     def judge(self, source: Source, policy: ImportPolicy) -> ImportDecider:
-        """Make what decides about rows of a source."""
+        """Build the decider for a source."""
         return ImportDecider(
             policy,
             self.targets,
@@ -343,5 +343,5 @@ def _check_first(batch: Sequence[SourceItem], progress: Progress) -> None:
 
 
 def holder_of(name: str) -> str:
-    """Name the holder of intents of an import."""
+    """Return the holder of an import's intents."""
     return f"import {name}"

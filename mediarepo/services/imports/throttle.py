@@ -15,14 +15,14 @@ _BURST_S = 0.5
 
 
 class RateAllowance:
-    """So much a second, of whatever; who takes more than there is waits until it has come in. None: without limit."""
+    """An amount per second; who takes more than there is waits. None: without limit."""
 
     def __init__(self, per_s: float | None) -> None:
         self._per_s = per_s
         self._free_at = 0.0
 
     async def take(self, amount: float) -> None:
-        """Take some, waiting until it is affordable."""
+        """Take an amount, waiting until it is available."""
         if self._per_s is None or amount <= 0:
             return
         now = asyncio.get_running_loop().time()
@@ -32,7 +32,7 @@ class RateAllowance:
 
 
 class Throttle:
-    """Bytes and requests per second, and how much goes on at once: half of it when S3 asks for less, then ever more."""
+    """Limits bytes and requests per second, and concurrency: halved when S3 asks for less, then slowly raised."""
 
     def __init__(self, jobs: int, *, bytes_per_s: float | None = None, requests_per_s: float | None = None) -> None:
         self.bytes = RateAllowance(bytes_per_s)
@@ -45,7 +45,7 @@ class Throttle:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """Do one thing when it is one's turn."""
+        """Run one operation in turn."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.active < self.allowed)
             self.active += 1
@@ -57,12 +57,12 @@ class Throttle:
                 self._changed.notify_all()
 
     def slow_down(self) -> None:
-        """Do half as much at once from now on."""
+        """Halve the concurrency."""
         self._good = 0
         self.allowed = max(1, self.allowed // 2)
 
     def went_well(self) -> None:
-        """Do more at once after a while without trouble."""
+        """Raise the concurrency after a while without errors."""
         self._good += 1
         if self._good >= _GOOD_RUN and self.allowed < self._jobs:
             self._good = 0
@@ -74,7 +74,7 @@ _MAX_AGE_MS = 300_000
 
 
 class KeyPool:
-    """Hands out keys, each once; whatever is not made media of by the time its holder ends, is removed."""
+    """Hands out object keys with intents; objects not committed by the time the holder ends are deleted."""
 
     def __init__(self, upload_intents: UploadIntents, holder: str, now_ms: Callable[[], int]) -> None:
         self._intents = upload_intents
@@ -85,7 +85,7 @@ class KeyPool:
         self._filling: dict[tuple[str, StoreClass], asyncio.Task[None]] = {}
 
     async def take(self, store: Store, store_class: StoreClass) -> str:
-        """Give a key that no object has; others are announced while there still are some."""
+        """Return an unused key; more are announced while there still are some."""
         place = store.name, store_class
         while True:
             await self._drop_old(place)
@@ -115,7 +115,7 @@ class KeyPool:
             del self._filling[place]
 
     async def give_back(self) -> None:
-        """Take back the announcement of keys that no object was made with."""
+        """Withdraw the intents of keys that were not used."""
         await asyncio.gather(*self._filling.values(), return_exceptions=True)
         for (store, _), keys in self._ready.items():
             await self._intents.forget(store, keys)

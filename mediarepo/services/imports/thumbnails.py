@@ -48,7 +48,7 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThumbnailImport:
-    """Takes the thumbnails that answer the sizes configured here; others would never be asked for."""
+    """Imports the thumbnails of configured sizes; others would never be requested."""
 
     source: Source
     source_id: int
@@ -63,7 +63,7 @@ class ThumbnailImport:
     lease: Lease
 
     async def take_all(self) -> None:
-        """Walk through all of them, and take those that are not here."""
+        """Read all of the source's thumbnails, and import those that are not here."""
         batch: dict[tuple[SourceKey, ThumbnailSpec], _Wanted] = {}
         async with aclosing(self.source.all_thumbnails()) as walk:
             async for thumbnail in walk:
@@ -174,7 +174,7 @@ class ThumbnailImport:
 
 
 def answered_sizes(one: SourceThumbnail, sizes: Sequence[ThumbnailSpec]) -> ThumbnailSpec | None:
-    """Say which configured size a thumbnail answers: its own; if scaled, the one into which it fits snugly."""
+    """Return the configured size a thumbnail answers: its own; if scaled, one that it fits exactly in one dimension."""
     for size in sizes:
         if size.method != one.method:
             continue

@@ -39,7 +39,7 @@ _PART_BYTES = GIB
 
 @dataclass(slots=True, kw_only=True)
 class ServerSideCopy:
-    """Copies objects, and learns their hashes if the server tells them; finds out first whether it is allowed to."""
+    """Copies objects within the S3 server, and learns their hashes if it tells them; checks permission first."""
 
     stores: Stores
     upload_intents: UploadIntents
@@ -52,7 +52,7 @@ class ServerSideCopy:
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def is_allowed(self, item: TransferItem, keys: KeyPool) -> bool:
-        """Say whether our store's credentials may copy out of the source's bucket; found out by the first object."""
+        """Return whether our credentials may copy from the source's bucket; tested with the first object."""
         if not isinstance(item.found, ObjectBytes):
             return False
         store = self.stores.store_for_class(item.store_class)
@@ -118,7 +118,7 @@ def _source(found: ObjectBytes) -> CopySource:
 
 
 class WrongHashError(Exception):
-    """Bytes are not what the source's own row says."""
+    """Bytes do not match the hash in the source's row."""
 
 
 @dataclass(slots=True)
@@ -133,11 +133,11 @@ class _SourceBody:
 
 @dataclass(slots=True, kw_only=True)
 class ItemTransfer:
-    """Makes contents durable; what is made is mentioned by intents alone until it is committed.
+    """Makes contents durable; until they are committed, only intents mention them.
 
-    `fresh` holds contents that were stored and are not committed yet, so that equal ones are stored once. `hashes` has
-    the beginnings of all hashes that are known here, unless those are too many: no other ones need be asked for.
-    With `joins_claimed`, objects are not copied whose rows carry the hash of content that is here already.
+    `fresh` has contents that are stored and not yet committed, so that equal ones are stored once. `hashes` has the
+    prefixes of all hashes known here, unless there are too many: no others need be looked up. With `joins_claimed`,
+    objects are not copied whose rows carry the hash of content that is here already.
     """
 
     source: Source
@@ -156,7 +156,10 @@ class ItemTransfer:
     fresh: dict[tuple[str, bytes], asyncio.Future[None]] = field(default_factory=dict)
 
     async def carry(self, item: TransferItem) -> LedgerEntry:
-        """Bring one row's bytes here; raises SourceError, StorageError or LimitExceededError when they stay there."""
+        """Import one row's bytes.
+
+        Raises SourceError, StorageError or LimitExceededError when they stay at the source.
+        """
         await self.pace.requests.take(0 if item.route.mode is ItemMode.ADOPT else 1)
         mode = item.route.mode
         try:

@@ -29,11 +29,11 @@ _RULE_OF_THREE = 3.0
 
 
 class WrongBucketError(Exception):
-    """So much is missing that the bucket must be another one; nothing was noted."""
+    """So much is missing that it must be the wrong bucket; nothing was recorded."""
 
 
 class VerifyLevel(StrEnum):
-    """How closely to look."""
+    """How thoroughly to verify."""
 
     SIZE = "size"
     ETAG = "etag"
@@ -44,14 +44,14 @@ class VerifyLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VerifyScope:
-    """A level; `share` of all contents are looked at."""
+    """A level, and the `share` of contents that are verified."""
 
     level: VerifyLevel
     share: float = 1.0
 
     @classmethod
     def parse(cls, text: str) -> "VerifyScope":
-        """Read a level as the operator writes it; ValueError says what it may be."""
+        """Parse a level of the command line. Raises ValueError naming the allowed ones."""
         match = _SAMPLE.fullmatch(text)
         if match is not None and 0 < float(match[1]) <= 100:  # noqa: PLR2004 - per cent
             return cls(VerifyLevel.SAMPLE, float(match[1]) / 100)
@@ -62,7 +62,7 @@ class VerifyScope:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What a verification saw; `shallow` were only compared by size, as nothing closer could be had."""
+    """Results of a verification; `shallow` were only compared by size, because nothing else is known."""
 
     checked: int = 0
     shallow: int = 0
@@ -71,13 +71,13 @@ class VerifyReport:
 
     @property
     def bound(self) -> float:
-        """Give the share of wrong contents that the true one does not exceed, at 95 % confidence, if none was seen."""
+        """Return the upper bound of the share of wrong contents, at 95 % confidence, if none was found."""
         return min(1.0, _RULE_OF_THREE / self.checked) if self.checked else 1.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Verifier:
-    """Compares contents with the bucket, with the source's files, and with their hashes."""
+    """Compares contents with the bucket, the source's files, and their hashes."""
 
     contents: ImportedContentTable
     hashing: UnverifiedHashTable
@@ -88,7 +88,7 @@ class Verifier:
     chance: Callable[[], float] = random.random
 
     async def verify(self, known: ImportSource, verify_scope: VerifyScope, findings: VerifyReport) -> None:
-        """Look at everything, or at a sample; what is wrong is not served any longer, and told each time."""
+        """Verify everything, or a sample; wrong contents are not served any longer, and each is yielded."""
         async for mxc in self.contents.lost(known.source_id):
             findings.wrong.append((str(mxc), "known to be missing; `mediarepo fsck --accept-losses` accepts the loss"))
         for name, ownership in await self.contents.stores(known.source_id):
@@ -233,7 +233,7 @@ def _shared(first: str, last: str) -> str:
 
 
 async def etag_of(pieces: AsyncIterator[bytes], part_bytes: int | None) -> str:
-    """Compute the ETag that S3 gives bytes stored whole, or (with `part_bytes`) in parts of that size."""
+    """Return the ETag that S3 gives bytes stored in one PUT, or (with `part_bytes`) in parts of that size."""
     whole = hashlib.md5(usedforsecurity=False)
     digests, part, filled = [], hashlib.md5(usedforsecurity=False), 0
     async for piece in pieces:

@@ -12,7 +12,7 @@ from mediarepo.web.params import Query, parse_media_path, path_segments
 
 
 async def admin_required(request: web.Request, query: Query) -> Admin:
-    """Identify an admin of the homeserver that the request's Host belongs to, who may do what the route is for."""
+    """Authenticate an admin of the homeserver of the request's Host, and check the route's permission."""
     tenant = tenant_required(request)
     address = request.app[PROXIES].client_address(request)
     admin = await request.app[ADMINS].identify(tenant, bearer_token(request, query), address)
@@ -22,7 +22,7 @@ async def admin_required(request: web.Request, query: Query) -> Admin:
 
 
 async def api_admin_required(request: web.Request, query: Query) -> Admin:
-    """Identify an admin; the operator may come by any Host."""
+    """Authenticate an admin; the operator may use any Host."""
     token = bearer_token(request, query)
     tenant = find_tenant(request)
     if tenant is None and request.app[ADMINS].is_operators(token):
@@ -32,7 +32,7 @@ async def api_admin_required(request: web.Request, query: Query) -> Admin:
 
 
 def check_permission(request: web.Request, admin: Admin, permission: RequiredPermission) -> None:
-    """Refuse what the table of authority does not grant; media and users that the path names are judged by it."""
+    """Check the table of authority, for the media or the user that the path names."""
     authorization = request.app[AUTHORIZATION]
     if permission.of_path and "user_id" in request.match_info:
         authorization.check_user(admin, permission.action, _user_id(request))

@@ -17,7 +17,7 @@ _SECONDS_NOT_MS = 30_000_000_000
 
 
 async def media_info(request: web.Request) -> web.Response:
-    """Tell everything that is known of media."""
+    """Return all metadata of media."""
     admin = await admin_required(request, Query(request))
     mxc, _ = parse_media_path(request)
     viewer = request.app[AUTHORIZATION].viewer(admin)
@@ -52,7 +52,7 @@ async def delete_by_date_and_size(request: web.Request) -> web.Response:
 
 
 async def purge_remote(request: web.Request) -> web.Response:
-    """Forget other servers' media that nobody asked for since."""
+    """Delete cached remote media that were not used since."""
     query = Query(request)
     admin = await admin_required(request, query)
     return json_response({"deleted": await request.app[DELETION].purge_remote(admin, before_ts=before_ts_of(query))})
@@ -70,7 +70,7 @@ def before_ts_of(query: Query) -> int:
 
 
 def deleted(gone: list[Mxc]) -> web.Response:
-    """Name what was deleted."""
+    """Return the response that lists deleted media."""
     return json_response({"deleted_media": [mxc.media_id for mxc in gone], "total": len(gone)})
 
 
@@ -98,7 +98,7 @@ _PAGE = 100
 
 
 async def quarantine(request: web.Request) -> web.Response:
-    """Hide media."""
+    """Quarantine media."""
     admin = await admin_required(request, Query(request))
     mxc, _ = parse_media_path(request)
     await request.app[QUARANTINE].hide(mxc, admin)
@@ -106,7 +106,7 @@ async def quarantine(request: web.Request) -> web.Response:
 
 
 async def unquarantine(request: web.Request) -> web.Response:
-    """Show media again."""
+    """Lift the quarantine of media."""
     admin = await admin_required(request, Query(request))
     mxc, _ = parse_media_path(request)
     await request.app[QUARANTINE].show(mxc, admin)
@@ -114,7 +114,7 @@ async def unquarantine(request: web.Request) -> web.Response:
 
 
 async def quarantine_user(request: web.Request) -> web.Response:
-    """Hide everything that a user uploaded."""
+    """Quarantine everything that a user uploaded."""
     admin = await admin_required(request, Query(request))
     user_id, _, _ = path_segments(request, 3)
     outcome = await request.app[QUARANTINE].hide_of_user(user_id, admin)
@@ -122,7 +122,7 @@ async def quarantine_user(request: web.Request) -> web.Response:
 
 
 async def quarantine_room(request: web.Request) -> web.Response:
-    """Hide everything that a room's events mention."""
+    """Quarantine everything that a room's events mention."""
     admin = await admin_required(request, Query(request))
     room_id = path_segments(request, 3)[0] if request.path.endswith("/quarantine") else path_segments(request, 1)[0]
     outcome = await request.app[QUARANTINE].hide_of_room(room_id, admin)
@@ -130,12 +130,12 @@ async def quarantine_room(request: web.Request) -> web.Response:
 
 
 async def protect(request: web.Request) -> web.Response:
-    """Spare one of the homeserver's media of quarantine."""
+    """Protect the homeserver's media against quarantine."""
     return await _protect(request, protected=True)
 
 
 async def unprotect(request: web.Request) -> web.Response:
-    """Let media be quarantined again."""
+    """End the protection against quarantine."""
     return await _protect(request, protected=False)
 
 
@@ -148,7 +148,7 @@ async def _protect(request: web.Request, *, protected: bool) -> web.Response:
 
 
 async def quarantine_changes(request: web.Request) -> web.Response:
-    """List what was hidden and shown, oldest first."""
+    """List quarantine changes, oldest first."""
     query = Query(request)
     admin = await admin_required(request, query)
     start = query.count("from", default=0)
@@ -169,7 +169,7 @@ _MAX_LIMIT = 10_000
 
 
 class Direction(StrEnum):
-    """Forwards or backwards."""
+    """Sort direction."""
 
     FORWARDS = "f"
     BACKWARDS = "b"
@@ -182,7 +182,7 @@ async def list_user_media(request: web.Request) -> web.Response:
 
 
 async def delete_user_media(request: web.Request) -> web.Response:
-    """Delete a stretch of a user's uploads."""
+    """Delete a page of a user's uploads."""
     admin = await admin_required(request, Query(request))
     page, _, _ = await _page(request)
     return deleted(await request.app[DELETION].delete([one.mxc for one in page.records], admin))

@@ -1,4 +1,4 @@
-"""What the system holds for a client, read and bounded: options and counts of a connected socket."""
+"""Options and counters of a client's TCP socket."""
 
 import fcntl
 import os
@@ -13,31 +13,31 @@ _SO_BUF_LOCK = 72  # Linux: include/uapi/asm-generic/socket.h
 
 
 class ClientSocket:
-    """A descriptor that somebody else owns; where the system knows less than Linux does, nothing is bounded."""
+    """A socket owned by somebody else; where the system has not what Linux has, nothing is bounded."""
 
     def __init__(self, descriptor: int, family: int) -> None:
         self.descriptor = descriptor
         self._is_tcp = sys.platform == "linux" and family in {socket.AF_INET, socket.AF_INET6}
 
     def unsent(self) -> int:
-        """Count the bytes that have not been sent for the first time; 0 where the system does not say."""
+        """Return the number of bytes never sent yet; 0 where the system does not tell."""
         return self._count(_SIOCOUTQNSD) if self._is_tcp else 0
 
     def unconfirmed(self) -> int:
-        """Count the bytes that the client has not confirmed; 0 where the system does not say."""
+        """Return the number of bytes not acknowledged by the client; 0 where the system does not tell."""
         return self._count(termios.TIOCOUTQ) if sys.platform == "linux" else 0
 
     def _count(self, what: int) -> int:
         return int.from_bytes(fcntl.ioctl(self.descriptor, what, b"\0\0\0\0"), sys.byteorder)
 
     def be_writable_below(self, unsent_bytes: int) -> None:
-        """Be ready for writing only while fewer bytes are unsent (tcp(7): TCP_NOTSENT_LOWAT)."""
+        """Be writable only while fewer bytes are unsent (tcp(7): TCP_NOTSENT_LOWAT)."""
         if self._is_tcp:
             with socket.socket(fileno=os.dup(self.descriptor)) as copy:
                 copy.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
 
     def make_room(self, size_bytes: int) -> None:
-        """Let the system take so much at once; it may go on to adapt the size."""
+        """Set the send buffer's size; the system may go on to adapt it."""
         if not self._is_tcp:
             return
         with socket.socket(fileno=os.dup(self.descriptor)) as copy:

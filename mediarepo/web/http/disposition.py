@@ -51,9 +51,9 @@ _NOT_ENCODED = "!#$&+-.^_`|~"
 
 
 def content_disposition(content_type: str, file_name: str | None) -> str:
-    """Write the header: a plain token when the name is one, otherwise both forms, and no name when there is none.
+    """Return the header: a plain token when the name is one, otherwise both forms, and no name when there is none.
 
-    Clients that do not know `filename*` take the quoted `filename`, which has neither percent signs nor anything beyond
+    Clients that do not know `filename*` use the quoted `filename`, which has neither percent signs nor anything beyond
     ASCII (RFC 6266, appendix D).
     """
     kind = "inline" if _essence(content_type) in INLINE_TYPES else "attachment"

@@ -51,7 +51,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 async def expect_later(_request: web.Request) -> None:
-    """Answer `Expect: 100-continue` not now but when the body is wanted, so that a refusal can come first."""
+    """Answer `Expect: 100-continue` when the body is read, not before, so that a refusal can come first."""
 
 
 class RequestBody:
@@ -90,12 +90,12 @@ _MAX_HEADER_CHARS = 8192
 
 
 def media_etag(media: Media) -> str:
-    """Make media's strong entity tag: from its identity and revision, so the same for ever and known without S3."""
+    """Return the strong entity tag of media, made from address and revision: constant, and known without S3."""
     return _etag(f"{media.mxc}#{media.revision}")
 
 
 def thumbnail_etag(media: Media, spec: ThumbnailSpec) -> str:
-    """Make a thumbnail's strong entity tag."""
+    """Return the strong entity tag of a thumbnail."""
     return _etag(f"{media.mxc}#{media.revision}#{spec.width}x{spec.height}{spec.method}{spec.animated}")
 
 
@@ -104,7 +104,7 @@ def _etag(text: str) -> str:
 
 
 def http_date(ms: int) -> str:
-    """Write a point in time as HTTP does, in whole seconds, from 1970 to the year 9999."""
+    """Format a time (ms since 1970) as HTTP date, in whole seconds, from 1970 to the year 9999."""
     return _http_date(min(max(ms // 1000, 0), LAST_TS // 1000))
 
 
@@ -114,7 +114,7 @@ def _http_date(seconds: int) -> str:
 
 
 def is_not_modified(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:
-    """Say whether the client's own copy is still good; `modified_ts` in ms."""
+    """Return whether the client's cached copy is current (RFC 9110, section 13); `modified_ts` in ms."""
     none_match = headers.get("If-None-Match")
     if none_match is not None:
         return matches_any(none_match, etag)
@@ -123,14 +123,14 @@ def is_not_modified(headers: Mapping[str, str], *, etag: str, modified_ts: int) 
 
 
 def matches_any(header: str, etag: str) -> bool:
-    """Compare a list of entity tags, or `*`, weakly with one."""
+    """Compare a list of entity tags, or `*`, with one, weakly."""
     if header.strip() == "*":
         return True
     return len(header) <= _MAX_HEADER_CHARS and etag in _ENTITY_TAG.findall(header)
 
 
 def range_applies(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:
-    """Say whether a Range header may be honoured: If-Range is absent, or names exactly this representation."""
+    """Return whether a Range header counts: If-Range is absent, or names exactly this representation."""
     if_range = headers.get("If-Range")
     if if_range is None:
         return True

@@ -26,33 +26,33 @@ _LOW_WATER_BYTES = 16 * 1024
 
 
 class StoredBody(Protocol):
-    """Stored bytes that S3 has begun to answer with."""
+    """Stored bytes; S3's response has begun."""
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes will come."""
+        """The length of the body."""
         ...
 
     async def read(self) -> bytes:
-        """Take them all at once."""
+        """Read all bytes at once."""
         ...
 
     async def send_to(self, sink: Sink) -> None:
-        """Push them in order."""
+        """Send the bytes in order."""
         ...
 
 
 class StreamedBody(Protocol):
-    """Bytes that are on their way to us."""
+    """Bytes that are still arriving."""
 
     async def send_to(self, sink: Sink) -> None:
-        """Push them in order, as they come."""
+        """Send the bytes in order, as they arrive."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands before and after the bytes in a body; the head leaves together with the first of them."""
+    """Bytes before and after the content; the first ones are sent together with the first content."""
 
     head: bytes = b""
     tail: bytes = b""
@@ -62,7 +62,7 @@ NO_FRAME = Frame()
 
 
 class ResponseSink:
-    """Takes bytes for a client; a client that takes none for too long is let go."""
+    """Sends bytes to a client; disconnects one that takes none for too long."""
 
     def __init__(self, response: web.StreamResponse, idle_timeout_ms: int, head: bytes = b"") -> None:
         self._response = response
@@ -84,10 +84,10 @@ class ResponseSink:
 
 
 class BackpressureResponseSink(ResponseSink):
-    """Writes to the client's socket itself, only what it takes at once (`mediarepo.model.byte_stream.PacedSink`).
+    """Writes to the client's socket directly, only what it takes at once (`model.byte_stream.BackpressureSink`).
 
-    aiohttp would hold what the client does not take. Use it for bodies of a known length, after the headers were sent,
-    on plain connections; `is_possible` says whether this is one.
+    aiohttp would buffer what the client does not take. Use it for bodies of a known length, after the headers were
+    sent, on plain connections; `is_possible` says whether this is one.
     """
 
     def __init__(self, request: web.Request, response: web.StreamResponse, idle_timeout_ms: int) -> None:
@@ -105,7 +105,7 @@ class BackpressureResponseSink(ResponseSink):
 
     @staticmethod
     def is_possible(request: web.Request) -> bool:
-        """Say whether the client's connection is a plain socket."""
+        """Return whether the client's connection is a plain socket."""
         transport = request.transport
         if transport is None or transport.get_extra_info("ssl_object") is not None:
             return False
@@ -169,7 +169,7 @@ class BackpressureResponseSink(ResponseSink):
         return self._socket.unconfirmed()
 
     def take_in_pieces(self, piece_bytes: int | None) -> None:
-        """Set the socket up; a client that is slow finds at most a piece in it."""
+        """Configure the socket, so that at most one piece is buffered for a slow client."""
         if self._transport.is_closing():
             return
         self._most_unsent = _UNSENT_BYTES if piece_bytes is None else piece_bytes
@@ -178,7 +178,7 @@ class BackpressureResponseSink(ResponseSink):
             self._socket.make_room(piece_bytes)
 
     def wake(self) -> None:
-        """Let `ready` return False."""
+        """Make `ready` return False."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(False)
 
@@ -189,7 +189,7 @@ def _settle(waiting: "asyncio.Future[bool]") -> None:
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with JSON."""
+    """Return a JSON response."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
     return web.Response(body=text, status=status, headers={"Content-Type": "application/json", **(headers or {})})
 
@@ -253,7 +253,7 @@ async def send_arriving(
     headers: Mapping[str, str],
     idle_timeout_ms: int,
 ) -> web.StreamResponse:
-    """Send bytes that are still on their way to us; the connection breaks off when they stop coming."""
+    """Send bytes that are still arriving; the connection is closed when they stop coming."""
     response = web.StreamResponse(headers=headers)
     if size_bytes is not None:
         response.content_length = size_bytes

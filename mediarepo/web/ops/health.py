@@ -7,14 +7,14 @@ from mediarepo.web.keys import METRICS, READINESS
 
 
 async def live(_request: web.Request) -> web.Response:
-    """Answer that the process is alive, whatever else is down."""
+    """Return 200 while the process runs, whatever else is down."""
     return json_response({"status": "ok"})
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Answer whether database and stores answer; 503 names those that do not, and why.
+    """Return 200 when database and stores respond; 503 names those that do not, and why.
 
-    `details` tells what else needs an operator's eye, such as items that background work has set aside.
+    `details` has what else needs the operator's attention, such as failed items.
     """
     readiness = request.app[READINESS]
     problems = await readiness.problems()
@@ -25,6 +25,6 @@ async def ready(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Answer with the figures, in Prometheus' text format."""
+    """Return the metrics, in Prometheus' text format."""
     text, content_type = request.app[METRICS].exposition()
     return web.Response(body=text, headers={"Content-Type": content_type})

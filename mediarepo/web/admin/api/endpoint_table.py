@@ -127,7 +127,7 @@ ENDPOINTS = (
 
 
 def add_api_routes(app: web.Application) -> None:
-    """Answer what our own tools, and admins, ask for."""
+    """Add the routes of our own admin API."""
     for endpoint in ENDPOINTS:
         pattern = PREFIX + endpoint.path.replace("}", ":[^/]*}")
         if endpoint.method == "GET":

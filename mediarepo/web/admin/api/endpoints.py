@@ -1,4 +1,4 @@
-"""Admin endpoints as values: one model checks requests and documents them."""
+"""Admin endpoints as values: one model validates requests and documents them."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to the admin API: who asks, and what came with it, checked."""
+    """One request to the admin API: the admin, and the validated input."""
 
     app: web.Application
     admin: Admin
@@ -35,17 +35,17 @@ class Call:
     _body: Shape
 
     def query(self, model: type[Model]) -> Model:
-        """Give the query's fields."""
+        """Return the query's model."""
         return _as(self._query, model)
 
     def body(self, model: type[Model]) -> Model:
-        """Give the body."""
+        """Return the body's model."""
         return _as(self._body, model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A path of the API, under the prefix, and the permission that it requires."""
+    """A path of the API under the prefix, and its required permission."""
 
     method: str
     path: str
@@ -58,11 +58,11 @@ class Endpoint:
 
     @property
     def operators_only(self) -> bool:
-        """Whether the admins of single homeservers are kept out, whatever they ask about."""
+        """Whether homeservers' admins may never use it."""
         return grant_of(Role.HOMESERVER_ADMIN, self.permission.action, self.permission.thing) is Grant.NO
 
     async def serve(self, request: web.Request) -> web.Response:
-        """Answer a request."""
+        """Handle a request."""
         query = Query(request)
         admin = await api_admin_required(request, query)
         path = self._path(request)

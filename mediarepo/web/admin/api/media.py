@@ -25,7 +25,7 @@ _NO_PLACE = "after: not what a page before gave as next"
 
 
 async def search(call: Call) -> MediaPage:
-    """Find media."""
+    """Search media."""
     query = call.query(MediaQuery)
     conditions = query.model_dump(exclude={"order_by", "limit", "after", "sha256"})
     found, place = await call.app[RECORDS].searches.find(
@@ -43,83 +43,83 @@ async def search(call: Call) -> MediaPage:
 
 
 async def get(call: Call) -> MediaShape:
-    """Tell everything that is known of one."""
+    """Return all metadata of media."""
     return _shape(await call.app[RECORDS].get_any(_mxc(call), call.app[AUTHORIZATION].viewer(call.admin)))
 
 
 async def delete(call: Call) -> Done:
-    """Put it into the trash."""
+    """Move media into the trash."""
     return _done(await call.app[DELETION].delete_one(await _known(call), call.admin, reason=_reason(call)))
 
 
 async def restore(call: Call) -> Done:
-    """Take it out of the trash; what the operator put there, the operator takes out."""
+    """Restore media from the trash; what the operator put there, only the operator restores."""
     return _done(await call.app[DELETION].restore(await _known(call), call.admin, reason=_reason(call)))
 
 
 async def hold(call: Call) -> Done:
-    """Keep it from being deleted by anybody."""
+    """Put media under a legal hold, which prevents every deletion."""
     return _done(await call.app[DELETION].hold(await _known(call), call.admin, held=True, reason=_reason(call)))
 
 
 async def release(call: Call) -> Done:
-    """End one's own hold; the operator also those of others."""
+    """End the admin's own legal hold; the operator also ends those of others."""
     return _done(await call.app[DELETION].hold(await _known(call), call.admin, held=False, reason=_reason(call)))
 
 
 async def pin(call: Call) -> Done:
-    """Keep it from retention."""
+    """Exempt media from retention."""
     return _done(await call.app[DELETION].pin(await _known(call), call.admin, pinned=True, reason=_reason(call)))
 
 
 async def unpin(call: Call) -> Done:
-    """Leave it to retention, unless others have pinned it too."""
+    """Remove the pin; media stay exempt while others have pinned them."""
     return _done(await call.app[DELETION].pin(await _known(call), call.admin, pinned=False, reason=_reason(call)))
 
 
 async def quarantine(call: Call) -> Done:
-    """Hide it and everything with the same content, for one's homeserver or, as the operator, for all."""
+    """Quarantine media and all equal content, for the admin's homeserver or, as the operator, for all."""
     return _done(await call.app[QUARANTINE].hide(_mxc(call), call.admin, reason=_reason(call)))
 
 
 async def unquarantine(call: Call) -> Done:
-    """Show it again, and everything with the same content, unless others hide it too."""
+    """Lift the quarantine of media and all equal content; quarantines of others stay."""
     return _done(await call.app[QUARANTINE].show(_mxc(call), call.admin, reason=_reason(call)))
 
 
 async def protect(call: Call) -> Done:
-    """Spare it of quarantine, except the operator's unless the operator protects."""
+    """Protect media against quarantine; only the operator's protection holds against the operator's quarantine."""
     return _done(
         await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=True, reason=_reason(call))
     )
 
 
 async def unprotect(call: Call) -> Done:
-    """Let it be quarantined again."""
+    """End the protection against quarantine."""
     return _done(
         await call.app[QUARANTINE].protect(await _known(call), call.admin, protected=False, reason=_reason(call))
     )
 
 
 async def quarantine_user(call: Call) -> Done:
-    """Hide everything that a user uploaded."""
+    """Quarantine everything that a user uploaded."""
     return _done(await call.app[QUARANTINE].hide_of_user(call.path["user_id"], call.admin, reason=_reason(call)))
 
 
 async def hidden_servers(call: Call) -> HiddenServers:
-    """List servers all of whose media are hidden."""
+    """List the quarantined servers."""
     found = await call.app[QUARANTINE].table.servers()
     return HiddenServers(servers=[HiddenServerShape(**asdict(one)) for one in found])
 
 
 async def quarantine_server(call: Call) -> Done:
-    """Hide everything of another server, what is kept here and what is not."""
+    """Quarantine all media of another server, stored here or not."""
     server_name, reason = parse_server_name(call.path["server_name"]), _reason(call)
     return Done(affected=int(await call.app[QUARANTINE].hide_server(server_name, call.admin, reason=reason)))
 
 
 async def unquarantine_server(call: Call) -> Done:
-    """Show another server's media again."""
+    """Lift the quarantine of another server."""
     server_name, reason = call.path["server_name"], _reason(call)
     return Done(affected=int(await call.app[QUARANTINE].show_server(server_name, call.admin, reason=reason)))
 

@@ -12,7 +12,7 @@ BIGINT = 2**63 - 1
 
 
 class Shape(BaseModel):
-    """Unknown names are refused, so that a misspelt filter never selects everything."""
+    """Base of all models; unknown names are refused, so that a misspelt filter never selects everything."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -22,7 +22,7 @@ class Nothing(Shape):
 
 
 class Done(Shape):
-    """What was done has been done."""
+    """The action was done."""
 
     affected: int
     """How many media it changed, as far as one's own reach goes."""
@@ -40,14 +40,14 @@ class Done(Shape):
 
 
 class Reason(Shape):
-    """Why, for the audit log."""
+    """The reason, for the audit log."""
 
     reason: str | None = Field(default=None, max_length=2000)
     """In words."""
 
 
 class MediaQuery(Shape):
-    """Which media; all conditions given must be met."""
+    """Search conditions; all given ones must match."""
 
     server_name: str | None = None
     """Only media of this server."""
@@ -88,7 +88,7 @@ class MediaQuery(Shape):
 
 
 class MediaShape(Shape):
-    """One media with all that is known of it."""
+    """All metadata of one piece of media."""
 
     mxc: str
     """Its address."""
@@ -125,7 +125,7 @@ class MediaShape(Shape):
 
 
 class HiddenServerShape(Shape):
-    """A server all of whose media are hidden."""
+    """A quarantined server."""
 
     server_name: str
     """Which."""
@@ -138,14 +138,14 @@ class HiddenServerShape(Shape):
 
 
 class HiddenServers(Shape):
-    """All servers that are hidden."""
+    """All quarantined servers."""
 
     servers: list[HiddenServerShape]
     """By name."""
 
 
 class MediaPage(Shape):
-    """A stretch of a list of media."""
+    """A page of media."""
 
     media: list[MediaShape]
     """What was found."""

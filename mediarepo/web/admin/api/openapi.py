@@ -28,7 +28,7 @@ _REFUSALS = {
 
 
 def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """Describe endpoints (OpenAPI 3.1.0)."""
+    """Return the OpenAPI 3.1.0 document of the endpoints."""
     models = {model for one in endpoints for model in (one.answer, one.body, one.query)} - {Nothing}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_REFERENCE)
@@ -119,7 +119,7 @@ th { width: 14rem; font-weight: normal; }
 
 
 def api_page(document: dict[str, Any]) -> str:
-    """Write the page."""
+    """Return the HTML page of the endpoints."""
     info, schemas = document["info"], document["components"]["schemas"]
     sections: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():

@@ -57,7 +57,7 @@ async def usage(call: Call) -> UsageAnswer:
 
 
 async def stores(call: Call) -> StoresAnswer:
-    """Tell what each bucket holds."""
+    """Return each bucket's usage."""
     settings, objects = call.app[SETTINGS], await call.app[USAGE].of_objects()
     found = [
         StoreShape(
@@ -78,31 +78,31 @@ async def stores(call: Call) -> StoresAnswer:
 
 
 async def policies(call: Call) -> PoliciesAnswer:
-    """Tell the retention policies, and what each would remove as last counted."""
+    """List the retention policies, with the last plan of each."""
     retention = call.app[RETENTION]
     stored = await retention.stored()
     return PoliciesAnswer(policies=[_policy(one, stored.get(one.name)) for one in retention.config.policies])
 
 
 async def plan_retention(call: Call) -> TaskShape:
-    """Begin to count what a policy would remove."""
+    """Start to count what a policy would delete."""
     return await _begin(call, "retention_plan", {"policy": call.app[RETENTION].policy(call.path["policy"]).name})
 
 
 async def run_retention(call: Call) -> TaskShape:
-    """Begin to carry a policy out, once; it must have been planned as it reads."""
+    """Start one run of a policy; it must have been planned as it reads."""
     return await _begin(call, "retention", {"policy": call.app[RETENTION].policy(call.path["policy"]).name})
 
 
 async def arm_retention(call: Call) -> Done:
-    """Let a policy be carried out regularly; it must have been planned as it reads."""
+    """Let the scheduler run a policy regularly; it must have been planned as it reads."""
     retention = call.app[RETENTION]
     await retention.arm(retention.policy(call.path["policy"]), call.admin.name, **_from(call))
     return Done(affected=0)
 
 
 async def disarm_retention(call: Call) -> Done:
-    """Let a policy be carried out no more."""
+    """Stop the scheduler from running a policy."""
     retention = call.app[RETENTION]
     await retention.disarm(retention.policy(call.path["policy"]), call.admin.name, **_from(call))
     return Done(affected=0)
@@ -116,44 +116,44 @@ async def list_tasks(call: Call) -> TasksAnswer:
 
 
 async def get_task(call: Call) -> TaskShape:
-    """Tell how far a task is."""
+    """Return a task with its progress."""
     return _task(await call.app[TASKS].get(_task_id(call)))
 
 
 async def add_task(call: Call) -> TaskShape:
-    """Begin a task."""
+    """Start a task."""
     new = call.body(NewTask)
     return await _begin(call, new.kind, dict(new.arguments))
 
 
 async def cancel_task(call: Call) -> TaskShape:
-    """Stop a task at its next step."""
+    """Cancel a task at its next step."""
     return _task(await call.app[TASKS].cancel(_task_id(call), call.admin.name, **_from(call)))
 
 
 async def audit(call: Call) -> AuditAnswer:
-    """Tell what admins did, newest first; single homeservers' admins see what was done at theirs."""
+    """List audit log entries, newest first; a homeserver's admins see those of their homeserver."""
     query = call.query(AuditQuery)
     found = await call.app[AUDIT].read(call.admin, query.before_id, query.limit, target=query.target, by=query.admin)
     return AuditAnswer(entries=[AuditShape(**asdict(one)) for one in found])
 
 
 async def failed_items(call: Call) -> FailedItemsAnswer:
-    """Tell which items background work could not process and has set aside, and why."""
+    """List the items that background work has set aside, and why."""
     query = call.query(FailedItemsQuery)
     found = await call.app[FAILED_ITEMS].read(queue=query.queue, limit=query.limit)
     return FailedItemsAnswer(failed_items=[FailedItemShape(**asdict(one)) for one in found])
 
 
 async def retry_failed_items(call: Call) -> Done:
-    """Have failed items tried again at their queue's next turn, rather than when their back-off ends."""
+    """Retry failed items at the next run of their queue, instead of at the end of their back-off."""
     wanted = call.body(RetryFailedItems)
     count = await call.app[FAILED_ITEMS].retry(call.admin.name, queue=wanted.queue, key=wanted.item_key, **_from(call))
     return Done(affected=count)
 
 
 async def jobs(call: Call) -> JobsAnswer:
-    """Tell when regular work was last done."""
+    """List the scheduled jobs and when they last ran."""
     return JobsAnswer(jobs=[JobShape(**asdict(one)) for one in await call.app[JOBS].read()])
 
 

@@ -10,7 +10,7 @@ from mediarepo.web.admin.api.media_models import BIGINT, Shape
 
 
 class UsageQuery(Shape):
-    """How usage is split, and what is counted."""
+    """Grouping and filters of usage."""
 
     by: list[UsageBy] = []
     """Split by these; repeat the parameter, or separate with commas."""
@@ -25,7 +25,7 @@ class UsageQuery(Shape):
 
 
 class UsageShape(Shape):
-    """How much one group takes up; equal content counts for each of its media."""
+    """The usage of one group; equal content counts for each of its media."""
 
     group: dict[str, str]
     """The values of what was split by."""
@@ -36,14 +36,14 @@ class UsageShape(Shape):
 
 
 class UsageAnswer(Shape):
-    """How much media take up."""
+    """Usage of media."""
 
     usage: list[UsageShape]
     """The groups, the largest first."""
 
 
 class ObjectsShape(Shape):
-    """How many objects of one class a store holds."""
+    """The number and bytes of a store's objects of one class."""
 
     object_class: str
     """`content`, `thumbnails`, or `borrowed` (objects of others that are only read)."""
@@ -54,7 +54,7 @@ class ObjectsShape(Shape):
 
 
 class StoreShape(Shape):
-    """A bucket, and what we keep there."""
+    """A bucket, and its usage."""
 
     name: str
     """Its name in the configuration."""
@@ -78,7 +78,7 @@ class StoresAnswer(Shape):
 
 
 class PlanShape(Shape):
-    """What a retention policy would remove, or has removed."""
+    """What a retention policy would delete, or has deleted."""
 
     count: int
     """How many media, or thumbnail packs."""
@@ -95,7 +95,7 @@ class PlanShape(Shape):
 
 
 class PolicyShape(Shape):
-    """A retention policy, and how far it is on its way to being carried out."""
+    """A retention policy, its plan, and whether it is armed."""
 
     name: str
     """Its name in the configuration."""
@@ -119,7 +119,7 @@ class PoliciesAnswer(Shape):
 
 
 class TaskShape(Shape):
-    """Long work in the background."""
+    """A background task."""
 
     task_id: int
     """Its number."""
@@ -159,7 +159,7 @@ class TasksAnswer(Shape):
 
 
 class NewTask(Shape):
-    """A task to begin."""
+    """A task to start."""
 
     kind: str
     """retention_plan or retention (with `policy`), or fsck (with `store`, or for all)."""
@@ -171,7 +171,7 @@ _UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 class PageQuery(Shape):
-    """A stretch of a list, newest first."""
+    """A page of a list, newest first."""
 
     before_id: int = Field(default=BIGINT, ge=0, le=BIGINT)
     """Only entries with smaller numbers."""
@@ -180,7 +180,7 @@ class PageQuery(Shape):
 
 
 class AuditQuery(Shape):
-    """Which entries of the audit log, newest first."""
+    """Filters of the audit log, newest first."""
 
     before_id: str | None = Field(default=None, pattern=_UUID)
     """Only entries older than this one."""
@@ -193,7 +193,7 @@ class AuditQuery(Shape):
 
 
 class AuditShape(Shape):
-    """Something that an admin did."""
+    """An audit log entry."""
 
     entry_id: str
     """Its name, which tells nothing."""
@@ -216,14 +216,14 @@ class AuditShape(Shape):
 
 
 class AuditAnswer(Shape):
-    """Entries of the audit log, newest first."""
+    """Audit log entries, newest first."""
 
     entries: list[AuditShape]
     """A page of them."""
 
 
 class FailedItemsQuery(Shape):
-    """Which failed items."""
+    """Filters of failed items."""
 
     queue: Queue | None = None
     """Only those of this queue."""
@@ -232,7 +232,7 @@ class FailedItemsQuery(Shape):
 
 
 class FailedItemShape(Shape):
-    """An item that background work could not process and has set aside."""
+    """An item that background work has set aside."""
 
     queue: str
     """What work it was."""
@@ -251,14 +251,14 @@ class FailedItemShape(Shape):
 
 
 class FailedItemsAnswer(Shape):
-    """Failed items, those that failed last first."""
+    """Failed items, most recent failure first."""
 
     failed_items: list[FailedItemShape]
     """The items."""
 
 
 class RetryFailedItems(Shape):
-    """Which failed items are tried again at their queue's next turn; all when nothing is said."""
+    """The failed items to retry at the next run of their queue; all by default."""
 
     queue: Queue | None = None
     """Only those of this queue."""
@@ -267,7 +267,7 @@ class RetryFailedItems(Shape):
 
 
 class JobShape(Shape):
-    """Regular work of all processes together."""
+    """A scheduled job of the cluster."""
 
     name: str
     """Which."""
@@ -282,7 +282,7 @@ class JobShape(Shape):
 
 
 class JobsAnswer(Shape):
-    """All regular work that was ever done."""
+    """All scheduled jobs that ever ran."""
 
     jobs: list[JobShape]
     """By name."""
