@@ -34,7 +34,7 @@ class Meter:
     def run(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> Cost:
         """Run a command to its end; raises RuntimeError when it fails."""
         with self.metering() as cost, log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603 - ourselves, or what we compare with
+            process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
             _, status, used = os.wait4(process.pid, 0)

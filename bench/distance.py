@@ -72,7 +72,7 @@ class Way:
 async def _main(host: str, port: int, one_way_ms: float) -> None:
     way = Way(host, port, one_way_ms)
     server = await asyncio.start_server(way.accept, "127.0.0.1", 0, limit=_CHUNK_BYTES)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - how it tells
+    print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 

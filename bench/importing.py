@@ -56,7 +56,7 @@ class Made:
 
 def make_store(folder: Path, files: int) -> Made:
     """Make originals of mixed sizes, no thumbnails."""
-    source = random.Random(_SEED)  # noqa: S311 - the same store each time
+    source = random.Random(_SEED)
     store, sizes = SynapseStore(folder), list[int]()
     for number in range(files):
         smallest, largest = _LARGE_BYTES if number % round(1 / _LARGE_SHARE) == 0 else _SMALL_BYTES

@@ -34,7 +34,7 @@ def table(results: Sequence[Result]) -> str:
     rows = [_HEADS, *(row for result in results for row in _rows(result))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
     lines = ["| " + " | ".join(_set(row, widths)) + " |" for row in rows]
-    rule = "|" + "|".join("-" * (width + 1) + ("-" if column < 2 else ":") for column, width in enumerate(widths)) + "|"  # noqa: PLR2004 - two columns of words
+    rule = "|" + "|".join("-" * (width + 1) + ("-" if column < 2 else ":") for column, width in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
@@ -98,7 +98,7 @@ def _rows(result: Result) -> Iterator[tuple[str, ...]]:
 
 
 def _digits(figure: float) -> int:
-    return 0 if figure >= 100 else 1  # noqa: PLR2004 - three digits say enough
+    return 0 if figure >= 100 else 1
 
 
 def _ratio(ratio: float | None) -> str:
@@ -107,4 +107,4 @@ def _ratio(ratio: float | None) -> str:
 
 def _set(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
     for column, (text, width) in enumerate(zip(row, widths, strict=True)):
-        yield text.ljust(width) if column < 2 else text.rjust(width)  # noqa: PLR2004 - as above
+        yield text.ljust(width) if column < 2 else text.rjust(width)

@@ -109,7 +109,7 @@ async def mediarepo(
     settings["stores"]["main"].update(store)
     config.write_text(json.dumps(settings), encoding="ascii")  # JSON is YAML too
     command = [sys.executable, "-c", _WITH_UVLOOP if uvloop else _WITHOUT_UVLOOP]
-    subprocess.run([*command, "migrate", "--config", str(config)], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, ASYNC221 - ourselves, before anything runs
+    subprocess.run([*command, "migrate", "--config", str(config)], check=True, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - ourselves, before anything runs
     with _process([*command, "serve", "--config", str(config)], folder / "serve.log") as process:
         await _until_it_answers(f"http://{address}/health/ready", process)
         yield Running(address, process.pid)
@@ -152,7 +152,7 @@ def _free_address() -> str:
 def _process(command: list[str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (
         log_path.open("ab") as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,  # noqa: S603 - ourselves, or nginx
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,
     ):
         try:
             yield process
@@ -170,7 +170,7 @@ async def _until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:
             try:
                 async with session.get(url) as answer:
-                    if answer.status < 500:  # noqa: PLR2004 - a server's error
+                    if answer.status < 500:
                         return
             except aiohttp.ClientError:
                 pass

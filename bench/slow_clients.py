@@ -34,7 +34,7 @@ def read_slowly(address: tuple[str, int], request: bytes, count: int, bytes_per_
         client.sendall(request)
         client.setblocking(False)  # noqa: FBT003 - its only way
         clients.append(client)
-    print("connected", flush=True)  # noqa: T201 - told to who started this
+    print("connected", flush=True)
     read, ended = [0] * count, set[int]()
     begun_s, tick = time.monotonic(), 0
     while not select.select([sys.stdin], [], [], max(0.0, begun_s + tick / _TICKS_PER_S - time.monotonic()))[0]:
@@ -53,7 +53,7 @@ def read_slowly(address: tuple[str, int], request: bytes, count: int, bytes_per_
         tick += 1
     seconds = time.monotonic() - begun_s
     begun = sorted(size for number, size in enumerate(read) if number not in ended)
-    print(  # noqa: T201 - the result
+    print(
         json.dumps(
             {
                 "reading": len(begun),
@@ -122,7 +122,7 @@ def load_ordinarily(address: tuple[str, int], requests: Sequence[bytes], workers
         thread.join()
     times = sorted(load.times_s)
     took_s = time.monotonic() - begun_s
-    print(  # noqa: T201 - the result
+    print(
         json.dumps(
             {
                 "requests": len(times),

@@ -131,7 +131,7 @@ async def measure(target: Target, choices: Choices) -> None:
 
 async def _prepare(running: Running, token: str) -> tuple[str, list[str]]:
     """Upload the large file and the small ones; gives their ids."""
-    repository, chance = Mediarepo(running.address, token), random.Random(1)  # noqa: S311 - no secret
+    repository, chance = Mediarepo(running.address, token), random.Random(1)
     large = await repository.upload(chance.randbytes(_LARGE_BYTES), "application/octet-stream")
     small = [await repository.upload(chance.randbytes(size), "application/octet-stream") for size in _SMALL_BYTES]
     return large, small

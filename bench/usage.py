@@ -66,7 +66,7 @@ async def _measure(database: Database) -> None:
         "counted anew, by server": lambda: _count_anew(database),
     }
     for name, ask in questions.items():
-        print(f"{name:28} {await _milliseconds(ask):8.1f} ms")  # noqa: T201 - its report
+        print(f"{name:28} {await _milliseconds(ask):8.1f} ms")
 
 
 async def _count_anew(database: Database) -> None:
@@ -88,15 +88,15 @@ async def main() -> None:
             async with Database(config) as database:
                 began = time.perf_counter()
                 await _fill(database)
-                print(f"{_MEDIA} media filled in {time.perf_counter() - began:.0f} s")  # noqa: T201 - its report
+                print(f"{_MEDIA} media filled in {time.perf_counter() - began:.0f} s")
                 began = time.perf_counter()
                 folded = await UsageTable(database).fold()
-                print(f"{folded} deltas folded in {time.perf_counter() - began:.1f} s")  # noqa: T201 - its report
+                print(f"{folded} deltas folded in {time.perf_counter() - began:.1f} s")
                 await _measure(database)
                 began = time.perf_counter()
                 found = await _candidates(database)
                 took = time.perf_counter() - began
-                print(f"retention: {found} candidates walked through in {took:.1f} s")  # noqa: T201 - its report
+                print(f"retention: {found} candidates walked through in {took:.1f} s")
 
 
 if __name__ == "__main__":

@@ -57,5 +57,5 @@ class Scheduler:
                 await job.run()
         except MatrixError as exc:
             log.warning("job_postponed", job=job.name, reason=str(exc))
-        except Exception:
+        except Exception:  # logged; the job runs again at its next time
             log.exception("job_failed", job=job.name)

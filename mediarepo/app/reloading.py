@@ -35,7 +35,7 @@ class Reloading:
             asked.clear()
             try:
                 await self.reload()
-            except Exception:
+            except Exception:  # logged; the process goes on with the old settings
                 log.exception("config_reload_failed", config=str(self.path))
 
     async def reload(self) -> None:

@@ -178,7 +178,7 @@ def _shown(name: str, expected: int, progress: FsckProgress) -> Iterator["_Shown
 class _Shown:
     """A line that is written over as the check goes on."""
 
-    def __init__(self, name: str, expected: int, progress: FsckProgress, on_terminal: bool) -> None:  # noqa: FBT001 - of two values, both named
+    def __init__(self, name: str, expected: int, progress: FsckProgress, on_terminal: bool) -> None:
         self._name, self._expected, self._progress, self._on_terminal = name, expected, progress, on_terminal
 
     def __call__(self) -> None:

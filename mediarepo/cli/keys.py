@@ -20,7 +20,7 @@ def generate(
     output: Output = None,
     key_format: Annotated[KeyFormat, typer.Option("--format", help="The file format.")] = KeyFormat.SYNAPSE,
     version: Annotated[str | None, typer.Option("--key-id", help='The part after "ed25519:"; default: random.')] = None,
-    force: Force = False,  # noqa: FBT002 - typer's way
+    force: Force = False,
 ) -> None:
     """Generate a new key."""
     try:
@@ -45,7 +45,7 @@ def convert(
     file: Annotated[Path, typer.Argument(help="signing.key, matrix_key.pem, or matrix-media-repo's key.")],
     to: Annotated[KeyFormat, typer.Option("--to", help="The file format.")],
     output: Output = None,
-    force: Force = False,  # noqa: FBT002 - typer's way
+    force: Force = False,
 ) -> None:
     """Convert keys to another homeserver's file format."""
     _write(_read(file), to, output, force=force)
@@ -58,7 +58,7 @@ def merge(
     ],
     our_key: Annotated[Path, typer.Argument(help="The key that the homeserver should publish as well.")],
     output: Output = None,
-    force: Force = False,  # noqa: FBT002 - typer's way
+    force: Force = False,
 ) -> None:
     """Append our key to the homeserver's, in Synapse's format: Synapse publishes all keys of its file."""
     keys = [*_read(homeserver_key), *_read(our_key)]

@@ -41,7 +41,7 @@ def delete(
     addresses: Addresses,
     reason: Reason = None,
     config: ConfigFile = DEFAULT_CONFIG,
-    yes: Yes = False,  # noqa: FBT002 - typer's way
+    yes: Yes = False,
 ) -> None:
     """Move media into the trash; exit 1 if some are unknown or under a legal hold. More than one asks first."""
     settings, mxcs = read_settings(config), [parse_address(address) for address in addresses]

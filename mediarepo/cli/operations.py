@@ -48,8 +48,8 @@ async def _serve(settings: Settings, config: Path) -> None:
 def migrate(
     config: ConfigFile = DEFAULT_CONFIG,
     to: Annotated[str, typer.Option(help='A revision, "head", or "base" to remove every table.')] = "head",
-    down: Annotated[bool, typer.Option("--down", help="Downgrade to an older revision.")] = False,  # noqa: FBT002 - typer's way
-    yes: Yes = False,  # noqa: FBT002 - as above
+    down: Annotated[bool, typer.Option("--down", help="Downgrade to an older revision.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Upgrade the database schema; a downgrade asks first, and not while servers or imports run (exit 6)."""
     from mediarepo.db.migrations import upgrade  # noqa: PLC0415 - 30 MB that a server never needs
@@ -174,7 +174,7 @@ async def _fsck(settings: Settings, options: FsckOptions) -> None:
 def claim(
     store: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
     config: ConfigFile = DEFAULT_CONFIG,
-    yes: Yes = False,  # noqa: FBT002 - typer's way
+    yes: Yes = False,
 ) -> None:
     """Accept a bucket or prefix to which everything was moved on purpose, and restore missing media found there.
 

@@ -76,7 +76,7 @@ async def _user(settings: Settings, user_id: str, reason: str | None) -> None:
 def server(
     server_name: Annotated[str, typer.Argument(help="Another server's name.")],
     reason: Reason = None,
-    show: Annotated[bool, typer.Option("--show", help="Lift the quarantine of the server.")] = False,  # noqa: FBT002 - typer's way
+    show: Annotated[bool, typer.Option("--show", help="Lift the quarantine of the server.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Quarantine all media of another server, stored here or not."""
@@ -132,7 +132,7 @@ def _read(file: Path) -> list[bytes]:
 @quarantine_cli.command()
 def export(
     config: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="Also write who and why, one JSON object per line.")] = False,  # noqa: FBT002 - typer's way
+    as_json: Annotated[bool, typer.Option("--json", help="Also write who and why, one JSON object per line.")] = False,
 ) -> None:
     """Write all quarantined hashes, one per line."""
     run(_export(read_settings(config), as_json=as_json))

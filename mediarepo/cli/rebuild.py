@@ -27,7 +27,7 @@ def rebuild(
     store: Annotated[str, typer.Option("--from-bucket", help="The store that has the journal: the one for uploads.")],
     config: ConfigFile = DEFAULT_CONFIG,
     journal: Annotated[str | None, typer.Option(help="Whose journal, where there are several.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object at the end.")] = False,  # noqa: FBT002 - typer's way
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object at the end.")] = False,
 ) -> None:
     """Restore a lost database, or bring an older one up to date, from the bucket.
 

@@ -28,7 +28,7 @@ Policy = Annotated[str, typer.Argument(help="The policy's name in the configurat
 
 
 @retention_cli.command("list")
-def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List the policies, the last plan of each, and which are armed."""
     run(_list(read_settings(config), as_json=as_json))
 
@@ -59,7 +59,7 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
 
 
 @retention_cli.command()
-def plan(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def plan(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Count what a policy would delete now; deletes nothing."""
     run(_carry(read_settings(config), policy, planning=True, as_json=as_json))
 
@@ -68,8 +68,8 @@ def plan(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = 
 def run_(
     policy: Policy,
     config: ConfigFile = DEFAULT_CONFIG,
-    yes: Yes = False,  # noqa: FBT002 - typer's way
-    as_json: AsJson = False,  # noqa: FBT002 - as above
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a policy once, now; needs a plan of the policy as it is."""
     settings = read_settings(config)
@@ -106,7 +106,7 @@ def _tell(name: str, plan: RetentionPlan, verb: str) -> None:
 
 
 @retention_cli.command()
-def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:  # noqa: FBT002 - typer's way
+def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:
     """Let the scheduler run a policy regularly; needs a plan of the policy as it is."""
     run(_confirm(read_settings(config), policy, "is carried out from now on, again and again", yes=yes))
     run(_arm(read_settings(config), policy, armed=True))

@@ -33,7 +33,7 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of res
 
 
 @tasks_cli.command("list")
-def list_(limit: Limit = 20, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def list_(limit: Limit = 20, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List tasks, newest first."""
     run(_list(read_settings(config), limit, as_json=as_json))
 
@@ -56,7 +56,7 @@ def add(
     kind: Annotated[str, typer.Argument(help="fsck, retention_plan or retention.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="As in policy=NAME or store=NAME.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
-    yes: Yes = False,  # noqa: FBT002 - typer's way
+    yes: Yes = False,
 ) -> None:
     """Start a task, which a serving process runs; exit 2 when an argument is not NAME=VALUE."""
     pairs = dict[str, Any]()
@@ -112,7 +112,7 @@ def audit(
     target: Annotated[str | None, typer.Option(help="Only actions on this target.")] = None,
     by: Annotated[str | None, typer.Option(help="Only actions of this admin.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Show the audit log of admin actions, newest first."""
     run(_audit(read_settings(config), limit, target, by, as_json=as_json))
@@ -148,7 +148,7 @@ def list_failed_items(
     queue: InQueue = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of items.")] = 100,
     config: ConfigFile = DEFAULT_CONFIG,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """List failed items, most recent failure first; exit 1 if there are any."""
     run(_list_failed_items(read_settings(config), queue, limit, as_json=as_json))
@@ -191,7 +191,7 @@ def usage(
     server_name: Annotated[str | None, typer.Option(help="Only media of this server.")] = None,
     user_id: Annotated[str | None, typer.Option(help="Only uploads of this user.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of lines, largest first.")] = 50,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Show storage usage by media, and the totals of each bucket."""

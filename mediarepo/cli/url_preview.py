@@ -29,8 +29,8 @@ class _Workers:
 
 def preview(
     url: Annotated[str, typer.Argument(help="The URL of the page.")],
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Bypass the cache; only the image is stored.")] = False,  # noqa: FBT002 - typer's way
-    explain: Annotated[bool, typer.Option("--explain", help="Show what was fetched, and which rule applied.")] = False,  # noqa: FBT002 - typer's way
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Bypass the cache; only the image is stored.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what was fetched, and which rule applied.")] = False,
     language: Annotated[str | None, typer.Option(help="Accept-Language, as the user's client would send it.")] = None,
     server_name: Annotated[str | None, typer.Option(help="The homeserver to preview for; default: the first.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,

@@ -101,7 +101,7 @@ async def write_entries(connection: Connection, act: AdminAction, entries: Itera
         f"""INSERT INTO audit_log (created_ts, admin, homeserver, action, target, reason, affected, client_address)
             SELECT {NOW_MS}, $1, e.homeserver, $2, e.target, $3, e.affected, $4
             FROM unnest($5::text[], $6::text[], $7::bigint[]) WITH ORDINALITY AS e (homeserver, target, affected, place)
-            ORDER BY e.place""",  # noqa: S608 - static text
+            ORDER BY e.place""",
         act.by,
         act.action,
         act.reason,

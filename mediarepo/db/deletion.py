@@ -55,7 +55,7 @@ class Outbox:
                                             WHERE b.store = q.store AND b.object_key = q.object_key
                                                 AND b.missing_ts IS NULL)
                         ORDER BY next_attempt_ts LIMIT $1 FOR UPDATE SKIP LOCKED)
-                    RETURNING deletion_id, store, object_key, upload_id""",  # noqa: S608 - static text
+                    RETURNING deletion_id, store, object_key, upload_id""",
                 limit,
                 list(leave_out),
             )
@@ -65,7 +65,7 @@ class Outbox:
         """Return whether a deletion is due."""
         async with self._database.connection() as connection:
             found = await connection.fetchval(
-                f"SELECT EXISTS (SELECT FROM object_deletion WHERE next_attempt_ts <= {NOW_MS})"  # noqa: S608 - static text
+                f"SELECT EXISTS (SELECT FROM object_deletion WHERE next_attempt_ts <= {NOW_MS})"
             )
         return bool(found)
 
@@ -100,7 +100,7 @@ async def queue_deletion(connection: Connection, store: str, object_key: str) ->
     """Queue an object that no row refers to any more; the outbox deletes it in S3 later."""
     await connection.execute(
         f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
-            VALUES ($1, $2, {NOW_MS}, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+            VALUES ($1, $2, {NOW_MS}, {NOW_MS}) ON CONFLICT DO NOTHING""",
         store,
         object_key,
     )

@@ -35,7 +35,7 @@ class FailedItems:
                     VALUES ($1, $2, $3, {NOW_MS}, {NOW_MS}, {NOW_MS} + {_RETRY_MS})
                     ON CONFLICT (queue, item_key) DO UPDATE SET error = EXCLUDED.error, attempts = f.attempts + 1,
                         last_ts = EXCLUDED.last_ts,
-                        retry_ts = {NOW_MS} + least({_RETRY_MS} * (1 << least(f.attempts, 10)), {_MAX_RETRY_MS})""",  # noqa: S608 - static text
+                        retry_ts = {NOW_MS} + least({_RETRY_MS} * (1 << least(f.attempts, 10)), {_MAX_RETRY_MS})""",
                 queue,
                 item_key(key),
                 storable_text(error, _MAX_ERROR_CHARS) or "unknown",
@@ -47,7 +47,7 @@ class FailedItems:
         async with self.database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT item_key FROM failed_item
-                    WHERE queue = $1 AND item_key = ANY($2::text[]) AND retry_ts > {NOW_MS}""",  # noqa: S608 - static text
+                    WHERE queue = $1 AND item_key = ANY($2::text[]) AND retry_ts > {NOW_MS}""",
                 queue,
                 list(by_key),
             )
@@ -76,14 +76,14 @@ class FailedItems:
         """Remove items that nothing has retried for so long after they were due: they no longer exist."""
         async with self.database.connection() as connection:
             await connection.execute(
-                f"DELETE FROM failed_item WHERE retry_ts < {NOW_MS} - $1::bigint",  # noqa: S608 - static text
+                f"DELETE FROM failed_item WHERE retry_ts < {NOW_MS} - $1::bigint",
                 age_ms,
             )
 
     async def count(self) -> dict[str, int]:
         """Return how many items are set aside, by queue."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(f"SELECT queue, count(*) FROM {_ALL} GROUP BY queue ORDER BY queue")  # noqa: S608 - static text
+            rows = await connection.fetch(f"SELECT queue, count(*) FROM {_ALL} GROUP BY queue ORDER BY queue")
         return {row["queue"]: row["count"] for row in rows}
 
     async def read(self, *, queue: str | None, limit: int) -> list[FailedItem]:
@@ -92,7 +92,7 @@ class FailedItems:
             rows = await connection.fetch(
                 f"""SELECT queue, item_key, error, attempts, first_ts, last_ts, retry_ts FROM {_ALL}
                     WHERE $1::text IS NULL OR queue = $1
-                    ORDER BY last_ts DESC, queue, item_key LIMIT $2""",  # noqa: S608 - static text
+                    ORDER BY last_ts DESC, queue, item_key LIMIT $2""",
                 queue,
                 limit,
             )
@@ -103,14 +103,14 @@ class FailedItems:
         async with self.database.transaction() as connection:
             noted = await connection.execute(
                 f"""UPDATE failed_item SET retry_ts = {NOW_MS}
-                    WHERE ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR item_key = $2)""",  # noqa: S608 - static text
+                    WHERE ($1::text IS NULL OR queue = $1) AND ($2::text IS NULL OR item_key = $2)""",
                 queue,
                 key,
             )
             queued = await connection.execute(
                 f"""UPDATE object_deletion SET next_attempt_ts = {NOW_MS}
                     WHERE last_error IS NOT NULL AND ($1::text IS NULL OR $1 = 'object_deletions')
-                        AND ($2::text IS NULL OR store || ': ' || object_key = $2)""",  # noqa: S608 - static text
+                        AND ($2::text IS NULL OR store || ': ' || object_key = $2)""",
                 queue,
                 key,
             )

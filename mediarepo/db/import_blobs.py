@@ -66,7 +66,7 @@ async def _borrow(connection: Connection, contents: Sequence[ImportedBytes]) -> 
                     sha256 = CASE WHEN blob.parent_blob_id IS NULL THEN blob.sha256 ELSE EXCLUDED.sha256 END,
                     sha256_state = CASE WHEN blob.parent_blob_id IS NULL THEN blob.sha256_state
                         ELSE EXCLUDED.sha256_state END
-                RETURNING store, object_key, blob_id""",  # noqa: S608 - static text
+                RETURNING store, object_key, blob_id""",
             *_columns(list(first.values())),
         )
         await _forget_thumbnails_at(connection, [row["blob_id"] for row in rows])
@@ -92,7 +92,7 @@ async def _own(connection: Connection, contents: Sequence[ImportedBytes]) -> dic
                 CASE WHEN c.sha256 IS NULL THEN 'unknown' ELSE 'claimed' END, {NOW_MS}
             FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::boolean[])
                 AS c (store, object_key, size_bytes, sha256, known)
-            RETURNING store, object_key, blob_id""",  # noqa: S608 - static text
+            RETURNING store, object_key, blob_id""",
         *_columns(made),
     )
     ids: dict[Place | None, int] = {(row["store"], row["object_key"]): row["blob_id"] for row in rows}
@@ -162,7 +162,7 @@ async def _insert_known(connection: Connection, made: Sequence[ImportedBytes]) -
                 WHERE ownership = 'owned' AND sha256_state = 'verified' AND missing_ts IS NULL
                     AND parent_blob_id IS NULL
                 DO NOTHING
-            RETURNING store, sha256, blob_id""",  # noqa: S608 - static text
+            RETURNING store, sha256, blob_id""",
         *_columns(made),
     )
     return {(row["store"], row["sha256"]): row["blob_id"] for row in rows}
@@ -207,7 +207,7 @@ async def queue_deletions(connection: Connection, places: Iterable[Place]) -> No
         await connection.execute(
             f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
                 SELECT s, k, {NOW_MS}, {NOW_MS} FROM unnest($1::text[], $2::text[]) AS p (s, k)
-                ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                ON CONFLICT DO NOTHING""",
             [store for store, _ in listed],
             [key for _, key in listed],
         )

@@ -131,7 +131,7 @@ class ImportCommits:
                         AND NOT EXISTS (SELECT FROM import_item o
                             WHERE o.source_id = $1 AND o.sha256 = i.sha256 AND o.quarantined_by IS NULL
                                 AND NOT o.protected AND NOT o.gone AND o.state = 'committed')
-                    ORDER BY i.sha256, h.owner ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    ORDER BY i.sha256, h.owner ON CONFLICT DO NOTHING""",
                 source_id,
                 note,
                 EMPTY_SHA256,
@@ -186,7 +186,7 @@ _BLOB_OF = """SELECT b.blob_id FROM media m JOIN blob b ON b.blob_id = m.blob_id
         AND b.missing_ts IS NULL FOR KEY SHARE OF b"""
 _OWN_BLOB = f"""INSERT INTO blob (store, object_key, size_bytes, sha256_state, ownership, parent_blob_id, created_ts)
     VALUES ($1, $2, $3, 'unknown', $4, $5, {NOW_MS}) ON CONFLICT DO NOTHING
-    RETURNING blob_id"""  # noqa: S608 - static text
+    RETURNING blob_id"""
 _THUMBNAIL = """INSERT INTO thumbnail
         (source_blob_id, width, height, method, animated, blob_id, byte_offset, size_bytes, content_type)
     VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8) ON CONFLICT DO NOTHING"""

@@ -37,7 +37,7 @@ class ImportRuns:
             row = await connection.fetchrow(
                 f"""INSERT INTO import_source (name, kind, created_ts) VALUES ($1, $2, {NOW_MS})
                     ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name
-                    RETURNING source_id, name, kind, finalized_ts""",  # noqa: S608 - static text
+                    RETURNING source_id, name, kind, finalized_ts""",
                 name,
                 kind,
             )
@@ -56,7 +56,7 @@ class ImportRuns:
         """Record that a source is finalized."""
         async with self._database.connection() as connection:
             await connection.execute(
-                f"UPDATE import_source SET finalized_ts = {NOW_MS} WHERE source_id = $1",  # noqa: S608 - static text
+                f"UPDATE import_source SET finalized_ts = {NOW_MS} WHERE source_id = $1",
                 source_id,
             )
 
@@ -65,7 +65,7 @@ class ImportRuns:
         async with self._database.connection() as connection:
             run_id: int = await connection.fetchval(
                 f"""INSERT INTO import_run (source_id, command, options, started_ts, heartbeat_ts)
-                    VALUES ($1, $2, $3, {NOW_MS}, {NOW_MS}) RETURNING run_id""",  # noqa: S608 - static text
+                    VALUES ($1, $2, $3, {NOW_MS}, {NOW_MS}) RETURNING run_id""",
                 source_id,
                 command,
                 json.dumps(options),
@@ -76,7 +76,7 @@ class ImportRuns:
         """Record the progress of a run."""
         async with self._database.connection() as connection:
             await connection.execute(
-                f"UPDATE import_run SET heartbeat_ts = {NOW_MS}, figures = $2 WHERE run_id = $1",  # noqa: S608 - static text
+                f"UPDATE import_run SET heartbeat_ts = {NOW_MS}, figures = $2 WHERE run_id = $1",
                 run_id,
                 json.dumps(figures),
             )
@@ -89,7 +89,7 @@ class ImportRuns:
             await connection.execute(
                 f"""UPDATE import_run SET heartbeat_ts = {NOW_MS}, finished_ts = {NOW_MS}, figures = $2, complete = $3,
                         error = $4
-                    WHERE run_id = $1""",  # noqa: S608 - static text
+                    WHERE run_id = $1""",
                 run_id,
                 json.dumps(figures),
                 complete,
@@ -100,7 +100,7 @@ class ImportRuns:
         """Return the last runs, newest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                f"SELECT {_RUN} FROM import_run WHERE source_id = $1 ORDER BY run_id DESC LIMIT $2",  # noqa: S608 - static text
+                f"SELECT {_RUN} FROM import_run WHERE source_id = $1 ORDER BY run_id DESC LIMIT $2",
                 source_id,
                 limit,
             )
@@ -109,7 +109,7 @@ class ImportRuns:
     async def last_complete(self, source_id: int) -> ImportRun | None:
         """Return the last run that saw the whole source."""
         row = await self._database.get(
-            f"SELECT {_RUN} FROM import_run WHERE source_id = $1 AND complete ORDER BY run_id DESC LIMIT 1",  # noqa: S608 - static text
+            f"SELECT {_RUN} FROM import_run WHERE source_id = $1 AND complete ORDER BY run_id DESC LIMIT 1",
             source_id,
         )
         return None if row is None else _run(row)
@@ -243,7 +243,7 @@ class ImportLedger:
             await connection.execute(
                 f"""UPDATE import_item SET gone = true, updated_ts = {NOW_MS}
                     WHERE source_id = $1 AND seen_run_id < $2 AND NOT gone
-                        AND updated_ts < (SELECT started_ts FROM import_run WHERE run_id = $2)""",  # noqa: S608 - static text
+                        AND updated_ts < (SELECT started_ts FROM import_run WHERE run_id = $2)""",
                 source_id,
                 run_id,
             )
@@ -282,7 +282,7 @@ class ImportLedger:
                 rows = await connection.fetch(
                     f"""SELECT {_ITEM} FROM import_item
                         WHERE source_id = $1 AND (server_name, media_id) > ($2, $3) {condition}
-                        ORDER BY server_name, media_id LIMIT {_PAGE}""",  # noqa: S608 - static text
+                        ORDER BY server_name, media_id LIMIT {_PAGE}""",
                     source_id,
                     *after,
                 )
@@ -299,7 +299,7 @@ class ImportLedger:
             async with self._database.connection() as connection:
                 rows = await connection.fetch(
                     f"""SELECT place, size_bytes FROM import_orphan WHERE source_id = $1 AND place > $2
-                        ORDER BY place LIMIT {_PAGE}""",  # noqa: S608 - static text
+                        ORDER BY place LIMIT {_PAGE}""",
                     source_id,
                     after,
                 )
@@ -329,7 +329,7 @@ async def write_lines(
                 seen_run_id = greatest(i.seen_run_id, EXCLUDED.seen_run_id),
                 run_id = CASE WHEN i.state = EXCLUDED.state AND EXCLUDED.mode IS NULL THEN i.run_id
                     ELSE EXCLUDED.run_id END,
-                attempts = i.attempts + 1, updated_ts = EXCLUDED.updated_ts""",  # noqa: S608 - static text
+                attempts = i.attempts + 1, updated_ts = EXCLUDED.updated_ts""",
         source_id,
         run_id,
         run_id if walked else 0,

@@ -52,7 +52,7 @@ async def insert_media(
                 AS e (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by, created_ts,
                     expires_ts, authenticated, preview_expires_ts)
             ORDER BY e.server_name, e.media_id
-            ON CONFLICT DO NOTHING RETURNING server_name, media_id""",  # noqa: S608 - static text
+            ON CONFLICT DO NOTHING RETURNING server_name, media_id""",
         source_id,
         *_columns(made, blob_ids),
     )
@@ -126,7 +126,7 @@ _INSERT = f"""INSERT INTO media_mark (server_name, media_id, kind, owner, scope,
     SELECT e.server_name, e.media_id, e.kind, e.owner, e.owner, e.set_by, {_NOTE}, {NOW_MS}
     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
         AS e (server_name, media_id, kind, owner, set_by)
-    ORDER BY 1, 2, 3, 4 ON CONFLICT DO NOTHING"""  # noqa: S608 - static text
+    ORDER BY 1, 2, 3, 4 ON CONFLICT DO NOTHING"""
 
 Mark = tuple[str, str, MarkKind, str, str]
 """Server name, media id, kind, owner, who set it."""
@@ -198,7 +198,7 @@ async def _remove(connection: Connection, source_id: int, kind: MarkKind, keys: 
     if keys:
         await connection.execute(
             f"""DELETE FROM media_mark WHERE kind = $2 AND reason = {_NOTE}
-                    AND (server_name, media_id) IN (SELECT * FROM unnest($3::text[], $4::text[]))""",  # noqa: S608 - static text
+                    AND (server_name, media_id) IN (SELECT * FROM unnest($3::text[], $4::text[]))""",
             source_id,
             kind,
             [name for name, _ in keys],
@@ -210,7 +210,7 @@ async def forget_marks(connection: Connection, source_id: int, server_names: lis
     """Remove the imported marks of some media."""
     await connection.execute(
         f"""DELETE FROM media_mark WHERE reason = {_NOTE}
-                AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",  # noqa: S608 - static text
+                AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",
         source_id,
         server_names,
         media_ids,

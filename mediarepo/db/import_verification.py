@@ -67,7 +67,7 @@ class ImportedContentTable:
                 rows = await connection.fetch(
                     f"""SELECT m.server_name, m.media_id FROM media m JOIN blob b USING (blob_id)
                         WHERE m.import_source_id = $1 AND (m.server_name, m.media_id) > ($2, $3)
-                            AND b.missing_ts > {ACCEPTED_TS} ORDER BY 1, 2 LIMIT {_PAGE}""",  # noqa: S608 - static text
+                            AND b.missing_ts > {ACCEPTED_TS} ORDER BY 1, 2 LIMIT {_PAGE}""",
                     source_id,
                     *after,
                 )
@@ -84,7 +84,7 @@ class ImportedContentTable:
                         m.server_name, m.media_id, m.remote
                     FROM blob b CROSS JOIN LATERAL (SELECT server_name, media_id, remote FROM media
                         WHERE blob_id = b.blob_id AND import_source_id = $1 LIMIT 1) m
-                    WHERE b.missing_ts IS NULL AND {condition} ORDER BY {order} LIMIT {_PAGE}""",  # noqa: S608 - ours
+                    WHERE b.missing_ts IS NULL AND {condition} ORDER BY {order} LIMIT {_PAGE}""",
                 *arguments,
             )
 
@@ -116,7 +116,7 @@ class ImportedContentTable:
             await connection.execute(
                 f"""UPDATE import_item i SET verified = $3, verified_ts = {NOW_MS}
                     FROM media m WHERE m.blob_id = ANY($2::bigint[]) AND m.import_source_id = $1
-                        AND i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id""",  # noqa: S608 - static text
+                        AND i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id""",
                 source_id,
                 list(blob_ids),
                 level,
@@ -129,14 +129,14 @@ class ImportedContentTable:
             await connection.execute(
                 f"""UPDATE import_item i SET state = $3, reason = $4, updated_ts = {NOW_MS}, fingerprint = ''
                     FROM media m WHERE m.blob_id = $2 AND m.import_source_id = $1
-                        AND i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id""",  # noqa: S608 - static text
+                        AND i.source_id = $1 AND i.server_name = m.server_name AND i.media_id = m.media_id""",
                 source_id,
                 blob_id,
                 state,
                 reason,
             )
             await connection.execute(
-                f"UPDATE blob SET missing_ts = {NOW_MS} WHERE blob_id = $1 AND missing_ts IS NULL",  # noqa: S608 - static text
+                f"UPDATE blob SET missing_ts = {NOW_MS} WHERE blob_id = $1 AND missing_ts IS NULL",
                 blob_id,
             )
             await connection.execute(
@@ -245,7 +245,7 @@ class ImportedContentTable:
                    AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                    AND m.import_source_id = $1
                    AND (m.state IN ('tombstone', 'trashed') OR (i.mode = 'pending' AND m.state = 'ready')
-                       OR {marked_sql(MarkKind.HOLD)})""",  # noqa: S608 - static text
+                       OR {marked_sql(MarkKind.HOLD)})""",
             source_id,
             *keys,
         )

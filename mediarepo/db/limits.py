@@ -19,16 +19,16 @@ _TOTAL = f"""SELECT coalesce(sum(media_count), 0)::bigint AS media, coalesce(sum
             WHERE user_id = $1 AND server_name = {_HOME} AND class = 'local'
         UNION ALL SELECT media_count, size_bytes FROM media_usage_delta
             WHERE user_id = $1 AND server_name = {_HOME} AND class = 'local'
-        UNION ALL SELECT 1, size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""  # noqa: S608 - static text
+        UNION ALL SELECT 1, size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""
 _UPLOADED = f"""FROM media m JOIN blob b ON b.blob_id = m.blob_id
     WHERE m.uploaded_by = $1 AND m.server_name = {_HOME} AND NOT m.remote AND m.state IN ('ready', 'missing')"""
 _PERIOD = f"""SELECT count(*) AS media, coalesce(sum(size_bytes), 0)::bigint AS bytes FROM (
         SELECT b.size_bytes {_UPLOADED} AND m.created_ts > {NOW_MS} - $2::bigint
-        UNION ALL SELECT size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""  # noqa: S608 - static text
+        UNION ALL SELECT size_bytes FROM quota_reservation WHERE user_id = $1 AND expires_ts >= {NOW_MS}) taken"""
 _ROOM_AGAIN = f"""SELECT created_ts + $2::bigint - {NOW_MS} FROM (
         SELECT m.created_ts, row_number() OVER later AS media, sum(b.size_bytes) OVER later AS bytes
         {_UPLOADED} AND m.created_ts > {NOW_MS} - $2::bigint WINDOW later AS (ORDER BY m.created_ts)) gone
-    WHERE media >= $3 AND bytes >= $4 ORDER BY created_ts LIMIT 1"""  # noqa: S608 - static text
+    WHERE media >= $3 AND bytes >= $4 ORDER BY created_ts LIMIT 1"""
 
 
 class QuotaTable:
@@ -46,7 +46,7 @@ class QuotaTable:
             await connection.execute(_LOCK, user_id)
             reservation_id = await connection.fetchval(
                 f"""INSERT INTO quota_reservation (user_id, size_bytes, expires_ts)
-                    VALUES ($1, $2, {NOW_MS} + $3::bigint) RETURNING reservation_id""",  # noqa: S608 - static text
+                    VALUES ($1, $2, {NOW_MS} + $3::bigint) RETURNING reservation_id""",
                 user_id,
                 size_bytes,
                 lifetime_ms,
@@ -64,14 +64,14 @@ class QuotaTable:
     async def forget_expired(self) -> None:
         """Remove reservations that crashes left behind."""
         async with self._database.connection() as connection:
-            await connection.execute(f"DELETE FROM quota_reservation WHERE expires_ts < {NOW_MS}")  # noqa: S608 - static text
+            await connection.execute(f"DELETE FROM quota_reservation WHERE expires_ts < {NOW_MS}")
 
 
 async def commit_reservation(connection: Connection, reservation: Reservation, blob_id: int) -> None:
     """Replace a promise by the upload itself, whose media row stands; checks what the promise does not cover."""
     covered = await connection.fetchval(
         f"""DELETE FROM quota_reservation WHERE reservation_id = $1
-            RETURNING expires_ts >= {NOW_MS} AND size_bytes >= (SELECT size_bytes FROM blob WHERE blob_id = $2)""",  # noqa: S608 - static text
+            RETURNING expires_ts >= {NOW_MS} AND size_bytes >= (SELECT size_bytes FROM blob WHERE blob_id = $2)""",
         reservation.reservation_id,
         blob_id,
     )
@@ -128,7 +128,7 @@ class RateTable:
                             rate_level.level - greatest(0, EXCLUDED.updated_ts - rate_level.updated_ts) / 1000.0
                             * EXCLUDED.per_s),
                         per_s = EXCLUDED.per_s, updated_ts = greatest(EXCLUDED.updated_ts, rate_level.updated_ts)
-                    RETURNING bucket, level""",  # noqa: S608 - static text
+                    RETURNING bucket, level""",
                 [one.bucket for one in ordered],
                 [one.amount for one in ordered],
                 [one.per_s for one in ordered],
@@ -138,6 +138,4 @@ class RateTable:
     async def forget_empty(self) -> None:
         """Remove empty buckets."""
         async with self._database.connection() as connection:
-            await connection.execute(
-                f"DELETE FROM rate_level WHERE updated_ts + level / per_s * 1000 < {NOW_MS}"  # noqa: S608 - static text
-            )
+            await connection.execute(f"DELETE FROM rate_level WHERE updated_ts + level / per_s * 1000 < {NOW_MS}")

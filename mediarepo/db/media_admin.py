@@ -63,7 +63,7 @@ class MediaAdminTable:
             ORDER BY {_ORDERS[order]} {direction}, m.media_id LIMIT $3 OFFSET $4"""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, user_id, server_name, limit, start)
-            total = await connection.fetchval(f"SELECT count(*) FROM media m WHERE {_OF_USER}", user_id, server_name)  # noqa: S608 - static text
+            total = await connection.fetchval(f"SELECT count(*) FROM media m WHERE {_OF_USER}", user_id, server_name)
         return Page([record_of(row) for row in rows], total)
 
 

@@ -34,7 +34,7 @@ class PreviewTable:
     async def get(self, cache_key: bytes) -> KeptPreview | None:
         """Return a preview that has not expired."""
         row = await self._database.get(
-            f"SELECT answer, failure FROM preview WHERE cache_key = $1 AND expires_ts > {NOW_MS}",  # noqa: S608 - static text
+            f"SELECT answer, failure FROM preview WHERE cache_key = $1 AND expires_ts > {NOW_MS}",
             cache_key,
         )
         if row is None:
@@ -48,7 +48,7 @@ class PreviewTable:
                 f"""INSERT INTO preview (cache_key, url, answer, failure, created_ts, expires_ts)
                     VALUES ($1, $2, $3, $4, {NOW_MS}, {NOW_MS} + $5::bigint)
                     ON CONFLICT (cache_key) DO UPDATE SET answer = EXCLUDED.answer, failure = EXCLUDED.failure,
-                        created_ts = EXCLUDED.created_ts, expires_ts = EXCLUDED.expires_ts""",  # noqa: S608 - static text
+                        created_ts = EXCLUDED.created_ts, expires_ts = EXCLUDED.expires_ts""",
                 cache_key,
                 storable_text(url),
                 None if kept.answer is None else storable_json(kept.answer),
@@ -59,7 +59,7 @@ class PreviewTable:
     async def forget_expired(self) -> None:
         """Remove expired previews."""
         async with self._database.connection() as connection:
-            await connection.execute(f"DELETE FROM preview WHERE expires_ts <= {NOW_MS}")  # noqa: S608 - static text
+            await connection.execute(f"DELETE FROM preview WHERE expires_ts <= {NOW_MS}")
 
     async def expired_images(self, limit: int) -> list[Mxc]:
         """Return images that have expired."""
@@ -84,7 +84,7 @@ class PreviewTable:
                 f"""SELECT m.server_name, m.media_id FROM media m
                     WHERE m.preview_expires_ts IS NOT NULL AND {_FREE}
                         AND {condition} AND {is_due(Queue.PREVIEWS, MXC)}
-                    ORDER BY m.server_name, m.media_id LIMIT $1""",  # noqa: S608 - static text
+                    ORDER BY m.server_name, m.media_id LIMIT $1""",
                 limit,
                 *arguments,
             )
@@ -97,7 +97,7 @@ class PreviewTable:
                 f"""SELECT server_name, media_id, blob_id FROM media m
                    WHERE preview_expires_ts IS NOT NULL AND {_FREE}
                        AND (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-                   ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
+                   ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )

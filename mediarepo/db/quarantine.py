@@ -17,7 +17,7 @@ _CONCERNED = f"""SELECT k.server_name, k.media_id, coalesce(m.remote, true) AS r
             WHERE b.sha256 = ANY($3::bytea[]) OR b.blob_id = ANY($4::bigint[])) k
         LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id
         LEFT JOIN blob b ON b.blob_id = m.blob_id
-    WHERE m.state IS DISTINCT FROM 'pending' AND ($5 = '' OR m.remote IS NOT FALSE OR m.server_name = $6)"""  # noqa: S608, E501 - static text
+    WHERE m.state IS DISTINCT FROM 'pending' AND ($5 = '' OR m.remote IS NOT FALSE OR m.server_name = $6)"""  # noqa: E501 - one condition
 
 _NOTE_CHANGES = f"""INSERT INTO quarantine_change
         (viewer, change_id, server_name, media_id, quarantined, created_ts, scope)
@@ -25,7 +25,7 @@ _NOTE_CHANGES = f"""INSERT INTO quarantine_change
             + row_number() OVER (PARTITION BY v.viewer ORDER BY n.place),
         n.s, n.i, $3, {NOW_MS}, CASE WHEN n.s = ANY($5::text[]) THEN '' ELSE $4 END
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (s, i, place), unnest($5::text[] || ''::text) AS v (viewer)
-    WHERE v.viewer IN ('', n.s) OR (NOT n.s = ANY($5::text[]) AND $4 IN ('', v.viewer))"""  # noqa: S608 - static text
+    WHERE v.viewer IN ('', n.s) OR (NOT n.s = ANY($5::text[]) AND $4 IN ('', v.viewer))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class QuarantineTable:
         async with self._database.transaction() as connection:
             tag = await connection.execute(
                 f"""INSERT INTO quarantined_server_name (server_name, quarantined_by, reason, created_ts)
-                    VALUES ($1, $2, $3, {NOW_MS}) ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    VALUES ($1, $2, $3, {NOW_MS}) ON CONFLICT DO NOTHING""",
                 server_name,
                 act.by,
                 act.reason,
@@ -233,7 +233,7 @@ async def _hide_hashes(
         f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, reason, created_ts, owner, scope)
             SELECT DISTINCT h, (SELECT min(size_bytes) FROM blob b WHERE b.sha256 = h), $2::text, $3::text,
                 {NOW_MS}, $4::text, s FROM unnest($1::bytea[]) AS h, unnest($5::text[]) AS s
-            ORDER BY 1, 7 ON CONFLICT DO NOTHING RETURNING sha256""",  # noqa: S608 - static text
+            ORDER BY 1, 7 ON CONFLICT DO NOTHING RETURNING sha256""",
         list(hashes),
         act.by,
         act.reason,
@@ -246,7 +246,7 @@ async def _hide_hashes(
 async def _hide_blobs(connection: Connection, blob_ids: Sequence[int], act: AdminAction) -> None:
     await connection.execute(
         f"""INSERT INTO quarantined_blob (blob_id, quarantined_by, reason, created_ts, owner, scope)
-            SELECT b, $2, $3, {NOW_MS}, $4, $4 FROM unnest($1::bigint[]) AS b ORDER BY 1 ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+            SELECT b, $2, $3, {NOW_MS}, $4, $4 FROM unnest($1::bigint[]) AS b ORDER BY 1 ON CONFLICT DO NOTHING""",
         list(blob_ids),
         act.by,
         act.reason,
@@ -281,7 +281,7 @@ async def _lift(connection: Connection, mxcs: Sequence[Mxc], contents: _Contents
                 AND (folded_name, media_id) IN (
                     SELECT {folded("n.s")}, n.i FROM unnest($1::text[], $2::text[]) AS n (s, i)
                     UNION SELECT {folded("m.server_name")}, m.media_id FROM media m JOIN blob b USING (blob_id)
-                        WHERE b.sha256 = ANY($3::bytea[]))""",  # noqa: S608 - static text
+                        WHERE b.sha256 = ANY($3::bytea[]))""",
         *mxc_columns(mxcs),
         contents.hashes,
         owner,

@@ -222,7 +222,7 @@ def _blobs(columns: Sequence[str], *, children: bool) -> str:
             WHERE {_RANGE} AND {_STANDS} AND r.value IS NOT NULL
                 AND (jsonb_typeof(r.value->'parent') = 'array') = {flag}) read
             LEFT JOIN blob parent ON {_of("parent", "read.value->'parent'")}
-        ON CONFLICT (store, object_key) DO UPDATE SET {_excluded(written)}"""  # noqa: S608 - names of columns
+        ON CONFLICT (store, object_key) DO UPDATE SET {_excluded(written)}"""
 
 
 def _rows(kind: str, columns: Sequence[str]) -> str:
@@ -242,7 +242,7 @@ def _rows(kind: str, columns: Sequence[str]) -> str:
         SELECT {", ".join(values)}
         FROM (SELECT jsonb_populate_record(NULL::{kind}, r.value) AS p, r.value FROM rebuild_row r
             WHERE {_RANGE} AND {_STANDS} AND r.value IS NOT NULL) read {joins}
-        ON CONFLICT ({_KEYS[kind]}) DO UPDATE SET {_excluded(columns)}"""  # noqa: S608 - names of columns
+        ON CONFLICT ({_KEYS[kind]}) DO UPDATE SET {_excluded(columns)}"""
 
 
 def _thumbnails(columns: Sequence[str]) -> str:
@@ -255,7 +255,7 @@ def _thumbnails(columns: Sequence[str]) -> str:
             WHERE {_RANGE} AND {_STANDS} AND r.value IS NOT NULL) read
             JOIN blob source ON source.store = read.row_key[1] AND source.object_key = read.row_key[2]
             JOIN blob b ON {_of("b", "read.one->'object'")}
-        ON CONFLICT DO NOTHING"""  # noqa: S608 - names of columns
+        ON CONFLICT DO NOTHING"""
 
 
 def _of(alias: str, place: str) -> str:
@@ -268,34 +268,34 @@ def _excluded(columns: Sequence[str]) -> str:
 
 _OLD_THUMBNAILS = f"""DELETE FROM thumbnail t USING blob b, rebuild_row r
     WHERE b.blob_id = t.source_blob_id AND b.store = r.row_key[1] AND b.object_key = r.row_key[2]
-        AND {_RANGE} AND {_STANDS}"""  # noqa: S608 - static text
+        AND {_RANGE} AND {_STANDS}"""
 _GONE = f"{_RANGE} AND {_STANDS} AND r.value IS NULL"
 _GONE_BLOBS = f"""DELETE FROM blob b USING rebuild_row r
     WHERE b.store = r.row_key[1] AND b.object_key = r.row_key[2] AND {_GONE} AND {{only}}
         AND NOT EXISTS (SELECT FROM media m WHERE m.blob_id = b.blob_id)
         AND NOT EXISTS (SELECT FROM blob child WHERE child.parent_blob_id = b.blob_id)
-        AND NOT EXISTS (SELECT FROM thumbnail t WHERE t.blob_id = b.blob_id AND t.source_blob_id <> b.blob_id)"""  # noqa: S608 - static text
+        AND NOT EXISTS (SELECT FROM thumbnail t WHERE t.blob_id = b.blob_id AND t.source_blob_id <> b.blob_id)"""
 _REMOVALS: dict[str, Sequence[str]] = {
     "quarantined_server_name": [
-        f"DELETE FROM quarantined_server_name q USING rebuild_row r WHERE q.server_name = r.row_key[1] AND {_GONE}"  # noqa: S608 - static text
+        f"DELETE FROM quarantined_server_name q USING rebuild_row r WHERE q.server_name = r.row_key[1] AND {_GONE}"
     ],
     "quarantined_blob": [
         f"""DELETE FROM quarantined_blob q USING rebuild_row r, blob b WHERE b.blob_id = q.blob_id
             AND b.store = r.row_key[1] AND b.object_key = r.row_key[2] AND q.owner = r.row_key[3]
-            AND q.scope = r.row_key[4] AND {_GONE}"""  # noqa: S608 - static text
+            AND q.scope = r.row_key[4] AND {_GONE}"""
     ],
     "quarantined_hash": [
         f"""DELETE FROM quarantined_hash q USING rebuild_row r WHERE q.sha256 = decode(r.row_key[1], 'hex')
-            AND q.owner = r.row_key[2] AND q.scope = r.row_key[3] AND {_GONE}"""  # noqa: S608 - static text
+            AND q.owner = r.row_key[2] AND q.scope = r.row_key[3] AND {_GONE}"""
     ],
     "media_mark": [
         f"""DELETE FROM media_mark q USING rebuild_row r WHERE q.server_name = r.row_key[1]
-            AND q.media_id = r.row_key[2] AND q.kind = r.row_key[3] AND q.owner = r.row_key[4] AND {_GONE}"""  # noqa: S608 - static text
+            AND q.media_id = r.row_key[2] AND q.kind = r.row_key[3] AND q.owner = r.row_key[4] AND {_GONE}"""
     ],
     "thumbnail": [],
     "media": [
         f"""DELETE FROM media q USING rebuild_row r WHERE q.server_name = r.row_key[1] AND q.media_id = r.row_key[2]
-            AND {_GONE}"""  # noqa: S608 - static text
+            AND {_GONE}"""
     ],
     "blob": [
         _GONE_BLOBS.format(only="b.parent_blob_id IS NOT NULL"),
@@ -304,7 +304,7 @@ _REMOVALS: dict[str, Sequence[str]] = {
             SELECT r.row_key[1], r.row_key[2], {NOW_MS}, {NOW_MS} FROM rebuild_row r
             WHERE {_GONE} AND r.row_key[2] ~ '/[0-9a-z]{{9}}-[0-9a-z]{{32}}$' AND r.sequence > 0
                 AND NOT EXISTS (SELECT FROM blob b WHERE b.store = r.row_key[1] AND b.object_key = r.row_key[2])
-            ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+            ON CONFLICT DO NOTHING""",
     ],
 }
 """What removes rows that are no more; bytes go as always, by the outbox, where the journal says that they may."""

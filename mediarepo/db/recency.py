@@ -45,7 +45,7 @@ class RecencyTable:
             await connection.execute(
                 f"""INSERT INTO store_recency (store, behind_since_ts, lost_key) VALUES ($1, {NOW_MS}, $2)
                     ON CONFLICT (store) DO UPDATE SET behind_since_ts = EXCLUDED.behind_since_ts, lost_key = $2
-                        WHERE store_recency.lost_key IS NOT DISTINCT FROM $3""",  # noqa: S608 - static text
+                        WHERE store_recency.lost_key IS NOT DISTINCT FROM $3""",
                 store,
                 lost_key,
                 instead_of,

@@ -43,7 +43,7 @@ class RemoteTable:
             f"""SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
                    UNION SELECT scope FROM media_mark
                        WHERE folded_name = {folded("$1::text")} AND media_id = $2 AND kind = 'quarantine'
-                   UNION SELECT '' FROM quarantined_server_name q WHERE {of_server_sql("q", "$1::text")})""",  # noqa: S608 - static text
+                   UNION SELECT '' FROM quarantined_server_name q WHERE {of_server_sql("q", "$1::text")})""",
             mxc.server_name,
             mxc.media_id,
             sha256,
@@ -72,7 +72,7 @@ class RemoteTable:
         """Return the last failed fetch for a homeserver, if there is one."""
         row = await self._database.get(
             f"""SELECT kind, message, {NOW_MS} - created_ts AS age_ms FROM remote_failure
-                WHERE server_name = $1 AND media_id = $2 AND asked_by = $3""",  # noqa: S608 - static text
+                WHERE server_name = $1 AND media_id = $2 AND asked_by = $3""",
             mxc.server_name,
             mxc.media_id,
             asked_by,
@@ -86,7 +86,7 @@ class RemoteTable:
                 f"""INSERT INTO remote_failure (server_name, media_id, asked_by, kind, message, created_ts)
                     VALUES ($1, $2, $3, $4, $5, {NOW_MS})
                     ON CONFLICT (server_name, media_id, asked_by) DO UPDATE
-                        SET kind = EXCLUDED.kind, message = EXCLUDED.message, created_ts = EXCLUDED.created_ts""",  # noqa: S608 - static text
+                        SET kind = EXCLUDED.kind, message = EXCLUDED.message, created_ts = EXCLUDED.created_ts""",
                 mxc.server_name,
                 mxc.media_id,
                 asked_by,
@@ -99,7 +99,7 @@ class RemoteTable:
         """Return a homeserver's back-off for a server, if any."""
         row = await self._database.get(
             f"""SELECT failures, retry_ts - {NOW_MS} AS remaining_ms, reason FROM server_backoff
-                WHERE server_name = $1 AND asked_by = $2""",  # noqa: S608 - static text
+                WHERE server_name = $1 AND asked_by = $2""",
             server_name,
             asked_by,
         )
@@ -115,7 +115,7 @@ class RemoteTable:
                     VALUES ($1, $2, 1, {NOW_MS}, $3)
                     ON CONFLICT (server_name, asked_by) DO UPDATE
                     SET failures = b.failures + 1, reason = EXCLUDED.reason, retry_ts = {NOW_MS}
-                            + least($4::bigint * (1::bigint << least(b.failures - 1, 30)), $5::bigint)""",  # noqa: S608 - static text
+                            + least($4::bigint * (1::bigint << least(b.failures - 1, 30)), $5::bigint)""",
                 server_name,
                 asked_by,
                 reason,
@@ -133,8 +133,8 @@ class RemoteTable:
     async def forget_old_failures(self, age_ms: int) -> None:
         """Remove expired failures."""
         async with self._database.connection() as connection:
-            await connection.execute(f"DELETE FROM remote_failure WHERE created_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
-            await connection.execute(f"DELETE FROM server_backoff WHERE retry_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
+            await connection.execute(f"DELETE FROM remote_failure WHERE created_ts < {NOW_MS} - $1::bigint", age_ms)
+            await connection.execute(f"DELETE FROM server_backoff WHERE retry_ts < {NOW_MS} - $1::bigint", age_ms)
 
 
 class ServerKeyTable:

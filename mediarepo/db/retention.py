@@ -25,7 +25,7 @@ _COLUMNS = f"""m.server_name, m.media_id, m.uploaded_by, m.blob_id, {_USED} AS u
     coalesce(b.size_bytes, 0) AS size_bytes, CASE WHEN b.ownership = 'owned' AND b.missing_ts IS NULL THEN b.size_bytes
         + (SELECT coalesce(sum(t.size_bytes), 0)::bigint FROM blob t WHERE t.parent_blob_id = b.blob_id)
         ELSE 0 END AS freed_bytes,
-    (SELECT count(*) FROM media other WHERE other.blob_id = m.blob_id) AS media_of_blob"""  # noqa: S608 - static text
+    (SELECT count(*) FROM media other WHERE other.blob_id = m.blob_id) AS media_of_blob"""
 _THUMBNAILS = """SELECT * FROM (
         SELECT t.blob_id, t.size_bytes, t.created_ts, greatest(t.created_ts,
             (SELECT max(coalesce(a.last_access_ts, m.created_ts)) FROM media m
@@ -85,7 +85,7 @@ class RetentionTable:
                 f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}
                     WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
                         AND m.remote AND {_FREE} AND {_USED} <= $3
-                    ORDER BY m.server_name, m.media_id FOR UPDATE OF m SKIP LOCKED""",  # noqa: S608 - static text
+                    ORDER BY m.server_name, m.media_id FOR UPDATE OF m SKIP LOCKED""",
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
                 used_before_ts,
@@ -145,7 +145,7 @@ class RetentionPlans:
                         armed_ts = CASE WHEN retention_plan.fingerprint = EXCLUDED.fingerprint
                             THEN retention_plan.armed_ts END,
                         armed_by = CASE WHEN retention_plan.fingerprint = EXCLUDED.fingerprint
-                            THEN retention_plan.armed_by END""",  # noqa: S608 - static text
+                            THEN retention_plan.armed_by END""",
                 policy,
                 fingerprint,
                 json.dumps(asdict(plan)),
@@ -157,7 +157,7 @@ class RetentionPlans:
             tag = await connection.execute(
                 f"""UPDATE retention_plan SET armed_by = $3, armed_ts = CASE WHEN $3::text IS NOT NULL THEN {NOW_MS} END
                     WHERE policy = $1
-                        AND ($3::text IS NULL OR fingerprint = $2 AND planned_ts >= {NOW_MS} - $4::bigint)""",  # noqa: S608 - static text
+                        AND ($3::text IS NULL OR fingerprint = $2 AND planned_ts >= {NOW_MS} - $4::bigint)""",
                 policy,
                 fingerprint,
                 act.by if armed else None,
@@ -172,7 +172,7 @@ class RetentionPlans:
         async with self._database.connection() as connection:
             found = await connection.fetchval(
                 f"""SELECT EXISTS (SELECT FROM retention_plan
-                    WHERE policy = $1 AND fingerprint = $2 AND planned_ts >= {NOW_MS} - $3::bigint)""",  # noqa: S608 - static text
+                    WHERE policy = $1 AND fingerprint = $2 AND planned_ts >= {NOW_MS} - $3::bigint)""",
                 policy,
                 fingerprint,
                 plan_age_ms,
@@ -182,7 +182,7 @@ class RetentionPlans:
     async def read(self) -> dict[str, StoredPlan]:
         """Return all plans by policy name."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(f"SELECT {_PLAN_COLUMNS} FROM retention_plan")  # noqa: S608 - static text
+            rows = await connection.fetch(f"SELECT {_PLAN_COLUMNS} FROM retention_plan")
         return {row["policy"]: _stored(row) for row in rows}
 
 

@@ -16,7 +16,7 @@ from mediarepo.model.tasks import Queue
 _PAGE = 1000
 ACCEPT_LOSSES = "accept_losses"
 ACCEPTED_TS = f"""coalesce((SELECT max(created_ts) FROM audit_log
-    WHERE target = 'store ' || b.store AND action = '{ACCEPT_LOSSES}'), 0)"""  # noqa: S608 - static text
+    WHERE target = 'store ' || b.store AND action = '{ACCEPT_LOSSES}'), 0)"""
 """When somebody last accepted losses of a blob's store."""
 _LOST = f"""FROM blob b WHERE store = $1 AND EXISTS (SELECT FROM media WHERE media.blob_id = b.blob_id)
     AND missing_ts > {ACCEPTED_TS}"""
@@ -182,7 +182,7 @@ class UploadIntents:
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
-                    VALUES ($1, $2, {NOW_MS}, {NOW_MS}, $3)""",  # noqa: S608 - static text
+                    VALUES ($1, $2, {NOW_MS}, {NOW_MS}, $3)""",
                 store,
                 object_key,
                 holder,
@@ -193,7 +193,7 @@ class UploadIntents:
         async with self._database.connection() as connection:
             tag = await connection.execute(
                 f"""UPDATE multipart_intent SET heartbeat_ts = {NOW_MS}, upload_id = $3
-                    WHERE store = $1 AND object_key = $2""",  # noqa: S608 - static text
+                    WHERE store = $1 AND object_key = $2""",
                 store,
                 object_key,
                 upload_id,
@@ -212,7 +212,7 @@ class UploadIntents:
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""INSERT INTO multipart_intent (store, object_key, created_ts, heartbeat_ts, holder)
-                    SELECT $1, k, {NOW_MS}, {NOW_MS}, $3 FROM unnest($2::text[]) AS k""",  # noqa: S608 - static text
+                    SELECT $1, k, {NOW_MS}, {NOW_MS}, $3 FROM unnest($2::text[]) AS k""",
                 store,
                 list(object_keys),
                 holder,
@@ -231,7 +231,7 @@ class UploadIntents:
         """Renew all intents of a holder."""
         async with self._database.connection() as connection:
             await connection.execute(
-                f"UPDATE multipart_intent SET heartbeat_ts = {NOW_MS} WHERE holder = $1",  # noqa: S608 - static text
+                f"UPDATE multipart_intent SET heartbeat_ts = {NOW_MS} WHERE holder = $1",
                 holder,
             )
 
@@ -243,7 +243,7 @@ class UploadIntents:
                         DELETE FROM multipart_intent WHERE holder = $1 RETURNING store, object_key, upload_id)
                     INSERT INTO object_deletion (store, object_key, upload_id, queued_ts, next_attempt_ts)
                     SELECT store, object_key, upload_id, {NOW_MS}, {NOW_MS} FROM left_over
-                    ON CONFLICT DO NOTHING RETURNING deletion_id""",  # noqa: S608 - static text
+                    ON CONFLICT DO NOTHING RETURNING deletion_id""",
                 holder,
             )
         return len(rows)
@@ -256,7 +256,7 @@ class UploadIntents:
                 f"""SELECT i.store, i.object_key FROM multipart_intent i
                     WHERE i.heartbeat_ts < {NOW_MS} - $1::bigint AND {is_due(Queue.MULTIPART_UPLOADS, key)}
                         AND {NOT_BEHIND}
-                    ORDER BY i.heartbeat_ts LIMIT $2""",  # noqa: S608 - static text
+                    ORDER BY i.heartbeat_ts LIMIT $2""",
                 grace_ms,
                 limit,
             )
@@ -283,7 +283,7 @@ class UploadIntents:
                         RETURNING store, object_key, upload_id)
                     INSERT INTO object_deletion (store, object_key, upload_id, queued_ts, next_attempt_ts)
                     SELECT store, object_key, upload_id, {NOW_MS}, {NOW_MS} FROM stale
-                    ON CONFLICT DO NOTHING RETURNING deletion_id""",  # noqa: S608 - static text
+                    ON CONFLICT DO NOTHING RETURNING deletion_id""",
                 grace_ms,
                 [store for store, _ in places],
                 [object_key for _, object_key in places],
@@ -339,7 +339,7 @@ class SweepTable:
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"""INSERT INTO object_deletion (store, object_key, queued_ts, next_attempt_ts)
-                    SELECT $1, k, {NOW_MS}, {NOW_MS} FROM unnest($2::text[]) AS k ON CONFLICT DO NOTHING""",  # noqa: S608 - static text
+                    SELECT $1, k, {NOW_MS}, {NOW_MS} FROM unnest($2::text[]) AS k ON CONFLICT DO NOTHING""",
                 store,
                 list(object_keys),
             )

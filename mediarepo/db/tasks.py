@@ -30,7 +30,7 @@ class Leases:
                 f"""INSERT INTO lease (name, expires_ts) VALUES ($1, {NOW_MS} + $2::bigint)
                 ON CONFLICT (name) DO UPDATE SET fence = DEFAULT, expires_ts = EXCLUDED.expires_ts
                     WHERE lease.expires_ts < {NOW_MS}
-                RETURNING fence""",  # noqa: S608 - static text
+                RETURNING fence""",
                 name,
                 duration_ms,
             )
@@ -40,7 +40,7 @@ class Leases:
         """Extend a lease; False when it was lost."""
         async with self._database.connection() as connection:
             tag = await connection.execute(
-                f"UPDATE lease SET expires_ts = {NOW_MS} + $3::bigint WHERE name = $1 AND fence = $2",  # noqa: S608 - static text
+                f"UPDATE lease SET expires_ts = {NOW_MS} + $3::bigint WHERE name = $1 AND fence = $2",
                 lease.name,
                 lease.fence,
                 duration_ms,
@@ -55,7 +55,7 @@ class Leases:
     async def forget_expired(self, age_ms: int) -> int:
         """Remove rows of leases expired for so long; returns how many."""
         async with self._database.connection() as connection:
-            tag = await connection.execute(f"DELETE FROM lease WHERE expires_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
+            tag = await connection.execute(f"DELETE FROM lease WHERE expires_ts < {NOW_MS} - $1::bigint", age_ms)
         return int(tag.rpartition(" ")[2])
 
 
@@ -82,7 +82,7 @@ class TaskTable:
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 f"""INSERT INTO task (kind, arguments, created_by, homeserver, created_ts)
-                    VALUES ($1, $2, $3, $4, {NOW_MS}) RETURNING {_COLUMNS}""",  # noqa: S608 - static text
+                    VALUES ($1, $2, $3, $4, {NOW_MS}) RETURNING {_COLUMNS}""",
                 kind,
                 json.dumps(arguments),
                 act.by,
@@ -97,7 +97,7 @@ class TaskTable:
     async def get(self, task_id: int) -> Task | None:
         """Return a task; None when there is none."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)  # noqa: S608 - static text
+            row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)
         return None if row is None else _task(row)
 
     async def read(self, *, homeserver: str | None, before_id: int, limit: int) -> list[Task]:
@@ -105,7 +105,7 @@ class TaskTable:
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT {_COLUMNS} FROM task WHERE task_id < $1 AND ($2::text IS NULL OR homeserver = $2)
-                    ORDER BY task_id DESC LIMIT $3""",  # noqa: S608 - static text
+                    ORDER BY task_id DESC LIMIT $3""",
                 before_id,
                 homeserver,
                 limit,
@@ -119,7 +119,7 @@ class TaskTable:
                 f"""SELECT task_id FROM task WHERE state IN ('queued', 'running') AND NOT EXISTS (
                         SELECT FROM lease WHERE name = 'task ' || task_id AND expires_ts >= {NOW_MS})
                         AND {is_due(Queue.TASKS, "task_id::text")}
-                    ORDER BY task_id LIMIT $1""",  # noqa: S608 - static text
+                    ORDER BY task_id LIMIT $1""",
                 limit,
             )
         return [row["task_id"] for row in rows]
@@ -130,7 +130,7 @@ class TaskTable:
             row = await connection.fetchrow(
                 f"""UPDATE task SET state = 'running', attempts = attempts + 1,
                         started_ts = coalesce(started_ts, {NOW_MS})
-                    WHERE task_id = $1 AND state IN ('queued', 'running') AND {_OURS} RETURNING {_COLUMNS}""",  # noqa: S608 - static text
+                    WHERE task_id = $1 AND state IN ('queued', 'running') AND {_OURS} RETURNING {_COLUMNS}""",
                 task_id,
                 lease.name,
                 lease.fence,
@@ -141,7 +141,7 @@ class TaskTable:
         """Record progress; returns whether to cancel. Raises LeaseLostError when another runner has the task."""
         async with self._database.connection() as connection:
             cancelling = await connection.fetchval(
-                f"UPDATE task SET progress = $4 WHERE task_id = $1 AND {_OURS} RETURNING cancelling",  # noqa: S608 - static text
+                f"UPDATE task SET progress = $4 WHERE task_id = $1 AND {_OURS} RETURNING cancelling",
                 task_id,
                 lease.name,
                 lease.fence,
@@ -158,7 +158,7 @@ class TaskTable:
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE task SET state = $4, result = $5, error = $6, finished_ts = {NOW_MS}
-                    WHERE task_id = $1 AND {_OURS}""",  # noqa: S608 - static text
+                    WHERE task_id = $1 AND {_OURS}""",
                 task_id,
                 lease.name,
                 lease.fence,
@@ -174,10 +174,10 @@ class TaskTable:
                 f"""UPDATE task SET cancelling = true,
                         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
                         finished_ts = CASE WHEN state = 'queued' THEN {NOW_MS} END
-                    WHERE task_id = $1 AND state IN ('queued', 'running')""",  # noqa: S608 - static text
+                    WHERE task_id = $1 AND state IN ('queued', 'running')""",
                 task_id,
             )
-            row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)  # noqa: S608 - static text
+            row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM task WHERE task_id = $1", task_id)
             task = None if row is None else _task(row)
             if task is not None:
                 await write_entry(connection, act, task.words, 0)
@@ -186,7 +186,7 @@ class TaskTable:
     async def forget_ended(self, age_ms: int) -> None:
         """Remove tasks that ended long ago."""
         async with self._database.connection() as connection:
-            await connection.execute(f"DELETE FROM task WHERE finished_ts < {NOW_MS} - $1::bigint", age_ms)  # noqa: S608 - static text
+            await connection.execute(f"DELETE FROM task WHERE finished_ts < {NOW_MS} - $1::bigint", age_ms)
 
 
 def _task(row: Row) -> Task:
@@ -212,7 +212,7 @@ class JobRuns:
             tag = await connection.execute(
                 f"""INSERT INTO job_run (name, started_ts) VALUES ($1, {NOW_MS})
                     ON CONFLICT (name) DO UPDATE SET started_ts = EXCLUDED.started_ts, finished_ts = NULL, error = NULL
-                        WHERE job_run.started_ts <= {NOW_MS} - $2::bigint OR job_run.finished_ts IS NULL""",  # noqa: S608 - static text
+                        WHERE job_run.started_ts <= {NOW_MS} - $2::bigint OR job_run.finished_ts IS NULL""",
                 name,
                 least_gap_ms,
             )
@@ -223,7 +223,7 @@ class JobRuns:
         async with self._database.connection() as connection:
             await connection.execute(
                 f"""UPDATE job_run SET finished_ts = {NOW_MS}, error = $2, result = coalesce($3::jsonb, result)
-                    WHERE name = $1""",  # noqa: S608 - static text
+                    WHERE name = $1""",
                 name,
                 None if error is None else storable_text(error),
                 None if result is None else storable_json(result),

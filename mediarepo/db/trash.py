@@ -36,7 +36,7 @@ class TrashTable:
                 f"""UPDATE media m SET state = 'trashed', trashed_ts = {NOW_MS}, expires_ts = NULL, trashed_owner = $3
                     WHERE (server_name, media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
                         AND state IN ('pending', 'ready', 'missing') AND NOT {_HELD}
-                    RETURNING server_name, media_id""",  # noqa: S608 - static text
+                    RETURNING server_name, media_id""",
                 *mxc_columns(mxcs),
                 act.owner,
             )
@@ -60,7 +60,7 @@ class TrashTable:
                         SELECT m.server_name, m.media_id {FROM}
                         WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                             AND m.state IN ('ready', 'missing') AND NOT {marked_sql(MarkKind.PROTECTION)} AND {_IDLE})
-                    RETURNING server_name, media_id""",  # noqa: S608 - static text
+                    RETURNING server_name, media_id""",
                 used_before_ts,
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
@@ -78,7 +78,7 @@ class TrashTable:
             tag = await connection.execute(
                 f"""UPDATE media SET trashed_ts = NULL, trashed_owner = NULL,
                        state = CASE WHEN blob_id IS NULL THEN 'missing' ELSE 'ready' END
-                   WHERE server_name = $1 AND media_id = $2 AND state = 'trashed' AND {_RESTORABLE}""",  # noqa: S608 - static text
+                   WHERE server_name = $1 AND media_id = $2 AND state = 'trashed' AND {_RESTORABLE}""",
                 mxc.server_name,
                 mxc.media_id,
                 act.owner,
@@ -100,7 +100,7 @@ class TrashTable:
             f"""SELECT m.server_name, m.media_id FROM media m
                 WHERE m.state = 'trashed' AND m.trashed_ts <= {NOW_MS} - $1::bigint AND NOT {_HELD}
                     AND {is_due(Queue.TRASH, MXC)}
-                ORDER BY m.trashed_ts LIMIT $2""",  # noqa: S608 - static text
+                ORDER BY m.trashed_ts LIMIT $2""",
             age_ms,
             limit,
         )
@@ -112,7 +112,7 @@ class TrashTable:
                 f"""SELECT server_name, media_id, blob_id FROM media m
                     WHERE state = 'trashed' AND trashed_ts <= {NOW_MS} - $1::bigint AND NOT {_HELD}
                         AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
-                    ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",  # noqa: S608 - static text
+                    ORDER BY server_name, media_id FOR UPDATE SKIP LOCKED""",
                 age_ms,
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
@@ -163,7 +163,7 @@ class TrashTable:
                 f"""SELECT m.server_name, m.media_id, m.blob_id {FROM}
                     WHERE (m.server_name, m.media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))
                         AND {_IDLE} AND m.remote AND m.state IN ('ready', 'missing')
-                    ORDER BY m.server_name, m.media_id FOR UPDATE OF m SKIP LOCKED""",  # noqa: S608 - static text
+                    ORDER BY m.server_name, m.media_id FOR UPDATE OF m SKIP LOCKED""",
                 before_ts,
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],

@@ -23,7 +23,7 @@ _SUSPECTS = f"""SELECT {_BLOB} FROM blob b WHERE {_UNSURE} AND (
         OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = b.blob_id)
         OR EXISTS (SELECT FROM failed_item f WHERE f.queue = '{Queue.HASHING}' AND f.item_key = b.blob_id::text))
         AND {is_due(Queue.HASHING, "b.blob_id::text")}
-    ORDER BY b.blob_id LIMIT $1"""  # noqa: S608 - static text
+    ORDER BY b.blob_id LIMIT $1"""
 
 
 class UnverifiedHashTable:
@@ -38,7 +38,7 @@ class UnverifiedHashTable:
             rows = await connection.fetch(
                 f"""SELECT DISTINCT {_BLOB} FROM media m JOIN blob b USING (blob_id)
                     WHERE {_UNSURE}
-                        AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",  # noqa: S608 - static text
+                        AND (m.server_name, m.media_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))""",
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],
             )

@@ -104,7 +104,7 @@ def read_gif(data: bytes, max_frames: int) -> GifFile:
             walk.at += 2
             start = walk.at
             _, first = walk.sub_blocks()
-            if label == _GRAPHIC_CONTROL and len(first) >= 4:  # noqa: PLR2004 - flags, delay, colour
+            if label == _GRAPHIC_CONTROL and len(first) >= 4:
                 control = first
             elif label == _APPLICATION and first.startswith((b"NETSCAPE2.0", b"ANIMEXTS1.0")):
                 plays = _plays(data, start, plays)
@@ -124,7 +124,7 @@ def read_gif(data: bytes, max_frames: int) -> GifFile:
 def _plays(data: bytes, start: int, otherwise: int) -> int:
     """Read the repetitions behind the first showing; 0 is for ever."""
     loop = data[start + 12 : start + 16]
-    if len(loop) < 4 or loop[0] != 3 or loop[1] & 7 != 1:  # noqa: PLR2004 - a sub-block of three bytes, of the first kind
+    if len(loop) < 4 or loop[0] != 3 or loop[1] & 7 != 1:
         return otherwise
     repetitions = int.from_bytes(loop[2:4], "little")
     return repetitions + 1 if repetitions else 0
@@ -264,7 +264,7 @@ def read_apng(png: PngFile) -> ApngFile | None:
     """Parse the frames, at most as many as are declared; None without an animation."""
     announced = [(at, content) for at, (kind, content) in enumerate(png.moving) if kind == b"acTL"]
     pictures = [at for at, (kind, _) in enumerate(png.moving) if kind == b"IDAT"]
-    if not announced or not pictures or announced[0][0] > pictures[0] or len(announced[0][1]) != 8:  # noqa: PLR2004 - its fixed size
+    if not announced or not pictures or announced[0][0] > pictures[0] or len(announced[0][1]) != 8:
         return None
     claimed, plays = struct.unpack(">II", announced[0][1])
     width, height = struct.unpack(">II", png.header[:8])

@@ -32,7 +32,7 @@ def _plain(picture: Image.Image) -> Image.Image:
         return picture.convert("I").point(_high_byte).convert("L")
     if picture.mode == "I":
         lowest, highest = _extrema(picture)
-        return (picture.point(_high_byte) if highest > 255 or lowest < 0 else picture).convert("L")  # noqa: PLR2004
+        return (picture.point(_high_byte) if highest > 255 or lowest < 0 else picture).convert("L")
     if picture.mode in {"1", "F"}:
         return picture.convert("L")
     keyed_modes = {"P", "L", "RGB"} if "transparency" in picture.info else set[str]()

@@ -77,7 +77,7 @@ def _to_xyz(chromaticities: Sequence[float]) -> Matrix:
 def _adaptation(white: Vector) -> Matrix:
     """Compute the chromatic adaptation from a white to D50 (Bradford)."""
     source, target = matrix_times(_BRADFORD, white), matrix_times(_BRADFORD, D50)
-    if min(abs(value) for value in source) < 1e-9:  # noqa: PLR2004 - no colour that eyes could adapt to
+    if min(abs(value) for value in source) < 1e-9:
         raise ValueError("no white")
     ratios = [b / a for a, b in zip(source, target, strict=True)]
     scaled: Matrix = tuple((row[0] * k, row[1] * k, row[2] * k) for row, k in zip(_BRADFORD, ratios, strict=True))  # type: ignore[assignment]
@@ -92,7 +92,7 @@ def _product(one: Matrix, other: Matrix) -> Matrix:
 def _inverse(matrix: Matrix) -> Matrix:
     (a, b, c), (d, e, f), (g, h, i) = matrix
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    if abs(determinant) < 1e-9:  # noqa: PLR2004 - primaries on one line
+    if abs(determinant) < 1e-9:
         raise ValueError("no colour space")
     k = 1 / determinant
     return (
@@ -172,7 +172,7 @@ def _mapped(light: float) -> float:
 
 def _stored(light: float) -> float:
     light = min(max(light, 0.0), 1.0)
-    return 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055  # noqa: PLR2004 - IEC 61966-2-1
+    return 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
 
 
 def _pq(value: float) -> float:
@@ -185,7 +185,7 @@ def _pq(value: float) -> float:
 def _hlg(value: float) -> float:
     """Return the light of the scene for an HLG value (ITU-R BT.2100), 1 being the peak."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
-    return value * value / 3 if value <= 0.5 else (math.exp((value - c) / a) + b) / 12  # noqa: PLR2004 - BT.2100
+    return value * value / 3 if value <= 0.5 else (math.exp((value - c) / a) + b) / 12
 
 
 def _displayed(scene: Vector, weights: Vector) -> Vector:
@@ -290,8 +290,8 @@ def _curve(light: Callable[[float], float]) -> bytes:
 
 
 def _srgb(value: float) -> float:
-    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4  # noqa: PLR2004 - IEC 61966-2-1
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
 
 
 def _smpte_240(value: float) -> float:
-    return value / 4 if value < 0.0913 else ((value + 0.1115) / 1.1115) ** (1 / 0.45)  # noqa: PLR2004 - SMPTE 240M
+    return value / 4 if value < 0.0913 else ((value + 0.1115) / 1.1115) ** (1 / 0.45)

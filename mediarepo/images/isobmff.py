@@ -48,7 +48,7 @@ def colour_code_points(data: bytes) -> tuple[int, int] | None:
     track = _find(data, (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01", b"colr"), 0, len(data))
     item = [(begin, stop) for kind, begin, stop in _primary_properties(data) if kind == b"colr"]
     for begin, stop in [*track, *item] if data[8:12] == b"avis" else item:
-        if data[begin : begin + 4] == b"nclx" and stop - begin >= 11:  # noqa: PLR2004 - its fixed size
+        if data[begin : begin + 4] == b"nclx" and stop - begin >= 11:
             return _number(data, begin + 4, 2), _number(data, begin + 6, 2)
     return None
 
@@ -56,7 +56,7 @@ def colour_code_points(data: bytes) -> tuple[int, int] | None:
 def declared_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height of the primary item; None when there are none."""
     for kind, begin, stop in _primary_properties(data):
-        if kind == b"ispe" and stop - begin >= 12:  # noqa: PLR2004 - its fixed size
+        if kind == b"ispe" and stop - begin >= 12:
             return _number(data, begin + 4, 4), _number(data, begin + 8, 4)
     return None
 

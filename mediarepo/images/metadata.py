@@ -83,31 +83,31 @@ def _jpeg_is_bare(data: bytes) -> bool:
     """Walk the segments (ITU-T T.81, annex B) up to the end marker, which must be the end."""
     at = 2
     while True:
-        if data[at] != 0xFF:  # noqa: PLR2004 - every marker begins so
+        if data[at] != 0xFF:
             return False
         marker, at = data[at + 1], at + 2
-        if marker == 0xD9:  # noqa: PLR2004 - end of image
+        if marker == 0xD9:
             return at == len(data)
         size = int.from_bytes(data[at : at + 2], "big")
         segment, at = data[at + 2 : at + size], at + size
-        if not _jpeg_segment_is_picture(marker, segment) or size < 2:  # noqa: PLR2004 - the size counts itself
+        if not _jpeg_segment_is_picture(marker, segment) or size < 2:
             return False
-        if marker == 0xDA:  # noqa: PLR2004 - start of scan: skip its entropy-coded data
+        if marker == 0xDA:
             at = _after_scan(data, at)
 
 
 def _jpeg_segment_is_picture(marker: int, segment: bytes) -> bool:
-    if marker == 0xE0:  # noqa: PLR2004 - APP0: fine when it is JFIF without a thumbnail of its own
-        return segment.startswith(_JFIF) and segment[12:14] == b"\x00\x00" and len(segment) == 14  # noqa: PLR2004
-    if marker == 0xEE:  # noqa: PLR2004 - APP14: Adobe's colour transform
-        return segment.startswith(_ADOBE) and len(segment) == 12  # noqa: PLR2004
-    return marker in {0xDB, 0xC4, 0xDA, 0xDD} or 0xC0 <= marker <= 0xCF  # noqa: PLR2004 - tables, frames, scans
+    if marker == 0xE0:
+        return segment.startswith(_JFIF) and segment[12:14] == b"\x00\x00" and len(segment) == 14
+    if marker == 0xEE:
+        return segment.startswith(_ADOBE) and len(segment) == 12
+    return marker in {0xDB, 0xC4, 0xDA, 0xDD} or 0xC0 <= marker <= 0xCF
 
 
 def _after_scan(data: bytes, at: int) -> int:
     while True:
         at = data.index(b"\xff", at)
-        if data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7:  # noqa: PLR2004 - a stuffed byte or a restart marker
+        if data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7:
             at += 2
         else:
             return at
@@ -144,11 +144,11 @@ def _gif_is_bare(data: bytes) -> bool:
     frames = 0
     while True:
         introducer = data[at]
-        if introducer == 0x3B:  # noqa: PLR2004 - trailer
+        if introducer == 0x3B:
             return at + 1 == len(data) and frames == 1
-        if introducer == 0x21 and data[at + 1] == 0xF9:  # noqa: PLR2004 - graphic control
+        if introducer == 0x21 and data[at + 1] == 0xF9:
             at = _after_sub_blocks(data, at + 2)
-        elif introducer == 0x2C:  # noqa: PLR2004 - image descriptor
+        elif introducer == 0x2C:
             frames += 1
             at = _after_sub_blocks(data, at + 11 + _colour_table_bytes(data[at + 9]))
         else:

@@ -81,7 +81,7 @@ class BatchIsolation:
                 done += await work(batch)
             except LeaseLostError:
                 raise
-            except Exception as exc:
+            except Exception as exc:  # halved until the failing item is alone, and set aside
                 if await self._is_outage(exc, None if store is None else store(batch[0])):
                     raise
                 if len(batch) > 1:

@@ -149,7 +149,7 @@ class ClusterJobs:
                     result = await work()
             except LeaseLostError:
                 raise  # the row is that of whoever has taken it over
-            except Exception as exc:
+            except Exception as exc:  # recorded as the job's result, then raised again
                 await self.runs.finish(name, error=str(exc) or type(exc).__name__, result=None)
                 raise
             await self.runs.finish(name, error=None, result=result)

@@ -92,7 +92,7 @@ class Sweeps:
             return SweepReport(store.name, stopped=str(exc))
         except UnavailableError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # one store's failure must not stop the others; reported
             log.exception("sweep_failed", store=store.name)
             return SweepReport(store.name, stopped=error_text(exc))
 

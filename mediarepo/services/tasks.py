@@ -147,7 +147,7 @@ class Tasks:
             raise
         except MatrixError as exc:
             return TaskState.FAILED, None, exc.message
-        except Exception as exc:
+        except Exception as exc:  # stored as the task's error
             log.exception("task_failed", task=task.task_id, kind=task.kind)
             return TaskState.FAILED, None, error_text(exc)
 

@@ -64,7 +64,7 @@ async def answer_in_matrix(request: web.Request, handler: Handler) -> web.Stream
         return _refuse(request, _in_matrix(exc))
     except ConnectionError:
         return _to_nobody(request)
-    except Exception:
+    except Exception:  # logged; the client gets 500 without detail
         log.exception("unexpected_error", endpoint=endpoint_name(request))
         return json_response({"errcode": "M_UNKNOWN", "error": "Internal server error"}, status=500)
 

@@ -71,7 +71,7 @@ class Query:
             raise InvalidParamError(f"Query parameter {name} must be an integer")
         if digits.startswith("-") or not digits.strip("0"):
             raise InvalidParamError(f"Query parameter {name} must be a positive integer")
-        return _MAX_DIMENSION if len(digits.lstrip("0")) > 5 else min(int(digits), _MAX_DIMENSION)  # noqa: PLR2004
+        return _MAX_DIMENSION if len(digits.lstrip("0")) > 5 else min(int(digits), _MAX_DIMENSION)  # noqa: PLR2004 - far beyond the largest picture
 
     def count(self, name: str, *, default: int | None = None) -> int:
         """Parse an integer of at least 0.

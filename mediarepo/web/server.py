@@ -53,7 +53,7 @@ class _Protocol(RequestHandler):
 
 
 class _Server(web.Server):
-    def __init__(self, handler: Any, protocol_arguments: dict[str, Any], **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, handler: Any, protocol_arguments: dict[str, Any], **arguments: Any) -> None:  # noqa: ANN401 - as aiohttp has it
         super().__init__(handler, **arguments, **protocol_arguments)
         self._protocol_arguments = protocol_arguments
 
@@ -64,7 +64,7 @@ class _Server(web.Server):
 class _Runner(web.AppRunner):
     __slots__ = ("_arguments",)
 
-    def __init__(self, app: web.Application, *, shutdown_timeout: float, **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, app: web.Application, *, shutdown_timeout: float, **arguments: Any) -> None:  # noqa: ANN401 - as aiohttp has it
         super().__init__(app, shutdown_timeout=shutdown_timeout)
         self._arguments = arguments
 

@@ -27,7 +27,7 @@ _COUNT_MEDIA = f"""
         FROM (%s) m LEFT JOIN blob b ON b.blob_id = m.blob_id WHERE {_IN_USE}
     ) counted
     GROUP BY {_DIMENSIONS} HAVING sum(sign) <> 0 OR sum(sign * size_bytes) <> 0
-"""  # noqa: S608 - static text
+"""
 
 _COUNT_OBJECTS = """
     INSERT INTO object_usage_delta (store, class, object_count, size_bytes)

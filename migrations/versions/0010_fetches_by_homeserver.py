@@ -13,7 +13,7 @@ _KEYS = {"remote_failure": "server_name, media_id", "server_backoff": "server_na
 
 def upgrade() -> None:
     for table, key in _KEYS.items():
-        op.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+        op.execute(f"DELETE FROM {table}")
         op.execute(
             f"""ALTER TABLE {table} DROP CONSTRAINT {table}_pkey,
                 ADD COLUMN asked_by text COLLATE "C" NOT NULL, ADD PRIMARY KEY ({key}, asked_by)"""
@@ -24,5 +24,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("UPDATE schema_meta SET version = 9, min_compatible = 8")
     for table, key in _KEYS.items():
-        op.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+        op.execute(f"DELETE FROM {table}")
         op.execute(f"ALTER TABLE {table} DROP COLUMN asked_by, ADD PRIMARY KEY ({key})")

@@ -27,7 +27,7 @@ CREATE UNIQUE INDEX audit_log_key ON audit_log (entry_key);
 CREATE INDEX audit_log_homeserver ON audit_log (homeserver, entry_id);
 
 UPDATE schema_meta SET version = 11, min_compatible = 11;
-"""  # noqa: S608 - static text
+"""
 
 DOWNGRADE = """
 UPDATE schema_meta SET version = 10, min_compatible = 10;

@@ -65,7 +65,7 @@ async def ours(postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path) ->
 async def write(own: Installation, media_id: str, row: dict[str, Any]) -> None:
     names = list(row)
     places = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, 2))
-    await own.rows(f"UPDATE media SET {places} WHERE media_id = $1", media_id, *row.values())  # noqa: S608 - names of this test
+    await own.rows(f"UPDATE media SET {places} WHERE media_id = $1", media_id, *row.values())
 
 
 async def answers(own: Installation, options: Peer, media_id: str) -> list[tuple[str, int, bytes]]:

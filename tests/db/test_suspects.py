@@ -22,7 +22,7 @@ async def hide_many(connection: asyncpg.Connection, size_bytes: str) -> None:
     await connection.execute(
         f"""INSERT INTO quarantined_hash (sha256, size_bytes, quarantined_by, created_ts, owner, scope)
             SELECT sha256(n::text::bytea), {size_bytes}, '@admin:a.test', 1, 'a.test', 'a.test'
-            FROM generate_series(1, {HIDDEN}) n"""  # noqa: S608 - static text
+            FROM generate_series(1, {HIDDEN}) n"""
     )
     await connection.execute("ANALYZE quarantined_hash")
 

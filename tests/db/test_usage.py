@@ -60,7 +60,7 @@ async def add_media(connection: Connection, name: str, blob_id: int | None, **fa
     }
     names, values = ", ".join(row), ", ".join(f"${number}" for number in range(3, 3 + len(row)))
     await connection.execute(
-        f"INSERT INTO media (media_id, blob_id, authenticated, {names}) VALUES ($1, $2, true, {values})",  # noqa: S608 - words of this test
+        f"INSERT INTO media (media_id, blob_id, authenticated, {names}) VALUES ($1, $2, true, {values})",
         name,
         blob_id,
         *row.values(),
@@ -185,7 +185,7 @@ async def test_rows_changed_under_another_search_path_are_counted_too(database: 
     async with database.connection() as connection:
         await connection.execute("SET search_path TO pg_catalog")
         await connection.execute(
-            f"INSERT INTO {schema}.blob (store, object_key, size_bytes, sha256_state, created_ts)"  # noqa: S608 - a schema of this test
+            f"INSERT INTO {schema}.blob (store, object_key, size_bytes, sha256_state, created_ts)"
             " VALUES ('main', 'x', 3, 'unknown', 0)"
         )
         await connection.execute(f"SET search_path TO {schema}")

@@ -177,7 +177,7 @@ async def put_row(target: Target, media_id: str, **values: Any) -> None:
     if "host" not in target.arguments:
         row = {"safe_from_quarantine": False, "authenticated": True, **row}
     quoted = ", ".join("NULL" if value is None else repr(value) for value in row.values())
-    await target.rows(f"INSERT INTO local_media_repository ({', '.join(row)}) VALUES ({quoted})")  # noqa: S608 - static
+    await target.rows(f"INSERT INTO local_media_repository ({', '.join(row)}) VALUES ({quoted})")
 
 
 async def test_rows_that_synapse_has_are_compared_and_never_overwritten(leaving: Leaving, target: Target) -> None:

@@ -51,7 +51,7 @@ async def set_aside(own: Installation) -> list[tuple[str, str, str, int]]:
 async def media(own: Installation, count: int, **columns: object) -> list[str]:
     found = [await own.upload(secrets.token_bytes(50)) for _ in range(count)]
     for name, value in columns.items():
-        await own.rows(f"UPDATE media SET {name} = $2 WHERE media_id = ANY($1)", found, value)  # noqa: S608 - names of this test
+        await own.rows(f"UPDATE media SET {name} = $2 WHERE media_id = ANY($1)", found, value)
     return found
 
 

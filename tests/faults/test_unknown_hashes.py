@@ -117,12 +117,12 @@ async def test_hiding_goes_on_when_one_of_the_contents_cannot_be_read_and_its_co
     copy = await adopt(own, PICTURE)
     await own.rows("UPDATE media SET uploaded_by = '@a:media.example' WHERE media_id = ANY($1)", [bad, good])
     place = "(SELECT blob_id FROM media WHERE media_id = $1)"
-    await own.rows(f"UPDATE blob SET store = 'unheard-of' WHERE blob_id = {place}", bad)  # noqa: S608 - static text
+    await own.rows(f"UPDATE blob SET store = 'unheard-of' WHERE blob_id = {place}", bad)
     admin = own.repository.administration
     await admin.quarantine.hide_of_user("@a:media.example", operator(own.settings))
     at_once = [await status(own, one) for one in (bad, good)]
     set_aside = [one.queue for one in await admin.failed_items.read(queue=None, limit=10)]
-    await own.rows(f"UPDATE blob SET store = 'main' WHERE blob_id = {place}", bad)  # noqa: S608 - static text
+    await own.rows(f"UPDATE blob SET store = 'main' WHERE blob_id = {place}", bad)
     await admin.failed_items.retry("@a:a", queue=None, key=None)
     await admin.hashing.learn_suspects()
 

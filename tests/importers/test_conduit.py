@@ -57,7 +57,7 @@ def make_database(folder: Path) -> None:
         database.execute(f"CREATE TABLE {tree} (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
 
     def insert(tree: str, *rows: tuple[bytes, bytes]) -> None:
-        database.executemany(f"INSERT INTO {tree} VALUES (?, ?)", rows)  # noqa: S608 - names of our own
+        database.executemany(f"INSERT INTO {tree} VALUES (?, ?)", rows)
 
     insert(
         "servernamemediaid_metadata",
@@ -211,7 +211,7 @@ async def test_rocksdb_has_the_same_trees(tmp_path: Path) -> None:
     writer = rocksdict.Rdict(str(tmp_path / "db"), options, column_families=families)
     tables = sqlite3.connect(tmp_path / "sqlite/conduit.db")
     for tree in TREES:
-        for key, value in tables.execute(f"SELECT key, value FROM {tree}"):  # noqa: S608 - names of our own
+        for key, value in tables.execute(f"SELECT key, value FROM {tree}"):
             writer.get_column_family(tree)[key] = value
     tables.close()
 

@@ -177,7 +177,7 @@ async def test_what_the_source_hid_of_media_that_were_made_here_is_shown_when_th
     for quarantined_by in ("'@a:b'", "NULL"):
         change(
             synapse,
-            f"UPDATE local_media_repository SET quarantined_by = {quarantined_by} WHERE media_id = 'madehereAAAA'",  # noqa: S608 - static text
+            f"UPDATE local_media_repository SET quarantined_by = {quarantined_by} WHERE media_id = 'madehereAAAA'",
         )
         await moving.run()
         statuses.append((await moving.get(NAME, "madehereAAAA")).status)

@@ -89,7 +89,7 @@ async def test_odd_values_do_no_harm(
     add(synapse, "oddvaluesAAA", b"content")
     change(synapse, "UPDATE local_media_repository SET last_access_ts = 1895400785345 WHERE media_id = 'oddvaluesAAA'")
     for name, value in values.items():
-        change(synapse, f"UPDATE local_media_repository SET {name} = ? WHERE media_id = 'oddvaluesAAA'", value)  # noqa: S608 - column names of our own
+        change(synapse, f"UPDATE local_media_repository SET {name} = ? WHERE media_id = 'oddvaluesAAA'", value)
     await moving.run()
     row = (await moving.media())["oddvaluesAAA"]
 
@@ -117,7 +117,7 @@ async def test_what_an_upload_would_be_refused_for_is_left_out_and_told(
     moving: MovingIn, synapse: Path, column: str, value: object, kept: dict[str, Any]
 ) -> None:
     add(synapse, "oddvaluesAAA", b"content")
-    change(synapse, f"UPDATE local_media_repository SET {column} = ? WHERE media_id = 'oddvaluesAAA'", value)  # noqa: S608 - column names of our own
+    change(synapse, f"UPDATE local_media_repository SET {column} = ? WHERE media_id = 'oddvaluesAAA'", value)
     await moving.run()
     again = await moving.run()
     row = (await moving.media())["oddvaluesAAA"]

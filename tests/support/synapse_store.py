@@ -120,4 +120,4 @@ def _insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any
     if rows:
         columns = ", ".join(rows[0])
         values = ", ".join(f":{name}" for name in rows[0])
-        connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)  # noqa: S608 - our own words
+        connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)

@@ -74,7 +74,7 @@ def preflight(
     config: ConfigFile = DEFAULT_CONFIG,
     files: From = None,
     mode: Mode = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Check everything that an import needs, and report problems."""
     options = replace(_wishes(context, config, files), mode=mode)
@@ -89,8 +89,8 @@ def plan(
     mode: Mode = None,
     remote: Remote = None,
     url_previews: Previews = None,
-    accept_mismatch: AcceptMismatch = False,  # noqa: FBT002 - typer's way
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    accept_mismatch: AcceptMismatch = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a run would do; changes nothing."""
     options = replace(
@@ -112,12 +112,12 @@ def run_(  # noqa: PLR0917 - typer's way
     remote: Remote = None,
     thumbnails: Thumbnails = None,
     url_previews: Previews = None,
-    accept_mismatch: AcceptMismatch = False,  # noqa: FBT002 - typer's way
+    accept_mismatch: AcceptMismatch = False,
     jobs: Jobs = None,
     bwlimit: BwLimit = None,
     ops_limit: OpsLimit = None,
-    prune: Prune = False,  # noqa: FBT002 - typer's way
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    prune: Prune = False,
+    as_json: AsJson = False,
 ) -> None:
     """Import new and changed media; after a stop or crash, run again to resume."""
     options = replace(
@@ -144,7 +144,7 @@ def watch(
     bwlimit: BwLimit = None,
     ops_limit: OpsLimit = None,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between runs.")] = 60,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Import repeatedly until stopped, so that the last run before the cutover is short."""
     options = replace(_wishes(context, config, files), jobs=jobs, bwlimit=bwlimit, ops_limit=ops_limit)
@@ -159,7 +159,7 @@ def watch(
 def status(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Show the progress of the import."""
     settings = read_settings(config)
@@ -175,7 +175,7 @@ def report(
         reports.ReportFormat, typer.Option("--format", help="text, jsonl, csv or html.")
     ] = reports.ReportFormat.TEXT,
     output: Annotated[str, typer.Option(help="The file to write; -: standard output.")] = "-",
-    everything: Annotated[bool, typer.Option("--all", help="Also list committed rows.")] = False,  # noqa: FBT002 - typer's way
+    everything: Annotated[bool, typer.Option("--all", help="Also list committed rows.")] = False,
 ) -> None:
     """Report the result for every row of the source, and the reason."""
     settings = read_settings(config)
@@ -190,7 +190,7 @@ def verify(
     files: From = None,
     level: Annotated[str, typer.Option(help="size, etag, server, full, or sample:N%.")] = "size",
     jobs: Jobs = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Verify what was committed against the bucket, the source's files, or the hashes."""
     options = replace(_wishes(context, config, files), jobs=jobs)
@@ -202,7 +202,7 @@ def finalize(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
     files: From = None,
-    take_ownership: TakeOwnership = False,  # noqa: FBT002 - typer's way
+    take_ownership: TakeOwnership = False,
     jobs: Jobs = None,
 ) -> None:
     """Complete the import, and end read-through."""
@@ -215,7 +215,7 @@ def undo(
     context: typer.Context,
     which: Annotated[str, typer.Argument(metavar="RUN", help="The number of a run, or all.")],
     config: ConfigFile = DEFAULT_CONFIG,
-    yes: Yes = False,  # noqa: FBT002 - typer's way
+    yes: Yes = False,
 ) -> None:
     """Undo an import: delete its media and the objects it created; adopted objects stay in place."""
     settings = read_settings(config)

@@ -243,7 +243,7 @@ class TarArchive:
             member = _Member(self, path, size_bytes)
             try:
                 yield member
-            except Exception as exc:
+            except Exception as exc:  # raised again, or as what it means for the archive
                 if 0 < member.written_bytes < size_bytes:
                     raise ExportError(f"{self.words} was cut short within {path}: begin again") from exc
                 raise

@@ -69,12 +69,12 @@ def render(change: Change, refer: Refer) -> str:
     if isinstance(change, Fill):
         pairs = ", ".join(f"{name} = {refer(value)}" for name, value in change.values.items())
         condition = f"media_id = {refer(change.media_id)} AND media_length IS NULL"
-        return f"UPDATE {change.table} SET {pairs} WHERE {condition}"  # noqa: S608 - names of our own
+        return f"UPDATE {change.table} SET {pairs} WHERE {condition}"
     if isinstance(change, Delete):
         condition = " AND ".join(f"{name} = {refer(value)}" for name, value in change.where.items())
-        return f"DELETE FROM {change.table} WHERE {condition}"  # noqa: S608 - as above
+        return f"DELETE FROM {change.table} WHERE {condition}"
     names, values = ", ".join(change.values), ", ".join(refer(value) for value in change.values.values())
-    return f"INSERT INTO {change.table} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 - as above
+    return f"INSERT INTO {change.table} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING"
 
 
 def literal(value: Value) -> str:

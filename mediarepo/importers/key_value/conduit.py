@@ -302,12 +302,12 @@ def _about(key: bytes, get: Callable[[str, bytes], Tree], everything: Callable[[
 
 
 def _read_row(connection: sqlite3.Connection, name: str, key: bytes) -> Tree:
-    query = f"SELECT key, value FROM {name} WHERE key = ?"  # noqa: S608 - names of our own
+    query = f"SELECT key, value FROM {name} WHERE key = ?"
     return {bytes(key): bytes(value) for key, value in connection.execute(query, (key,))}
 
 
 def _read_table(connection: sqlite3.Connection, name: str) -> Tree:
-    query = f"SELECT key, value FROM {name}"  # noqa: S608 - names of our own
+    query = f"SELECT key, value FROM {name}"
     return {bytes(key): bytes(value) for key, value in connection.execute(query)}
 
 

@@ -122,7 +122,7 @@ class MatrixMediaRepoTables:
         """Iterate over the locations of one datastore; those of thumbnails come without media."""
         nothing = ", ".join("t.datastore_id" if name == "datastore_id" else "NULL" for name in _SHOWN)
         nothing = nothing.removesuffix("NULL") + "FALSE"
-        thumbnails = f"SELECT {nothing}, t.location, TRUE FROM thumbnails t"  # noqa: S608 - all of it is ours
+        thumbnails = f"SELECT {nothing}, t.location, TRUE FROM thumbnails t"
         union = f"{await self._present('m.location AS place, FALSE AS thumbnail')} UNION ALL {thumbnails}"
         keys = ("place", "COALESCE(origin, '')", "COALESCE(media_id, '')")
         columns = {**_SHOWN, "thumbnail": "thumbnail"}
@@ -171,7 +171,7 @@ class MatrixMediaRepoTables:
             known = {"origin", "media_id", "user_id", "expires_ts"}
             columns = ", ".join(f"e.{name}" if name in known else "NULL" for name in _SHOWN)
             announced = columns.removesuffix("NULL") + "TRUE"
-            union += f" UNION ALL SELECT {announced} FROM expiring_media e WHERE {_NOT_YET}"  # noqa: S608 - ours
+            union += f" UNION ALL SELECT {announced} FROM expiring_media e WHERE {_NOT_YET}"
         return f"({union}) AS everything"
 
     async def _present(self, *more: str) -> str:
@@ -183,7 +183,7 @@ class MatrixMediaRepoTables:
             joins += join if await self._columns(table) else ""
         columns |= {"is_thumbnail": _IS_THUMBNAIL, "expires_ts": "CAST(NULL AS BIGINT)", "pending": "FALSE"}
         expressions = ", ".join([*(f"{columns[name]} AS {name}" for name in _SHOWN), *more])
-        return f"SELECT {expressions} FROM media m{joins}"  # noqa: S608 - all of it is ours
+        return f"SELECT {expressions} FROM media m{joins}"
 
     def _media(self, row: Row) -> SourceMedia:
         values = Values(row)

@@ -17,7 +17,7 @@ _BLOCKS = f"""SELECT DISTINCT COALESCE(c.origin, '') AS media_origin, c.media_id
     WHERE c.quarantined AND NOT EXISTS (SELECT 1 FROM {CHANGES} n WHERE n.media_id = c.media_id
             AND COALESCE(n.origin, '') = COALESCE(c.origin, '') AND n.stream_id > c.stream_id)
         AND NOT EXISTS (SELECT 1 FROM {LOCAL} m WHERE c.origin IS NULL AND m.media_id = c.media_id)
-        AND NOT EXISTS (SELECT 1 FROM {REMOTE} m WHERE m.media_origin = c.origin AND m.media_id = c.media_id)"""  # noqa: S608 - static text
+        AND NOT EXISTS (SELECT 1 FROM {REMOTE} m WHERE m.media_origin = c.origin AND m.media_id = c.media_id)"""
 _QUARANTINED_BY = "synapse"
 _SHARED = (
     "media_type",

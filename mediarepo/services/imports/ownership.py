@@ -54,7 +54,7 @@ class OwnershipTransfer:
             reason = await self._own(content)
         except LeaseLostError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # one object's failure must not stop the others; counted
             log.exception("ownership_transfer_failed", mxc=str(content.mxc), reason=str(exc))
             self.failed += 1
             return
@@ -137,6 +137,6 @@ async def _delete(deletion_table: DeletionTable, mxc: Mxc, act: AdminAction | No
         return await deletion_table.delete(mxc, act)
     except UnavailableError:
         raise
-    except Exception:
+    except Exception:  # one row's failure must not stop the others; logged
         log.exception("item_set_aside", queue=Queue.IMPORTS, item=str(mxc))
         return False

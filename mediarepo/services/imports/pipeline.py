@@ -261,7 +261,7 @@ class ImportPipeline:
             try:
                 again += await self.commits.commit(self.source_id, self.run_id, batch, self.lease)
                 written += batch
-            except Exception as exc:
+            except Exception as exc:  # halved until the failing row is alone, and recorded
                 if isinstance(exc, LeaseLostError) or await self.commits.is_away():
                     raise
                 if len(batch) > 1:
