@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 4
 FILES := mediarepo tests migrations bench tools
 
+# Tests start the commands a thousand times: each compiles every module anew when nobody may keep the bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-unit check heavy storm bench format lock clean
 
