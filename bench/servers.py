@@ -74,7 +74,7 @@ def settings_of(
     s3 = services.s3
     appservice = {"id": "bench", "as_token": token, "sender": f"@bench:{SERVER_NAME}"}
     return {
-        "listen": {"addresses": [address], "shutdown_timeout_ms": 5_000},
+        "listen": {"addresses": [address], "workers": 1, "shutdown_timeout_ms": 5_000},
         "database": {"url": services.postgres.dsn},
         "homeservers": [
             {"server_name": SERVER_NAME, "appservices": [appservice], "signing_key_file": signing_key_file}

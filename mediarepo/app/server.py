@@ -3,7 +3,7 @@
 import asyncio
 import ctypes
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,18 @@ from aiohttp import web
 from mediarepo.app.build_services import build_readiness
 from mediarepo.app.reloading import Reloading
 from mediarepo.app.repository import Repository, open_repository
+from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.model.concurrency import Shutdown
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
 from mediarepo.telemetry.loop_lag import LoopLagWatchdog
+from mediarepo.telemetry.worker_metrics import MetricsPage, WorkersMetricsPage
 from mediarepo.web import keys
 from mediarepo.web.admin.api.endpoint_table import add_api_routes
 from mediarepo.web.draining import InFlight
+from mediarepo.web.listening import address_of, bind_all
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies
 from mediarepo.web.routes import add_federation_routes, add_matrix_routes, add_operator_routes, add_synapse_admin_routes
@@ -37,6 +40,7 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.SETTINGS] = foundation.settings
     app[keys.IN_FLIGHT] = InFlight(shutdown.drain_over, foundation.in_use)
     app[keys.METRICS] = foundation.metrics
+    app[keys.METRICS_PAGE] = MetricsPage(foundation.metrics)
     app[keys.READINESS] = build_readiness(foundation, shutdown)
     app[keys.TENANTS] = repository.tenants
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen)
@@ -62,10 +66,8 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.VERIFICATION] = repository.verification
     app[keys.THUMBNAILS] = repository.thumbnails
     if matrix:
-        add_matrix_routes(app)
-        add_federation_routes(app)
-        add_synapse_admin_routes(app)
-        add_api_routes(app)
+        for add_routes in (add_matrix_routes, add_federation_routes, add_synapse_admin_routes, add_api_routes):
+            add_routes(app)
     if operators:
         add_operator_routes(app)
     return app
@@ -83,20 +85,33 @@ class Server:
 
 
 @asynccontextmanager
-async def serving_repository(settings: Settings, shutdown: Shutdown) -> AsyncIterator[Server]:
-    """Open everything and listen until the block ends."""
-    listen = settings.listen
+async def serving_repository(
+    settings: Settings, shutdown: Shutdown, worker: Worker | None = None
+) -> AsyncIterator[Server]:
+    """Open everything and listen, alone or as one of several workers."""
+    listen, shared = settings.listen, worker is not None
     async with AsyncExitStack() as stack:
         repository = await stack.enter_async_context(open_repository(settings))
-        await stack.enter_async_context(LoopLagWatchdog(repository.foundation.metrics.loop_lag.observe))
-        apart = listen.metrics_address is not None
-        if listen.metrics_address is not None:
+        metrics = repository.foundation.metrics
+        await stack.enter_async_context(LoopLagWatchdog(metrics.loop_lag.observe))
+        listeners = bind_all(listen) if worker is None else worker.listeners
+        page = MetricsPage(metrics)
+        if worker is not None:
+            page = WorkersMetricsPage(metrics, worker.number, worker.count, worker.folder)
+            await stack.enter_async_context(page.answering())
+        apart = bool(listeners.metrics)
+        if apart:
             operators = make_web_app(repository, shutdown, matrix=False, operators=True)
-            await stack.enter_async_context(serving(operators, [listen.metrics_address], listen))
+            operators[keys.METRICS_PAGE] = page
+            await stack.enter_async_context(serving(operators, listeners.metrics, listen, shared=shared))
         app = make_web_app(repository, shutdown, matrix=True, operators=not apart)
+        app[keys.METRICS_PAGE] = page
         gc.collect()
         gc.freeze()  # 150,000 objects stay as long as the process: looking through them all holds up the loop
-        addresses = await stack.enter_async_context(serving(app, listen.addresses, listen))
+        addresses = [address_of(listener) for listener in listeners.clients]
+        await stack.enter_async_context(serving(app, listeners.clients, listen, shared=shared))
+        if worker is not None:
+            worker.ready()
         await _report(repository, addresses)
         yield Server(repository=repository, addresses=addresses)
 
@@ -123,7 +138,17 @@ def give_memory_back() -> None:
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
-async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event) -> None:
+def supervise(settings: Settings, count: int, serve_as: Callable[[Worker], int]) -> int:
+    """Serve by so many processes until told to stop; gives the exit status. ListenError when an address is taken."""
+    listeners = bind_all(settings.listen)
+    gc.collect()
+    gc.freeze()  # what the workers share with this process stays shared while nobody counts references to it
+    return Supervisor(count, listeners, serve_as).run()
+
+
+async def serve(
+    settings: Settings, config: Path, shutdown: Shutdown, reload: asyncio.Event, worker: Worker | None = None
+) -> None:
     """Serve until told to stop.
 
     Then not ready during the shutdown delay, then without new connections until requests are done.
@@ -131,8 +156,10 @@ async def serve(settings: Settings, config: Path, shutdown: Shutdown, reload: as
     settings = settings.model_copy(
         deep=True
     )  # defaults are shared by all settings, and a reload changes values in place
+    if worker is not None:
+        settings.thumbnails.share_cores_among(worker.count)
     give_memory_back()
-    async with serving_repository(settings, shutdown) as server:
+    async with serving_repository(settings, shutdown, worker) as server:
         reloading = asyncio.create_task(Reloading(repository=server.repository, path=config).run(reload))
         try:
             await shutdown.stop.wait()

@@ -11,6 +11,8 @@ from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import open_foundation
 from mediarepo.app.server import serve as serve_until
+from mediarepo.app.server import supervise
+from mediarepo.app.supervisor import Worker
 from mediarepo.cli.fsck import FsckOptions, run_fsck
 from mediarepo.cli.output import Yes, check_confirmed
 from mediarepo.cli.permissions import name_of_user
@@ -24,25 +26,51 @@ from mediarepo.services.fsck import FsckLevel
 from mediarepo.services.recency import explain
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.logs import set_up_logs
+from mediarepo.web.listening import ListenError
 
 log = structlog.get_logger(__name__)
 
 _IN_USE = 6
 
 
-def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Serve until stopped; SIGHUP reloads the configuration, SIGTERM and SIGINT shut down gracefully."""
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Number of server processes; default: listen.workers.")
+]
+
+
+def serve(config: ConfigFile = DEFAULT_CONFIG, workers: Workers = None) -> None:
+    """Serve until stopped; SIGHUP reloads the configuration, SIGTERM and SIGINT shut down gracefully.
+
+    Exit status: that of the worker that ended the server, 0 after a stop.
+    """
     ignore_sighup()
     settings = read_settings(config)
     set_up_logs(settings.log)
     for warning in config_warnings(settings):
         log.warning("config_warning", warning=warning)
-    run(_serve(settings, config))
+    count = workers or settings.listen.worker_count
+    if count == 1:
+        run(_serve(settings, config))
+        return
+
+    def serve_as(worker: Worker) -> int:
+        try:
+            run(_serve(settings, config, worker))
+        except typer.Exit as exc:
+            return exc.exit_code
+        return 0
+
+    try:
+        status = supervise(settings, count, serve_as)
+    except ListenError as exc:
+        typer.echo(f"mediarepo: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    raise typer.Exit(status)
 
 
-async def _serve(settings: Settings, config: Path) -> None:
+async def _serve(settings: Settings, config: Path, worker: Worker | None = None) -> None:
     shutdown, reload = server_signals()
-    await serve_until(settings, config, shutdown, reload)
+    await serve_until(settings, config, shutdown, reload, worker)
 
 
 def migrate(

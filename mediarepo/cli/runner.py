@@ -17,7 +17,7 @@ from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.concurrency import Shutdown
-from mediarepo.web.server import ListenError
+from mediarepo.web.listening import ListenError
 
 ConfigFile = Annotated[
     Path, typer.Option("--config", "-c", envvar="MEDIAREPO_CONFIG", help="The configuration file.", show_default=True)

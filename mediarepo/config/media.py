@@ -3,7 +3,7 @@
 import os
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mediarepo.config.base import Section
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
@@ -117,7 +117,7 @@ class ThumbnailsConfig(Section):
     webp_quality: int = Field(default=80, ge=1, le=100)
     """Quality of animated (WebP) thumbnails."""
     workers: int = Field(default=0, ge=0, le=64)
-    """Worker processes; 0: one for each core, at most four."""
+    """Worker processes of each server process; 0: one for each core, at most four, for all of them together."""
     queue_limit: int = Field(default=200, ge=1)
     """How many jobs may wait for a worker before further ones are refused with 429."""
     queue_timeout_ms: int = Field(default=30_000, ge=100)
@@ -138,10 +138,16 @@ class ThumbnailsConfig(Section):
         """The sizes as still thumbnails."""
         return [ThumbnailSpec(size.width, size.height, size.method) for size in self.sizes]
 
+    _servers: int = PrivateAttr(default=1)
+
+    def share_cores_among(self, servers: int) -> None:
+        """Say that so many server processes have workers; a number of workers that is set is that of each."""
+        self._servers = servers
+
     @property
     def worker_count(self) -> int:
-        """How many workers there are at most."""
-        return self.workers or min(os.cpu_count() or 1, _MAX_DEFAULT_WORKERS)
+        """How many workers this server process has at most."""
+        return self.workers or max(1, min(os.cpu_count() or 1, _MAX_DEFAULT_WORKERS) // self._servers)
 
     @field_validator("sizes")
     @classmethod

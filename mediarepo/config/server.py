@@ -1,6 +1,7 @@
 """The server process: listening addresses, logs, and the sandbox of its workers."""
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +39,9 @@ def parse_address(text: str) -> Address:
     return Address(host=host.strip("[]"), port=int(port))
 
 
+_MAX_DEFAULT_WORKERS = 4
+
+
 class ListenConfig(Section):
     """Where the server listens."""
 
@@ -47,6 +51,8 @@ class ListenConfig(Section):
 
     addresses: list[str] = Field(default=["127.0.0.1:8000"], min_length=1)
     """Addresses to listen on: HOST:PORT, [IPV6]:PORT or unix:/PATH."""
+    workers: int = Field(default=0, ge=0, le=64)
+    """Server processes that share the addresses; 0: one for each core, at most four. Limits are for each of them."""
     socket_mode: str = Field(default="0660", pattern=r"^0?[0-7]{3}$")
     """Permissions of unix sockets, in octal."""
     metrics_address: str | None = None
@@ -61,6 +67,11 @@ class ListenConfig(Section):
     """How long a stopping process still serves while /health/ready says 503, so that proxies stop using it, in ms."""
     shutdown_timeout_ms: int = Field(default=30_000, ge=0)
     """How long running requests may take to finish during shutdown, in ms."""
+
+    @property
+    def worker_count(self) -> int:
+        """How many server processes there are."""
+        return self.workers or min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_WORKERS)
 
     @field_validator("addresses")
     @classmethod

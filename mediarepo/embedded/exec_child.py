@@ -24,15 +24,20 @@ def become(parent: int, last_signal: int, identity: str, command: list[str]) -> 
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    libc.prctl(_PR_SET_PDEATHSIG, last_signal)  # only now: a change of user clears it
-    if os.getppid() != parent:
-        sys.exit(1)
+    end_with_parent(parent, last_signal)  # only now: a change of user clears it
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         os.execv(command[0], command)  # noqa: S606 - that is what this file is for
     except OSError as exc:
         sys.stderr.write(f"cannot execute {command[0]}: {exc.strerror}\n")
         sys.exit(NO_PROGRAM)
+
+
+def end_with_parent(parent: int, last_signal: int) -> None:
+    """Have the kernel send this process the signal when its parent's thread ends; exit when the parent is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, last_signal)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def _unmap(libc: ctypes.CDLL) -> bool:

@@ -22,6 +22,7 @@ from mediarepo.services.tasks import Tasks
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import PendingUploads, Uploads
 from mediarepo.telemetry.metrics import Metrics
+from mediarepo.telemetry.worker_metrics import MetricsPage
 from mediarepo.web.draining import InFlight
 from mediarepo.web.proxies import TrustedProxies
 
@@ -50,5 +51,6 @@ JOBS = web.AppKey("jobs", JobReports)
 FAILED_ITEMS = web.AppKey("failed_items", FailedItemReports)
 READINESS = web.AppKey("readiness", Readiness)
 METRICS = web.AppKey("metrics", Metrics)
+METRICS_PAGE = web.AppKey("metrics_page", MetricsPage)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)
 PROXIES = web.AppKey("proxies", TrustedProxies)

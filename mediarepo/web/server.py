@@ -1,34 +1,27 @@
-"""The HTTP server: addresses, limits, and JSON errors even for malformed requests."""
+"""The HTTP server: its limits, and JSON errors even for malformed requests."""
 
-import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from mediarepo.config.server import Address, ListenConfig, parse_address
+from mediarepo.config.server import ListenConfig
 from mediarepo.errors import BadRequestError
 from mediarepo.web.error_responses import error_body
 from mediarepo.web.http.headers import EVERY_RESPONSE
 from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import IN_FLIGHT
-
-
-class ListenError(Exception):
-    """An address cannot be bound; the message says which and why."""
-
+from mediarepo.web.listening import accept_from
 
 log = structlog.get_logger(__name__)
 
 _MAX_LINE_BYTES = 256 * 1024
 """Long enough that an overlong file name is refused by name, not by the parser."""
 _MAX_HEADER_BYTES = 64 * 1024
-_BACKLOG = 1024
 _READ_BYTES = 32 * 1024
 """Twice this, and one more piece, may lie unread per connection: what waiting uploads cost beside the budget."""
 _LAST_WORDS_S = 1.0
@@ -74,8 +67,13 @@ class _Runner(web.AppRunner):
 
 
 @asynccontextmanager
-async def serving(app: web.Application, addresses: Sequence[str], config: ListenConfig) -> AsyncIterator[list[Address]]:
-    """Serve until left, then drain running requests; yields the bound addresses."""
+async def serving(
+    app: web.Application, listeners: Sequence[socket.socket], config: ListenConfig, *, shared: bool = False
+) -> AsyncIterator[None]:
+    """Serve until left, then drain running requests; closes the sockets.
+
+    `shared` says that other processes accept on the same sockets.
+    """
     runner = _Runner(
         app,
         shutdown_timeout=_LAST_WORDS_S,
@@ -88,43 +86,11 @@ async def serving(app: web.Application, addresses: Sequence[str], config: Listen
     )
     await runner.setup()
     try:
-        for text in addresses:
-            await _listen(runner, parse_address(text), config)
-        yield [_bound(name) for name in runner.addresses]
+        for listener in listeners:
+            await accept_from(runner, listener, shared=shared)
+        yield
         for site in list(runner.sites):
             await site.stop()
         await app[IN_FLIGHT].drain(config.shutdown_timeout_ms / 1000)
     finally:
         await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, address: Address, config: ListenConfig) -> None:
-    try:
-        if address.path is not None:
-            path = Path(address.path)
-            _remove_stale(path)
-            await web.UnixSite(runner, address.path, backlog=_BACKLOG).start()
-            path.chmod(int(config.socket_mode, 8))  # noqa: ASYNC240 - local and instant
-        else:
-            await web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG).start()
-    except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno is not None else exc.strerror
-        raise ListenError(f"cannot listen on {address}: {reason}") from exc
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a process that is gone; one that answers is left alone, and binding then fails."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-    raise OSError(None, "another process answers there already")
-
-
-def _bound(name: Any) -> Address:  # noqa: ANN401 - a path, or a tuple of two or four
-    return Address(path=name) if isinstance(name, str) else Address(host=name[0], port=name[1])

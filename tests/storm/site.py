@@ -87,7 +87,7 @@ def document_of(
     }
     policy = {"name": "doomed", "what": "local", "user_ids": [DOOMED], "max_age_ms": 2_000, "keep_avatars": False}
     return {
-        "listen": {"addresses": ["127.0.0.1:0"], "shutdown_timeout_ms": 8_000, "shutdown_delay_ms": 300},
+        "listen": {"addresses": ["127.0.0.1:0"], "workers": 1, "shutdown_timeout_ms": 8_000, "shutdown_delay_ms": 300},
         "database": {
             "url": f"postgresql://mediarepo@127.0.0.1:{port}/mediarepo",
             "schema": "mediarepo",

@@ -18,6 +18,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.concurrency import Shutdown
 from mediarepo.storage.store import Store
+from mediarepo.web.listening import address_of, bind
 from mediarepo.web.server import serving
 from tests.support.idle import idle, watched
 
@@ -57,7 +58,7 @@ def document_for(postgres: EmbeddedPostgres, s3: EmbeddedS3, **overrides: Any) -
         "secret_access_key": s3.secret_access_key,
     }
     document: dict[str, Any] = {
-        "listen": {"addresses": ["127.0.0.1:0"], "shutdown_delay_ms": 0, "shutdown_timeout_ms": 1000},
+        "listen": {"addresses": ["127.0.0.1:0"], "workers": 1, "shutdown_delay_ms": 0, "shutdown_timeout_ms": 1000},
         "database": {"url": postgres.dsn, "schema": fresh_name()},
         "homeservers": [homeserver(SERVER_NAME, TOKEN), homeserver(OTHER_SERVER_NAME, OTHER_TOKEN)],
         "stores": {"main": store},
@@ -204,8 +205,10 @@ async def installed(settings: Settings, *, migrate: bool = True) -> AsyncIterato
         async def in_use() -> dict[str, float]:
             return repository.foundation.in_use.read()
 
-        async with serving(app, settings.listen.addresses, settings.listen) as addresses:
+        listeners = bind(settings.listen.addresses, settings.listen.socket_mode)
+        address = address_of(listeners[0])
+        async with serving(app, listeners, settings.listen):
             with watched(in_use):
                 async with aiohttp.ClientSession(auto_decompress=False) as session:
-                    yield Installation(settings, repository, f"http://{addresses[0]}", session)
+                    yield Installation(settings, repository, f"http://{address}", session)
             await idle(in_use)

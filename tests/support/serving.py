@@ -110,7 +110,8 @@ class Serving:
                 for line in (await answer.text()).splitlines():
                     if line.startswith("mediarepo_in_use{"):
                         name, _, number = line.rpartition(" ")
-                        found[name.partition('"')[2].rpartition('"')[0]] = float(number)
+                        resource = name.partition('resource="')[2].partition('"')[0]
+                        found[resource] = found.get(resource, 0) + float(number)
         except aiohttp.ClientError:
             return {}
         return found

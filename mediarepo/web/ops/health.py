@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from mediarepo.web.http.responses import json_response
-from mediarepo.web.keys import METRICS, READINESS
+from mediarepo.web.keys import METRICS_PAGE, READINESS
 
 
 async def live(_request: web.Request) -> web.Response:
@@ -26,5 +26,5 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Return the metrics, in Prometheus' text format."""
-    text, content_type = request.app[METRICS].exposition()
+    text, content_type = await request.app[METRICS_PAGE].exposition()
     return web.Response(body=text, headers={"Content-Type": content_type})

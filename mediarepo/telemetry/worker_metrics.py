@@ -1,0 +1,100 @@
+"""One page of metrics for all workers of a server: each answers on a socket of its own, whoever is asked asks the rest.
+
+Every series gets the label `worker`: a worker that is started again begins at zero, which Prometheus sees per series.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from prometheus_client import Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from mediarepo.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_TIMEOUT_S = 2.0
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+class MetricsPage:
+    """What /metrics answers for a process that is the only one."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def exposition(self) -> tuple[bytes, str]:
+        """Write all figures in Prometheus' text format, with its content type."""
+        return self._metrics.exposition()
+
+
+class WorkersMetricsPage(MetricsPage):
+    """What /metrics answers for worker `number` of `count`; their sockets lie in `folder`, one for each."""
+
+    def __init__(self, metrics: Metrics, number: int, count: int, folder: Path) -> None:
+        super().__init__(metrics)
+        self._number, self._count, self._folder = number, count, folder
+
+    async def exposition(self) -> tuple[bytes, str]:
+        """Write the figures of all workers; those of one that does not answer within 2 s are missing."""
+        texts = await asyncio.gather(*(self._text_of(number) for number in range(self._count)))
+        merged = _Merged({number: text for number, text in enumerate(texts) if text is not None})
+        return await asyncio.to_thread(generate_latest, merged), CONTENT_TYPE_LATEST
+
+    async def _text_of(self, number: int) -> str | None:
+        if number == self._number:
+            return self._metrics.exposition()[0].decode()
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                return await _read(self._folder / f"{number}.sock")
+        except (OSError, TimeoutError) as exc:
+            log.warning("worker_without_metrics", worker=number, error=type(exc).__name__)
+            return None
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Answer the other workers."""
+        path = self._folder / f"{self._number}.sock"
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._answer, str(path))
+        async with server:
+            yield
+
+    async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                writer.write(self._metrics.exposition()[0])
+                await writer.drain()
+        except (OSError, TimeoutError):
+            log.debug("metrics_not_taken")
+        finally:
+            writer.close()
+
+
+async def _read(path: Path) -> str:
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=_MAX_BYTES)
+    try:
+        return (await reader.read(-1)).decode()
+    finally:
+        writer.close()
+
+
+class _Merged(Collector):
+    """The families of several expositions, with the label `worker` on each sample."""
+
+    def __init__(self, texts: dict[int, str]) -> None:
+        self._texts = texts
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for number, text in self._texts.items():
+            for found in text_string_to_metric_families(text):
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                for sample in found.samples:
+                    family.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
+        yield from families.values()
