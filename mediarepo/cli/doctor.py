@@ -1,28 +1,206 @@
-"""`mediarepo doctor`: checks step by step and names what fails."""
+"""`mediarepo doctor`: checks an installation part by part, and says what to do about what is wrong."""
 
 import json
 import os
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mediarepo.app.build_remote import open_federation
-from mediarepo.app.build_services import build_sweeps
+from mediarepo.app.diagnosis import (
+    confinement,
+    examine_configuration,
+    examine_homeservers,
+    examine_sandbox,
+    examine_stores,
+)
 from mediarepo.app.foundation import now_ms, open_foundation
+from mediarepo.cli.permissions import is_granted
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
+from mediarepo.config.server import LogConfig, LogLevel
 from mediarepo.config.settings import Settings
-from mediarepo.errors import InvalidParamError, MatrixError, UnavailableError
+from mediarepo.db.doctor import examine_database
+from mediarepo.errors import InvalidParamError
 from mediarepo.federation.doctor import FederationDoctor
+from mediarepo.model.findings import Finding, Verdict
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
-from mediarepo.sandbox.confinement import Confinement
-from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
-from mediarepo.services.recency import explain
-from mediarepo.services.stores import NOT_OURS
+from mediarepo.outbound.probe import probe_key
+from mediarepo.outbound.proxy_doctor import ProxyDoctor
+from mediarepo.telemetry.logs import set_up_logs
 
-doctor_cli = typer.Typer(help="Diagnose federation and the sandbox.", no_args_is_help=True)
+doctor_cli = typer.Typer(
+    help="Check configuration, database, stores, homeservers, proxy, federation and sandbox; exit 1 when one fails.",
+    invoke_without_command=True,
+)
 
+AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")]
+PublicUrl = Annotated[
+    str | None, typer.Option("--public", help="Check the reverse proxy as well, at the address that clients use.")
+]
+FederationUrl = Annotated[
+    str | None, typer.Option("--federation", help="Address that other servers use; default: that of --public.")
+]
+CaFile = Annotated[str | None, typer.Option("--ca-file", help="Certificates to trust besides the system's, in PEM.")]
+_PARTS = ("config", "database", "stores", "homeservers", "sandbox")
 _NO_SUCH_MEDIA = "mediarepo-doctor"
+_WIDTH = 9
+
+
+class _Report:
+    """Prints findings as they come, and remembers whether one is a problem."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.counts = dict.fromkeys(Verdict, 0)
+
+    def add(self, part: str, finding: Finding) -> None:
+        """Print a finding."""
+        self.counts[finding.verdict] += 1
+        if self._as_json:
+            typer.echo(json.dumps({"part": part, **asdict(finding)}, ensure_ascii=False))
+            return
+        typer.echo(f"{finding.verdict:<{_WIDTH}}{finding.subject}: {finding.check}: {finding.detail}")
+        if finding.advice:
+            typer.echo(f"{'':<{_WIDTH}}-> {finding.advice}")
+
+    async def add_all(self, part: str, findings: AsyncIterator[Finding]) -> None:
+        """Print findings as they come."""
+        async for finding in findings:
+            self.add(part, finding)
+
+    def finish(self, not_checked: Iterable[str] = ()) -> None:
+        """Print the sum. Raises typer.Exit(1) when there was a problem."""
+        if not self._as_json:
+            counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+            typer.echo(counts)
+            for words in not_checked:
+                typer.echo(f"not checked: {words}")
+        if self.counts[Verdict.PROBLEM]:
+            raise typer.Exit(1)
+
+
+def _read(config: Path, report: _Report) -> Settings:
+    """Read the configuration, reporting only what keeps it from being used."""
+    settings, found = examine_configuration(config)
+    if settings is None:
+        for finding in found:
+            report.add("config", finding)
+        raise typer.Exit(1)
+    set_up_logs(LogConfig(level=LogLevel.ERROR))
+    return settings
+
+
+@doctor_cli.callback()
+def everything(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    public: PublicUrl = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Check everything, or the part that is named; exit 1 when something does not work."""
+    if context.invoked_subcommand is not None:
+        return
+    if not all(is_granted(f"doctor {part}") for part in _PARTS):
+        typer.echo("mediarepo: the command line may not do this: doctor", err=True)
+        raise typer.Exit(1)
+    report = _Report(as_json=as_json)
+    settings, found = examine_configuration(config)
+    for finding in found:
+        report.add("config", finding)
+    if settings is None:
+        report.finish()
+        return
+    set_up_logs(LogConfig(level=LogLevel.ERROR))
+    run(_everything(settings, report, public))
+    skipped = [] if public else ["the reverse proxy (say --public https://ADDRESS-OF-CLIENTS)"]
+    report.finish([*skipped, "other servers (say `mediarepo doctor federation matrix.org`)"])
+
+
+async def _everything(settings: Settings, report: _Report, public: str | None) -> None:
+    problems = report.counts[Verdict.PROBLEM]
+    await report.add_all("database", examine_database(settings.database))
+    with_database = report.counts[Verdict.PROBLEM] == problems
+    await report.add_all("stores", examine_stores(settings, list(settings.stores), with_database=with_database))
+    await report.add_all("homeservers", examine_homeservers(settings))
+    await report.add_all("sandbox", examine_sandbox(settings))
+    if public is not None:
+        await _proxy(settings, report, public, None, settings.homeservers[0].server_name, None)
+
+
+@doctor_cli.command("config")
+def configuration(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """Check the configuration file and the files that it names."""
+    report = _Report(as_json=as_json)
+    for finding in examine_configuration(config)[1]:
+        report.add("config", finding)
+    report.finish()
+
+
+@doctor_cli.command()
+def database(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """Check Postgres: version, pooler, rights, schema, latency, settings, connections, clock, replicas."""
+    report = _Report(as_json=as_json)
+    settings = _read(config, report)
+    run(report.add_all("database", examine_database(settings.database)))
+    report.finish()
+
+
+@doctor_cli.command()
+def homeservers(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """Check each homeserver: API, token checks, its own media repository, admin token, published signing key."""
+    report = _Report(as_json=as_json)
+    settings = _read(config, report)
+    run(report.add_all("homeservers", examine_homeservers(settings)))
+    report.finish()
+
+
+@doctor_cli.command()
+def proxy(
+    public: Annotated[
+        str, typer.Option("--public", help="Address that clients use, as in https://matrix.example.org.")
+    ],
+    federation_url: FederationUrl = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    homeserver: Annotated[str | None, typer.Option("--as", help="Whose address it is; default: the first's.")] = None,
+    ca_file: CaFile = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+) -> None:
+    """Check the reverse proxy from outside: routes, Host, client address, escapes, CORS, large uploads."""
+    report = _Report(as_json=as_json)
+    settings = _read(config, report)
+    name = _our_name(settings, homeserver)
+    run(_proxy(settings, report, public, federation_url, name, ca_file))
+    report.finish()
+
+
+async def _proxy(
+    settings: Settings, report: _Report, public: str, federation_url: str | None, name: str, ca_file: str | None
+) -> None:
+    for url in (public, federation_url or public):
+        if not url.startswith(("https://", "http://")):
+            typer.echo(f"{url}: expected an address such as https://matrix.example.org", err=True)
+            raise typer.Exit(2)
+    doctor = ProxyDoctor(
+        public,
+        federation_url or public,
+        server_name=name,
+        max_upload_bytes=settings.uploads.max_bytes,
+        key=probe_key(settings),
+        ca_file=ca_file,
+    )
+    async with doctor:
+        await report.add_all("proxy", doctor.examine())
+
+
+def _our_name(settings: Settings, asked: str | None) -> str:
+    name = asked or settings.homeservers[0].server_name
+    if name not in {one.server_name for one in settings.homeservers}:
+        typer.echo(f"there is no homeserver {name!r} under homeservers", err=True)
+        raise typer.Exit(2)
+    return name
 
 
 @doctor_cli.command()
@@ -32,14 +210,11 @@ def federation(
     homeserver: Annotated[
         str | None, typer.Option("--as", help="Which of our homeservers sends the requests; default: the first.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,  # noqa: FBT002 - typer's way
 ) -> None:
     """Check each step to another server: discovery, TLS, keys, signed download; exit 1 at the step that fails."""
     settings = read_settings(config)
-    origin = homeserver or settings.homeservers[0].server_name
-    if origin not in {one.server_name for one in settings.homeservers}:
-        typer.echo(f"there is no homeserver {origin!r} under homeservers", err=True)
-        raise typer.Exit(2)
+    origin = _our_name(settings, homeserver)
     try:
         mxc = _address(server)
     except InvalidParamError as exc:
@@ -72,59 +247,40 @@ async def _federation(settings: Settings, mxc: Mxc, origin: str, *, as_json: boo
 
 
 @doctor_cli.command()
-def stores(
-    config: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,  # noqa: FBT002 - typer's way
-) -> None:
-    """Look whether each bucket answers, is ours, and is no newer than the database; exit 1 where it is not so."""
-    run(_stores(read_settings(config), as_json=as_json))
-
-
-async def _stores(settings: Settings, *, as_json: bool) -> None:
-    wrong: dict[str, str | None] = {}
-    async with open_foundation(settings) as foundation:
-        markers, recency = build_sweeps(foundation).markers, foundation.recency
-        for name, store in foundation.stores.by_name.items():
-            try:
-                await store.check()
-                lost_key = await recency.look(store)
-                unclaimed = await markers.owner(store) is None if not store.read_only else False
-                ours = unclaimed or await markers.is_ours(store)
-            except MatrixError as exc:
-                wrong[name] = str(exc)
-                continue
-            wrong[name] = NOT_OURS if not ours else explain(name, lost_key) if lost_key is not None else None
-    for name, reason in wrong.items():
-        verdict = reason or "answers, is ours, and the database is as new as it is"
-        shown = {"store": name, "good": reason is None, "detail": verdict}
-        typer.echo(json.dumps(shown) if as_json else f"{'NOT' if reason else 'ok '}  store {name}: {verdict}")
-    if any(wrong.values()):
-        raise typer.Exit(1)
+def stores(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+    """Check each store with real requests, and that it is ours and no newer than the database."""
+    report = _Report(as_json=as_json)
+    settings = _read(config, report)
+    run(report.add_all("stores", examine_stores(settings, list(settings.stores))))
+    report.finish()
 
 
 @doctor_cli.command()
-def sandbox(
+def store(
+    name: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
     config: ConfigFile = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,  # noqa: FBT002 - typer's way
+    full: Annotated[bool, typer.Option("--full", help="Run all checks of conformance to S3.")] = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,  # noqa: FBT002 - as above
 ) -> None:
+    """Check one store without the database, writing under PREFIX/doctor/ and cleaning up; exit 1 when one fails."""
+    report = _Report(as_json=as_json)
+    settings = _read(config, report)
+    if name not in settings.stores:
+        typer.echo(f"there is no store {name!r} under stores", err=True)
+        raise typer.Exit(2)
+    run(report.add_all("stores", examine_stores(settings, [name], full=full, with_database=False)))
+    report.finish()
+
+
+@doctor_cli.command()
+def sandbox(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
     """Start a sandboxed process and show its confinement; exit 1 if `sandbox.enforcement` requires more."""
     settings = read_settings(config)
     run(_sandbox(settings, as_json=as_json))
 
 
 async def _sandbox(settings: Settings, *, as_json: bool) -> None:
-    found: list[Confinement] = []
-    policy = SandboxPolicy(enforcement=settings.sandbox.enforcement, on_started=found.append)
-    limits = SandboxLimits(memory_bytes=settings.thumbnails.worker_memory_bytes, cpu_limit_s=10, max_jobs=1)
-    process = SandboxedProcess("mediarepo.previews.worker", {}, limits=limits, policy=policy)
-    try:
-        await process.started()
-        good = True
-    except UnavailableError:
-        good = False
-    finally:
-        await process.end()
-    confined = asdict(found[0]) if found else {}
+    good, confined = await confinement(settings)
     if as_json:
         typer.echo(json.dumps({"good": good, "enforcement": settings.sandbox.enforcement, **confined}))
     else:

@@ -14,11 +14,13 @@ from mediarepo.errors import (
     UnsupportedEncodingError,
 )
 from mediarepo.model.requester import begin_request
+from mediarepo.outbound.probe import PROBE_HEADER
 from mediarepo.telemetry.logs import error_text
 from mediarepo.web.error_responses import error_body, error_headers, error_response_for
 from mediarepo.web.http.headers import EVERY_RESPONSE, PREFLIGHT
 from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
+from mediarepo.web.probe import answer_probe
 from mediarepo.web.rate_limits import count_bytes
 
 log = structlog.get_logger(__name__)
@@ -76,10 +78,12 @@ def _check_transfer_encoding(request: web.Request) -> None:
         raise UnsupportedEncodingError("only the transfer encoding chunked is understood")
 
 
-async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Add the headers that every response has, errors included."""
     for name, value in EVERY_RESPONSE.items():
         response.headers[name] = value
+    if PROBE_HEADER in request.headers:
+        answer_probe(request, response)
 
 
 def endpoint_name(request: web.Request) -> str:

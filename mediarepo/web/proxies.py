@@ -47,6 +47,10 @@ class TrustedProxies:
                 return str(address)
         return "" if peer is None else str(_parse(peer) or peer)
 
+    def trusts_sender(self, request: web.Request) -> bool:
+        """Say whether a request came over a trusted proxy, so that its forwarded headers count."""
+        return self._trusts(request)
+
     def client_network(self, request: web.Request) -> str:
         """Return the client's network, whose requests are counted together."""
         text = self.client_address(request)
