@@ -132,6 +132,7 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{config}: usable, with {len(warnings)} warnings" if warnings else f"{config}: good")
+    typer.echo("nothing was asked over the network: `mediarepo doctor` checks database, stores and homeservers")
 
 
 def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:

@@ -215,8 +215,8 @@ async def _schema(connection: BareConnection, config: DatabaseConfig) -> list[Fi
         await check_compatible(connection, schema)
         await check_tables(connection, schema)
     except SchemaIncompatibleError as exc:
-        words, _, advice = exc.message.rpartition(": ")
-        return [_DATABASE.problem("schema", words or exc.message, advice)]
+        words, command, rest = exc.message.partition(": run ")
+        return [_DATABASE.problem("schema", words, f"run {rest}" if command else "see docs/restore.md")]
     version = await connection.fetchval("SELECT version FROM schema_meta")
     return [_DATABASE.ok("schema", f"{schema} has version {version} and all tables")]
 

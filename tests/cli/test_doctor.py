@@ -9,11 +9,14 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from mediarepo.cli.main import cli
+from mediarepo.config.storage import DatabaseConfig
+from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.federation.key_files import read_keys
 from tests.support.installation import TOKEN, document_for, homeserver
 from tests.support.peer import Peer
+from tests.support.ports import free_port
 from tests.support.remote_server import RemoteServer, refusing, remote_server, serving_file
 
 
@@ -187,3 +190,42 @@ async def test_how_untrusted_files_are_confined_is_told(config: Path) -> None:
     assert answer["good"] is (answer["seccomp"] and answer["landlock"])
     assert told.exit_code == as_json.exit_code == (0 if answer["good"] else 1)
     assert f"{'ok ' if answer['seccomp'] else 'NOT'}  seccomp" in told.stdout
+
+
+async def test_everything_is_checked_at_once_and_a_problem_is_the_exit_status(config: Path) -> None:
+    command = ["doctor", "--config", str(config), "--json"]
+    document = yaml.safe_load(config.read_text())
+    asked = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    await upgrade(DatabaseConfig.model_validate(document["database"]))
+    migrated = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    as_text = await asyncio.to_thread(CliRunner().invoke, cli, command[:-1])
+
+    lines = [json.loads(line) for line in migrated.stdout.splitlines()]
+    assert (asked.exit_code, migrated.exit_code, as_text.exit_code) == (1, 0, 0), migrated.stdout
+    assert "run `mediarepo migrate`" in asked.stdout
+    assert {line["part"] for line in lines} == {"config", "database", "stores", "homeservers", "sandbox"}
+    assert any(line["check"] == "owner" and line["verdict"] == "ok" for line in lines)
+    assert "0 problem\nnot checked: the reverse proxy" in as_text.stdout
+
+
+async def test_one_part_is_checked_alone(config: Path) -> None:
+    parts = ["config", "database", "homeservers"]
+    done = [
+        await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", part, "--config", str(config), "--json"])
+        for part in parts
+    ]
+    store = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "store", "main", "--config", str(config)])
+    nowhere = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "store", "none", "--config", str(config)])
+
+    assert [{json.loads(line)["part"] for line in one.stdout.splitlines()} for one in done] == [{one} for one in parts]
+    assert (store.exit_code, "store main: multipart: two parts" in store.stdout) == (0, True)
+    assert nowhere.exit_code == 2
+
+
+async def test_the_proxy_is_asked_at_the_address_that_is_given(config: Path) -> None:
+    command = ["doctor", "proxy", "--config", str(config), "--public"]
+    dead = await asyncio.to_thread(CliRunner().invoke, cli, [*command, f"http://127.0.0.1:{free_port()}"])
+    wrong = await asyncio.to_thread(CliRunner().invoke, cli, [*command, "matrix.example.org"])
+
+    assert (dead.exit_code, "cannot be reached" in dead.stdout) == (1, True)
+    assert wrong.exit_code == 2

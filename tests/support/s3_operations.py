@@ -13,6 +13,7 @@ _TABLE = (
     ("GET", "bucket", "location", "GetBucketLocation"),
     ("GET", "bucket", "versioning", "GetBucketVersioning"),
     ("GET", "bucket", "lifecycle", "GetBucketLifecycleConfiguration"),
+    ("GET", "bucket", "object-lock", "GetObjectLockConfiguration"),
     ("GET", "bucket", "cors", "GetBucketCors"),
     ("GET", "bucket", "", "ListObjects"),
     ("GET", "key", "uploadId", "ListParts"),
