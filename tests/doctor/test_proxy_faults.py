@@ -11,16 +11,11 @@ from typing import Any
 
 import pytest
 
-from mediarepo.app.server import make_web_app
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.model.concurrency import Shutdown
 from mediarepo.model.findings import Finding, Verdict
 from mediarepo.outbound.probe import is_probe, make_probe, probe_key
 from mediarepo.outbound.proxy_doctor import ProxyDoctor
-from mediarepo.web.keys import PROXIES
-from mediarepo.web.proxies import TrustedProxies
-from mediarepo.web.server import serving
 from tests.deploy.fronting import DEPLOY, NGINX_SPOOLS, everything_else
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.ports import free_port
@@ -152,15 +147,10 @@ async def test_a_mistake_in_the_configuration_is_named(
     assert any(words in one for one in found), found
 
 
-async def test_a_proxy_that_is_not_trusted_is_named(ours: Installation, tmp_path: Path) -> None:
-    listen = ours.settings.listen.model_copy(update={"trusted_proxies": ["10.0.0.0/8"]})
-    foundation = ours.repository.foundation
-    app = make_web_app(ours.repository, Shutdown(), matrix=True, operators=True)
-    app[PROXIES] = TrustedProxies(listen)
-    async with serving(app, ["127.0.0.1:0"], foundation.settings.listen) as addresses:
-        config = shipped(ours).replace(ours.url, f"http://{addresses[0]}")
-        async with nginx(tmp_path, config) as url:
-            found = told(await findings(ours, url))
+async def test_a_proxy_that_is_not_trusted_is_named(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
+    settings = settings_for(postgres, s3, listen={"trusted_proxies": ["10.0.0.0/8"]})
+    async with installed(settings) as own, nginx(tmp_path, shipped(own)) as url:
+        found = told(await findings(own, url))
 
     assert any("client address: the proxy at 127.0.0.1 is not trusted" in one for one in found), found
 
