@@ -270,7 +270,7 @@ def _place(datastore: FolderDatastore | BucketDatastore) -> FolderPlace | Bucket
     if isinstance(datastore, BucketDatastore):
         return BucketPlace(datastore.address, prefix="")
     if datastore.guessed and not datastore.folder.is_dir():
-        words = "matrix-media-repo's relative paths start at its working folder: say --base"
+        words = "matrix-media-repo's relative paths start at its working folder: use --base"
         raise ExportError(f"the folder {datastore.folder} of {datastore.datastore_id} is not there; {words}")
     return FolderPlace(datastore.folder)
 

@@ -64,7 +64,7 @@ class ExportReport:
                 self._tell(result)
                 failures = failures + 1 if result.outcome is ExportOutcome.FAILED else 0
                 if failures == _FAILURES_IN_A_ROW:
-                    raise ExportError(f"stopped after {failures} failures in a row; run it again to go on")
+                    raise ExportError(f"stopped after {failures} failures in a row; run it again to resume")
 
     def _tell(self, result: ExportResult) -> None:
         if result.outcome not in _INCOMPLETE and result.outcome is not ExportOutcome.FAILED:
@@ -269,7 +269,7 @@ async def _to_synapse(settings: Settings, selection: ExportSelection, options: _
     theirs = synapse.server_name
     _refuse(selection.server_name not in {None, theirs}, f"that Synapse is {theirs}, not {selection.server_name}")
     known = any(one.server_name == theirs for one in settings.homeservers)
-    _refuse(not known, f"that Synapse is {theirs}, which is none of the homeservers here")
+    _refuse(not known, f"that Synapse is {theirs}, which is not configured under homeservers")
     target = SynapseTarget(config=synapse, into_bucket=options.into_bucket, sql=options.sql)
     wanted = replace(selection, server_name=theirs)
     async with open_foundation(settings) as foundation, open_synapse_export(foundation, target) as exporting:
@@ -286,7 +286,7 @@ async def _to_matrix_media_repo(
     config = read_matrix_media_repo_config(path, options.mmr.base)
     theirs, name = config.server_names, selection.server_name
     refused = name is not None and name not in theirs and not selection.with_remote
-    _refuse(refused, f"{name} is none of the homeservers of that matrix-media-repo: {', '.join(sorted(theirs))}")
+    _refuse(refused, f"{name} is not one of that matrix-media-repo's homeservers: {', '.join(sorted(theirs))}")
     target = MatrixMediaRepoTarget(config=config, datastore=options.mmr.datastore)
     async with open_foundation(settings) as foundation, open_matrix_media_repo_export(foundation, target) as exporting:
         await _record(foundation, exporting.table, selection, _Target.MATRIX_MEDIA_REPO)

@@ -86,7 +86,7 @@ async def run_fsck(settings: Settings, options: FsckOptions) -> int:
 async def _accept_losses(repairs: Repairs, store: Store) -> None:
     act = AdminAction(by=name_of_user(), owner=OPERATOR, action=ACCEPT_LOSSES)
     count = await repairs.accept_losses(store, act)
-    typer.echo(f"store {store.name}: the loss of {count} objects is accepted; later checks tell of new losses only")
+    typer.echo(f"store {store.name}: the loss of {count} objects is accepted; later checks report new losses only")
 
 
 async def _one(repairs: Repairs, store: Store, options: FsckOptions, totals: Totals) -> None:
@@ -122,12 +122,12 @@ async def _repair(repairs: Repairs, store: Store, options: FsckOptions, progress
 def _planned_repairs(store: Store, progress: FsckProgress) -> list[str]:
     """Say what repairing does that cannot be undone."""
     words = {
-        DriftKind.OBJECT_WITHOUT_ROW: "{} objects that no row knows are deleted",
+        DriftKind.OBJECT_WITHOUT_ROW: "{} objects without a row are deleted",
         DriftKind.LOST_ROW: "{} objects that a newer database knew are deleted (only with --force)",
         DriftKind.ROW_WITHOUT_OBJECT: "the media of {} objects that are gone are marked missing",
         DriftKind.SIZE: "{} objects of a wrong size are deleted (adopted ones stay), and their media marked missing",
         DriftKind.HASH: "{} objects with other content are deleted (adopted ones stay), and their media marked missing",
-        DriftKind.LEFTOVER_MULTIPART: "{} multipart uploads that nobody goes on with are aborted",
+        DriftKind.LEFTOVER_MULTIPART: "{} abandoned multipart uploads are aborted",
     }
     found = progress.found
     return [f"store {store.name}: {text.format(found[kind])}" for kind, text in words.items() if found[kind]]
@@ -155,9 +155,11 @@ def _summarise(name: str, progress: FsckProgress, options: FsckOptions, totals: 
     for what in progress.unchecked:
         typer.echo(f"store {name}: not checked: {what}")
     if progress.found[DriftKind.KNOWN_MISSING]:
-        typer.echo(f"store {name}: known losses are told until they are accepted: fsck --accept-losses")
+        typer.echo(f"store {name}: known losses are reported until they are accepted: fsck --accept-losses")
     if totals.left:
-        typer.echo(f"store {name}: {totals.left} left as they are: first seen unknown less than a while ago")
+        typer.echo(
+            f"store {name}: {totals.left} unchanged: objects must be unknown for a while before they are deleted"
+        )
     if older is not None:
         typer.echo(f"store {name}: {older}", err=True)
 
@@ -169,7 +171,7 @@ def _shown(name: str, expected: int, progress: FsckProgress) -> Iterator["_Shown
     try:
         yield shown
     except BaseException:
-        typer.echo(f"store {name}: stopped; go on with --after {progress.last_key}", err=True)
+        typer.echo(f"store {name}: stopped; resume with --after {progress.last_key}", err=True)
         raise
     finally:
         shown.finish()

@@ -89,7 +89,7 @@ def _write(keys: list[SigningKey], key_format: KeyFormat, output: Path | None, *
             file.write(text)
         output.chmod(0o600)
     except FileExistsError as exc:
-        raise _failed(f"{output} exists; say --force to overwrite it") from exc
+        raise _failed(f"{output} exists; use --force to overwrite it") from exc
     except OSError as exc:
         raise _failed(f"{output} cannot be written: {exc.strerror}") from exc
     typer.echo(f"{output}: {', '.join(key.key_id for key in keys)}")

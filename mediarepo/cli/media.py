@@ -47,7 +47,7 @@ def delete(
     settings, mxcs = read_settings(config), [parse_address(address) for address in addresses]
     if len(set(mxcs)) > 1:
         kept = f"they can be restored for {settings.admin.trash_ms // 3_600_000} h"
-        check_confirmed([f"{len(set(mxcs))} media go into the trash; {kept}"], yes=yes)
+        check_confirmed([f"{len(set(mxcs))} media are moved into the trash; {kept}"], yes=yes)
     run(_delete(settings, mxcs, reason))
 
 

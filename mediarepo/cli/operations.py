@@ -100,8 +100,8 @@ async def _migrate_down(settings: Settings, to: str, *, yes: bool) -> None:
         now.check_unused()
         check_confirmed(
             [
-                f"schema {schema}: from revision {now.revision} back to {to}; what was added since goes",
-                f"schema {schema}: {now.media} media and {now.blobs} objects stand there; the buckets stay as they are",
+                f"schema {schema}: from revision {now.revision} back to {to}; everything added since is removed",
+                f"schema {schema}: {now.media} media and {now.blobs} objects are recorded; buckets stay unchanged",
             ],
             yes=yes,
         )
@@ -121,12 +121,16 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
         raise typer.Exit(2) from exc
     for homeserver in settings.homeservers:
         hosts = ", ".join(sorted({homeserver.server_name, *homeserver.hosts}))
-        signing = keys[homeserver.server_name][0].key_id if homeserver.server_name in keys else "none: fetches nothing"
+        signing = (
+            keys[homeserver.server_name][0].key_id
+            if homeserver.server_name in keys
+            else "none: remote media cannot be fetched"
+        )
         typer.echo(f"homeserver {homeserver.server_name}: answers to {hosts}; signing key {signing}")
     for name, store in settings.stores.items():
         typer.echo(f"store {name}: {store.bucket}/{store.prefix} at {store.endpoint_url}, region {store.region}")
     for name, source in settings.imports.items():
-        reading = "looked through until all has moved in" if source.read_through else "imported from when asked to"
+        reading = "read-through until it is finalized" if source.read_through else "imported on command"
         typer.echo(f"import {name}: {source.kind}, {reading}")
     warnings = config_warnings(settings)
     for warning in warnings:
@@ -146,7 +150,7 @@ async def _sweep(settings: Settings) -> None:
     async with open_foundation(settings) as foundation:
         reports = await build_sweeps(foundation).sweep()
     for report in reports:
-        unknown = f"{report.unknown} unknown objects ({report.condemned} of them long enough to be deleted)"
+        unknown = f"{report.unknown} unknown objects ({report.condemned} of them unknown long enough to be deleted)"
         outcome = report.stopped or f"{unknown}, {report.multiparts} open multipart uploads"
         typer.echo(f"store {report.store}: {report.listed} old objects, {outcome}")
         if report.unchecked:
@@ -226,18 +230,18 @@ async def _claim(settings: Settings, name: str, *, yes: bool) -> None:
         act = AdminAction(by=name_of_user(), owner=OPERATOR, action="claim_store")
         await build_audit(foundation).add(act, name, report.found_again)
         lost_key = await foundation.recency.look(store)
-    typer.echo(f"store {name}: claimed; {report.found_again} objects that were missing are there again")
+    typer.echo(f"store {name}: claimed; {report.found_again} missing objects were restored")
     if lost_key is not None:
         typer.echo(f"store {name}: {explain(name, lost_key)}", err=True)
         raise typer.Exit(1)
 
 
 def _planned_claim(store: Store, owner: str | None, known: int) -> list[str]:
-    whose = "nobody's so far" if owner is None else f"marked as that of installation {owner}"
+    whose = "not claimed yet" if owner is None else f"marked by installation {owner}"
     return [
         f"store {store.name}: {store.bucket}/{store.prefix} is {whose}; it becomes this installation's",
         f"store {store.name}: the database knows {known} objects; others there are deleted once they are old enough",
-        f"store {store.name}: known objects that are missing there will be taken for lost",
+        f"store {store.name}: known objects that are missing there will be marked lost",
     ]
 
 

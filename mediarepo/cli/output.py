@@ -25,9 +25,12 @@ def check_confirmed(plan: Sequence[str], *, yes: bool) -> None:
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        typer.echo("this cannot be undone, and there is no terminal to ask at: say --yes; nothing was done", err=True)
+        typer.echo(
+            "this cannot be undone, and there is no terminal to ask for confirmation: use --yes; nothing was done",
+            err=True,
+        )
         raise typer.Exit(NOT_CONFIRMED)
-    typer.echo("This cannot be undone. Type yes to go on: ", err=True, nl=False)
+    typer.echo("This cannot be undone. Type yes to continue: ", err=True, nl=False)
     if sys.stdin.readline().strip().lower() != "yes":
         typer.echo("nothing was done", err=True)
         raise typer.Exit(NOT_CONFIRMED)

@@ -45,7 +45,8 @@ async def _change(settings: Settings, targets: list[str], reason: str | None, *,
                 quarantine.hide(mxc, admin, reason=reason) if hide else quarantine.show(mxc, admin, reason=reason)
             )
             outcome = await changing
-            typer.echo(f"{mxc}: {outcome.affected} media {'hidden' if hide else 'shown again'}{left_out(outcome)}")
+            verb = "quarantined" if hide else "no longer quarantined"
+            typer.echo(f"{mxc}: {outcome.affected} media {verb}{left_out(outcome)}")
         if hashes:
             admin = operator(settings)
             changed = (
@@ -53,7 +54,7 @@ async def _change(settings: Settings, targets: list[str], reason: str | None, *,
                 if hide
                 else quarantine.show_hashes(hashes, admin, reason=reason)
             )
-            typer.echo(f"{await changed} hashes {'hidden' if hide else 'shown again'}")
+            typer.echo(f"{await changed} hashes {'quarantined' if hide else 'no longer quarantined'}")
 
 
 @quarantine_cli.command()
@@ -69,7 +70,7 @@ def user(
 async def _user(settings: Settings, user_id: str, reason: str | None) -> None:
     async with administering(settings) as administration:
         outcome = await administration.quarantine.hide_of_user(user_id, operator(settings), reason=reason)
-    typer.echo(f"{user_id}: {outcome.affected} media hidden{left_out(outcome)}")
+    typer.echo(f"{user_id}: {outcome.affected} media quarantined{left_out(outcome)}")
 
 
 @quarantine_cli.command()
@@ -90,7 +91,7 @@ async def _server(settings: Settings, server_name: str, reason: str | None, *, s
             changed = await quarantine.show_server(server_name, admin, reason=reason)
         else:
             changed = await quarantine.hide_server(server_name, admin, reason=reason)
-    typer.echo(f"{server_name}: {'changed' if changed else 'as before'}, {'shown' if show else 'hidden'}")
+    typer.echo(f"{server_name}: {'not quarantined' if show else 'quarantined'}{'' if changed else ', as before'}")
 
 
 @quarantine_cli.command("import")
@@ -103,9 +104,11 @@ async def _import(settings: Settings, hashes: list[bytes], reason: str | None) -
     async with administering(settings) as administration:
         chosen = without_short_content(hashes)
         count = await administration.quarantine.hide_hashes(chosen, operator(settings), reason=reason)
-    typer.echo(f"{count} hashes hidden, {len(chosen) - count} were hidden before")
+    typer.echo(f"{count} hashes quarantined, {len(chosen) - count} were quarantined before")
     if left_out := len(set(hashes)) - len(chosen):
-        typer.echo(f"{left_out} left out: content below {SMALLEST_HIDDEN_BYTES} bytes is hidden by its address only")
+        typer.echo(
+            f"{left_out} left out: content below {SMALLEST_HIDDEN_BYTES} bytes is quarantined by its address only"
+        )
 
 
 def _read(file: Path) -> list[bytes]:
@@ -122,7 +125,7 @@ def _read(file: Path) -> list[bytes]:
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if text and not _SHA256.fullmatch(text):
-            typer.echo(f"{file}, line {number}: not a SHA-256 hash; nothing was hidden", err=True)
+            typer.echo(f"{file}, line {number}: not a SHA-256 hash; nothing was quarantined", err=True)
             raise typer.Exit(2)
         if text:
             found[bytes.fromhex(text)] = None

@@ -61,7 +61,7 @@ async def _rebuild(settings: Settings, name: str, journal: str | None, *, as_jso
                     shown.finish()
                 break
         else:
-            typer.echo("nothing is rebuilt: somebody else writes or reads the journal", err=True)
+            typer.echo("nothing is rebuilt: another process is using the journal", err=True)
             raise typer.Exit(_REFUSED)
     _tell(told, as_json=as_json)
     if not told.is_whole:
@@ -75,10 +75,10 @@ def _tell(told: RebuildReport, *, as_json: bool) -> None:
     for one in told.missing:
         typer.echo(f"missing: {one}")
     for part in told.broken_parts:
-        typer.echo(f"unreadable: {part}: what only it says is lost")
+        typer.echo(f"unreadable: {part}: changes recorded only there are lost")
     typer.echo(
         f"{told.parts_done} of {told.parts} parts of the journal, {told.applied} rows, {told.objects} objects; "
-        f"{told.adopted} objects made media of what they say, {told.left} left to the sweep; "
+        f"{told.adopted} objects adopted by their metadata, {told.left} left to garbage collection; "
         f"{told.missing_count} media missing"
     )
 

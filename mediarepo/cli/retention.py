@@ -48,7 +48,7 @@ async def _list(settings: Settings, *, as_json: bool) -> None:
         [
             one.name,
             one.what.value,
-            human_time(kept.planned_ts) if kept else "never, as it reads now",
+            human_time(kept.planned_ts) if kept else "never in its present form",
             kept.plan.count if kept else "",
             human_bytes(kept.plan.freed_bytes) if kept else "",
             f"by {kept.armed_by}" if kept and kept.armed_by else "no",
@@ -74,7 +74,7 @@ def run_(
     """Run a policy once, now; needs a plan of the policy as it is."""
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(_confirm(settings, policy, "is carried out once", yes=yes))
+    run(_confirm(settings, policy, "runs once", yes=yes))
     run(_carry(settings, policy, planning=False, as_json=as_json))
 
 
@@ -108,7 +108,7 @@ def _tell(name: str, plan: RetentionPlan, verb: str) -> None:
 @retention_cli.command()
 def arm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:
     """Let the scheduler run a policy regularly; needs a plan of the policy as it is."""
-    run(_confirm(read_settings(config), policy, "is carried out from now on, again and again", yes=yes))
+    run(_confirm(read_settings(config), policy, "will run regularly", yes=yes))
     run(_arm(read_settings(config), policy, armed=True))
 
 

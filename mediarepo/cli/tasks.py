@@ -67,7 +67,7 @@ def add(
             raise typer.Exit(2)
         pairs[name] = value
     if kind == "retention":
-        check_confirmed([f"the policy {pairs.get('policy')} is carried out once: what fits it goes"], yes=yes)
+        check_confirmed([f"the policy {pairs.get('policy')} runs once: matching media are deleted"], yes=yes)
     run(_add(read_settings(config), kind, pairs))
 
 

@@ -85,7 +85,7 @@ async def _place(connection: Connection, entry_id: str, homeserver: str | None) 
         homeserver,
     )
     if place is None:
-        raise InvalidParamError("before_id: no entry of this log")
+        raise InvalidParamError("before_id is not an entry of this log")
     return int(place)
 
 

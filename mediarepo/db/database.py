@@ -157,7 +157,7 @@ _SHARED_SESSION = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePrepar
 """What is met where each transaction may run in another session: prepared statements stay behind, and LISTEN too."""
 
 _UNREACHABLE = "the database cannot be reached just now"
-_WRONG_POOLING = "the database is reached through a PgBouncer that pools transactions: it must pool sessions"
+_WRONG_POOLING = "PgBouncer is in transaction pooling mode: session pooling is needed"
 
 
 _fence: ContextVar[Lease | None] = ContextVar("fence", default=None)

@@ -85,9 +85,9 @@ async def _check(connection: Connection, user_id: str, limits: QuotaLimits) -> N
     if limits.max_bytes is not None or limits.max_media is not None:
         total = await connection.fetchrow(_TOTAL, user_id)
         if total is not None and limits.max_bytes is not None and total["bytes"] > limits.max_bytes:
-            raise QuotaExceededError(f"you have no room left of your {limits.max_bytes} bytes")
+            raise QuotaExceededError(f"this upload would exceed your quota of {limits.max_bytes} bytes")
         if total is not None and limits.max_media is not None and total["media"] > limits.max_media:
-            raise QuotaExceededError(f"you have no room left for more than {limits.max_media} uploads")
+            raise QuotaExceededError(f"you have reached your quota of {limits.max_media} uploads")
     if limits.max_bytes_per_period is None and limits.max_media_per_period is None:
         return
     recent = await connection.fetchrow(_PERIOD, user_id, limits.period_ms)
@@ -98,7 +98,7 @@ async def _check(connection: Connection, user_id: str, limits: QuotaLimits) -> N
     if over_bytes or over_media:
         wait_ms = await connection.fetchval(_ROOM_AGAIN, user_id, limits.period_ms, over_media, over_bytes)
         retry_after_s = max(1, -(-int(limits.period_ms if wait_ms is None else wait_ms) // 1000))
-        raise LimitExceededError("you have uploaded too much for now", retry_after_s=retry_after_s)
+        raise LimitExceededError("you have reached your upload limit for now", retry_after_s=retry_after_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mediarepo.errors import ForbiddenError
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, AdminAction, LeftOut, MarkKind, Outcome
 from mediarepo.model.mxc import Mxc
 
-SET_ABOVE = "the operator, or a homeserver that shares this, has set it: only they, or the operator, lift it"
+SET_ABOVE = "the operator, or a homeserver that shares this, has set it: only they, or the operator, may lift it"
 
 _OF_CONTENT = f"q.sha256 = b.sha256 AND b.size_bytes >= {SMALLEST_HIDDEN_BYTES}"
 _KEY = "{0}.server_name = {1}.server_name AND {0}.media_id = {1}.media_id AND {0}.kind = '{2}'"

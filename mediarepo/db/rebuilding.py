@@ -198,7 +198,7 @@ class RebuildTable:
             "SELECT fence FROM lease WHERE name = $1 AND fence = $2 FOR SHARE", self._lease.name, self._lease.fence
         )
         if held is None:
-            raise LeaseLostError("somebody else writes or reads the journal by now: run it again", retry_after_s=60)
+            raise LeaseLostError("another process is using the journal: run it again", retry_after_s=60)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:

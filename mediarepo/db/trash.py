@@ -90,7 +90,7 @@ class TrashTable:
                 mxc.media_id,
             )
             if rest:
-                raise ForbiddenError("the operator has deleted this: only the operator restores it")
+                raise ForbiddenError("the operator has deleted this: only the operator may restore it")
             await write_entry(connection, act, str(mxc), restored)
         return Outcome(restored)
 

@@ -55,7 +55,7 @@ class FederationClient:
         headers: Mapping[str, str],
         timeouts: Timeouts,
     ) -> OutboundResponse:
-        failure = OutboundError(OutboundReason.NAME_NOT_FOUND, f"{server_name} answers nowhere")
+        failure = OutboundError(OutboundReason.NAME_NOT_FOUND, f"{server_name} answers at none of its addresses")
         targets = await self.discovery.targets(server_name)
         until_s = monotonic() + timeouts.total_ms / 1000
         for target in targets:

@@ -166,7 +166,7 @@ class WellKnown:
         failures = 0 if before is None else before.failures
         pause_s = _jittered(min(_FAILED_FIRST_S * 2 ** min(failures, _MAX_DOUBLINGS), _REFUSED_S))
         if before is not None and before.server is not None and now_s < before.believed_until_s:
-            reason = f"{failure}; the delegation known before is still believed"
+            reason = f"{failure}; the delegation known before is still used"
             return replace(before, reason=reason, good_until_s=now_s + pause_s, failures=failures + 1)
         return Delegation(None, str(failure), now_s + pause_s, failures=failures + 1)
 
@@ -272,7 +272,7 @@ class Discovery:
             records = await self._lookup(name)
             lifetime_s = srv_lifetime_s(records)
         except OSError as exc:
-            steps.append(f"{exc}{'; the last known ones are believed' if records else ''}")
+            steps.append(f"{exc}{'; the last known ones are used' if records else ''}")
             lifetime_s = _SRV_FAILED_S
         self._records[name] = records, self._clock_s() + lifetime_s
         self._records.move_to_end(name)

@@ -188,14 +188,14 @@ class MediaClient:
         The answer that says so is closed before: who waits for a connection holds none.
         """
         if not location:
-            raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server points nowhere")
+            raise FetchError(FetchReason.NOT_UNDERSTOOD, "the other server's redirect has no target")
         url = join_reference(f"https://{asked.mxc.server_name}/", location)
         await stack.aclose()
         answer = await stack.enter_async_context(
             self.outbound.get(url, headers={}, timeouts=self._timeouts(0), schemes=_SCHEMES)
         )
         if answer.status != _OK:
-            raise fetch_failure(answer.status, None, "where the other server points to")
+            raise fetch_failure(answer.status, None, "the target of the other server's redirect")
         return PlainContent(answer)
 
     async def _ask(self, stack: AsyncExitStack, asked: "_Asked", request_target: str) -> OutboundResponse:

@@ -47,7 +47,7 @@ def parse_x_matrix(header: str) -> XMatrix:
     fields = _fields(header)
     key_id, signature = fields.get("key", ""), fields.get("sig") or fields.get("signature") or ""
     if not _KEY_ID.fullmatch(key_id) or not _SIGNATURE.fullmatch(signature):
-        raise UnauthorizedError("the Authorization header names no key or carries no signature")
+        raise UnauthorizedError("the Authorization header has no key or no signature")
     destination = fields.get("destination")
     try:
         return XMatrix(
@@ -79,10 +79,10 @@ def _fields(header: str) -> dict[str, str]:
     while at < len(text):
         found = _FIELD.match(text, at)
         if found is None:
-            raise UnauthorizedError("the Authorization header cannot be understood")
+            raise UnauthorizedError("the Authorization header is malformed")
         name, quoted, plain = found.groups()
         if name.lower() in fields:
-            raise UnauthorizedError("the Authorization header says something twice")
+            raise UnauthorizedError("the Authorization header has a parameter twice")
         fields[name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         at = found.end()
     return fields
@@ -124,7 +124,7 @@ class RequestVerifier:
         said = [parse_x_matrix(header) for header in headers]
         origin, destination = said[0].origin, said[0].destination or host_server_name
         if {one.origin for one in said} != {origin} or {one.destination for one in said} != {said[0].destination}:
-            raise UnauthorizedError("the Authorization headers contradict one another")
+            raise UnauthorizedError("the Authorization headers contradict each other")
         if destination is None or not self._is_ours(destination):
             raise UnauthorizedError("the request is not for this server")
         self._check_welcome(origin)
@@ -137,7 +137,7 @@ class RequestVerifier:
         """Refuse who is denied under any spelling of the name, and who is not allowed as it stands."""
         denied = any(map(self._denied().fullmatch, (origin.lower(), *spellings(origin))))
         if denied or not self._allowed().fullmatch(origin.lower()):
-            raise ForbiddenError("this server does not answer yours")
+            raise ForbiddenError("your server may not request media here")
 
     async def _is_signed(self, said: XMatrix, method: str, request_target: str, destination: str) -> bool:
         if not said.key_id.startswith("ed25519:"):

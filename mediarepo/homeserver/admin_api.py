@@ -75,7 +75,7 @@ class HomeserverAdmins:
             raise no_verdict(homeserver, f"status {status} for a room's media")
         lists = [answer.get(name, []) for name in ("local", "remote")]
         if not all(isinstance(one, list) for one in lists):
-            raise no_verdict(homeserver, "a room's media are no lists")
+            raise no_verdict(homeserver, "the room's media are not lists")
         return [uri for one in lists for uri in one if isinstance(uri, str)]
 
     async def avatars(self, homeserver: HomeserverConfig, token: str) -> set[str]:

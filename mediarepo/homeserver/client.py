@@ -95,7 +95,7 @@ async def _answer(homeserver: HomeserverConfig, response: aiohttp.ClientResponse
     async for piece in response.content.iter_any():
         text += piece
         if len(text) > max_bytes:
-            raise no_verdict(homeserver, "too long an answer")
+            raise no_verdict(homeserver, "the response is too long")
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):

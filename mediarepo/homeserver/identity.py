@@ -166,7 +166,7 @@ def _refusal(homeserver: HomeserverConfig, status: int, answer: dict[str, Any]) 
         case 400, "M_UNKNOWN_DEVICE" | "ORG.MATRIX.MSC3202.UNKNOWN_DEVICE":
             return UnknownDeviceError(message)
         case 429, _:
-            return LimitExceededError("the homeserver asks for patience", retry_after_s=RETRY_AFTER_S)
+            return LimitExceededError("the homeserver limits requests", retry_after_s=RETRY_AFTER_S)
         case _:
             return no_verdict(homeserver, f"status {status}, errcode {errcode}")
 

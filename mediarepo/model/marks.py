@@ -48,7 +48,7 @@ class AdminAction:
         """Refuse what no audit log should hold, and what imports would take for theirs; InvalidParamError."""
         check_text([("reason", self.reason or "")])
         if self.reason is not None and self.reason.startswith(IMPORTED_FROM):
-            raise InvalidParamError(f"reason may not begin with {IMPORTED_FROM!r}: imports take such marks back")
+            raise InvalidParamError(f"reason may not begin with {IMPORTED_FROM!r}: such marks are the imports'")
 
     @property
     def by_operator(self) -> bool:

@@ -50,7 +50,7 @@ class OutboundResponse:
         """Check that the body has no content encoding. Raises OutboundError."""
         encodings = ",".join(self._response.headers.getall("Content-Encoding", []))
         if any(one.strip().lower() not in {"", "identity"} for one in encodings.split(",")):
-            raise OutboundError(OutboundReason.ENCODED, f"{self._host} sends a Content-Encoding that nobody asked for")
+            raise OutboundError(OutboundReason.ENCODED, f"{self._host} sends a Content-Encoding that was not requested")
 
     async def read(self) -> bytes:
         """Wait for the next bytes; empty at the end. Raises OutboundError when the connection breaks or is too slow."""
@@ -63,10 +63,12 @@ class OutboundResponse:
         except TimeoutError as exc:
             raise self._too_slow() from exc
         except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
-            raise OutboundError(OutboundReason.BROKEN_OFF, f"{self._host} broke off its answer") from exc
+            raise OutboundError(
+                OutboundReason.BROKEN_OFF, f"{self._host} closed the connection within its response"
+            ) from exc
 
     def _too_slow(self) -> OutboundError:
-        return OutboundError(OutboundReason.TOO_SLOW, f"{self._host} sends its answer too slowly")
+        return OutboundError(OutboundReason.TOO_SLOW, f"{self._host} sends its response too slowly")
 
     async def read_all(self, max_bytes: int) -> bytes:
         """Read the whole body. Raises OutboundError when it is too large."""
@@ -90,9 +92,9 @@ class OutboundResponse:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as exc:
-            raise OutboundError(OutboundReason.NOT_JSON, f"{self._host} does not answer with JSON") from exc
+            raise OutboundError(OutboundReason.NOT_JSON, f"{self._host} does not respond with JSON") from exc
         if not isinstance(value, dict) or _nesting(value) > _MAX_NESTING:
-            raise OutboundError(OutboundReason.NOT_JSON, f"{self._host} does not answer with a plain JSON object")
+            raise OutboundError(OutboundReason.NOT_JSON, f"{self._host} does not respond with a plain JSON object")
         return value
 
 
@@ -199,7 +201,7 @@ class Outbound:
         for _ in range(self._config.max_redirects + 1):
             parsed = parse_url(url)
             if parsed.scheme not in schemes:
-                raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} is not asked over {parsed.scheme}")
+                raise OutboundError(OutboundReason.BAD_URL, f"{parsed.host} may not be requested over {parsed.scheme}")
             self._resolver.check_literal(parsed.host)
             if parsed.origin != first.origin:
                 sent = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
@@ -224,7 +226,7 @@ class Outbound:
         tls_name: str | None,
     ) -> OutboundResponse:
         if self._session is None:
-            raise RuntimeError("the door is not open")
+            raise RuntimeError("the outbound client is not open")
         host = url.host or ""
         await stack.enter_async_context(self.places.enter())
         head_until = min(until, _loop_time() + (timeouts.connect_ms + timeouts.headers_ms) / 1000)

@@ -43,12 +43,12 @@ def connection_error_text(host: str) -> Iterator[None]:
     try:
         yield
     except aiohttp.ConnectionTimeoutError as exc:
-        raise OutboundError(OutboundReason.UNREACHABLE, f"{host} cannot be connected to in time") from exc
+        raise OutboundError(OutboundReason.UNREACHABLE, f"{host} could not be connected to in time") from exc
     except TimeoutError as exc:
         raise OutboundError(OutboundReason.TOO_SLOW, f"{host} did not answer in time") from exc
     except aiohttp.ClientConnectorCertificateError as exc:
         raise OutboundError(
-            OutboundReason.TLS_FAILED, f"{host} is not who it should be: {exc.certificate_error}"
+            OutboundReason.TLS_FAILED, f"{host} has an invalid certificate: {exc.certificate_error}"
         ) from exc
     except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
         raise OutboundError(OutboundReason.TLS_FAILED, f"no TLS connection to {host}: {exc}") from exc
@@ -57,7 +57,7 @@ def connection_error_text(host: str) -> Iterator[None]:
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as exc:
         raise OutboundError(OutboundReason.UNREACHABLE, f"{host} closed the connection") from exc
     except (aiohttp.ClientError, ValueError) as exc:
-        raise OutboundError(OutboundReason.NOT_HTTP, f"{host} does not answer as HTTP should: {_what(exc)}") from exc
+        raise OutboundError(OutboundReason.NOT_HTTP, f"{host} sends an invalid HTTP response: {_what(exc)}") from exc
 
 
 def _what(exc: Exception) -> str:

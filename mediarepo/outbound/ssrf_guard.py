@@ -212,7 +212,7 @@ class GuardedResolver(AbstractResolver):
         if address is None:
             check_host(host)
         elif not self._rules.permits(address):
-            raise OutboundError(OutboundReason.FORBIDDEN_ADDRESS, f"{host} is an address that is not connected to")
+            raise OutboundError(OutboundReason.FORBIDDEN_ADDRESS, f"{host} is a forbidden address")
 
     async def resolve(
         self,
@@ -223,9 +223,7 @@ class GuardedResolver(AbstractResolver):
         """Resolve a name. Raises OutboundError when it has no permitted address."""
         permitted = [address for address in await self._addresses(host) if self._rules.permits(address)]
         if not permitted:
-            raise OutboundError(
-                OutboundReason.FORBIDDEN_ADDRESS, f"{host} has only addresses that are not connected to"
-            )
+            raise OutboundError(OutboundReason.FORBIDDEN_ADDRESS, f"{host} has only forbidden addresses")
         return [
             ResolveResult(
                 hostname=host,

@@ -47,7 +47,7 @@ def parse_url(text: str) -> ParsedUrl:
     """
     found = _URL.fullmatch(text) if len(text) <= _MAX_URL_CHARS else None
     if found is None or "\\" in text:
-        raise OutboundError(OutboundReason.BAD_URL, "not a URL that is followed")
+        raise OutboundError(OutboundReason.BAD_URL, "not a supported URL")
     scheme, host, port = found[1], found[2].strip("[]"), int(found[3] or _DEFAULT_PORTS[found[1]])
     if found[2].startswith("["):
         _check_ipv6(host)
@@ -158,10 +158,10 @@ def _read(text: str, base: str | None) -> WebUrl:
     try:
         parsed = ada_url.URL(text, base=base)
     except ValueError as exc:
-        raise _bad("not a URL that is followed") from exc
+        raise _bad("not a supported URL") from exc
     scheme = parsed.protocol.removesuffix(":")
     if scheme not in _DEFAULT_PORTS or parsed.username or parsed.password:
-        raise _bad("not a URL that is followed")
+        raise _bad("not a supported URL")
     port = int(parsed.port or _DEFAULT_PORTS[scheme])
     if port == 0:
         raise _bad("no port")

@@ -173,7 +173,7 @@ class WebResponse:
             return b""
 
     def _too_slow(self) -> OutboundError:
-        return OutboundError(OutboundReason.TOO_SLOW, f"{self.url.host} sends its answer too slowly")
+        return OutboundError(OutboundReason.TOO_SLOW, f"{self.url.host} sends its response too slowly")
 
 
 class WebClient:
@@ -236,7 +236,7 @@ class WebClient:
 
     async def _connect(self, url: WebUrl, until: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         addresses = await self._addresses(url.host)
-        failure = OutboundError(OutboundReason.UNREACHABLE, f"{url.host} cannot be connected to in time")
+        failure = OutboundError(OutboundReason.UNREACHABLE, f"{url.host} could not be connected to in time")
         for at, address in enumerate(addresses):
             now = _loop_time()
             try:
@@ -250,7 +250,7 @@ class WebClient:
                     )
             except ssl.SSLCertVerificationError as exc:
                 raise OutboundError(
-                    OutboundReason.TLS_FAILED, f"{url.host} is not who it should be: {exc.verify_message}"
+                    OutboundReason.TLS_FAILED, f"{url.host} has an invalid certificate: {exc.verify_message}"
                 ) from exc
             except ssl.SSLError as exc:
                 raise OutboundError(OutboundReason.TLS_FAILED, f"no TLS connection to {url.host}: {exc}") from exc
@@ -307,7 +307,7 @@ async def _head(reader: asyncio.StreamReader, *, is_plain: bool) -> tuple[Head, 
             if not data:
                 raise ConnectionResetError("no answer")
             if not is_plain:
-                raise HeadError("a head that breaks off")
+                raise HeadError("incomplete headers")
             end = len(data)
         if end is None or end > left:
             raise HeadError(f"more than {MAX_HEAD_BYTES} bytes of headers")
@@ -321,7 +321,7 @@ async def _head(reader: asyncio.StreamReader, *, is_plain: bool) -> tuple[Head, 
 
 
 def _not_http(url: WebUrl, exc: HeadError) -> OutboundError:
-    return OutboundError(OutboundReason.NOT_HTTP, f"{url.host} does not answer as HTTP should: {exc}")
+    return OutboundError(OutboundReason.NOT_HTTP, f"{url.host} sends an invalid HTTP response: {exc}")
 
 
 def _loop_time() -> float:

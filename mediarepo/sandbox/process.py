@@ -125,12 +125,12 @@ class SandboxedProcess:
             ready = None
         if ready is None:
             self._log_stderr()
-            raise UnavailableError("this cannot be worked on just now", retry_after_s=30)
+            raise UnavailableError("no worker process is available now", retry_after_s=30)
         confinement = Confinement(**ready)
         self._policy.on_started(confinement)
         if not self._policy.accepts(confinement):
             log.error("sandbox_incomplete", enforcement=self._policy.enforcement, **asdict(confinement))
-            raise UnavailableError("this cannot be worked on safely on this machine", retry_after_s=300)
+            raise UnavailableError("no worker process can be confined on this machine", retry_after_s=300)
         if not (confinement.seccomp and confinement.landlock):
             log.warning("sandbox_incomplete", enforcement=self._policy.enforcement, **asdict(confinement))
         return confinement

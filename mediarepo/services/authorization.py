@@ -64,7 +64,7 @@ class Admins:
         return hmac.compare_digest(self.config.token.get_secret_value().encode(), token.encode("utf-8", "replace"))
 
 
-_ALL = "this concerns all homeservers: only the holder of admin.token may do it"
+_ALL = "this affects all homeservers: only the holder of admin.token may do it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

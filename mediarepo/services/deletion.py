@@ -70,7 +70,7 @@ class Deletion:
         """Learn which media are avatars; not knowing is a reason to refuse, not to delete."""
         if admin.token is None:
             raise HomeserverUnavailableError(
-                "avatars are known to the homeserver only: use a token of its admin, or keep_profiles=false"
+                "only the homeserver knows avatars: use an access token of its admin, or keep_profiles=false"
             )
         return await self.homeserver_admins.avatars(admin.homeserver, admin.token)
 

@@ -314,12 +314,12 @@ class Repairs:
         if not force and unknown > max(self.config.max_unknown, found.objects * _MAX_SHARE):
             raise RepairRefusedError(
                 f"{unknown} of {found.objects} objects are unknown: was the database restored from a backup? "
-                "If they really are nobody's, say --force"
+                "If they are not needed, use --force"
             )
         lost = found.found[DriftKind.ROW_WITHOUT_OBJECT]
         if not force and lost > max(self.config.max_unknown, found.rows * _MAX_SHARE):
             raise RepairRefusedError(
-                f"{lost} of {found.rows} objects are gone: is this the right bucket? If they are, say --force"
+                f"{lost} of {found.rows} objects are gone: is this the right bucket? If they are lost, use --force"
             )
 
     async def repair(

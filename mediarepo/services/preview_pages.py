@@ -236,7 +236,7 @@ class PreviewParser:
                     raise
         except (TimeoutError, ProcessDiedError, BadAnswerError) as exc:
             log.warning("preview_page_unreadable", reason=error_text(exc))
-            raise PageError("the page is too much work to be read") from exc
+            raise PageError("the page is too complex to be parsed") from exc
         finally:
             os.close(source)
             discard(result)
@@ -246,14 +246,14 @@ def _read(answer: dict[str, Any], result: int, adapter: TypeAdapter[Result], max
     """Read an answer as plain data, and believe nothing that has not the right shape."""
     if "refused" in answer:
         log.info("preview_page_refused", reason=str(answer["refused"])[:50], detail=str(answer.get("detail", ""))[:200])
-        raise PageError("the page cannot be read")
+        raise PageError("the page cannot be parsed")
     size_bytes = answer.get("size_bytes")
     if type(size_bytes) is not int or not 0 < size_bytes <= max_bytes:
         raise BadAnswerError("no size")
     try:
         return adapter.validate_json(os.pread(result, size_bytes, 0), strict=True)
     except ValidationError as exc:
-        raise BadAnswerError("not the shape that was asked for") from exc
+        raise BadAnswerError("an unexpected answer") from exc
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -81,7 +81,7 @@ class Previews:
         """Parse a URL. Raises InvalidParamError when it is invalid, ForbiddenError when a rule denies it."""
         url = parse_preview_url(text)
         if not self.making.pages.rules.allows(url):
-            raise ForbiddenError("this URL is not previewed here")
+            raise ForbiddenError("this URL may not be previewed here")
         return url
 
     async def get(self, text: str, homeserver: HomeserverConfig, *, accept_language: str | None) -> Answer:

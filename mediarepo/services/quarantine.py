@@ -66,7 +66,7 @@ class HashLearner:
             async with asyncio.timeout(_PATIENCE_S):
                 await self.flights.run(blob.blob_id, partial(self._read, blob))
         except TimeoutError as exc:
-            raise UnavailableError("the content is being looked at; try again", retry_after_s=_PATIENCE_S) from exc
+            raise UnavailableError("the content is being checked; try again", retry_after_s=_PATIENCE_S) from exc
 
     async def learn_of(self, mxcs: Sequence[Mxc]) -> None:
         """Compute the hashes of media about to be quarantined, so that equal content is quarantined with them.
@@ -144,14 +144,14 @@ class Quarantine:
         """
         self.authorization.check(admin, Action.HIDE, Thing.ROOM)
         if admin.token is None:
-            raise InvalidParamError("a room's media are known to the homeserver only: use a token of its admin")
+            raise InvalidParamError("only the homeserver knows a room's media: use an access token of its admin")
         uris = await self.homeserver_admins.room_media(admin.homeserver, admin.token, room_id)
         return await self._hide(sorted(_parsed(uris)), admin, "quarantine_room", room_id, None)
 
     async def hide_server(self, server_name: str, admin: Admin, *, reason: str | None) -> bool:
         """Hide all media of another server. Raises InvalidParamError when the server is one of ours."""
         if self.authorization.tenants.is_ours(server_name):
-            raise InvalidParamError("only other servers can be hidden as a whole")
+            raise InvalidParamError("only other servers can be quarantined as a whole")
         self.authorization.check(admin, Action.HIDE, Thing.SERVER)
         server_name, _ = spellings(server_name)
         return await self.table.hide_server(server_name, self._act(admin, "quarantine_server", reason))

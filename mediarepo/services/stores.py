@@ -36,7 +36,7 @@ class Stores:
         """Return the store that takes new objects of a class. Raises UnavailableError when its bucket is not ours."""
         name = self.store_for.store_of(store_class)
         if name in self.closed:
-            raise UnavailableError(f"the store {name!r} is not the one that it was", retry_after_s=60)
+            raise UnavailableError(f"the store {name!r} is not this installation's", retry_after_s=60)
         return self.by_name[name]
 
     def close(self, names: set[str]) -> None:

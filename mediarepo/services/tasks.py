@@ -135,9 +135,9 @@ class Tasks:
 
     async def _outcome(self, task: Task, lease: Lease) -> tuple[TaskState, dict[str, Any] | None, str | None]:
         if task.attempts > _MAX_ATTEMPTS:
-            return TaskState.FAILED, None, "each process that began it died"
+            return TaskState.FAILED, None, "every process that ran it died"
         if task.kind not in self.works:
-            return TaskState.FAILED, None, "this version of mediarepo knows no such task"
+            return TaskState.FAILED, None, "this version of mediarepo has no such task"
         try:
             with fenced(lease):
                 return TaskState.DONE, await self.works[task.kind](TaskProgress(task, self.table, lease)), None

@@ -111,7 +111,7 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
     """Return the homeserver of the request's Host. Raises MediaHostUnknownError when none is served under it."""
     tenant = find_tenant(request)
     if tenant is None:
-        raise MediaHostUnknownError("no homeserver with this Host is served here")
+        raise MediaHostUnknownError("this Host is not one of a homeserver served here")
     return tenant
 
 

@@ -75,7 +75,7 @@ def _check_transfer_encoding(request: web.Request) -> None:
     """Refuse what would be stored as it came over the wire instead of as it was meant."""
     codings = ",".join(request.headers.getall("Transfer-Encoding")).split(",")
     if [coding.strip().lower() for coding in codings if coding.strip()] != ["chunked"]:
-        raise UnsupportedEncodingError("only the transfer encoding chunked is understood")
+        raise UnsupportedEncodingError("the only supported transfer encoding is chunked")
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -97,7 +97,7 @@ def _in_matrix(exc: web.HTTPException) -> MatrixError:
         return UnrecognizedMethodError("Unrecognized request", allowed=frozenset(exc.allowed_methods))
     if isinstance(exc, web.HTTPNotFound):
         return UnrecognizedPathError("Unrecognized request")
-    return BadRequestError(exc.reason or "the request cannot be understood")
+    return BadRequestError(exc.reason or "the request is malformed")
 
 
 def _refuse(request: web.Request, error: MatrixError) -> web.Response:

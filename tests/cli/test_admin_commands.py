@@ -74,7 +74,7 @@ async def test_hashes_of_content_that_says_nothing_are_left_out(shell: Shell, tm
 
     result = await shell.run("quarantine", way, *(hashes if way == "add" else [str(tmp_path / "list")]))
 
-    assert result.stdout.startswith("1 hashes hidden")
+    assert result.stdout.startswith("1 hashes quarantined")
     assert ("3 left out" in result.stdout) == (way == "import")
     assert [await shell.status(one) for one in ids] == [200, 200, 200, 404]
     assert (await shell.run("quarantine", "export")).stdout == f"{hashes[-1]}\n"
@@ -91,15 +91,15 @@ async def test_content_is_hidden_by_address_and_by_hash_and_lists_travel(shell: 
     (tmp_path / "list").write_text(f"# others' list\n\n{exported.stdout}{'0' * 64}\n")
     imported = await shell.run("quarantine", "import", str(tmp_path / "list"))
 
-    assert (added.exit_code, "2 media hidden" in added.stdout, hidden) == (0, True, [404, 404])
+    assert (added.exit_code, "2 media quarantined" in added.stdout, hidden) == (0, True, [404, 404])
     assert (exported.stdout, with_facts["quarantined_by"]) == (
         f"{SHA256}\n",
         f"command line ({getpass.getuser()})",
     )
     assert (removed.exit_code, shown) == (0, [200, 200])
-    assert imported.stdout == "2 hashes hidden, 0 were hidden before\n"
+    assert imported.stdout == "2 hashes quarantined, 0 were quarantined before\n"
     assert [await shell.status(one) for one in (first, copy)] == [404, 404]
-    assert (await shell.run("quarantine", "remove", SHA256)).stdout == "1 hashes shown again\n"
+    assert (await shell.run("quarantine", "remove", SHA256)).stdout == "1 hashes no longer quarantined\n"
     assert await shell.status(copy) == 200
 
 
@@ -142,12 +142,12 @@ async def test_a_users_and_a_servers_media_are_hidden(shell: Shell) -> None:
     server = [await shell.run("quarantine", "server", "bad.example", *more) for more in ((), (), ("--show",))]
     ours = await shell.run("quarantine", "server", SERVER_NAME)
 
-    assert user.stdout == f"@bridge:{SERVER_NAME}: 1 media hidden\n"
+    assert user.stdout == f"@bridge:{SERVER_NAME}: 1 media quarantined\n"
     assert status == 404
     assert [one.stdout for one in server] == [
-        "bad.example: changed, hidden\n",
-        "bad.example: as before, hidden\n",
-        "bad.example: changed, shown\n",
+        "bad.example: quarantined\n",
+        "bad.example: quarantined, as before\n",
+        "bad.example: not quarantined\n",
     ]
     assert ours.exit_code == 1
 

@@ -105,7 +105,7 @@ async def test_claim_asks_at_a_terminal_and_does_nothing_unless_told_yes(own: In
     after = await own.store.read(marker, max_bytes=100)
 
     assert (alone.status, refused.status, agreed.status) == (NOT_CONFIRMED, NOT_CONFIRMED, 0)
-    assert "say --yes" in alone.output
+    assert "use --yes" in alone.output
     assert "installation 00000000" in alone.output
     assert "nothing was done" in refused.output
     assert before == other
@@ -140,7 +140,7 @@ async def test_deleting_more_than_one_and_retention_as_a_task_ask(own: Installat
     rest = await without_terminal(config, "media", "delete", *addresses[1:], "--yes")
 
     assert (many.status, task.status, one.status, rest.status) == (NOT_CONFIRMED, NOT_CONFIRMED, 0, 0)
-    assert "3 media go into the trash" in many.output
+    assert "3 media are moved into the trash" in many.output
     assert await own.value("SELECT count(*) FROM task") == 0
     assert await own.value("SELECT count(*) FROM media WHERE state = 'trashed'") == 3
 

@@ -204,7 +204,7 @@ async def test_rows_that_synapse_has_are_compared_and_never_overwritten(leaving:
     assert exported.problems[made["length"]] == ("conflict", "it has 3 bytes there, 14 here")
     assert exported.problems[made["hash"]] == ("conflict", "it has another hash there")
     assert "other bytes lie at local_content/" in exported.problems[made["bytes"]][1]
-    assert "hide it there too" in exported.problems[made["hidden"]][1]
+    assert "quarantine it there too" in exported.problems[made["hidden"]][1]
     assert "@somebody:else.example" in exported.problems[made["taken"]][1]
     assert len(exported.problems) == 5
     for row in before:
@@ -370,7 +370,7 @@ async def test_what_keeps_it_from_beginning_is_said(leaving: Leaving, empty_sqli
         (mixed, "need --to synapse"),
         (since, "--since yesterday"),
         (absent, "/nowhere.yaml cannot be read"),
-        (stranger, "third.example, which is none of the homeservers here"),
+        (stranger, "third.example, which is not configured under homeservers"),
         (no_database, "/nowhere.db cannot be opened"),
         (no_tables, "has no table local_media_repository"),
         (no_postgres, "cannot be read"),

@@ -66,4 +66,4 @@ async def test_pgbouncer_that_pools_transactions_is_an_outage_that_says_so(
 
     assert 503 in statuses
     assert set(statuses) <= {200, 503}
-    assert any("must pool sessions" in one for one in words)
+    assert any("session pooling is needed" in one for one in words)

@@ -151,7 +151,7 @@ async def test_of_the_last_minute_comes_back_what_has_an_object_of_its_own(
     status, said = await mediarepo(config, "rebuild", "--from-bucket", "main")
 
     assert status == 0, said
-    assert "2 objects made media" in said
+    assert "2 objects adopted by their metadata" in said
     async with installed(settings, migrate=False) as own:
         await check_downloads(own, ids | late)
         for media_id, (row,) in zip(late.values(), rows, strict=True):

@@ -288,7 +288,7 @@ async def test_an_import_can_be_taken_back_and_done_again(moving: MovingIn) -> N
         "SELECT admin, action, target, affected FROM audit_log WHERE homeserver = $1 AND affected > 0", NAME
     )
 
-    assert (code, output) == (0, "19 media were taken back\n")
+    assert (code, output) == (0, "19 media were deleted\n")
     assert [tuple(row)[1:] for row in log] == [("undo_import", "old", 19)]
     assert log[0]["admin"].startswith("command line (")
     assert gone == [404, 404]
@@ -348,7 +348,7 @@ async def test_a_plan_says_what_would_happen_and_does_nothing(moving: MovingIn) 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"server_name": "other.test"}, "is not under homeservers"),
+        ({"server_name": "other.test"}, "is not configured under homeservers"),
         ({"database": {"name": "sqlite3", "args": {"database": "nowhere.db"}}}, "nowhere.db"),
         ({"media_store_path": "nowhere"}, "cannot be read"),
         (

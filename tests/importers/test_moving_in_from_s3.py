@@ -228,7 +228,7 @@ async def test_adopted_objects_become_our_own(moving: MovingIn, source_bucket: A
     ready = {media_id for media_id, row in media.items() if row["state"] == "ready"}
 
     assert code == 0, errors
-    assert "adopted objects are our own now" in output
+    assert "adopted objects are owned now" in output
     assert {media[media_id]["ownership"] for media_id in ready} == {"owned"}
     for media_id in ready - HIDDEN:
         assert (await moving.get(OTHER if media_id in REMOTE else OWN, media_id)).body == original(media_id)
@@ -252,7 +252,7 @@ async def test_an_object_that_cannot_be_taken_over_keeps_none_of_the_others_and_
     again, _, _ = await moving.command("finalize", "--take-ownership")
 
     assert (code, again) == (3, 0)
-    assert "1 objects could not be taken over" in errors
+    assert "1 objects are still adopted" in errors
     assert first == {"owned"}
     assert (await moving.media())[PHOTO]["ownership"] == "owned"
 

@@ -459,7 +459,7 @@ async def test_an_object_that_changed_since_is_not_given_out(source: SynapseSour
 
 
 async def test_unknown_shelves_are_refused(source: SynapseSource) -> None:
-    with pytest.raises(SourceError, match="no shelf"):
+    with pytest.raises(SourceError, match="no byte source"):
         [piece async for piece in source.open(FileBytes("nowhere", Path("/etc/passwd"), 1))]
 
 

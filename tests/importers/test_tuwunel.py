@@ -128,7 +128,7 @@ async def test_buckets_are_plainly_said_to_be_left_out(tmp_path: Path) -> None:
     async with TuwunelSource(load_tuwunel_config(file)) as source:
         findings = await source.preflight()
 
-    assert findings.warnings == ["storage_provider is not followed: what lies in a bucket alone will be missing"]
+    assert findings.warnings == ["storage_provider is not supported: media in a bucket only will be missing"]
 
 
 async def test_what_is_no_database_is_a_problem_in_words(tmp_path: Path) -> None:

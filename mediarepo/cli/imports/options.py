@@ -131,7 +131,7 @@ def _unconfigured(options: ImportOptions, config: ImportConfig | None) -> Import
     if config is None and options.name not in kinds:
         raise UsageError(f"there is no {options.name!r} under imports, and it is none of {', '.join(kinds)}")
     if not options.files:
-        raise UsageError(f"there is no {options.name!r} under imports: add it, or say --from FILE")
+        raise UsageError(f"there is no {options.name!r} under imports: add it, or use --from FILE")
     try:
         base = {"kind": options.name} if config is None else config.model_dump()
         return ImportConfig.model_validate({**base, "paths": options.files})
@@ -155,7 +155,7 @@ def _amount(option: str, text: str | None) -> float | None:
         return None
     match = _AMOUNT.fullmatch(text.strip())
     if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{option}: {text!r} is no amount such as 50M or 200")
+        raise UsageError(f"{option}: {text!r} is not an amount such as 50M or 200")
     return float(match[1]) * _UNITS[match[2].upper()]
 
 

@@ -59,7 +59,7 @@ class ImportReport:
     def words(self) -> str:
         """The equation of rows and lines, as text."""
         ends = " + ".join(f"{self.count(state)} {state}" for state in ItemState)
-        met = "no run has seen all rows yet" if self.rows is None else f"{self.rows} rows"
+        met = "no run is complete yet" if self.rows is None else f"{self.rows} rows"
         met += f" + {self.since} looked up since" if self.since else ""
         sign = "=" if self.balances else "≠"
         return f"{met} {sign} {ends}"
@@ -189,8 +189,8 @@ class HtmlFormat:
             f"<p><strong>{html.escape(account.words)}</strong></p>"
             f"<p>{account.gone} gone from the source since, {account.orphans} orphans"
             f" ({human_bytes(account.orphan_bytes)}).</p>"
-            f"<table><tr><th>rows<th>state<th>why or how<th>bytes{sums}</table>"
-            "<table><tr><th>media<th>state<th>why or how<th>bytes<th>place\n"
+            f"<table><tr><th>rows<th>state<th>reason or mode<th>bytes{sums}</table>"
+            "<table><tr><th>media<th>state<th>reason or mode<th>bytes<th>place\n"
         )
 
     def item(self, item: LedgerItem) -> None:
@@ -302,7 +302,7 @@ async def status(settings: Settings, name: str, *, as_json: bool) -> None:
                 one.command,
                 human_time(one.started_ts),
                 human_time(one.heartbeat_ts),
-                "complete" if one.complete else one.error or ("done" if one.finished_ts else "under way, or killed"),
+                "complete" if one.complete else one.error or ("done" if one.finished_ts else "running, or killed"),
                 int(str(one.figures.get("rows", 0))),
             )
             for one in runs

@@ -109,7 +109,9 @@ async def print_preflight(imports: Imports, *, tries: int = SAMPLES) -> Prefligh
     findings.problems += imports.import_runner.targets.problems(addresses, policy.mode)
     findings.facts += imports.import_runner.targets.facts(addresses, policy.mode)
     strangers = imports.opened.server_names - imports.import_runner.own_server_names
-    findings.problems += [f"{name} is not under homeservers: nobody could ask for its media" for name in strangers]
+    findings.problems += [
+        f"{name} is not configured under homeservers: its media could never be requested" for name in strangers
+    ]
     for store in imports.foundation.stores.by_name.values():
         try:
             await store.check()
@@ -128,7 +130,7 @@ def _tell(findings: PreflightReport) -> None:
         typer.echo(f"warning: {words}")
     for words in findings.problems:
         typer.echo(f"problem: {words}")
-    typer.echo("ready to import" if findings.usable else f"{len(findings.problems)} problems are in the way")
+    typer.echo("ready to import" if findings.usable else f"{len(findings.problems)} problems prevent the import")
 
 
 async def plan(imports: Imports, *, as_json: bool) -> int:
@@ -141,7 +143,7 @@ async def plan(imports: Imports, *, as_json: bool) -> int:
         print_json({"rows": progress.rows, "lists": progress.lists, "counts": found.counts, "bytes": found.bytes})
         return CLEAN
     print_table(
-        ["what would become of it", "rows", "bytes"],
+        ["what would be done", "rows", "bytes"],
         [(what, count, human_bytes(found.bytes[what])) for what, count in sorted(found.counts.items())],
     )
     typer.echo(f"{progress.rows} rows; nothing was changed")
@@ -178,7 +180,7 @@ async def _run(imports: Imports, progress: Progress, *, as_json: bool) -> int:
             )
     except _ENDING as exc:
         say(exc)
-        typer.echo("what was committed is kept; run again to go on", err=True)
+        typer.echo("committed media are kept; run again to resume", err=True)
         return STOPPED
     if as_json:
         print_json({"run": run_id, **progress.line(), "notes": imports.opened.source.notes})
@@ -254,7 +256,7 @@ def _print_verification(findings: VerifyReport, verify_scope: VerifyScope, *, as
     if findings.shallow:
         typer.echo(f"{findings.shallow} of them could only be compared by size")
     if findings.learnt:
-        typer.echo(f"{findings.learnt} hashes were learnt")
+        typer.echo(f"{findings.learnt} hashes were computed")
     if verify_scope.level is VerifyLevel.SAMPLE and findings.checked and not findings.wrong:
         typer.echo(f"with 95 % confidence, at most {findings.bound:.2%} of all are wrong")
 
@@ -263,20 +265,20 @@ async def finalize(imports: Imports, *, take_ownership: bool) -> int:
     """Complete an import: refuses while rows have failed; the source is not looked up any more afterwards."""
     account = await account_of(imports.import_runner, imports.known)
     if account.rows is None:
-        say(UsageError("no run has seen all of the source yet: run it once more"))
+        say(UsageError("no run is complete yet: run the import once more"))
         return STOPPED
     if account.count(ItemState.FAILED):
         say(UsageError(f"{account.count(ItemState.FAILED)} media failed: see the report, and run again"))
         return FAILED
     if take_ownership:
         owned = await _take_ownership(imports)
-        typer.echo(f"{owned[0]} adopted objects are our own now ({human_bytes(owned[1])})")
+        typer.echo(f"{owned[0]} adopted objects were copied into our own stores ({human_bytes(owned[1])})")
         if owned[2]:
-            say(UsageError(f"{owned[2]} objects could not be taken over, see the log: mend it and run this again"))
+            say(UsageError(f"{owned[2]} objects are still adopted: see the log, fix the cause, and run this again"))
             return FAILED
     await note_action(imports, "finalize_import")
     await imports.import_runner.runs.finalize(imports.known.source_id)
-    typer.echo(f"{imports.known.name} is finalized: nothing is looked up there any more")
+    typer.echo(f"{imports.known.name} is finalized: read-through has ended")
     return CLEAN
 
 
@@ -325,12 +327,12 @@ async def undo(settings: Settings, name: str, which: str, *, yes: bool) -> None:
             say(exc)
             raise typer.Exit(STOPPED) from exc
         await import_runner.outbox.drain()
-    typer.echo(f"{removed} media were taken back")
+    typer.echo(f"{removed} media were deleted")
 
 
 def _planned_undo(name: str, which: str, count: int) -> list[str]:
     what = "everything that was imported" if which == "all" else f"what run {which} imported"
-    plan = [f"import {name}: {what} is taken back: {count} media and the objects made for them; adopted objects stay"]
+    plan = [f"import {name}: {what} is undone: {count} media and their new objects are deleted; adopted objects stay"]
     if which == "all":
-        plan.append(f"import {name}: its ledger and the quarantine that came with it go too")
+        plan.append(f"import {name}: its ledger and the imported quarantines are deleted too")
     return plan

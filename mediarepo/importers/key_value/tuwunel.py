@@ -92,7 +92,7 @@ class TuwunelSource(IndexedSource):
             names = ", ".join(self.config.denied_servers)
             findings.warnings.append(f"media of {names} are denied: list them under remote_media.deny_server_names")
         for setting in self.config.providers:
-            findings.warnings.append(f"{setting} is not followed: what lies in a bucket alone will be missing")
+            findings.warnings.append(f"{setting} is not supported: media in a bucket only will be missing")
         await check_byte_sources(self.byte_sources, findings)
         try:
             media = await self.read_all()

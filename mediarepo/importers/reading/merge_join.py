@@ -34,7 +34,7 @@ class BytePlaces:
 async def locate(placed: BytePlaces, byte_sources: Sequence[Finder], *, everywhere: bool = False) -> Resolution:
     """Look up one row's bytes in every byte source, in order, until some have the right size."""
     if placed.path is None:
-        return Resolution(ResolutionState.UNSAFE, placed.complaint or "no path can be made of its id")
+        return Resolution(ResolutionState.UNSAFE, placed.complaint or "its id is not a valid path")
     if placed.media is not None and placed.media.pending:
         return _pending()
     candidates: list[SourceBytes] = []
@@ -71,7 +71,7 @@ def resolve(
         sizes = ", ".join(f"{found.size_bytes} on {found.byte_source}" for found in seen)
         words = f"the row says {placed.media.size_bytes} bytes, there are {sizes}"
         return Resolution(ResolutionState.MISMATCH, words, candidates=seen)
-    return Resolution(ResolutionState.MISSING, f"nothing lies at {placed.path}")
+    return Resolution(ResolutionState.MISSING, f"there is no file at {placed.path}")
 
 
 def _concluded(
@@ -92,7 +92,7 @@ def _believed(placed: BytePlaces, claims: Sequence[SourceBytes | SourceProblem])
 
 
 def _pending() -> Resolution:
-    return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
+    return Resolution(ResolutionState.PENDING, "reserved, its content has not been uploaded")
 
 
 def _joinable(placed: BytePlaces, under: str, last: bytes) -> bytes | None:
@@ -132,7 +132,9 @@ class _Walker:
                 return
             if not self.disordered:
                 self.disordered = True
-                self._shelf.notes.append(f"{self._shelf.words} is not listed in order, so orphans may go unnoticed")
+                self._shelf.notes.append(
+                    f"{self._shelf.words} is not listed in order, so unclaimed bytes may not be reported"
+                )
         self.head = None
 
     async def orphans_before(self, end: bytes | None) -> AsyncGenerator[ListedFile, None]:

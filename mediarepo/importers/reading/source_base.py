@@ -115,7 +115,7 @@ class BaseSource(ABC):
         paths = self.thumbnail_paths(thumbnail)
         resolutions = [await locate(BytePlaces(media, path), near, everywhere=True) for path in paths]
         if not resolutions:
-            return Resolution(ResolutionState.UNSAFE, "no path can be made of the thumbnail's row")
+            return Resolution(ResolutionState.UNSAFE, "the thumbnail's row has no valid path")
         found = [one for one in resolutions if one.state is ResolutionState.FOUND]
         seen = [one for one in resolutions if one.state is not ResolutionState.MISSING]
         return (found or seen or resolutions)[0]
@@ -133,7 +133,7 @@ class BaseSource(ABC):
         for byte_source in self.byte_sources:
             if byte_source.name == found.byte_source:
                 return byte_source
-        raise SourceError(f"there is no shelf {found.byte_source}")
+        raise SourceError(f"there is no byte source {found.byte_source}")
 
 
 async def check_byte_sources(byte_sources: Sequence[ByteSource], findings: PreflightReport) -> None:

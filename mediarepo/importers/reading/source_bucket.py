@@ -163,7 +163,7 @@ class BucketByteSource:
                 yield ListedFile(path, self._found(stored), stored.modified_ts, _trouble(stored))
         except ListingRefusedError as exc:
             self.has_costly_looks = False
-            self.notes.append(f"{exc}: objects are asked for one by one, and orphans go unnoticed")
+            self.notes.append(f"{exc}: objects are looked up one by one, and unclaimed ones are not reported")
 
     def _found(self, stored: StoredKey) -> ObjectBytes:
         return ObjectBytes(self.name, self.address.bucket, stored.key, stored.size_bytes, stored.etag)
@@ -239,7 +239,7 @@ class Bucket:
                 return
             following = {"ContinuationToken": str(page.get("NextContinuationToken", ""))}
             if not following["ContinuationToken"]:
-                raise SourceError(f"{self.words} does not go on with its listing")
+                raise SourceError(f"{self.words} ends its listing early")
 
     async def page(self, prefix: str, start_after: str) -> Page:
         """List up to a thousand objects after a key."""

@@ -69,7 +69,7 @@ class HomeserverGetter:
                 raise SourceUnavailableError(f"{self._base} broke off: {exc or type(exc).__name__}") from exc
 
     async def _get(self, path: str, parameters: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Ask, again while the homeserver asks for patience."""
+        """Ask, again while the homeserver limits requests."""
         url = URL(self._base + path, encoded=True).update_query(parameters)
         pause_s = _PAUSE_S
         for attempt in range(1, _ATTEMPTS + 1):

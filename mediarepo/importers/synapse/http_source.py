@@ -165,7 +165,7 @@ class HostedSynapseSource:
     async def locate(self, media: SourceMedia) -> Resolution:
         """Return the download path of the bytes; only the download shows whether they exist."""
         if media.pending:
-            return Resolution(ResolutionState.PENDING, "announced, its content has not been uploaded")
+            return Resolution(ResolutionState.PENDING, "reserved, its content has not been uploaded")
         address = f"{quote(media.server_name, safe='')}/{quote(media.media_id, safe='')}"
         if media.media_id in {".", ".."} or not media.media_id:
             return Resolution(ResolutionState.UNSAFE, f"{media.media_id!r} is no part of a path")

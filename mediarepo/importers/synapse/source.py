@@ -55,7 +55,7 @@ async def preflight_synapse(
 
 def _read_config(config: SynapseConfig, findings: PreflightReport) -> None:
     for module in config.unknown_providers:
-        findings.warnings.append(f"the storage provider {module} is not known: what lies only there will be missing")
+        findings.warnings.append(f"the storage provider {module} is not supported: media only there will be missing")
     if config.denied_servers:
         names = ", ".join(config.denied_servers)
         findings.warnings.append(f"media of {names} are denied: list them under remote_media.deny_server_names")

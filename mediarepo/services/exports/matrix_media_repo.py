@@ -64,7 +64,7 @@ class MatrixMediaRepoExport:
     def _complaint(self, media: ExportMedia) -> str | None:
         is_theirs = media.mxc.server_name in self.server_names
         if media.remote and is_theirs:
-            return "it claims to be of one of its homeservers, and is not"
+            return "it has one of its homeservers' names, and was not uploaded here"
         if not media.remote and not is_theirs:
             return f"{media.mxc.server_name} is none of its homeservers"
         return None
@@ -125,5 +125,5 @@ class MatrixMediaRepoExport:
         if fill or not (pending or media.quarantined_by):
             return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
         await self.recording.add(changes_for(media, media.sha256, own, fill=False)[:1])
-        words = "it has not been uploaded yet" if pending else "its content is lost, and it stays hidden"
+        words = "it has not been uploaded yet" if pending else "its content is lost, and it stays quarantined"
         return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, words)

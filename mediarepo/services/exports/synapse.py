@@ -49,7 +49,7 @@ class SynapseExport:
 
     def _complaint(self, media: ExportMedia) -> str | None:
         if media.remote and media.mxc.server_name == self.server_name:
-            return "it claims to be of the homeserver's own, and is not"
+            return "it has the homeserver's name, and was not uploaded here"
         if media.size_bytes is not None and media.size_bytes >= TOO_LONG:
             return f"it has {media.size_bytes} bytes; Synapse has no media of 2 GiB or more"
         return None
@@ -91,7 +91,7 @@ class SynapseExport:
         if fill or not (pending or media.quarantined_by):
             return ExportResult(media, ExportOutcome.MISSING, "its content is lost")
         await self.recording.add(changes_for(media, media.sha256, self.recording.columns, fill=False)[:1])
-        words = "it has not been uploaded yet" if pending else "its content is lost, and it stays hidden"
+        words = "it has not been uploaded yet" if pending else "its content is lost, and it stays quarantined"
         return ExportResult(media, ExportOutcome.WITHOUT_CONTENT, words)
 
 
@@ -101,13 +101,15 @@ def compared(media: ExportMedia, row: SourceMedia) -> ExportResult:
     if media.state is MediaState.PENDING and not row.pending:
         words = "it has content there, and none here"
     elif row.pending and media.state is not MediaState.PENDING:
-        words = f"somebody else announced it there ({row.user_id})"
+        words = f"somebody else reserved it there ({row.user_id})"
     elif None not in (media.size_bytes, row.size_bytes) and media.size_bytes != row.size_bytes:
         words = f"it has {row.size_bytes} bytes there, {media.size_bytes} here"
     elif None not in (media.sha256, row.sha256) and media.sha256 != row.sha256:
         words = "it has another hash there"
     elif media.quarantined_by is not None and row.quarantined_by is None:
-        words = f"{media.quarantined_by} has hidden it here, and it is not hidden there: hide it there too"
+        words = (
+            f"{media.quarantined_by} has quarantined it here, and it is not quarantined there: quarantine it there too"
+        )
     if words is not None:
         return ExportResult(media, ExportOutcome.CONFLICT, words)
     return ExportResult(media, ExportOutcome.ALREADY_THERE)

@@ -111,7 +111,7 @@ class DestinationStores:
             byte_source: self.route(address, mode, StoreClass.LOCAL) for byte_source, address in addresses.items()
         }
         return [
-            f"{byte_source}: objects are taken by {route.mode}"
+            f"{byte_source}: objects are imported by {route.mode}"
             + (f" in the store {route.store}" if route.store else "")
             for byte_source, route in routes.items()
         ]
@@ -262,7 +262,7 @@ class ImportDecider:
             case ResolutionState.MISMATCH:
                 return self._mismatched(media, resolution)
             case ResolutionState.MISSING if media.may_lack_content:
-                words = "it is hidden at the source, and its content was removed there"
+                words = "it is quarantined at the source, and its content was removed there"
                 return _entry(media, ItemState.SKIPPED, ImportReason.HIDDEN_REMOVED, words)
             case state:
                 return _entry(media, *_ENDS[state], resolution.words)
@@ -348,7 +348,7 @@ class ImportDecider:
 
     def _pending(self, media: SourceMedia) -> LedgerEntry:
         if media.expires_ts is None or media.expires_ts <= self._now_ms():
-            return _entry(media, ItemState.SKIPPED, ImportReason.PENDING_EXPIRED, "its content never came")
+            return _entry(media, ItemState.SKIPPED, ImportReason.PENDING_EXPIRED, "its content was never uploaded")
         reason, words = list_repairs(media)
         return LedgerEntry(media=media, state=ItemState.COMMITTED, mode=ItemMode.PENDING, reason=reason, words=words)
 
@@ -370,7 +370,7 @@ def _blocked(media: SourceMedia) -> LedgerEntry | None:
     if not media.block_only:
         return None
     return _entry(
-        media, ItemState.SKIPPED, ImportReason.BLOCKED, "its address stays hidden; the source has no such media"
+        media, ItemState.SKIPPED, ImportReason.BLOCKED, "its address stays quarantined; the source has no such media"
     )
 
 

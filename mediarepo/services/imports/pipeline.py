@@ -240,7 +240,7 @@ class ImportPipeline:
                     self._count(entry)
             entries = await self._anew(again)
         log.error("import_rows_not_committed", keys=[entry.media.key for entry in entries])
-        words = "its object was lost again and again before it was committed"
+        words = "its object was garbage collected repeatedly before it was committed"
         given_up = [
             LedgerEntry(media=entry.media, state=ItemState.FAILED, reason=ImportReason.STORAGE, words=words)
             for entry in entries

@@ -95,7 +95,7 @@ class ReadThrough:
                 async with asyncio.timeout(_TIMEOUT_S):
                     found = await self.flights.run(mxc, lambda: self._look(mxc, asked))
             except TimeoutError as exc:
-                raise UnavailableError("the media are still being moved", retry_after_s=30) from exc
+                raise UnavailableError("the media are still being imported", retry_after_s=30) from exc
         if not found:
             _remember(self._nothing, mxc, loop.time())
         return found
@@ -167,7 +167,9 @@ class ReadThrough:
                     self._on_outcome("unavailable")
                     log.warning("import_source_unavailable", source=past.opened.source.name, reason=str(exc))
                     if mxc.server_name in past.opened.server_names:
-                        raise UnavailableError("media cannot be looked up just now", retry_after_s=10) from exc
+                        raise UnavailableError(
+                            "the source of these media does not answer now", retry_after_s=10
+                        ) from exc
         self._on_outcome("nothing")
         return False
 
@@ -187,7 +189,7 @@ class ReadThrough:
                 return False
             if entry.reason in {ImportReason.STORAGE, ImportReason.UNREADABLE}:
                 log.error("read_through_failed", mxc=str(mxc), reason=entry.why)
-                raise UnavailableError("the media cannot be moved just now", retry_after_s=10)
+                raise UnavailableError("the media cannot be imported now", retry_after_s=10)
             again = await working.commits.commit(working.source_id, working.run_id, [entry])
             working.item_transfer.forget([entry.content] if entry.content is not None else [])
             if not again:

@@ -157,7 +157,7 @@ class ImportRunner:
                     return
             if loop.time() > until:
                 raise ImportBusyError(f"another process is importing from {known.name} just now")
-            log.warning("import_paused", source=known.name, reason="another process holds it, or died a moment ago")
+            log.warning("import_paused", source=known.name, reason="another process imports it, or died a moment ago")
             await asyncio.sleep(_LOOK_S)
 
     async def clear(self, holder: str) -> None:

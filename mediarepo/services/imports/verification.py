@@ -57,7 +57,7 @@ class VerifyScope:
             return cls(VerifyLevel.SAMPLE, float(match[1]) / 100)
         if text in {VerifyLevel.SIZE, VerifyLevel.ETAG, VerifyLevel.SERVER, VerifyLevel.FULL}:
             return cls(VerifyLevel(text))
-        raise ValueError(f"{text!r} is no level: size, etag, server, full, or sample:1%")
+        raise ValueError(f"{text!r} is not a level: size, etag, server, full, or sample:1%")
 
 
 @dataclass(slots=True)

@@ -99,7 +99,7 @@ class Endpoint:
 
 def _as(value: Shape, model: type[Model]) -> Model:
     if not isinstance(value, model):
-        raise TypeError(f"the endpoint takes {type(value).__name__}, not {model.__name__}")
+        raise TypeError(f"the endpoint expects {type(value).__name__}, not {model.__name__}")
     return value
 
 

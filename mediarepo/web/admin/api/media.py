@@ -21,7 +21,7 @@ from mediarepo.web.admin.api.media_models import (
 )
 from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
 
-_NO_PLACE = "after: not what a page before gave as next"
+_NO_PLACE = "after: not the `next` of an earlier page"
 
 
 async def search(call: Call) -> MediaPage:

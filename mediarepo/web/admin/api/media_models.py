@@ -25,7 +25,7 @@ class Done(Shape):
     """The action was done."""
 
     affected: int
-    """How many media it changed, as far as one's own reach goes."""
+    """Number of media changed, among those the admin may see."""
     left_out: dict[str, int] = {}
     """How many it left out, by reason: protected, out_of_reach, held, unknown; still_in_force: others set it too.
 
@@ -54,37 +54,37 @@ class MediaQuery(Shape):
     user_id: str | None = None
     """Only uploads of this user."""
     remote: bool | None = None
-    """Only other servers' media, or only our own."""
+    """Only remote media, or only local media."""
     state: MediaState | None = None
     """Only media in this state."""
     content_type: str | None = None
-    """Only media whose declared type begins so, as in `image/`."""
+    """Only media whose declared type begins with this, such as `image/`."""
     upload_name: str | None = None
     """Only media whose file name contains this."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Only media with this content, in hexadecimal digits."""
     quarantined: bool | None = None
-    """Only media that are hidden, or only those that are not."""
+    """Only quarantined media, or only others."""
     pinned: bool | None = None
-    """Only media that are pinned, or only those that are not."""
+    """Only pinned media, or only others."""
     held: bool | None = None
-    """Only media under a legal hold, or only those that are not."""
+    """Only media under a legal hold, or only others."""
     min_size_bytes: int | None = Field(default=None, ge=0, le=BIGINT)
-    """Only media of at least so many bytes."""
+    """Minimum size in bytes."""
     max_size_bytes: int | None = Field(default=None, ge=0, le=BIGINT)
-    """Only media of at most so many bytes."""
+    """Maximum size in bytes."""
     created_after_ts: int | None = Field(default=None, ge=0, le=BIGINT)
-    """Only media made at or after this, in ms since 1970."""
+    """Only media created at or after this time, in ms since 1970."""
     created_before_ts: int | None = Field(default=None, ge=0, le=BIGINT)
-    """Only media made before this, in ms since 1970."""
+    """Only media created before this time, in ms since 1970."""
     idle_since_ts: int | None = Field(default=None, ge=0, le=BIGINT)
-    """Only media not asked for since this, in ms since 1970."""
+    """Only media not accessed since this time, in ms since 1970."""
     order_by: SearchOrder = SearchOrder.CREATED_TS
-    """What they are put in order by, the largest first."""
+    """Sort order, largest value first."""
     limit: int = Field(default=100, ge=1, le=1000)
-    """How many at most."""
+    """Maximum number of results."""
     after: str | None = Field(default=None, max_length=1000)
-    """`next` of the page before."""
+    """The `next` of the previous page."""
 
 
 class MediaShape(Shape):
@@ -93,35 +93,35 @@ class MediaShape(Shape):
     mxc: str
     """Its address."""
     state: MediaState
-    """Where it is in its life."""
+    """Its state."""
     remote: bool
-    """Whether it is another server's."""
+    """Whether it is remote media."""
     content_type: str
-    """As its uploader declared it."""
+    """The declared content type."""
     upload_name: str | None
     """The file's name."""
     uploaded_by: str | None
-    """The user, for our own media."""
+    """The uploader, for local media."""
     created_ts: int
-    """When it was made or fetched, in ms since 1970."""
+    """Time of upload or fetch, in ms since 1970."""
     last_access_ts: int | None
-    """When it was last asked for, in ms since 1970."""
+    """Time of last access, in ms since 1970."""
     size_bytes: int | None
     """Its length."""
     sha256: str | None
-    """Hash of its content, in hexadecimal digits."""
+    """SHA-256 of its content, in hexadecimal digits."""
     authenticated: bool
-    """Whether it is left out on the unauthenticated legacy paths."""
+    """Whether the unauthenticated legacy paths do not serve it."""
     protected: bool
-    """Whether it cannot be quarantined."""
+    """Whether it is protected against quarantine."""
     quarantined_by: str | None
-    """Who hid it, by whichever way."""
+    """Who quarantined it, in any way."""
     pinned_by: str | None
-    """Who keeps it from retention."""
+    """Who pinned it."""
     held_by: str | None
-    """Who keeps it from deletion."""
+    """Who put it under a legal hold."""
     trashed_ts: int | None
-    """When it was put into the trash, in ms since 1970."""
+    """Time of its deletion into the trash, in ms since 1970."""
 
 
 class HiddenServerShape(Shape):
@@ -134,7 +134,7 @@ class HiddenServerShape(Shape):
     reason: str | None
     """Why."""
     created_ts: int
-    """Since when, in ms since 1970."""
+    """Time of the quarantine, in ms since 1970."""
 
 
 class HiddenServers(Shape):
@@ -148,6 +148,6 @@ class MediaPage(Shape):
     """A page of media."""
 
     media: list[MediaShape]
-    """What was found."""
+    """The results."""
     next: str | None
-    """For `after`; none: there are no more."""
+    """The `after` of the next page; absent on the last page."""

@@ -15,14 +15,14 @@ _ERROR = {
     "type": "object",
     "required": ["errcode", "error"],
     "properties": {
-        "errcode": {"type": "string", "description": "As the Matrix specification names it."},
+        "errcode": {"type": "string", "description": "The Matrix error code."},
         "error": {"type": "string", "description": "In words."},
     },
 }
 _REFUSALS = {
-    "400": "A parameter or the body has a value it cannot have.",
-    "401": "No access token, or one that nobody knows.",
-    "403": "Not an admin, or not of all homeservers.",
+    "400": "A parameter or the body is invalid.",
+    "401": "The access token is missing or unknown.",
+    "403": "Not an admin, or not the operator.",
     "404": "No such media, policy or task, or out of the admin's reach.",
 }
 
@@ -60,10 +60,10 @@ def _operation(endpoint: Endpoint, definitions: dict[str, Any]) -> dict[str, Any
         "operationId": f"{endpoint.method.lower()}_{endpoint.handler.__name__}",
         "tags": [endpoint.path.split("/")[1]],
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query, definitions)],
-        "responses": {"200": _answer(endpoint.answer, "It was done."), **_refusals()},
+        "responses": {"200": _answer(endpoint.answer, "Success."), **_refusals()},
     }
     if endpoint.operators_only:
-        operation["description"] = "For the holder of `admin.token` only, as it concerns all homeservers."
+        operation["description"] = "For the holder of `admin.token` only, because it affects all homeservers."
     if endpoint.body is not Nothing:
         operation["requestBody"] = {"required": False, "content": _json(_reference(endpoint.body))}
     return operation

@@ -173,7 +173,7 @@ def _task(task: Task) -> TaskShape:
 def _task_id(call: Call) -> int:
     text = call.path["task_id"]
     if not text.isascii() or not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 - what fits a bigint
-        raise InvalidParamError("a task's number has up to 18 digits")
+        raise InvalidParamError("a task's number has at most 18 digits")
     if int(text) == 0:
         raise NotFoundError("there is no such task")
     return int(text)

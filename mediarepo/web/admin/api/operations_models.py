@@ -13,44 +13,44 @@ class UsageQuery(Shape):
     """Grouping and filters of usage."""
 
     by: list[UsageBy] = []
-    """Split by these; repeat the parameter, or separate with commas."""
+    """Group by these; repeat the parameter, or separate with commas."""
     usage_class: UsageClass | None = Field(default=None, alias="class")
-    """Only uploads (local), other servers' media (remote), or what lies in the trash (trashed)."""
+    """Only local media, remote media, or media in the trash (trashed)."""
     server_name: str | None = None
     """Only media of this server."""
     user_id: str | None = None
     """Only uploads of this user."""
     limit: int = Field(default=1000, ge=1, le=100_000)
-    """How many groups at most, the largest first."""
+    """Maximum number of groups, largest first."""
 
 
 class UsageShape(Shape):
     """The usage of one group; equal content counts for each of its media."""
 
     group: dict[str, str]
-    """The values of what was split by."""
+    """The values of the group."""
     media_count: int
     """How many media."""
     size_bytes: int
-    """Their bytes together."""
+    """Total bytes."""
 
 
 class UsageAnswer(Shape):
     """Usage of media."""
 
     usage: list[UsageShape]
-    """The groups, the largest first."""
+    """The groups, largest first."""
 
 
 class ObjectsShape(Shape):
     """The number and bytes of a store's objects of one class."""
 
     object_class: str
-    """`content`, `thumbnails`, or `borrowed` (objects of others that are only read)."""
+    """`content`, `thumbnails`, or `borrowed` (adopted objects, which are only read)."""
     object_count: int
-    """How many objects."""
+    """Number of objects."""
     size_bytes: int
-    """Their bytes together: what is paid for."""
+    """Total bytes stored in the bucket."""
 
 
 class StoreShape(Shape):
@@ -63,35 +63,35 @@ class StoreShape(Shape):
     bucket: str
     """The bucket."""
     prefix: str
-    """What our keys begin with."""
+    """The prefix of our object keys."""
     takes: list[str]
-    """What is newly stored here: local, remote, thumbnails."""
+    """The classes of new objects stored here: local, remote, thumbnails."""
     objects: list[ObjectsShape]
-    """What it holds."""
+    """Its contents by class."""
 
 
 class StoresAnswer(Shape):
     """All stores."""
 
     stores: list[StoreShape]
-    """In the order of their names."""
+    """The stores, by name."""
 
 
 class PlanShape(Shape):
     """What a retention policy would delete, or has deleted."""
 
     count: int
-    """How many media, or thumbnail packs."""
+    """Number of media, or of thumbnail packs."""
     size_bytes: int
-    """Their bytes as users see them."""
+    """Total bytes as users see them."""
     freed_bytes: int
-    """What the bucket gets rid of: content that other media share stays."""
+    """Bytes freed in the bucket: content that other media share stays."""
     kept_avatars: int
-    """How many fit but are avatars."""
+    """Number of matching media kept because they are avatars."""
     kept_unknown: int
-    """How many fit but may be avatars, as the homeserver could not tell."""
+    """Number of matching media kept because the homeserver could not tell whether they are avatars."""
     examples: list[str]
-    """Some of them."""
+    """Examples."""
 
 
 class PolicyShape(Shape):
@@ -100,13 +100,13 @@ class PolicyShape(Shape):
     name: str
     """Its name in the configuration."""
     policy: dict[str, Any]
-    """As it is configured."""
+    """The configured policy."""
     plan: PlanShape | None
-    """What it would remove, as last counted; none: never counted as it reads now."""
+    """The last plan; absent when the present policy was never planned."""
     planned_ts: int | None
-    """When that was counted, in ms since 1970."""
+    """Time of the plan, in ms since 1970."""
     armed: bool
-    """Whether it is carried out regularly."""
+    """Whether the scheduler runs it."""
     armed_by: str | None
     """Who armed it."""
 
@@ -115,7 +115,7 @@ class PoliciesAnswer(Shape):
     """All retention policies."""
 
     policies: list[PolicyShape]
-    """As they stand in the configuration."""
+    """The policies, in the order of the configuration."""
 
 
 class TaskShape(Shape):
@@ -124,38 +124,38 @@ class TaskShape(Shape):
     task_id: int
     """Its number."""
     kind: str
-    """What is done: retention_plan, retention, fsck."""
+    """The kind of task: retention_plan, retention or fsck."""
     arguments: dict[str, Any]
     """To what."""
     state: TaskState
-    """Where it is."""
+    """Its state."""
     created_by: str
-    """Who asked for it."""
+    """Who started it."""
     homeserver: str | None
-    """For which homeserver; none: for all."""
+    """The homeserver it is for; absent: all."""
     created_ts: int
-    """When, in ms since 1970."""
+    """The time, in ms since 1970."""
     started_ts: int | None
-    """When it first began, in ms since 1970."""
+    """Time of its first start, in ms since 1970."""
     finished_ts: int | None
-    """When it ended, in ms since 1970."""
+    """Time of its end, in ms since 1970."""
     attempts: int
-    """How often it was begun; more than once when a process died."""
+    """Number of starts; more than one after a process died."""
     cancelling: bool
-    """Whether somebody wants it to stop."""
+    """Whether it is being cancelled."""
     progress: dict[str, Any]
-    """How far it is."""
+    """Its progress."""
     result: dict[str, Any] | None
-    """What came of it."""
+    """Its result."""
     error: str | None
-    """Why it failed."""
+    """The error, if it failed."""
 
 
 class TasksAnswer(Shape):
     """Tasks, newest first."""
 
     tasks: list[TaskShape]
-    """A page of them."""
+    """One page."""
 
 
 class NewTask(Shape):
@@ -174,9 +174,9 @@ class PageQuery(Shape):
     """A page of a list, newest first."""
 
     before_id: int = Field(default=BIGINT, ge=0, le=BIGINT)
-    """Only entries with smaller numbers."""
+    """Only entries with smaller numbers than this."""
     limit: int = Field(default=100, ge=1, le=1000)
-    """How many at most."""
+    """Maximum number of results."""
 
 
 class AuditQuery(Shape):
@@ -185,24 +185,24 @@ class AuditQuery(Shape):
     before_id: str | None = Field(default=None, pattern=_UUID)
     """Only entries older than this one."""
     limit: int = Field(default=100, ge=1, le=1000)
-    """How many at most."""
+    """Maximum number of results."""
     target: str | None = None
-    """Only what was done to this."""
+    """Only actions on this target."""
     admin: str | None = None
-    """Only what this admin did."""
+    """Only actions of this admin."""
 
 
 class AuditShape(Shape):
     """An audit log entry."""
 
     entry_id: str
-    """Its name, which tells nothing."""
+    """Random id of the entry."""
     created_ts: int
-    """When, in ms since 1970."""
+    """The time, in ms since 1970."""
     admin: str
     """Who."""
     homeserver: str | None
-    """At which homeserver."""
+    """The admin's homeserver."""
     action: str
     """What."""
     target: str
@@ -210,44 +210,44 @@ class AuditShape(Shape):
     reason: str | None
     """Why."""
     affected: int
-    """How many media that concerned."""
+    """Number of media affected."""
     client_address: str | None
-    """Where the request came from; none: a command, or before this was kept."""
+    """The client's address; absent for commands and old entries."""
 
 
 class AuditAnswer(Shape):
     """Audit log entries, newest first."""
 
     entries: list[AuditShape]
-    """A page of them."""
+    """One page."""
 
 
 class FailedItemsQuery(Shape):
     """Filters of failed items."""
 
     queue: Queue | None = None
-    """Only those of this queue."""
+    """Only items of this queue."""
     limit: int = Field(default=100, ge=1, le=1000)
-    """How many at most."""
+    """Maximum number of results."""
 
 
 class FailedItemShape(Shape):
     """An item that background work has set aside."""
 
     queue: str
-    """What work it was."""
+    """The queue."""
     item_key: str
-    """Which item: an address, an object, a number."""
+    """The item: an mxc address, an object key or a number."""
     error: str
-    """Why it failed the last time."""
+    """The error of the last attempt."""
     attempts: int
-    """How often it was tried."""
+    """Number of attempts."""
     first_ts: int
-    """When it first failed, in ms since 1970; of an object deletion, when it was queued."""
+    """Time of the first failure, in ms since 1970; of an object deletion, when it was queued."""
     last_ts: int
-    """When it last failed, in ms since 1970; of an object deletion, when it was queued."""
+    """Time of the last failure, in ms since 1970; of an object deletion, when it was queued."""
     retry_ts: int
-    """When it is tried again, in ms since 1970."""
+    """Time of the next attempt, in ms since 1970."""
 
 
 class FailedItemsAnswer(Shape):
@@ -261,9 +261,9 @@ class RetryFailedItems(Shape):
     """The failed items to retry at the next run of their queue; all by default."""
 
     queue: Queue | None = None
-    """Only those of this queue."""
+    """Only items of this queue."""
     item_key: str | None = None
-    """Only this one."""
+    """Only this item."""
 
 
 class JobShape(Shape):
@@ -272,13 +272,13 @@ class JobShape(Shape):
     name: str
     """Which."""
     started_ts: int
-    """When it last began, in ms since 1970."""
+    """Time of its last start, in ms since 1970."""
     finished_ts: int | None
-    """When it ended; none: it is under way."""
+    """Time of its end, in ms since 1970; absent while it runs."""
     error: str | None
-    """Why it failed, if it did."""
+    """The error, if it failed."""
     result: dict[str, Any] | None
-    """What came of it, this time or the last time that something did."""
+    """The result of the last run that had one."""
 
 
 class JobsAnswer(Shape):
