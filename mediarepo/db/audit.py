@@ -2,30 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database
 from mediarepo.errors import InvalidParamError
-from mediarepo.model.marks import AdminAction
+from mediarepo.model.marks import AdminAction, AuditEntry
 from mediarepo.model.mxc import Mxc
 
 AuditTuple = tuple[str | None, str, int]
 """In whose audit (None: the operator's alone), of what, how many media."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One line of the audit log: who acted, at which homeserver, on what, why, how many media, and from where."""
-
-    entry_id: str
-    created_ts: int
-    admin: str
-    homeserver: str | None
-    action: str
-    target: str
-    reason: str | None
-    affected: int
-    client_address: str | None = None
 
 
 class AuditLog:

@@ -57,6 +57,30 @@ class AdminAction:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of the audit log: who acted, at which homeserver, on what, why, how many media, and from where."""
+
+    entry_id: str
+    """Random id of the entry."""
+    created_ts: int
+    """The time, in ms since 1970."""
+    admin: str
+    """Who."""
+    homeserver: str | None
+    """The admin's homeserver."""
+    action: str
+    """What."""
+    target: str
+    """To what."""
+    reason: str | None
+    """Why."""
+    affected: int
+    """Number of media affected."""
+    client_address: str | None
+    """The client's address; absent for commands and old entries."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of an action: how many media it changed, and how many it left out, by reason."""
 

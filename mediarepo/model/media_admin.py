@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import PlainSerializer, SkipValidation, WithJsonSchema
 
 from mediarepo.model.media import MediaState
 from mediarepo.model.mxc import Mxc
@@ -11,22 +14,38 @@ from mediarepo.model.mxc import Mxc
 class MediaRecord:
     """All metadata of media; `sha256` in hexadecimal digits."""
 
-    mxc: Mxc
+    mxc: Annotated[Mxc, SkipValidation, PlainSerializer(str), WithJsonSchema({"type": "string"})]
+    """Its address."""
     state: MediaState
+    """Its state."""
     remote: bool
+    """Whether it is remote media."""
     content_type: str
+    """The declared content type."""
     upload_name: str | None
+    """The file's name."""
     uploaded_by: str | None
+    """The uploader, for local media."""
     created_ts: int
+    """Time of upload or fetch, in ms since 1970."""
     last_access_ts: int | None
+    """Time of last access, in ms since 1970."""
     size_bytes: int | None
+    """Its length."""
     sha256: str | None
+    """SHA-256 of its content, in hexadecimal digits."""
     authenticated: bool
+    """Whether the unauthenticated legacy paths do not serve it."""
     protected: bool
+    """Whether it is protected against quarantine."""
     quarantined_by: str | None
+    """Who quarantined it, in any way."""
     pinned_by: str | None
+    """Who pinned it."""
     held_by: str | None
+    """Who put it under a legal hold."""
     trashed_ts: int | None
+    """Time of its deletion into the trash, in ms since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +112,13 @@ class HiddenServer:
     """A quarantined server, by whom and why."""
 
     server_name: str
+    """Its name."""
     quarantined_by: str
+    """By whom."""
     reason: str | None
+    """Why."""
     created_ts: int
+    """Time of the quarantine, in ms since 1970."""
 
 
 class SearchOrder(StrEnum):

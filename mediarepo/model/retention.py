@@ -51,11 +51,17 @@ class RetentionPlan:
     """
 
     count: int
+    """Number of media, or of thumbnail packs."""
     size_bytes: int
+    """Total bytes as users see them."""
     freed_bytes: int
+    """Bytes freed in the bucket: content that other media share stays."""
     kept_avatars: int
+    """Number of matching media kept because they are avatars."""
     kept_unknown: int
+    """Number of matching media kept because the homeserver could not tell whether they are avatars."""
     examples: list[str]
+    """Examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,12 +33,19 @@ class FailedItem:
     """An item that was set aside: why, its number of tries, and its next retry (ms since 1970)."""
 
     queue: str
+    """The queue."""
     item_key: str
+    """The item: an mxc address, an object key or a number."""
     error: str
+    """The error of the last attempt."""
     attempts: int
+    """Number of attempts."""
     first_ts: int
+    """Time of the first failure, in ms since 1970; of an object deletion, when it was queued."""
     last_ts: int
+    """Time of the last failure, in ms since 1970; of an object deletion, when it was queued."""
     retry_ts: int
+    """Time of the next attempt, in ms since 1970."""
 
 
 def storable_text(text: str, max_chars: int | None = None) -> str:
@@ -84,10 +91,15 @@ class JobRun:
     """The last run of a scheduled job in any process; `finished_ts` None: it runs, or its process died."""
 
     name: str
+    """Its name."""
     started_ts: int
+    """Time of its last start, in ms since 1970."""
     finished_ts: int | None
+    """Time of its end, in ms since 1970; absent while it runs."""
     error: str | None
+    """The error, if it failed."""
     result: dict[str, Any] | None
+    """The result of the last run that had one."""
 
 
 class TaskState(StrEnum):
@@ -105,19 +117,33 @@ class Task:
     """A task started by an admin; `homeserver` None: for all of them, `cancelling`: it is to stop soon."""
 
     task_id: int
+    """Its number."""
     kind: str
+    """The kind of task: retention_plan, retention or fsck."""
     arguments: dict[str, Any]
+    """To what."""
     state: TaskState
+    """Its state."""
     created_by: str
+    """Who started it."""
     homeserver: str | None
+    """The homeserver it is for; absent: all."""
     created_ts: int
+    """The time, in ms since 1970."""
     started_ts: int | None
+    """Time of its first start, in ms since 1970."""
     finished_ts: int | None
+    """Time of its end, in ms since 1970."""
     attempts: int
+    """Number of starts; more than one after a process died."""
     cancelling: bool
+    """Whether it is being cancelled."""
     progress: dict[str, Any]
+    """Its progress."""
     result: dict[str, Any] | None
+    """Its result."""
     error: str | None
+    """The error, if it failed."""
 
     @property
     def words(self) -> str:

@@ -39,8 +39,11 @@ class Usage:
     """
 
     group: dict[str, str]
+    """The values of the group."""
     media_count: int
+    """How many media."""
     size_bytes: int
+    """Total bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from mediarepo.config.admin import AdminConfig
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.db.audit import AuditEntry, AuditLog
+from mediarepo.db.audit import AuditLog
 from mediarepo.errors import ForbiddenError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
-from mediarepo.model.marks import OPERATOR, AdminAction
+from mediarepo.model.marks import OPERATOR, AdminAction, AuditEntry
 from mediarepo.model.mxc import Mxc
 
 _OPERATOR = "operator"

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from mediarepo.model.authority import Action, Thing
 from mediarepo.web.admin.api import media, operations
@@ -12,9 +13,9 @@ from mediarepo.web.admin.api.endpoints import PREFIX, Call, Endpoint
 from mediarepo.web.admin.api.media_models import (
     Done,
     HiddenServers,
+    MediaAnswer,
     MediaPage,
     MediaQuery,
-    MediaShape,
     Nothing,
     Reason,
     Shape,
@@ -31,8 +32,8 @@ from mediarepo.web.admin.api.operations_models import (
     PoliciesAnswer,
     RetryFailedItems,
     StoresAnswer,
+    TaskAnswer,
     TasksAnswer,
-    TaskShape,
     UsageAnswer,
     UsageQuery,
 )
@@ -47,8 +48,8 @@ _SERVER = f"{_SERVERS}/{{server_name}}"
 def _of(
     method: str,
     path: str,
-    handler: Callable[[Call], Awaitable[Shape]],
-    answer: type[Shape],
+    handler: Callable[[Call], Awaitable[BaseModel]],
+    answer: type[BaseModel],
     permission: tuple[Action, Thing],
     *,
     query: type[Shape] = Nothing,
@@ -67,7 +68,7 @@ def _of(
     )
 
 
-def _mark(name: str, handler: Callable[[Call], Awaitable[Shape]], action: Action) -> Endpoint:
+def _mark(name: str, handler: Callable[[Call], Awaitable[BaseModel]], action: Action) -> Endpoint:
     """Make an endpoint for something that can be wanted of single media."""
     return _of("POST", f"{_MEDIA}/{name}", handler, Done, (action, Thing.OWN_MEDIA), body=Reason)
 
@@ -78,7 +79,7 @@ _READ_TASKS, _CHANGE_TASKS = (Action.READ, Thing.TASK), (Action.CHANGE, Thing.TA
 
 ENDPOINTS = (
     _of("GET", "/media", media.search, MediaPage, _SEE, query=MediaQuery),
-    _of("GET", _MEDIA, media.get, MediaShape, _SEE),
+    _of("GET", _MEDIA, media.get, MediaAnswer, _SEE),
     _of("DELETE", _MEDIA, media.delete, Done, (Action.DELETE, Thing.OWN_MEDIA), body=Reason),
     _mark("restore", media.restore, Action.RESTORE),
     _mark("hold", media.hold, Action.HOLD),
@@ -103,14 +104,14 @@ ENDPOINTS = (
     _of("GET", "/usage", operations.usage, UsageAnswer, (Action.READ, Thing.USAGE), query=UsageQuery),
     _of("GET", "/stores", operations.stores, StoresAnswer, (Action.READ, Thing.STORE)),
     _of("GET", "/retention", operations.policies, PoliciesAnswer, _READ_RETENTION),
-    _of("POST", "/retention/{policy}/plan", operations.plan_retention, TaskShape, _CHANGE_RETENTION),
-    _of("POST", "/retention/{policy}/run", operations.run_retention, TaskShape, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/plan", operations.plan_retention, TaskAnswer, _CHANGE_RETENTION),
+    _of("POST", "/retention/{policy}/run", operations.run_retention, TaskAnswer, _CHANGE_RETENTION),
     _of("POST", "/retention/{policy}/arm", operations.arm_retention, Done, _CHANGE_RETENTION),
     _of("POST", "/retention/{policy}/disarm", operations.disarm_retention, Done, _CHANGE_RETENTION),
     _of("GET", "/tasks", operations.list_tasks, TasksAnswer, _READ_TASKS, query=PageQuery),
-    _of("POST", "/tasks", operations.add_task, TaskShape, _CHANGE_TASKS, body=NewTask),
-    _of("GET", "/tasks/{task_id}", operations.get_task, TaskShape, _READ_TASKS),
-    _of("POST", "/tasks/{task_id}/cancel", operations.cancel_task, TaskShape, _CHANGE_TASKS),
+    _of("POST", "/tasks", operations.add_task, TaskAnswer, _CHANGE_TASKS, body=NewTask),
+    _of("GET", "/tasks/{task_id}", operations.get_task, TaskAnswer, _READ_TASKS),
+    _of("POST", "/tasks/{task_id}/cancel", operations.cancel_task, TaskAnswer, _CHANGE_TASKS),
     _of("GET", "/audit", operations.audit, AuditAnswer, (Action.READ, Thing.AUDIT), query=AuditQuery),
     _of("GET", "/failed_items", operations.failed_items, FailedItemsAnswer, _READ_TASKS, query=FailedItemsQuery),
     _of(

@@ -50,8 +50,8 @@ class Endpoint:
     method: str
     path: str
     summary: str
-    handler: Callable[[Call], Awaitable[Shape]]
-    answer: type[Shape]
+    handler: Callable[[Call], Awaitable[BaseModel]]
+    answer: type[BaseModel]
     query: type[Shape] = Nothing
     body: type[Shape] = Nothing
     permission: RequiredPermission

@@ -2,21 +2,19 @@
 
 import base64
 import json
-from dataclasses import asdict
 
 from mediarepo.errors import InvalidParamError, NotFoundError
 from mediarepo.model.marks import Outcome
-from mediarepo.model.media_admin import MediaRecord, Search, SearchPlace
+from mediarepo.model.media_admin import Search, SearchPlace
 from mediarepo.model.mxc import Mxc, parse_mxc, parse_server_name
 from mediarepo.web.admin.api.endpoints import Call
 from mediarepo.web.admin.api.media_models import (
     BIGINT,
     Done,
     HiddenServers,
-    HiddenServerShape,
+    MediaAnswer,
     MediaPage,
     MediaQuery,
-    MediaShape,
     Reason,
 )
 from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
@@ -39,12 +37,12 @@ async def search(call: Call) -> MediaPage:
         after=None if query.after is None else _place(query.after),
         limit=query.limit,
     )
-    return MediaPage(media=[_shape(one) for one in found], next=None if place is None else _cursor(place))
+    return MediaPage(media=found, next=None if place is None else _cursor(place))
 
 
-async def get(call: Call) -> MediaShape:
+async def get(call: Call) -> MediaAnswer:
     """Return all metadata of media."""
-    return _shape(await call.app[RECORDS].get_any(_mxc(call), call.app[AUTHORIZATION].viewer(call.admin)))
+    return MediaAnswer(await call.app[RECORDS].get_any(_mxc(call), call.app[AUTHORIZATION].viewer(call.admin)))
 
 
 async def delete(call: Call) -> Done:
@@ -109,7 +107,7 @@ async def quarantine_user(call: Call) -> Done:
 async def hidden_servers(call: Call) -> HiddenServers:
     """List the quarantined servers."""
     found = await call.app[QUARANTINE].table.servers()
-    return HiddenServers(servers=[HiddenServerShape(**asdict(one)) for one in found])
+    return HiddenServers(servers=found)
 
 
 async def quarantine_server(call: Call) -> Done:
@@ -140,10 +138,6 @@ def _reason(call: Call) -> str | None:
 
 def _done(outcome: Outcome) -> Done:
     return Done(affected=outcome.affected, left_out=outcome.left_out)
-
-
-def _shape(record: MediaRecord) -> MediaShape:
-    return MediaShape(**{**asdict(record), "mxc": str(record.mxc)})
 
 
 def _cursor(place: SearchPlace) -> str:

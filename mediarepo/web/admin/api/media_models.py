@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, RootModel, SerializerFunctionWrapHandler, model_serializer
 
 from mediarepo.model.media import MediaState
-from mediarepo.model.media_admin import SearchOrder
+from mediarepo.model.media_admin import HiddenServer, MediaRecord, SearchOrder
 
 BIGINT = 2**63 - 1
 """The largest number that the database takes."""
@@ -87,67 +87,23 @@ class MediaQuery(Shape):
     """The `next` of the previous page."""
 
 
-class MediaShape(Shape):
+class MediaAnswer(RootModel[MediaRecord]):
     """All metadata of one piece of media."""
 
-    mxc: str
-    """Its address."""
-    state: MediaState
-    """Its state."""
-    remote: bool
-    """Whether it is remote media."""
-    content_type: str
-    """The declared content type."""
-    upload_name: str | None
-    """The file's name."""
-    uploaded_by: str | None
-    """The uploader, for local media."""
-    created_ts: int
-    """Time of upload or fetch, in ms since 1970."""
-    last_access_ts: int | None
-    """Time of last access, in ms since 1970."""
-    size_bytes: int | None
-    """Its length."""
-    sha256: str | None
-    """SHA-256 of its content, in hexadecimal digits."""
-    authenticated: bool
-    """Whether the unauthenticated legacy paths do not serve it."""
-    protected: bool
-    """Whether it is protected against quarantine."""
-    quarantined_by: str | None
-    """Who quarantined it, in any way."""
-    pinned_by: str | None
-    """Who pinned it."""
-    held_by: str | None
-    """Who put it under a legal hold."""
-    trashed_ts: int | None
-    """Time of its deletion into the trash, in ms since 1970."""
-
-
-class HiddenServerShape(Shape):
-    """A quarantined server."""
-
-    server_name: str
-    """Which."""
-    quarantined_by: str
-    """By whom."""
-    reason: str | None
-    """Why."""
-    created_ts: int
-    """Time of the quarantine, in ms since 1970."""
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class HiddenServers(Shape):
     """All quarantined servers."""
 
-    servers: list[HiddenServerShape]
+    servers: list[HiddenServer]
     """By name."""
 
 
 class MediaPage(Shape):
     """A page of media."""
 
-    media: list[MediaShape]
+    media: list[MediaRecord]
     """The results."""
     next: str | None
     """The `after` of the next page; absent on the last page."""

@@ -5,6 +5,7 @@ from html import escape
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import BaseModel, RootModel
 from pydantic.json_schema import models_json_schema
 
 from mediarepo.web.admin.api.endpoints import PREFIX, Endpoint
@@ -32,8 +33,8 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     models = {model for one in endpoints for model in (one.answer, one.body, one.query)} - {Nothing}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_REFERENCE)
-    queries = {one.query.__name__ for one in endpoints}
-    schemas = {name: schema for name, schema in definitions["$defs"].items() if name not in queries}
+    left_out = {one.query.__name__ for one in endpoints} | {model.__name__ for model in models if _is_root(model)}
+    schemas = {name: schema for name, schema in definitions["$defs"].items() if name not in left_out}
     paths: dict[str, dict[str, Any]] = {}
     for one in endpoints:
         operation = _operation(one, definitions["$defs"])
@@ -92,12 +93,18 @@ def _refusals() -> dict[str, Any]:
     }
 
 
-def _answer(model: type[Shape], words: str) -> dict[str, Any]:
+def _answer(model: type[BaseModel], words: str) -> dict[str, Any]:
     return {"description": words, "content": _json(_reference(model))}
 
 
-def _reference(model: type[Shape]) -> dict[str, str]:
-    return {"$ref": _REFERENCE.format(model=model.__name__)}
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    named: Any = model.model_fields["root"].annotation if _is_root(model) else model
+    return {"$ref": _REFERENCE.format(model=named.__name__)}
+
+
+def _is_root(model: type[BaseModel]) -> bool:
+    """Return whether a model is nothing but the record inside it."""
+    return issubclass(model, RootModel)
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

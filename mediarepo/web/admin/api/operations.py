@@ -1,39 +1,32 @@
 """Admin endpoints for usage, stores, retention, tasks and the audit log."""
 
-from dataclasses import asdict
 from typing import Any
 
 from mediarepo.config.cleanup import RetentionPolicy
 from mediarepo.errors import ForbiddenError, InvalidParamError, NotFoundError
 from mediarepo.model.media import StoreClass
 from mediarepo.model.retention import StoredPlan
-from mediarepo.model.tasks import Task
 from mediarepo.model.usage import UsageFilter
 from mediarepo.web.admin.api.endpoints import Call
 from mediarepo.web.admin.api.media_models import Done
 from mediarepo.web.admin.api.operations_models import (
     AuditAnswer,
     AuditQuery,
-    AuditShape,
     FailedItemsAnswer,
-    FailedItemShape,
     FailedItemsQuery,
     JobsAnswer,
-    JobShape,
     NewTask,
     ObjectsShape,
     PageQuery,
-    PlanShape,
     PoliciesAnswer,
     PolicyShape,
     RetryFailedItems,
     StoresAnswer,
     StoreShape,
+    TaskAnswer,
     TasksAnswer,
-    TaskShape,
     UsageAnswer,
     UsageQuery,
-    UsageShape,
 )
 from mediarepo.web.keys import AUDIT, AUTHORIZATION, FAILED_ITEMS, JOBS, RETENTION, SETTINGS, TASKS, USAGE
 
@@ -53,7 +46,7 @@ async def usage(call: Call) -> UsageAnswer:
     found = await call.app[USAGE].of_media(
         query.by, UsageFilter(query.usage_class, server_name, query.user_id), query.limit
     )
-    return UsageAnswer(usage=[UsageShape(**asdict(one)) for one in found])
+    return UsageAnswer(usage=found)
 
 
 async def stores(call: Call) -> StoresAnswer:
@@ -84,12 +77,12 @@ async def policies(call: Call) -> PoliciesAnswer:
     return PoliciesAnswer(policies=[_policy(one, stored.get(one.name)) for one in retention.config.policies])
 
 
-async def plan_retention(call: Call) -> TaskShape:
+async def plan_retention(call: Call) -> TaskAnswer:
     """Start to count what a policy would delete."""
     return await _begin(call, "retention_plan", {"policy": call.app[RETENTION].policy(call.path["policy"]).name})
 
 
-async def run_retention(call: Call) -> TaskShape:
+async def run_retention(call: Call) -> TaskAnswer:
     """Start one run of a policy; it must have been planned as it reads."""
     return await _begin(call, "retention", {"policy": call.app[RETENTION].policy(call.path["policy"]).name})
 
@@ -112,37 +105,37 @@ async def list_tasks(call: Call) -> TasksAnswer:
     """List tasks, newest first."""
     query = call.query(PageQuery)
     found = await call.app[TASKS].table.read(homeserver=None, before_id=query.before_id, limit=query.limit)
-    return TasksAnswer(tasks=[_task(one) for one in found])
+    return TasksAnswer(tasks=found)
 
 
-async def get_task(call: Call) -> TaskShape:
+async def get_task(call: Call) -> TaskAnswer:
     """Return a task with its progress."""
-    return _task(await call.app[TASKS].get(_task_id(call)))
+    return TaskAnswer(await call.app[TASKS].get(_task_id(call)))
 
 
-async def add_task(call: Call) -> TaskShape:
+async def add_task(call: Call) -> TaskAnswer:
     """Start a task."""
     new = call.body(NewTask)
     return await _begin(call, new.kind, dict(new.arguments))
 
 
-async def cancel_task(call: Call) -> TaskShape:
+async def cancel_task(call: Call) -> TaskAnswer:
     """Cancel a task at its next step."""
-    return _task(await call.app[TASKS].cancel(_task_id(call), call.admin.name, **_from(call)))
+    return TaskAnswer(await call.app[TASKS].cancel(_task_id(call), call.admin.name, **_from(call)))
 
 
 async def audit(call: Call) -> AuditAnswer:
     """List audit log entries, newest first; a homeserver's admins see those of their homeserver."""
     query = call.query(AuditQuery)
     found = await call.app[AUDIT].read(call.admin, query.before_id, query.limit, target=query.target, by=query.admin)
-    return AuditAnswer(entries=[AuditShape(**asdict(one)) for one in found])
+    return AuditAnswer(entries=found)
 
 
 async def failed_items(call: Call) -> FailedItemsAnswer:
     """List the items that background work has set aside, and why."""
     query = call.query(FailedItemsQuery)
     found = await call.app[FAILED_ITEMS].read(queue=query.queue, limit=query.limit)
-    return FailedItemsAnswer(failed_items=[FailedItemShape(**asdict(one)) for one in found])
+    return FailedItemsAnswer(failed_items=found)
 
 
 async def retry_failed_items(call: Call) -> Done:
@@ -154,7 +147,7 @@ async def retry_failed_items(call: Call) -> Done:
 
 async def jobs(call: Call) -> JobsAnswer:
     """List the scheduled jobs and when they last ran."""
-    return JobsAnswer(jobs=[JobShape(**asdict(one)) for one in await call.app[JOBS].read()])
+    return JobsAnswer(jobs=await call.app[JOBS].read())
 
 
 def _from(call: Call) -> dict[str, str | None]:
@@ -162,12 +155,10 @@ def _from(call: Call) -> dict[str, str | None]:
     return {"client_address": call.admin.client_address}
 
 
-async def _begin(call: Call, kind: str, arguments: dict[str, Any]) -> TaskShape:
-    return _task(await call.app[TASKS].add(kind, arguments, created_by=call.admin.name, homeserver=None, **_from(call)))
-
-
-def _task(task: Task) -> TaskShape:
-    return TaskShape(**asdict(task))
+async def _begin(call: Call, kind: str, arguments: dict[str, Any]) -> TaskAnswer:
+    return TaskAnswer(
+        await call.app[TASKS].add(kind, arguments, created_by=call.admin.name, homeserver=None, **_from(call))
+    )
 
 
 def _task_id(call: Call) -> int:
@@ -184,7 +175,7 @@ def _policy(policy: RetentionPolicy, stored: StoredPlan | None) -> PolicyShape:
     return PolicyShape(
         name=policy.name,
         policy=policy.model_dump(mode="json"),
-        plan=None if current is None else PlanShape(**asdict(current.plan)),
+        plan=None if current is None else current.plan,
         planned_ts=None if current is None else current.planned_ts,
         armed=current is not None and current.armed_ts is not None,
         armed_by=None if current is None else current.armed_by,

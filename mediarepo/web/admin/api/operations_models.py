@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, RootModel
 
-from mediarepo.model.tasks import Queue, TaskState
-from mediarepo.model.usage import UsageBy, UsageClass
+from mediarepo.model.marks import AuditEntry
+from mediarepo.model.retention import RetentionPlan
+from mediarepo.model.tasks import FailedItem, JobRun, Queue, Task
+from mediarepo.model.usage import Usage, UsageBy, UsageClass
 from mediarepo.web.admin.api.media_models import BIGINT, Shape
 
 
@@ -24,21 +26,10 @@ class UsageQuery(Shape):
     """Maximum number of groups, largest first."""
 
 
-class UsageShape(Shape):
-    """The usage of one group; equal content counts for each of its media."""
-
-    group: dict[str, str]
-    """The values of the group."""
-    media_count: int
-    """How many media."""
-    size_bytes: int
-    """Total bytes."""
-
-
 class UsageAnswer(Shape):
     """Usage of media."""
 
-    usage: list[UsageShape]
+    usage: list[Usage]
     """The groups, largest first."""
 
 
@@ -77,23 +68,6 @@ class StoresAnswer(Shape):
     """The stores, by name."""
 
 
-class PlanShape(Shape):
-    """What a retention policy would delete, or has deleted."""
-
-    count: int
-    """Number of media, or of thumbnail packs."""
-    size_bytes: int
-    """Total bytes as users see them."""
-    freed_bytes: int
-    """Bytes freed in the bucket: content that other media share stays."""
-    kept_avatars: int
-    """Number of matching media kept because they are avatars."""
-    kept_unknown: int
-    """Number of matching media kept because the homeserver could not tell whether they are avatars."""
-    examples: list[str]
-    """Examples."""
-
-
 class PolicyShape(Shape):
     """A retention policy, its plan, and whether it is armed."""
 
@@ -101,7 +75,7 @@ class PolicyShape(Shape):
     """Its name in the configuration."""
     policy: dict[str, Any]
     """The configured policy."""
-    plan: PlanShape | None
+    plan: RetentionPlan | None
     """The last plan; absent when the present policy was never planned."""
     planned_ts: int | None
     """Time of the plan, in ms since 1970."""
@@ -118,43 +92,16 @@ class PoliciesAnswer(Shape):
     """The policies, in the order of the configuration."""
 
 
-class TaskShape(Shape):
+class TaskAnswer(RootModel[Task]):
     """A background task."""
 
-    task_id: int
-    """Its number."""
-    kind: str
-    """The kind of task: retention_plan, retention or fsck."""
-    arguments: dict[str, Any]
-    """To what."""
-    state: TaskState
-    """Its state."""
-    created_by: str
-    """Who started it."""
-    homeserver: str | None
-    """The homeserver it is for; absent: all."""
-    created_ts: int
-    """The time, in ms since 1970."""
-    started_ts: int | None
-    """Time of its first start, in ms since 1970."""
-    finished_ts: int | None
-    """Time of its end, in ms since 1970."""
-    attempts: int
-    """Number of starts; more than one after a process died."""
-    cancelling: bool
-    """Whether it is being cancelled."""
-    progress: dict[str, Any]
-    """Its progress."""
-    result: dict[str, Any] | None
-    """Its result."""
-    error: str | None
-    """The error, if it failed."""
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class TasksAnswer(Shape):
     """Tasks, newest first."""
 
-    tasks: list[TaskShape]
+    tasks: list[Task]
     """One page."""
 
 
@@ -192,33 +139,10 @@ class AuditQuery(Shape):
     """Only actions of this admin."""
 
 
-class AuditShape(Shape):
-    """An audit log entry."""
-
-    entry_id: str
-    """Random id of the entry."""
-    created_ts: int
-    """The time, in ms since 1970."""
-    admin: str
-    """Who."""
-    homeserver: str | None
-    """The admin's homeserver."""
-    action: str
-    """What."""
-    target: str
-    """To what."""
-    reason: str | None
-    """Why."""
-    affected: int
-    """Number of media affected."""
-    client_address: str | None
-    """The client's address; absent for commands and old entries."""
-
-
 class AuditAnswer(Shape):
     """Audit log entries, newest first."""
 
-    entries: list[AuditShape]
+    entries: list[AuditEntry]
     """One page."""
 
 
@@ -231,29 +155,10 @@ class FailedItemsQuery(Shape):
     """Maximum number of results."""
 
 
-class FailedItemShape(Shape):
-    """An item that background work has set aside."""
-
-    queue: str
-    """The queue."""
-    item_key: str
-    """The item: an mxc address, an object key or a number."""
-    error: str
-    """The error of the last attempt."""
-    attempts: int
-    """Number of attempts."""
-    first_ts: int
-    """Time of the first failure, in ms since 1970; of an object deletion, when it was queued."""
-    last_ts: int
-    """Time of the last failure, in ms since 1970; of an object deletion, when it was queued."""
-    retry_ts: int
-    """Time of the next attempt, in ms since 1970."""
-
-
 class FailedItemsAnswer(Shape):
     """Failed items, most recent failure first."""
 
-    failed_items: list[FailedItemShape]
+    failed_items: list[FailedItem]
     """The items."""
 
 
@@ -266,23 +171,8 @@ class RetryFailedItems(Shape):
     """Only this item."""
 
 
-class JobShape(Shape):
-    """A scheduled job of the cluster."""
-
-    name: str
-    """Which."""
-    started_ts: int
-    """Time of its last start, in ms since 1970."""
-    finished_ts: int | None
-    """Time of its end, in ms since 1970; absent while it runs."""
-    error: str | None
-    """The error, if it failed."""
-    result: dict[str, Any] | None
-    """The result of the last run that had one."""
-
-
 class JobsAnswer(Shape):
     """All scheduled jobs that ever ran."""
 
-    jobs: list[JobShape]
+    jobs: list[JobRun]
     """By name."""
