@@ -9,8 +9,9 @@ from pathlib import Path
 from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import elapsed_ms, open_foundation
-from mediarepo.config.loading import ConfigError, config_warnings, load_settings
+from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.settings import Settings
+from mediarepo.config.warnings import config_warnings
 from mediarepo.errors import MatrixError, UnavailableError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.federation.signing import encode_base64

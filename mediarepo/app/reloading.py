@@ -8,9 +8,10 @@ import structlog
 
 from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.repository import Repository
-from mediarepo.config.loading import ConfigError, config_warnings, load_settings
+from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.reloading import reload
 from mediarepo.config.settings import Settings
+from mediarepo.config.warnings import config_warnings
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.federation.signing import SigningKey

@@ -17,8 +17,8 @@ from mediarepo.cli.fsck import FsckOptions, run_fsck
 from mediarepo.cli.output import Yes, check_confirmed
 from mediarepo.cli.permissions import name_of_user
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_sighup, read_settings, run, server_signals
-from mediarepo.config.loading import config_warnings
 from mediarepo.config.settings import Settings
+from mediarepo.config.warnings import config_warnings
 from mediarepo.db.sweep import ObjectInventory
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.model.marks import OPERATOR, AdminAction

@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, model_validator
+
+from mediarepo.config.units import without_unit
 
 
 class Section(BaseModel):
@@ -14,6 +16,12 @@ class Section(BaseModel):
 
     reloadable: ClassVar[frozenset[str]] = frozenset()
     """Fields that a running process takes over from a configuration that is read again; all others need a restart."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _units(cls, value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        """Take durations and sizes with units."""
+        return {name: without_unit(name, one) for name, one in value.items()} if isinstance(value, dict) else value
 
     def can_reload(self, name: str, _new: Self) -> bool:
         """Say whether a running process can take this field over from another configuration."""

@@ -1,68 +1,15 @@
-"""Loads settings from a YAML file, explains what is wrong with it, and warns of settings that do not work together."""
+"""Loads settings from a YAML file, and explains line by line what is wrong with it."""
 
 import difflib
-import importlib.util
-import ipaddress
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from mediarepo.config.settings import Settings
-from mediarepo.model.media import StoreClass
-
-
-def config_warnings(settings: Settings) -> list[str]:
-    """List them, each in one line that begins with the setting's name."""
-    return [*_of_redirects(settings), *_of_admins(settings), *_of_outbound(settings), *_of_thumbnails(settings)]
-
-
-def _of_redirects(settings: Settings) -> Iterator[str]:
-    if not settings.federation.redirect_downloads:
-        return
-    for name in sorted({settings.store_for.store_of(StoreClass.LOCAL)}):
-        url = urlsplit(settings.stores[name].endpoint_url)
-        if url.scheme != "https":
-            yield (
-                f"federation.redirect_downloads: the store {name} is at {url.scheme}://, where other servers refuse to "
-                "follow; give it an https:// endpoint_url or switch the redirects off"
-            )
-        if _is_private(url.hostname or ""):
-            yield f"federation.redirect_downloads: other servers cannot reach {url.hostname}, where the store {name} is"
-
-
-def _is_private(host: str) -> bool:
-    if host == "localhost" or ("." not in host.strip("[]") and ":" not in host):
-        return True
-    try:
-        return not ipaddress.ip_address(host.strip("[]")).is_global
-    except ValueError:
-        return False
-
-
-def _of_admins(settings: Settings) -> Iterator[str]:
-    admin = settings.admin
-    asked = admin.ask_homeserver and any(one.client_api_url is not None for one in settings.homeservers)
-    if admin.token is None and not admin.user_ids and not asked:
-        yield "admin: nobody can administer over HTTP: there is no token, no user_ids, and no homeserver is asked"
-
-
-def _of_outbound(settings: Settings) -> Iterator[str]:
-    for network in settings.outbound.allow_networks:
-        if ipaddress.ip_network(network).prefixlen == 0:
-            yield (
-                f"outbound.allow_networks: {network} allows every address: users and other servers can then make this "
-                "server connect to anything in its own network"
-            )
-
-
-def _of_thumbnails(settings: Settings) -> Iterator[str]:
-    if settings.thumbnails.heic and importlib.util.find_spec("pillow_heif") is None:
-        yield "thumbnails.heic: the extra heic is not installed (pip install 'matrix-mediarepo[heic]')"
-
+from mediarepo.config.units import unit_help
+from mediarepo.config.yaml_lines import DuplicateKeyError, read_yaml
 
 _RENAMED = {"rate_limits.strangers": "rate_limits.anonymous"}
 """Settings by their former names."""
@@ -86,16 +33,26 @@ def load_settings(path: Path) -> Settings:
 def parse_settings(text: str, *, where: str = "config") -> Settings:
     """Check a configuration given as YAML text; `where` begins each problem's line."""
     try:
-        document = yaml.safe_load(text)
+        document = read_yaml(text)
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(exc).split())}") from exc
-    if not isinstance(document, dict):
+        mark = getattr(exc, "problem_mark", None)
+        words = " ".join(str(getattr(exc, "problem", "") or exc).split())
+        raise ConfigError(f"{_at(where, mark and mark.line + 1)}: not valid YAML: {words}") from exc
+    except DuplicateKeyError as exc:
+        raise ConfigError(f"{_at(where, exc.line)}: {exc}") from exc
+    if not isinstance(document.value, dict):
         raise ConfigError(f"{where}: expected settings such as `database:` at the top level")
     try:
-        return Settings.model_validate(document)
+        return Settings.model_validate(document.value)
     except ValidationError as exc:
-        lines = [f"{where}: {_explain(error, document)}" for error in exc.errors(include_input=False)]
+        errors = exc.errors(include_input=False)
+        lines = [f"{_at(where, document.line_of(one['loc']))}: {_explain(one, document.value)}" for one in errors]
         raise ConfigError("\n".join(lines)) from exc
+
+
+def _at(where: str, line: int | None) -> str:
+    """Write a place as compilers do, FILE:LINE."""
+    return where if line is None else f"{where}:{line}"
 
 
 def _explain(error: Any, document: dict[str, Any]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
@@ -107,7 +64,20 @@ def _explain(error: Any, document: dict[str, Any]) -> str:  # noqa: ANN401 - pyd
         return f"{place}: unknown setting{_did_you_mean(error['loc'], document)}"
     if error["type"] == "missing":
         return f"{place}: this setting is required"
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+    words = f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+    if location and _is_null(error["loc"], document):
+        return f"{words}; there is nothing behind the colon (null): give a value, or leave the line out for the default"
+    units = unit_help(location[-1]) if location else None
+    return f"{words}; give {units}" if units and error["type"].startswith("int_") else words
+
+
+def _is_null(location: tuple[str | int, ...], document: Any) -> bool:  # noqa: ANN401 - YAML holds anything
+    for part in location:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return document is None
 
 
 def _did_you_mean(location: tuple[str | int, ...], document: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The whole configuration file."""
 
+from itertools import combinations
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -113,6 +114,19 @@ class Settings(Section):
                 raise ValueError(f"store_for.{store_class}: there is no store named {name!r} under stores")
             if self.stores[name].read_only:
                 raise ValueError(f"store_for.{store_class}: the store {name!r} is read_only")
+        return self
+
+    @model_validator(mode="after")
+    def _stores_are_apart(self) -> Self:
+        """Refuse stores that share objects: the garbage collection of one would delete those of the other."""
+        for (name, store), (other_name, other) in combinations(self.stores.items(), 2):
+            if (store.endpoint_url, store.bucket) != (other.endpoint_url, other.bucket):
+                continue
+            if f"{store.prefix}/".startswith(f"{other.prefix}/") or f"{other.prefix}/".startswith(f"{store.prefix}/"):
+                raise ValueError(
+                    f"stores: {name} and {other_name} are one bucket, and the prefixes {store.prefix!r} and "
+                    f"{other.prefix!r} overlap: give each a prefix outside of the other's, or use one store"
+                )
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mediarepo.config.loading import config_warnings, load_settings, parse_settings
+from mediarepo.config.loading import load_settings, parse_settings
+from mediarepo.config.warnings import config_warnings
 
 EXAMPLE = Path(__file__).parents[3] / "config.yaml"
 STORE = {
