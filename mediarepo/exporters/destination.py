@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from pydantic import ValidationError
-
 from mediarepo.config.storage import StoreConfig
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.errors import SourceConfigError
+from mediarepo.importers.reading.source_bucket import BucketAddress, store_config
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 
@@ -301,18 +300,7 @@ class _Hashing:
 def _store_config(address: BucketAddress) -> StoreConfig:
     if address.customer_key is not None:
         raise ExportError(f"objects of {address.bucket} are encrypted with a key of the client's: export to the folder")
-    region = address.region or "us-east-1"
     try:
-        return StoreConfig.model_validate(
-            {
-                "endpoint_url": address.endpoint_url or f"https://s3.{region}.amazonaws.com",
-                "region": region,
-                "bucket": address.bucket,
-                "access_key_id": address.access_key_id,
-                "secret_access_key": address.secret_access_key,
-                "session_token": address.session_token,
-                "path_style": address.path_style,
-            }
-        )
-    except ValidationError as exc:
-        raise ExportError(f"the bucket {address.bucket} cannot be reached: {exc.errors()[0]['msg']}") from exc
+        return store_config(address)
+    except SourceConfigError as exc:
+        raise ExportError(str(exc)) from exc

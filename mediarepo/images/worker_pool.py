@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
@@ -283,11 +283,11 @@ class Rendered:
     data: bytes
 
 
-class WorkerPool:
+class WorkerPool(ProcessPool[WorkerProcess]):
     """Fixed-size pool of image workers; leaving the pool kills all of them."""
 
     def __init__(self, config: ThumbnailsConfig, policy: SandboxPolicy | None = None) -> None:
-        self._pool = ProcessPool(
+        super().__init__(
             lambda: WorkerProcess(config, policy or SandboxPolicy()),
             max_processes=config.worker_count,
             queue_limit=config.queue_limit,
@@ -295,34 +295,12 @@ class WorkerPool:
             what="wait for thumbnails",
         )
 
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._pool.__aexit__(*exc_info)
-
-    @property
-    def pids(self) -> list[int]:
-        """The process ids of all workers."""
-        return self._pool.pids
-
-    @property
-    def busy(self) -> int:
-        """How many workers have a job."""
-        return self._pool.busy
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait for a worker."""
-        return self._pool.waiting
-
     async def render(self, source: SourceBuffer, specs: Sequence[ThumbnailSpec]) -> Rendered:
         """Render thumbnails of a source.
 
         Raises LimitExceededError when too many jobs wait, or this one for too long.
         """
-        async with self._pool.process() as worker:
+        async with self.process() as worker:
             source.seal()
             result = create_memfd("mediarepo-thumbnails")
             try:
@@ -333,7 +311,7 @@ class WorkerPool:
 
     async def measure(self, source: SourceBuffer) -> ImageDimensions:
         """Read an image's header. Raises PictureError when it is no image, LimitExceededError as above."""
-        async with self._pool.process() as worker:
+        async with self.process() as worker:
             source.seal()
             result = create_memfd("mediarepo-thumbnails")
             try:

@@ -13,9 +13,11 @@ from urllib.parse import unquote
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.reading.coercion import (
     Row,
+    ThumbnailColumns,
     Values,
     key_text,
     load_files,
+    source_thumbnail,
     yaml_entries,
     yaml_section,
     yaml_text,
@@ -95,6 +97,9 @@ def _database(shared: dict[str, object], media: dict[str, object], path: Path, b
             return SqliteAddress(Path(os.path.normpath(base / (file.removeprefix("//") or file))))
         return postgres_address({"dsn": connection})
     raise SourceConfigError(f"{path} has neither media_api.database nor global.database with a connection_string")
+
+
+_THUMBNAIL_NAMES = ThumbnailColumns("width", "height", "resize_method", "content_type", "file_size_bytes")
 
 
 class DendriteSource(BaseSource):
@@ -198,18 +203,7 @@ class DendriteSource(BaseSource):
         """Iterate over the thumbnails of one piece of media."""
         query = select(_THUMBNAILS, _THUMBNAIL_COLUMNS, _BY_ADDRESS)
         for row in await self.database.rows(query, media.server_name, media.media_id):
-            values = Values(row)
-            yield SourceThumbnail(
-                server_name=media.server_name,
-                media_id=media.media_id,
-                kind=media.kind,
-                width=values.integer("width") or 0,
-                height=values.integer("height") or 0,
-                method=values.text("resize_method") or "",
-                content_type=values.text("content_type") or "",
-                size_bytes=values.size("file_size_bytes"),
-                filesystem_id=media.filesystem_id,
-            )
+            yield source_thumbnail(media, Values(row), _THUMBNAIL_NAMES, filesystem_id=media.filesystem_id)
 
     def thumbnail_paths(self, thumbnail: SourceThumbnail) -> Sequence[str]:
         """Return a thumbnail's path, beside its original."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -154,39 +154,17 @@ _MAX_PREVIEW_BYTES = 256 * 1024
 Result = TypeVar("Result")
 
 
-class PreviewParser:
+class PreviewParser(ProcessPool[SandboxedProcess]):
     """A few sandboxed processes, started when first needed."""
 
     def __init__(self, policy: SandboxPolicy | None = None) -> None:
-        self._pool = ProcessPool(
+        super().__init__(
             lambda: SandboxedProcess(_MODULE, {}, limits=_LIMITS, policy=policy or SandboxPolicy()),
             max_processes=min(_PROCESSES, os.cpu_count() or 1),
             queue_limit=_QUEUE_LIMIT,
             queue_timeout_s=_TIMEOUT_S,
             what="wait for pages to be read",
         )
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._pool.__aexit__(*exc_info)
-
-    @property
-    def busy(self) -> int:
-        """How many processes have a job."""
-        return self._pool.busy
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait for a process."""
-        return self._pool.waiting
-
-    @property
-    def pids(self) -> list[int]:
-        """The process ids of all processes."""
-        return self._pool.pids
 
     async def read_page(self, body: bytes, *, url: str, content_type: str | None, max_bytes: int) -> Page | None:
         """Parse a page, None when it is a file. Raises PageError when it exceeds the limits."""
@@ -227,7 +205,7 @@ class PreviewParser:
         try:
             _write_all(source, body)
             seal(source)
-            async with self._pool.process() as process:
+            async with self.process() as process:
                 try:
                     answer = await process.ask(job, source, result, timeout_s=_TIMEOUT_S)
                     return _read(answer, result, adapter, max_bytes)

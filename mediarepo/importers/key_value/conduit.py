@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.key_value.indexed import SEPARATOR, IndexedSource, decode, encode, storable
 from mediarepo.importers.key_value.rocksdb import ask_families, read_families
 from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.coercion import yaml_section, yaml_text
+from mediarepo.importers.reading.coercion import load_toml, yaml_section, yaml_text
 from mediarepo.importers.reading.merge_join import BytePlaces
 from mediarepo.importers.reading.source_base import check_byte_sources, try_some, wall_clock_ms
 from mediarepo.importers.reading.source_bucket import Bucket, BucketAddress, BucketByteSource
@@ -47,7 +46,7 @@ def load_conduit_config(path: Path, *, base: Path | None = None) -> ConduitConfi
     Raises SourceConfigError when it cannot be read, or lacks global.server_name or global.database_path.
     """
     base = base or path.parent
-    shared = yaml_section(_load(path).get("global"), "global")
+    shared = yaml_section(load_toml(path).get("global"), "global")
     media = yaml_section(shared.get("media"), "global.media")
     name, database = yaml_text(shared.get("server_name")), yaml_text(shared.get("database_path"))
     if name is None or database is None:
@@ -65,15 +64,6 @@ def load_conduit_config(path: Path, *, base: Path | None = None) -> ConduitConfi
         depth=_number(structure.get("depth"), _DEPTH),
         length=_number(structure.get("length"), _LENGTH),
     )
-
-
-def _load(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SourceConfigError(f"{path} is not TOML: {exc}") from exc
 
 
 def _bucket(media: dict[str, object]) -> BucketAddress:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from mediarepo.importers.key_value.indexed import (
     storable,
 )
 from mediarepo.importers.key_value.rocksdb import Families, ask_families, read_families
-from mediarepo.importers.reading.coercion import yaml_section, yaml_text
+from mediarepo.importers.reading.coercion import load_toml, yaml_section, yaml_text
 from mediarepo.importers.reading.merge_join import BytePlaces
 from mediarepo.importers.reading.source_base import check_byte_sources, try_some, wall_clock_ms
 from mediarepo.importers.reading.source_folder import FolderByteSource
@@ -54,12 +53,7 @@ def load_tuwunel_config(path: Path, *, base: Path | None = None) -> TuwunelConfi
 
     Raises SourceConfigError when it cannot be read, or lacks global.server_name or global.database_path.
     """
-    try:
-        shared = yaml_section(tomllib.loads(path.read_text(encoding="utf-8")).get("global"), "global")
-    except OSError as exc:
-        raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SourceConfigError(f"{path} is not TOML: {exc}") from exc
+    shared = yaml_section(load_toml(path).get("global"), "global")
     name, database = yaml_text(shared.get("server_name")), yaml_text(shared.get("database_path"))
     if name is None or database is None:
         raise SourceConfigError(f"{path} lacks global.server_name or global.database_path")

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import replace
 
-from mediarepo.importers.reading.coercion import Row, Values, key_text
+from mediarepo.importers.reading.coercion import Row, ThumbnailColumns, Values, key_text, source_thumbnail
 from mediarepo.importers.reading.source_database import Database, Selection, amap, existing_columns, key_name, select
 from mediarepo.model.import_source import MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
@@ -225,17 +225,11 @@ def _place(row: Row) -> str | None:
     return f"{key_text(row['datastore_id'])}/{key_text(row['location'])}"
 
 
+_THUMBNAIL_NAMES = ThumbnailColumns("width", "height", "method", "content_type", "size_bytes")
+
+
 def _thumbnail(media: SourceMedia, row: Row) -> SourceThumbnail:
     values = Values(row)
-    return SourceThumbnail(
-        server_name=media.server_name,
-        media_id=media.media_id,
-        kind=media.kind,
-        width=values.integer("width") or 0,
-        height=values.integer("height") or 0,
-        method=values.text("method") or "",
-        content_type=values.text("content_type") or "",
-        size_bytes=values.size("size_bytes"),
-        filesystem_id=_place(row),
-        animated=values.flag("animated"),
+    return source_thumbnail(
+        media, values, _THUMBNAIL_NAMES, filesystem_id=_place(row), animated=values.flag("animated")
     )

@@ -1,12 +1,15 @@
 """Coerces values of other servers' databases and YAML files, whatever their types."""
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from mediarepo.importers.errors import SourceConfigError
+from mediarepo.model.import_source import SourceMedia, SourceThumbnail
 
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 _HEX_SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
@@ -69,6 +72,34 @@ class Values:
         return None
 
 
+class ThumbnailColumns(NamedTuple):
+    """The names of the columns that describe a thumbnail."""
+
+    width: str
+    height: str
+    method: str
+    content_type: str
+    size_bytes: str
+
+
+def source_thumbnail(
+    media: SourceMedia, values: Values, columns: ThumbnailColumns, *, filesystem_id: str | None, animated: bool = False
+) -> SourceThumbnail:
+    """Return a row of thumbnails as a thumbnail of these media."""
+    return SourceThumbnail(
+        server_name=media.server_name,
+        media_id=media.media_id,
+        kind=media.kind,
+        width=values.integer(columns.width) or 0,
+        height=values.integer(columns.height) or 0,
+        method=values.text(columns.method) or "",
+        content_type=values.text(columns.content_type) or "",
+        size_bytes=values.size(columns.size_bytes),
+        filesystem_id=filesystem_id,
+        animated=animated,
+    )
+
+
 def as_text(value: object) -> str | None:
     """Return any column value as text; invalid UTF-8 becomes lone surrogates."""
     if value is None:
@@ -114,6 +145,16 @@ def _load(path: Path) -> dict[str, object]:
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise SourceConfigError(f"{path} is not YAML: {exc}") from exc
     return yaml_section(document, str(path))
+
+
+def load_toml(path: Path) -> dict[str, object]:
+    """Read a TOML file. Raises SourceConfigError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise SourceConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SourceConfigError(f"{path} is not TOML: {exc}") from exc
 
 
 def yaml_section(value: object, where: str) -> dict[str, object]:

@@ -213,7 +213,7 @@ class Bucket:
     def __init__(self, address: BucketAddress, *, retrying: RetryPolicy | None = None) -> None:
         self.lists = 0
         self.address = address
-        self._config = _store_config(address)
+        self._config = store_config(address)
         self.words = f"the bucket {address.bucket} at {self._config.endpoint_url}"
         self._place = S3Location(
             endpoint_url=self._config.endpoint_url, region=self._config.region, bucket=self._config.bucket
@@ -332,7 +332,8 @@ def _not_counted(_operation: str, _outcome: str) -> None:
     """Take note of nothing: the source's requests are not those of our stores."""
 
 
-def _store_config(address: BucketAddress) -> StoreConfig:
+def store_config(address: BucketAddress) -> StoreConfig:
+    """Return the settings of an S3 client for a bucket. Raises SourceConfigError when they are invalid."""
     region = address.region or "us-east-1"
     try:
         return StoreConfig.model_validate(

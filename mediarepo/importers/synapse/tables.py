@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from mediarepo.importers.reading.coercion import Row, Values, key_text
+from mediarepo.importers.reading.coercion import Row, ThumbnailColumns, Values, key_text, source_thumbnail
 from mediarepo.importers.reading.source_database import Database, Selection, amap, existing_columns, key_name, select
 from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
@@ -182,17 +182,18 @@ def _shared(values: Values, server_name: str, media_id: str, kind: MediaKind) ->
     )
 
 
+_THUMBNAIL_NAMES = ThumbnailColumns(
+    "thumbnail_width", "thumbnail_height", "thumbnail_method", "thumbnail_type", "thumbnail_length"
+)
+
+
 def _thumbnail(media: SourceMedia, row: Row) -> SourceThumbnail:
     values = Values(row)
-    return SourceThumbnail(
-        server_name=media.server_name,
-        media_id=media.media_id,
-        kind=media.kind,
-        width=values.integer("thumbnail_width") or 0,
-        height=values.integer("thumbnail_height") or 0,
-        method=values.text("thumbnail_method") or "",
-        content_type=values.text("thumbnail_type") or "",
-        size_bytes=values.size("thumbnail_length"),
+    animated = values.text("thumbnail_type") == "image/webp" and media.content_type != "image/webp"
+    return source_thumbnail(
+        media,
+        values,
+        _THUMBNAIL_NAMES,
         filesystem_id=key_text(row["filesystem_id"]) or media.filesystem_id,
-        animated=values.text("thumbnail_type") == "image/webp" and media.content_type != "image/webp",
+        animated=animated,
     )

@@ -151,7 +151,7 @@ SIZE = ThumbnailSize(width=32, height=32, method=ThumbnailMethod.CROP)
 @contextlib.contextmanager
 def wired(pool: WorkerPool, channel: socket.socket) -> Iterator[None]:
     """Let the only worker's messages come over another channel."""
-    (worker,) = pool._pool._idle
+    (worker,) = pool._idle
     process = worker._process
     original, process._channel = process._channel, channel
     with original:
