@@ -18,7 +18,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.services.rebuilding import RebuildReport
+from mediarepo.services.rebuild import RebuildReport
 from tests.support.installation import fresh_name, settings_for
 
 _BLOBS = """INSERT INTO blob (store, object_key, size_bytes, sha256, sha256_state, created_ts)

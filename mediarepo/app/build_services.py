@@ -10,7 +10,7 @@ from mediarepo.db.journal import JournalTable
 from mediarepo.db.limits import QuotaTable
 from mediarepo.db.media import AccessTable, MediaTable, ThumbnailTable
 from mediarepo.db.publishing import PendingTable, PublishTable
-from mediarepo.db.rebuilding import RebuildTable
+from mediarepo.db.rebuild import RebuildTable
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.sweep import MissingObjects, ObjectInventory, SweepTable, UploadIntents
 from mediarepo.db.unverified_hashes import UnverifiedHashTable
@@ -28,7 +28,7 @@ from mediarepo.services.leases import LeaseHolder, lease_of
 from mediarepo.services.limits import Quotas
 from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.readiness import Readiness
-from mediarepo.services.rebuilding import Rebuilder
+from mediarepo.services.rebuild import Rebuilder
 from mediarepo.services.remote_fetch import RemoteFetcher
 from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.stores import BucketMarkers

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from mediarepo.app.build_services import build_readiness
-from mediarepo.app.reloading import Reloading
+from mediarepo.app.config_reload import Reloading
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
@@ -24,7 +24,7 @@ from mediarepo.telemetry.loop_lag import LoopLagWatchdog
 from mediarepo.telemetry.worker_metrics import MetricsPage, WorkersMetricsPage
 from mediarepo.web import keys
 from mediarepo.web.admin.api.endpoint_table import add_api_routes
-from mediarepo.web.draining import InFlight
+from mediarepo.web.in_flight import InFlight
 from mediarepo.web.listening import address_of, bind_all
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
 from mediarepo.web.proxies import TrustedProxies

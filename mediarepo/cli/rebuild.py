@@ -13,7 +13,7 @@ from mediarepo.app.build_services import JOURNAL_LEASE, build_rebuilder, join_jo
 from mediarepo.app.foundation import open_foundation
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
-from mediarepo.services.rebuilding import RebuildRefusedError, RebuildReport
+from mediarepo.services.rebuild import RebuildRefusedError, RebuildReport
 from mediarepo.telemetry.logs import set_up_logs
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from typing import IO, Protocol, Self
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.source_bucket import BucketAddress, store_config
+from mediarepo.importers.readers.source_bucket import BucketAddress, store_config
 from mediarepo.storage.errors import ObjectMissingError
 from mediarepo.storage.store import Store
 

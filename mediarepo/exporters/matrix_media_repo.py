@@ -9,8 +9,8 @@ from mediarepo.exporters.destination import ExportError
 from mediarepo.exporters.synapse.database import Change, Delete, Insert, Value, WritableDatabase
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.matrix_media_repo.tables import MatrixMediaRepoTables
-from mediarepo.importers.reading.coercion import Row, key_text
-from mediarepo.importers.reading.source_database import select
+from mediarepo.importers.readers.coercion import Row, key_text
+from mediarepo.importers.readers.source_database import select
 from mediarepo.model.exports import ExportMedia
 from mediarepo.model.import_source import SourceMedia
 from mediarepo.model.media import MediaState

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
-from mediarepo.importers.reading.coercion import (
+from mediarepo.importers.readers.coercion import (
     Row,
     ThumbnailColumns,
     Values,
@@ -22,11 +22,11 @@ from mediarepo.importers.reading.coercion import (
     yaml_section,
     yaml_text,
 )
-from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
-from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.reading.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.source_database import Selection, amap, select
-from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.readers.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
+from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_database import Selection, amap, select
+from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.model.import_source import (
     SAMPLES,
     MediaKind,

@@ -11,7 +11,7 @@ from mediarepo.importers.key_value.conduit import ConduitSource, load_conduit_co
 from mediarepo.importers.key_value.conduit_flat import FlatConduitSource
 from mediarepo.importers.key_value.tuwunel import TuwunelSource, load_tuwunel_config
 from mediarepo.importers.matrix_media_repo.source import MatrixMediaRepoSource, load_matrix_media_repo_config
-from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, postgres_address
+from mediarepo.importers.readers.database_address import DatabaseAddress, SqliteAddress, postgres_address
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import load_synapse_config
 from mediarepo.importers.synapse.http_client import HomeserverGetter

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol, Self
 
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.readers.source_bucket import BucketAddress
 from mediarepo.model.import_source import (
     SAMPLES,
     PreflightReport,

@@ -23,7 +23,7 @@ from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import PendingUploads, Uploads
 from mediarepo.telemetry.metrics import Metrics
 from mediarepo.telemetry.worker_metrics import MetricsPage
-from mediarepo.web.draining import InFlight
+from mediarepo.web.in_flight import InFlight
 from mediarepo.web.proxies import TrustedProxies
 
 SETTINGS = web.AppKey("settings", Settings)

@@ -18,7 +18,7 @@ from yarl import URL
 from mediarepo.config.storage import StoreConfig
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.readers.source_bucket import BucketAddress
 from mediarepo.storage.store import Store
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "imports"

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from mediarepo.importers.errors import BytesVanishedError, SourceConfigError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.byte_source import SourceProblem
-from mediarepo.importers.reading.source_bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.readers.byte_source import SourceProblem
+from mediarepo.importers.readers.source_bucket import Bucket, BucketAddress, BucketByteSource
 from mediarepo.model.import_source import ObjectBytes, ResolutionState
 from tests.support.pauses import Pauses
 

@@ -13,7 +13,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.open_source import open_source
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.readers.source_bucket import BucketAddress
 from mediarepo.model.import_ledger import ObjectMode
 from mediarepo.model.import_source import MediaKind, ObjectBytes, Resolution, ResolutionState, SourceMedia
 from mediarepo.services.imports.decision import DestinationStores, ImportDecider, ImportPolicy

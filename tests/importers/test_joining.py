@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem, path_order
-from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.readers.byte_source import ListedFile, SourceProblem, path_order
+from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
 from mediarepo.importers.synapse.paths import file_path, media_from_path
 from mediarepo.model.import_source import (
     MediaKind,

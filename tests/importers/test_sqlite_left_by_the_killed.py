@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
-from mediarepo.importers.reading import source_sqlite, sqlite_copy
-from mediarepo.importers.reading.source_sqlite import SqliteDatabase, SqliteFile
+from mediarepo.importers.readers import source_sqlite, sqlite_copy
+from mediarepo.importers.readers.source_sqlite import SqliteDatabase, SqliteFile
 
 COUNT = "SELECT count(*), min(words), max(words) FROM media"
 BEFORE, AFTER = (3000, "old", "old"), (3000, "new", "new")
@@ -38,7 +38,7 @@ connection.execute("COMMIT")
 READER = """
 import os, signal, sys
 from pathlib import Path
-from mediarepo.importers.reading.source_sqlite import SqliteFile
+from mediarepo.importers.readers.source_sqlite import SqliteFile
 file = SqliteFile(Path(sys.argv[1]))
 print(file.ask(lambda connection: connection.execute("SELECT count(*) FROM media").fetchone()[0]), file=sys.stderr)
 os.kill(os.getpid(), signal.SIGKILL)

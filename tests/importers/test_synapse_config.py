@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.database_address import (
+from mediarepo.importers.readers.database_address import (
     PostgresAddress,
     SqliteAddress,
     parse_conninfo,
     postgres_address,
 )
-from mediarepo.importers.reading.source_bucket import Bucket
+from mediarepo.importers.readers.source_bucket import Bucket
 from mediarepo.importers.synapse.config import (
     BucketProvider,
     FolderProvider,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
-from mediarepo.importers.reading.database_address import SqliteAddress
-from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.readers.database_address import SqliteAddress
+from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import (

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.database_address import postgres_address
-from mediarepo.importers.reading.source_bucket import Bucket, BucketByteSource
-from mediarepo.importers.reading.source_database import Selection, render_select
-from mediarepo.importers.reading.source_folder import FolderByteSource
-from mediarepo.importers.reading.source_postgres import PostgresDialect
+from mediarepo.importers.readers.database_address import postgres_address
+from mediarepo.importers.readers.source_bucket import Bucket, BucketByteSource
+from mediarepo.importers.readers.source_database import Selection, render_select
+from mediarepo.importers.readers.source_folder import FolderByteSource
+from mediarepo.importers.readers.source_postgres import PostgresDialect
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig
 from mediarepo.importers.synapse.source import SynapseSource
 from mediarepo.model.import_source import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.importers.reading.database_address import SqliteAddress
+from mediarepo.importers.readers.database_address import SqliteAddress
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import SynapseConfig, load_synapse_config
 from mediarepo.importers.synapse.source import SynapseSource

@@ -55,7 +55,7 @@ FRAGMENTS = {
     },
     "db/migrations.py": {"schema"},
     "db/previews.py": {"condition"},
-    "db/rebuilding.py": {
+    "db/rebuild.py": {
         "', '.join(columns)",
         "', '.join(values)",
         "', '.join(written)",
@@ -101,7 +101,7 @@ FRAGMENTS = {
         "self._database.words",
         "table",
     },
-    "importers/reading/source_database.py": {
+    "importers/readers/source_database.py": {
         "', '.join(columns)",
         "condition",
         "expression",
@@ -112,7 +112,7 @@ FRAGMENTS = {
         "values",
         "where",
     },
-    "importers/reading/source_sqlite.py": {"expression"},
+    "importers/readers/source_sqlite.py": {"expression"},
     "importers/synapse/source.py": {"database.words", "table"},
 }
 

@@ -12,11 +12,11 @@ from urllib.parse import quote
 import asyncpg
 
 from mediarepo.exporters.destination import ExportError, RowAppearedError, RowRefusedError
-from mediarepo.importers.reading.coercion import as_text
-from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress
-from mediarepo.importers.reading.source_database import Database
-from mediarepo.importers.reading.source_postgres import PostgresDatabase
-from mediarepo.importers.reading.source_sqlite import SqliteDatabase, SqliteFile
+from mediarepo.importers.readers.coercion import as_text
+from mediarepo.importers.readers.database_address import DatabaseAddress, SqliteAddress
+from mediarepo.importers.readers.source_database import Database
+from mediarepo.importers.readers.source_postgres import PostgresDatabase
+from mediarepo.importers.readers.source_sqlite import SqliteDatabase, SqliteFile
 
 Value = str | int | bool | None
 Refer = Callable[[Value], str]

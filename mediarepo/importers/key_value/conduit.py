@@ -11,13 +11,13 @@ from threading import Lock
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.key_value.indexed import SEPARATOR, IndexedSource, decode, encode, storable
 from mediarepo.importers.key_value.rocksdb import ask_families, read_families
-from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.coercion import load_toml, yaml_section, yaml_text
-from mediarepo.importers.reading.merge_join import BytePlaces
-from mediarepo.importers.reading.source_base import check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.source_bucket import Bucket, BucketAddress, BucketByteSource
-from mediarepo.importers.reading.source_folder import FolderByteSource
-from mediarepo.importers.reading.source_sqlite import SqliteFile
+from mediarepo.importers.readers.byte_source import ByteSource
+from mediarepo.importers.readers.coercion import load_toml, yaml_section, yaml_text
+from mediarepo.importers.readers.merge_join import BytePlaces
+from mediarepo.importers.readers.source_base import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.readers.source_folder import FolderByteSource
+from mediarepo.importers.readers.source_sqlite import SqliteFile
 from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _DEPTH = _LENGTH = 2

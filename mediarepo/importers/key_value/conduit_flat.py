@@ -9,9 +9,9 @@ from threading import Lock
 
 from mediarepo.importers.errors import SourceError
 from mediarepo.importers.key_value.indexed import IndexedSource, MediaKey, parse_encoded_key
-from mediarepo.importers.reading.merge_join import BytePlaces
-from mediarepo.importers.reading.source_base import check_byte_sources, wall_clock_ms
-from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.readers.merge_join import BytePlaces
+from mediarepo.importers.readers.source_base import check_byte_sources, wall_clock_ms
+from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _CLOCK_TICK_MS = 2_000

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from email.message import Message
 from urllib.parse import unquote
 
-from mediarepo.importers.reading.byte_source import path_order
-from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.reading.source_base import BaseSource
+from mediarepo.importers.readers.byte_source import path_order
+from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.readers.source_base import BaseSource
 from mediarepo.model.import_source import SourceItem, SourceKey, SourceMedia, SourceThumbnail, UnclaimedBytes
 
 SEPARATOR = b"\xff"

@@ -21,10 +21,10 @@ from mediarepo.importers.key_value.indexed import (
     storable,
 )
 from mediarepo.importers.key_value.rocksdb import Families, ask_families, read_families
-from mediarepo.importers.reading.coercion import load_toml, yaml_section, yaml_text
-from mediarepo.importers.reading.merge_join import BytePlaces
-from mediarepo.importers.reading.source_base import check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.readers.coercion import load_toml, yaml_section, yaml_text
+from mediarepo.importers.readers.merge_join import BytePlaces
+from mediarepo.importers.readers.source_base import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
 _FILES, _USERS, _PENDING = "mediaid_file", "mediaid_user", "mediaid_pending"

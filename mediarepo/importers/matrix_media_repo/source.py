@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError, SourceError
 from mediarepo.importers.matrix_media_repo.tables import MatrixMediaRepoTables
-from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.coercion import load_files, yaml_entries, yaml_section, yaml_text
-from mediarepo.importers.reading.database_address import DatabaseAddress, open_database, postgres_address
-from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.reading.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.source_bucket import Bucket, BucketAddress, BucketByteSource
-from mediarepo.importers.reading.source_database import amap
-from mediarepo.importers.reading.source_folder import FolderByteSource
+from mediarepo.importers.readers.byte_source import ByteSource
+from mediarepo.importers.readers.coercion import load_files, yaml_entries, yaml_section, yaml_text
+from mediarepo.importers.readers.database_address import DatabaseAddress, open_database, postgres_address
+from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_bucket import Bucket, BucketAddress, BucketByteSource
+from mediarepo.importers.readers.source_database import amap
+from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.model.import_source import (
     SAMPLES,
     PreflightReport,

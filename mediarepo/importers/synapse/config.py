@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.coercion import (
+from mediarepo.importers.readers.coercion import (
     load_files,
     parse_duration_ms,
     parse_size_bytes,
@@ -14,8 +14,8 @@ from mediarepo.importers.reading.coercion import (
     yaml_section,
     yaml_text,
 )
-from mediarepo.importers.reading.database_address import DatabaseAddress, SqliteAddress, postgres_address
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.readers.database_address import DatabaseAddress, SqliteAddress, postgres_address
+from mediarepo.importers.readers.source_bucket import BucketAddress
 
 _DAY_MS = 86_400_000
 _UPLOAD_BYTES = 50 * 1024 * 1024

@@ -6,7 +6,7 @@ from typing import Protocol, Self
 from urllib.parse import quote
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError, SourceUnavailableError
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.readers.source_bucket import BucketAddress
 from mediarepo.importers.synapse.tables import ALL_COLUMNS, local_media, remote_media
 from mediarepo.model.import_source import (
     SAMPLES,

@@ -2,7 +2,7 @@
 
 import re
 
-from mediarepo.importers.reading.merge_join import BytePlaces
+from mediarepo.importers.readers.merge_join import BytePlaces
 from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
 _SERVABLE = re.compile(r"[A-Za-z0-9_\-.\[\]:]+", re.ASCII)

@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.byte_source import ByteSource
-from mediarepo.importers.reading.database_address import open_database
-from mediarepo.importers.reading.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.reading.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
-from mediarepo.importers.reading.source_bucket import Bucket, BucketByteSource
-from mediarepo.importers.reading.source_database import Database, achain, amap, select
-from mediarepo.importers.reading.source_folder import FolderByteSource
-from mediarepo.importers.reading.source_postgres import PostgresDatabase
-from mediarepo.importers.reading.source_sqlite import SqliteDatabase
+from mediarepo.importers.readers.byte_source import ByteSource
+from mediarepo.importers.readers.database_address import open_database
+from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
+from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_bucket import Bucket, BucketByteSource
+from mediarepo.importers.readers.source_database import Database, achain, amap, select
+from mediarepo.importers.readers.source_folder import FolderByteSource
+from mediarepo.importers.readers.source_postgres import PostgresDatabase
+from mediarepo.importers.readers.source_sqlite import SqliteDatabase
 from mediarepo.importers.synapse.config import FolderProvider, SynapseConfig
 from mediarepo.importers.synapse.paths import bucket_folder, file_path, media_from_path, thumbnail_paths
 from mediarepo.importers.synapse.tables import LOCAL, REMOTE, TABLES, Tables

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from mediarepo.importers.reading.coercion import Row, ThumbnailColumns, Values, key_text, source_thumbnail
-from mediarepo.importers.reading.source_database import Database, Selection, amap, existing_columns, key_name, select
+from mediarepo.importers.readers.coercion import Row, ThumbnailColumns, Values, key_text, source_thumbnail
+from mediarepo.importers.readers.source_database import Database, Selection, amap, existing_columns, key_name, select
 from mediarepo.model.import_source import MediaKind, SourceMedia, SourceThumbnail
 
 LOCAL, REMOTE = "local_media_repository", "remote_media_cache"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from mediarepo.config.settings import StoreFor
 from mediarepo.config.storage import StoreConfig
 from mediarepo.errors import InvalidParamError
-from mediarepo.importers.reading.source_bucket import BucketAddress
+from mediarepo.importers.readers.source_bucket import BucketAddress
 from mediarepo.model.declared import LAST_TS, is_content_type, time_or_none, upload_name_or_none, user_id_or_none
 from mediarepo.model.ids import MARKER_NAME, object_key_ts
 from mediarepo.model.import_ledger import (

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from mediarepo.db.publishing import PublishTable
-from mediarepo.db.rebuilding import RebuildTable
+from mediarepo.db.rebuild import RebuildTable
 from mediarepo.db.sweep import SweepTable, UploadIntents
 from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.drift import Drift, DriftKind

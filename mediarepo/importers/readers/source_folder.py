@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mediarepo.importers.errors import BytesVanishedError, SourceError
-from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem
+from mediarepo.importers.readers.byte_source import ListedFile, SourceProblem
 from mediarepo.model.import_source import FileBytes, ResolutionState, SourceBytes
 
 PIECE_BYTES = 256 * 1024

@@ -17,10 +17,10 @@ from urllib.parse import quote
 import structlog
 
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
-from mediarepo.importers.reading import sqlite_copy
-from mediarepo.importers.reading.coercion import Row, as_text, key_text
-from mediarepo.importers.reading.source_database import Dialect, Selection, key_name, render_select
-from mediarepo.importers.reading.sqlite_copy import beside
+from mediarepo.importers.readers import sqlite_copy
+from mediarepo.importers.readers.coercion import Row, as_text, key_text
+from mediarepo.importers.readers.source_database import Dialect, Selection, key_name, render_select
+from mediarepo.importers.readers.sqlite_copy import beside
 
 _Answer = TypeVar("_Answer")
 _BUSY_TIMEOUT_S = 30

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from mediarepo.importers.reading.coercion import Row
+from mediarepo.importers.readers.coercion import Row
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from mediarepo.importers.reading.byte_source import ByteSource, Finder, ListedFile, SourceProblem, path_order
+from mediarepo.importers.readers.byte_source import ByteSource, Finder, ListedFile, SourceProblem, path_order
 from mediarepo.model.import_source import (
     Resolution,
     ResolutionState,

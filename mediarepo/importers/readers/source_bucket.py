@@ -19,7 +19,7 @@ from mediarepo.importers.errors import (
     SourceError,
     SourceUnavailableError,
 )
-from mediarepo.importers.reading.byte_source import ListedFile, SourceProblem, path_order
+from mediarepo.importers.readers.byte_source import ListedFile, SourceProblem, path_order
 from mediarepo.model.import_source import ObjectBytes, ResolutionState, SourceBytes
 from mediarepo.storage.control import Answer, ObjectControl, error_response_of
 from mediarepo.storage.errors import ObjectMissingError, S3Location, StorageError, StorageUnavailableError

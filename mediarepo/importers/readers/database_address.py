@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mediarepo.importers.errors import SourceConfigError
-from mediarepo.importers.reading.source_database import Database
-from mediarepo.importers.reading.source_postgres import PostgresDatabase
-from mediarepo.importers.reading.source_sqlite import SqliteDatabase
+from mediarepo.importers.readers.source_database import Database
+from mediarepo.importers.readers.source_postgres import PostgresDatabase
+from mediarepo.importers.readers.source_sqlite import SqliteDatabase
 
 _KEPT = ("host", "port", "user", "password", "sslmode", "sslrootcert", "sslcert", "sslkey", "passfile", "service")
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?!')(?:[^\s\\]|\\.)*))\s*", re.DOTALL)

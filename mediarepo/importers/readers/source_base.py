@@ -7,10 +7,10 @@ from contextlib import aclosing
 from typing import Self
 
 from mediarepo.importers.errors import SourceError
-from mediarepo.importers.reading.byte_source import ByteSource, NearbyByteSource
-from mediarepo.importers.reading.merge_join import BytePlaces, locate
-from mediarepo.importers.reading.source_bucket import BucketAddress, BucketByteSource
-from mediarepo.importers.reading.source_database import Database
+from mediarepo.importers.readers.byte_source import ByteSource, NearbyByteSource
+from mediarepo.importers.readers.merge_join import BytePlaces, locate
+from mediarepo.importers.readers.source_bucket import BucketAddress, BucketByteSource
+from mediarepo.importers.readers.source_database import Database
 from mediarepo.model.import_source import (
     PreflightReport,
     Resolution,

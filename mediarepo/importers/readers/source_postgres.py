@@ -10,8 +10,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from mediarepo.importers.errors import SourceError, SourceUnavailableError
-from mediarepo.importers.reading.coercion import Row, key_text
-from mediarepo.importers.reading.source_database import Dialect, Selection, key_name, render_select
+from mediarepo.importers.readers.coercion import Row, key_text
+from mediarepo.importers.readers.source_database import Dialect, Selection, key_name, render_select
 
 if TYPE_CHECKING:  # only the stubs know these classes as generic
     Connection = PoolConnectionProxy[asyncpg.Record]
