@@ -6,7 +6,7 @@ from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.db.audit import AuditLog
 from mediarepo.db.deletion import DeletionTable
-from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
+from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable, StoredContentTable
 from mediarepo.db.media_marks import MarkTable
 from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.retention import RetentionPlans, RetentionTable
@@ -61,6 +61,7 @@ def build_administration(
             table=table,
             statistics=StatisticsTable(database),
             searches=MediaSearchTable(database),
+            contents=StoredContentTable(database),
             homeserver_admins=homeserver_admins,
         ),
         quarantine=Quarantine(

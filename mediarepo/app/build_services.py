@@ -154,8 +154,11 @@ async def build_thumbnails(
         places=rendering_places(settings.thumbnails),
         now_ms=now_ms,
         on_job=lambda outcome: foundation.metrics.thumbnails.labels(outcome).inc(),
+        on_failure=lambda reason: foundation.metrics.thumbnail_failures.labels(reason).inc(),
     )
     _show_rendering(foundation.in_use, rendering)
+    sources = rendering.sources
+    foundation.metrics.show_memory("thumbnail_sources", settings.thumbnails.memory_budget_bytes, lambda: sources.in_use)
     return Thumbnails(
         config=settings.thumbnails,
         media=downloads.media,
@@ -249,6 +252,7 @@ def build_remote_media(
         on_fetch=lambda outcome: foundation.metrics.remote_fetches.labels(outcome).inc(),
     )
     foundation.in_use.show("tee_memory_bytes", lambda: budget.in_use)
+    foundation.metrics.show_memory("remote_media", config.tee_memory_bytes, lambda: budget.in_use)
     foundation.in_use.show("remote_fetches", lambda: remote_media.flights)
     foundation.in_use.show("remote_media_waiting", lambda: remote_media.waiters.in_use)
     return remote_media

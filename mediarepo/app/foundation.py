@@ -14,6 +14,8 @@ from mediarepo.db.recency import RecencyTable
 from mediarepo.db.sweep import SweepTable
 from mediarepo.db.tasks import Leases
 from mediarepo.model.concurrency import InUse
+from mediarepo.model.request_record import Stage
+from mediarepo.model.requester import current_record
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.batch_isolation import BatchIsolation
@@ -69,12 +71,14 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
     metrics.show_in_use(in_use)
     async with AsyncExitStack() as stack:
         stores: Mapping[str, Store] = {
-            name: await stack.enter_async_context(Store(name, config, on_request=partial(metrics.s3_request, name)))
+            name: await stack.enter_async_context(Store(name, config, on_request=partial(_note_request, metrics, name)))
             for name, config in settings.stores.items()
         }
-        database = await stack.enter_async_context(Database(settings.database))
+        on_wait = metrics.pool_wait("database")
+        database = await stack.enter_async_context(Database(settings.database, on_wait))
         opened = Stores(by_name=stores, store_for=settings.store_for)
         _show_connections(in_use, database, opened)
+        _show_pools(metrics, database, stores)
         for store in stores.values():
             refuses = metrics.store_refuses_writes.labels(store.name)
             refuses.set_function(partial(_refuses_writes, store))
@@ -98,6 +102,28 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
                 now_ms=elapsed_ms,
                 on_behind=lambda store, behind: metrics.database_behind.labels(store).set(behind),
             ),
+        )
+
+
+def _note_request(
+    metrics: Metrics, store: str, operation: str, outcome: str, seconds: float, object_key: str | None
+) -> None:
+    """Count a request to S3, and note it in the record of the client's request that it was made for, if any."""
+    metrics.s3_request(store, operation, outcome, seconds)
+    record = current_record()
+    if record is not None:
+        record.seconds[Stage.S3] += seconds
+        record.object_key = object_key or record.object_key
+
+
+def _show_pools(metrics: Metrics, database: Database, stores: Mapping[str, Store]) -> None:
+    size = database.config.pool_size
+    metrics.show_pool("database", size, lambda: database.in_use, lambda: database.waiting)
+    for store in stores.values():
+        reading = store.read_connections
+        reading.on_wait = metrics.pool_wait(f"s3:{store.name}")
+        metrics.show_pool(
+            f"s3:{store.name}", reading.limit, partial(getattr, reading, "in_use"), partial(getattr, reading, "waiting")
         )
 
 

@@ -34,7 +34,7 @@ from mediarepo.db.tasks import Leases
 from mediarepo.errors import MatrixError
 from mediarepo.federation.request_auth import RequestVerifier
 from mediarepo.homeserver.client import HomeserverClient
-from mediarepo.homeserver.identity import Identity, TokenFailureLimiter, Whoami
+from mediarepo.homeserver.identity import Identity, IdentityOutcome, TokenFailureLimiter, Whoami
 from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.jobs import ScheduledJob, Scheduler
 from mediarepo.model.concurrency import Shutdown
@@ -86,7 +86,6 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
         foundation = await stack.enter_async_context(open_foundation(settings))
         tenants, memory = Homeservers(lambda: settings.homeservers), MemoryBudget(settings.uploads)
         access_times, quotas = build_access_times(foundation), build_quotas(foundation)
-        foundation.metrics.upload_memory_bytes.set_function(lambda: memory.used)
         upload_waiters = await _open_arrivals(stack, settings)
         hashing = await stack.enter_async_context(build_hash_learner(foundation))
         read_through = await open_read_through(stack, foundation, memory)
@@ -140,6 +139,9 @@ def _show_admission(repository: Repository, federating: FederationParts, calls: 
         repository.foundation.in_use.show(f"{work}_places", partial(getattr, places, "in_use"))
         repository.foundation.in_use.show(f"{work}_places_waiting", partial(getattr, places, "waiting"))
     in_use, previews, memory = repository.foundation.in_use, repository.previews, repository.memory
+    metrics, budget_bytes = repository.foundation.metrics, repository.foundation.settings.uploads.memory_budget_bytes
+    metrics.upload_memory_bytes.set_function(lambda: memory.used)
+    metrics.show_memory("uploads", budget_bytes, lambda: memory.used)
     in_use.show("upload_memory_bytes", lambda: memory.used)
     in_use.show("upload_memory_waiting", lambda: memory.waiting)
     in_use.show("preview_flights", lambda: previews.flights.in_use)
@@ -211,4 +213,6 @@ def _build_identity(foundation: Foundation, calls: HomeserverClient) -> Identity
     whoami = Whoami(calls, on_foreign_user=lambda server_name: foreign_users.labels(server_name).inc())
     limits = foundation.settings.rate_limits
     failures = TokenFailureLimiter(lambda: limits.failing_tokens, elapsed_ms)
-    return Identity(foundation.settings.identity, whoami, elapsed_ms, failures)
+    checks = foundation.metrics.identity_checks
+    on_check = {outcome: checks.labels(outcome).inc for outcome in IdentityOutcome}
+    return Identity(foundation.settings.identity, whoami, elapsed_ms, failures, on_check=lambda one: on_check[one]())

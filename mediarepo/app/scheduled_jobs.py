@@ -7,11 +7,15 @@ from typing import Any
 from mediarepo.app.build_admin import Administration
 from mediarepo.app.build_services import build_journal
 from mediarepo.app.foundation import Foundation
+from mediarepo.db.import_ledger import ImportRuns
 from mediarepo.db.limits import RateTable
 from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.tasks import BacklogTable, JobRuns
+from mediarepo.db.usage import UsageTable
 from mediarepo.jobs import ScheduledJob
+from mediarepo.model.import_ledger import ItemState
 from mediarepo.model.tasks import Queue
+from mediarepo.model.usage import UsageBy, UsageClass, UsageFilter
 from mediarepo.services.batch_isolation import each_of
 from mediarepo.services.downloads import AccessTimes
 from mediarepo.services.leases import ClusterJobs
@@ -26,6 +30,7 @@ _HASHING_INTERVAL_MS = 60_000
 _LOOK_INTERVAL_MS = 60_000
 _LEASE_MS = 60_000
 _FAILURES_KEPT_MS = 7 * 24 * 3_600_000
+_CLASSES = len(UsageClass)
 
 Figures = dict[str, Any]
 
@@ -109,6 +114,8 @@ async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs) -> No
     set_aside = await foundation.isolation.failed.count()
     for queue in Queue:
         metrics.items_set_aside.labels(queue).set(set_aside.get(queue, 0))
+    await _show_stored(foundation)
+    await _show_imports(foundation)
     behind = await foundation.recency.problems()
     for store in foundation.stores.by_name:
         metrics.database_behind.labels(store).set(store in behind)
@@ -120,3 +127,32 @@ async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs) -> No
             for store, found in (job.result or {}).items():
                 for kind in ("unknown", "multiparts"):
                     metrics.drift.labels(store, kind).set(found.get(kind, 0))
+
+
+async def _show_stored(foundation: Foundation) -> None:
+    """Turn what is stored into figures; what is gone goes from them."""
+    metrics, usage = foundation.metrics, UsageTable(foundation.database)
+    objects = await usage.of_objects()
+    names = [homeserver.server_name for homeserver in foundation.settings.homeservers]
+    media = {name: await usage.of_media([UsageBy.CLASS], UsageFilter(server_name=name), _CLASSES) for name in names}
+    media["remote"] = await usage.of_media([UsageBy.CLASS], UsageFilter(usage_class=UsageClass.REMOTE), _CLASSES)
+    for gauge in (metrics.stored_bytes, metrics.stored_objects, metrics.media_bytes, metrics.media_count):
+        gauge.clear()
+    for one in objects:
+        metrics.stored_bytes.labels(one.store, one.object_class).set(one.size_bytes)
+        metrics.stored_objects.labels(one.store, one.object_class).set(one.object_count)
+    for name, groups in media.items():
+        for group in groups:
+            labels = group.group[UsageBy.CLASS], name
+            metrics.media_bytes.labels(*labels).set(group.size_bytes)
+            metrics.media_count.labels(*labels).set(group.media_count)
+
+
+async def _show_imports(foundation: Foundation) -> None:
+    """Turn the progress of imports, the last ones', into figures."""
+    metrics = foundation.metrics
+    for source, run in (await ImportRuns(foundation.database).latest_of_each()).items():
+        metrics.import_running.labels(source).set(run.finished_ts is None)
+        for state in ("rows", *ItemState):
+            number = run.figures.get(state, 0)
+            metrics.import_items.labels(source, state).set(number if isinstance(number, int) else 0)

@@ -18,6 +18,7 @@ from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.model.concurrency import Shutdown
+from mediarepo.model.request_record import RequestIds
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
 from mediarepo.telemetry.loop_lag import LoopLagWatchdog
@@ -44,6 +45,7 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.READINESS] = build_readiness(foundation, shutdown)
     app[keys.TENANTS] = repository.tenants
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen)
+    app[keys.REQUEST_IDS] = RequestIds()
     app[keys.IDENTITY] = repository.identity
     app[keys.UPLOADS] = repository.uploads
     app[keys.PENDING] = repository.pending

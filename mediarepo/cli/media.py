@@ -1,6 +1,7 @@
 """`mediarepo media`: shows, searches, deletes, restores, pins and holds media."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -34,6 +35,55 @@ async def _info(settings: Settings, mxc: Mxc) -> None:
     if record is None:
         raise _unknown(mxc)
     typer.echo(json.dumps({**asdict(record), "mxc": str(record.mxc)}, indent=2))
+
+
+_AUDIT_ENTRIES = 50
+
+
+@media_cli.command()
+def show(address: Address, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show everything that is known of media: row, object, thumbnails, audit, and what finds it in the log."""
+    run(_show(read_settings(config), parse_address(address), as_json=as_json))
+
+
+async def _show(settings: Settings, mxc: Mxc, *, as_json: bool) -> None:
+    async with administering(settings) as administration:
+        record = await administration.records.table.get(mxc, None)
+        content = await administration.records.contents.get(mxc)
+        audit = await administration.audit.read(None, _AUDIT_ENTRIES, target=str(mxc))
+    if record is None and not audit:
+        raise _unknown(mxc)
+    known: dict[str, object] = {
+        "media": None if record is None else {**asdict(record), "mxc": str(mxc)},
+        "content": None if content is None else asdict(content),
+        "audit": [asdict(entry) for entry in audit],
+        "in_the_log": {
+            "mxc": str(mxc),
+            "object_key": None if content is None else content.object_key,
+            "blob_id": None if content is None else content.blob_id,
+            "user_id": None if record is None else record.uploaded_by,
+        },
+    }
+    if as_json:
+        print_json(known)
+    else:
+        typer.echo("\n".join(_lines(known)))
+
+
+def _lines(known: Mapping[str, object], indent: str = "") -> Iterator[str]:
+    """Format nested values for people: one line a value, times also in UTC."""
+    for name, value in known.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _lines(value, f"{indent}  ")
+        elif isinstance(value, list):
+            yield f"{indent}{name}: {len(value)}"
+            for entry in value:
+                yield f"{indent}  - " + ", ".join(f"{key} {one}" for key, one in entry.items() if one is not None)
+        elif name.endswith("_ts") and isinstance(value, int):
+            yield f"{indent}{name}: {value} ({human_time(value)} UTC)"
+        else:
+            yield f"{indent}{name}: {'-' if value is None else value}"
 
 
 @media_cli.command()

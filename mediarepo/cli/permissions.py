@@ -65,6 +65,7 @@ COMMANDS: dict[str, tuple[Action, Thing]] = {
     "keys convert": _CHANGE_KEY,
     "keys merge": _CHANGE_KEY,
     "media info": (Action.SEE, Thing.OWN_MEDIA),
+    "media show": (Action.SEE, Thing.OWN_MEDIA),
     "media search": (Action.SEE, Thing.OWN_MEDIA),
     "media delete": (Action.DELETE, Thing.OWN_MEDIA),
     "media restore": (Action.RESTORE, Thing.OWN_MEDIA),

@@ -115,14 +115,16 @@ class LogLevel(StrEnum):
 class LogConfig(Section):
     """Logging."""
 
-    reloadable = frozenset({"level", "access"})
+    reloadable = frozenset({"level", "access", "client_address"})
 
     level: LogLevel = LogLevel.INFO
     """debug, info, warning or error."""
     format: LogFormat = LogFormat.TEXT
     """text (for people) or json (one object per line)."""
     access: bool = False
-    """Log each request; server errors (5xx) are always logged."""
+    """Log each request with its id, user, media, status, bytes and durations; server errors (5xx) are always logged."""
+    client_address: bool = True
+    """Whether the line of a request has the client's address."""
 
 
 class SandboxEnforcement(StrEnum):

@@ -1,10 +1,11 @@
 """Connections to Postgres: pooled, with timeouts; driver errors become our own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
@@ -14,6 +15,8 @@ from asyncpg.pool import PoolConnectionProxy
 from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.read_pool import BareConnection, ReadPool
 from mediarepo.errors import UnavailableError
+from mediarepo.model.request_record import Stage
+from mediarepo.model.requester import current_record
 from mediarepo.model.tasks import Lease
 
 log = structlog.get_logger(__name__)
@@ -206,8 +209,10 @@ def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
 class Database:
     """The connection pool; it connects at first use, so Postgres may start later than we do."""
 
-    def __init__(self, config: DatabaseConfig) -> None:
+    def __init__(self, config: DatabaseConfig, on_wait: Callable[[float], object] = lambda _: None) -> None:
+        """`on_wait` hears how long each transaction waited for its connection, in seconds."""
         self.config = config
+        self.on_wait = on_wait
         self._pool: Pool | None = None
         self._schema = SchemaState(config.db_schema)
         self._waiting = 0
@@ -215,7 +220,9 @@ class Database:
         self._looking = asyncio.Lock()
         reading = config.pool_size // 2
         self._writing = config.pool_size - reading
-        self._readers = ReadPool(self._connect, limit=reading, timeout_s=config.acquire_timeout_ms / 1000)
+        self._readers = ReadPool(
+            self._connect, limit=reading, timeout_s=config.acquire_timeout_ms / 1000, on_wait=on_wait
+        )
 
     async def __aenter__(self) -> Self:
         self._pool = asyncpg.create_pool(
@@ -269,6 +276,7 @@ class Database:
     async def _read(self, query: str, arguments: tuple[object, ...]) -> Row | None:
         if not self._schema.fits:
             await self.check()
+        record, began = current_record(), perf_counter()
         try:
             return await self._readers.read(query, arguments)
         except _SHARED_SESSION as exc:
@@ -278,6 +286,9 @@ class Database:
         except _MAY_NOT_FIT:
             await self._blame_schema()
             raise
+        finally:
+            if record is not None:
+                record.note(Stage.DATABASE, began)
 
     async def _blame_schema(self) -> None:
         """Raise SchemaIncompatibleError when the schema does not fit (any more): then our SQL is not to blame.
@@ -326,6 +337,7 @@ class Database:
 
     @asynccontextmanager
     async def _lent(self, pool: Pool) -> AsyncIterator[Connection]:
+        record, began = current_record(), perf_counter()
         self._waiting += 1
         try:
             connection = await pool.acquire(timeout=self.config.acquire_timeout_ms / 1000)
@@ -333,6 +345,7 @@ class Database:
             raise ConnectionAbortedError("the pool is closed") from exc
         finally:
             self._waiting -= 1
+            self.on_wait(perf_counter() - began)
         try:
             yield connection
         except asyncpg.InterfaceError as exc:
@@ -341,6 +354,8 @@ class Database:
             raise
         finally:
             await pool.release(connection)
+            if record is not None:
+                record.note(Stage.DATABASE, began)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -20,6 +20,7 @@ from mediarepo.model.import_ledger import (
 from mediarepo.model.import_source import SourceKey
 
 _RUN = "run_id, source_id, command, started_ts, heartbeat_ts, finished_ts, complete, figures, error"
+_RUN_OF_SOURCE = ", ".join(f"r.{column}" for column in _RUN.split(", "))
 
 
 class ImportRuns:
@@ -106,6 +107,15 @@ class ImportRuns:
             )
         return [_run(row) for row in rows]
 
+    async def latest_of_each(self) -> dict[str, ImportRun]:
+        """Return each source's newest run, by the source's name."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT DISTINCT ON (s.name) s.name, {_RUN_OF_SOURCE}
+                    FROM import_source s JOIN import_run r USING (source_id) ORDER BY s.name, r.run_id DESC"""
+            )
+        return {row["name"]: _run(row) for row in rows}
+
     async def last_complete(self, source_id: int) -> ImportRun | None:
         """Return the last run that saw the whole source."""
         row = await self._database.get(
@@ -116,7 +126,8 @@ class ImportRuns:
 
 
 def _run(row: Row) -> ImportRun:
-    return ImportRun(**{**dict(row), "figures": json.loads(row["figures"])})
+    columns = {name: row[name] for name in _RUN.split(", ")}
+    return ImportRun(**{**columns, "figures": json.loads(row["figures"])})
 
 
 _PAGE = 1000

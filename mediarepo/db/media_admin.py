@@ -1,10 +1,20 @@
 """Media as admins see them: by address, by user, and by search."""
 
+from collections.abc import Sequence
+
 from mediarepo.db.database import Database, Row
 from mediarepo.db.media_marks import hidden_sql, marked_by_sql, quarantined_by_sql
 from mediarepo.model.marks import MarkKind
 from mediarepo.model.media import MediaState
-from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, Search, SearchOrder, SearchPlace
+from mediarepo.model.media_admin import (
+    MediaRecord,
+    Page,
+    RecordOrder,
+    Search,
+    SearchOrder,
+    SearchPlace,
+    StoredContent,
+)
 from mediarepo.model.mxc import Mxc
 
 MXC = "'mxc://' || m.server_name || '/' || m.media_id"
@@ -112,6 +122,43 @@ _CONDITIONS = {
     "idle_since_ts": "coalesce(a.last_access_ts, m.created_ts) < {}",
     "hidden_from": "NOT m.server_name = ANY({})",
 }
+
+
+class StoredContentTable:
+    """Reads where the content of media is, and what was made of it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, mxc: Mxc) -> StoredContent | None:
+        """Read the content of media; None when it has none, or is unknown."""
+        async with self._database.transaction() as connection:
+            blob = await connection.fetchrow(
+                """SELECT b.blob_id, b.store, b.object_key, b.size_bytes, encode(b.sha256, 'hex') AS sha256,
+                       b.sha256_state, b.ownership, b.missing_ts, b.created_ts,
+                       (SELECT count(*) FROM media o WHERE o.blob_id = b.blob_id AND o.state <> 'tombstone')
+                           AS media_count
+                   FROM media m JOIN blob b ON b.blob_id = m.blob_id WHERE m.server_name = $1 AND m.media_id = $2""",
+                mxc.server_name,
+                mxc.media_id,
+            )
+            if blob is None:
+                return None
+            thumbnails = await connection.fetch(
+                """SELECT t.width, t.height, t.method, t.animated, t.size_bytes, t.content_type, b.object_key
+                   FROM thumbnail t JOIN blob b ON b.blob_id = t.blob_id WHERE t.source_blob_id = $1
+                   ORDER BY t.width, t.height, t.method, t.animated""",
+                blob["blob_id"],
+            )
+            failures = await connection.fetch(
+                "SELECT animated, reason FROM thumbnail_failure WHERE source_blob_id = $1 ORDER BY animated",
+                blob["blob_id"],
+            )
+        return StoredContent(**dict(blob), thumbnails=_dicts(thumbnails), thumbnail_failures=_dicts(failures))
+
+
+def _dicts(rows: Sequence[Row]) -> list[dict[str, object]]:
+    return [dict(row) for row in rows]
 
 
 class MediaSearchTable:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -19,8 +20,17 @@ class ReadPool:
     A read through asyncpg's pool costs three times as much as the statement; every download is one read.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[BareConnection]], *, limit: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[BareConnection]],
+        *,
+        limit: int,
+        timeout_s: float,
+        on_wait: Callable[[float], object] = lambda _: None,
+    ) -> None:
+        """`on_wait` hears how long a read waited in line, in seconds."""
         self._connect = connect
+        self._on_wait = on_wait
         self._timeout_s = timeout_s
         self._limit = self._free = limit
         self._idle: list[BareConnection] = []
@@ -91,6 +101,7 @@ class ReadPool:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
+        began = perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await turn
@@ -100,6 +111,8 @@ class ReadPool:
             elif not turn.cancelled():
                 self._leave()
             raise
+        finally:
+            self._on_wait(perf_counter() - began)
 
     def _leave(self) -> None:
         """Hand the place to whoever has waited longest, so that no newcomer overtakes."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Self
 
 import structlog
@@ -218,6 +219,16 @@ class _Verdict:
     good_until_ms: int
 
 
+class IdentityOutcome(StrEnum):
+    """How a request was identified: from the cache, as an application service's, by asking, or not."""
+
+    CACHED = "cached"
+    APPSERVICE = "appservice"
+    ASKED = "asked"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+
+
 class Identity:
     """Validates access tokens; caches answers and refusals for a few seconds, outages never."""
 
@@ -227,7 +238,10 @@ class Identity:
         whoami: Whoami,
         now_ms: Callable[[], int],
         failures: TokenFailureLimiter,
+        on_check: Callable[[IdentityOutcome], object] = lambda _: None,
     ) -> None:
+        """`on_check` hears how each request was identified."""
+        self._on_check = on_check
         self._config = config
         self._whoami = whoami
         self._now_ms = now_ms
@@ -252,13 +266,20 @@ class Identity:
         """
         appservice = find_appservice(homeserver, token)
         if appservice is not None:
+            self._on_check(IdentityOutcome.APPSERVICE)
             return requester_for(homeserver, appservice, user_id=user_id, device_id=device_id)
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         key = (homeserver.server_name, digest, user_id, device_id)
         answer = self._remembered(key)
+        outcome = IdentityOutcome.CACHED
         if answer is None:
-            network = current_client().network
-            answer = await self.flights.run((key, network), lambda: self._ask(homeserver, token, key, network))
+            network, outcome = current_client().network, IdentityOutcome.ASKED
+            try:
+                answer = await self.flights.run((key, network), lambda: self._ask(homeserver, token, key, network))
+            except MatrixError:
+                self._on_check(IdentityOutcome.UNAVAILABLE)
+                raise
+        self._on_check(IdentityOutcome.REFUSED if isinstance(answer, MatrixError) else outcome)
         if isinstance(answer, MatrixError):
             raise answer.with_traceback(None)
         return answer

@@ -49,6 +49,24 @@ class MediaRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredContent:
+    """Where content is and what was made of it: `media_count` media have it; the last two are rows by column name."""
+
+    blob_id: int
+    store: str
+    object_key: str
+    size_bytes: int
+    sha256: str | None
+    sha256_state: str
+    ownership: str
+    missing_ts: int | None
+    created_ts: int
+    media_count: int
+    thumbnails: list[dict[str, object]]
+    thumbnail_failures: list[dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A page of a longer list; `total` counts the whole list."""
 

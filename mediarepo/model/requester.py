@@ -8,19 +8,24 @@ import fnmatch
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.mxc import parse_server_name
+from mediarepo.model.request_record import RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The network of a request, and the key of its fair share: that network, a user, or a server."""
+    """The network of a request, and the key of its fair share: that network, a user, or a server.
+
+    `record` is the request's; None for the server's own work.
+    """
 
     network: str
     name: str
+    record: RequestRecord | None = field(default=None, compare=False)
 
 
 _OURSELVES = Client("", "")
@@ -32,9 +37,14 @@ def current_client() -> Client:
     return _current.get()
 
 
-def begin_request(network: str) -> None:
+def current_record() -> RequestRecord | None:
+    """Return the record of the current request; None for the server's own work."""
+    return _current.get().record
+
+
+def begin_request(network: str, record: RequestRecord | None = None) -> None:
     """Use the network's share for what follows, as nothing is authenticated yet."""
-    _current.set(Client(network, f"network {network}"))
+    _current.set(Client(network, f"network {network}", record))
 
 
 def authenticate_client(name: str) -> None:

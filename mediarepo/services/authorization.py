@@ -13,6 +13,7 @@ from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.marks import OPERATOR, AdminAction, AuditEntry
 from mediarepo.model.mxc import Mxc
+from mediarepo.model.requester import current_record
 
 _OPERATOR = "operator"
 
@@ -49,6 +50,9 @@ class Admins:
         if self.is_operators(token):
             return Admin(_OPERATOR, homeserver, None, Role.OPERATOR, client_address)
         requester = await self.identity.identify(homeserver, token)
+        record = current_record()
+        if record is not None:
+            record.user_id = requester.user_id
         if requester.is_guest or requester.appservice is not None:
             raise ForbiddenError("guests and application services are no server admins")
         if requester.user_id in self.config.user_ids:

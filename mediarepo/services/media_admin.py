@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable
+from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable, StoredContentTable
 from mediarepo.db.usage import Counter, StatisticsTable, UsageTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
@@ -36,6 +36,7 @@ class MediaAdmin:
     table: MediaAdminTable
     statistics: StatisticsTable
     searches: MediaSearchTable
+    contents: StoredContentTable
     homeserver_admins: HomeserverAdmins
 
     async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord:

@@ -88,6 +88,7 @@ class ThumbnailRenderer:
     places: Admission
     now_ms: Callable[[], int]
     on_job: Callable[[str], None]
+    on_failure: Callable[[str], None]
 
     async def render(self, source: Blob, spec: ThumbnailSpec) -> None:
         """Make the thumbnail that is asked for, and with a still one of a configured size all its siblings."""
@@ -114,6 +115,7 @@ class ThumbnailRenderer:
         momentary = error.reason.is_momentary
         remembered = await self.table.note_failure(source, error.message, animated=animated, momentary=momentary)
         self.on_job("refused" if remembered else "failed")
+        self.on_failure(error.reason)
         log.info("thumbnail_failed", blob_id=source.blob_id, reason=error.message, remembered=remembered)
         if not remembered:
             raise UnavailableError("the thumbnail could not be made just now", retry_after_s=5) from error

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Self
 
 import aioboto3
@@ -236,20 +237,25 @@ class ObjectControl:
 
     async def _call(self, operation: str, method: Callable[..., Awaitable[Answer]], **parameters: object) -> Answer:
         self.under_way += 1
+        began, key = perf_counter(), parameters.get("Key")
+        told = functools.partial(self._tell, operation, began, key if isinstance(key, str) else None)
         try:
             async with asyncio.timeout(self._config.request_timeout_ms / 1000):
                 answer = await method(Bucket=self._config.bucket, **parameters)
         except ClientError as exc:
             error = self._translate(operation, exc)
-            self._on_request(operation, "missing" if isinstance(error, _NotThereError) else outcome_of(error))
+            told("missing" if isinstance(error, _NotThereError) else outcome_of(error))
             raise error from exc
         except (BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError) as exc:
-            self._on_request(operation, "unavailable")
+            told("unavailable")
             raise error_from_exception(_inner(exc), self._place) from exc
         finally:
             self.under_way -= 1
-        self._on_request(operation, "ok")
+        told("ok")
         return answer
+
+    def _tell(self, operation: str, began: float, object_key: str | None, outcome: str) -> None:
+        self._on_request(operation, outcome, perf_counter() - began, object_key)
 
     def _translate(self, operation: str, exc: ClientError) -> StorageError:
         refusal = error_response_of(exc)

@@ -150,7 +150,7 @@ async def examine_store(
             yield subject.warning("clean up", next(iter(remaining.values())), advice)
 
 
-def _nothing_counted(_operation: str, _outcome: str) -> None:
+def _nothing_counted(_operation: str, _outcome: str, _seconds: float, _object_key: str | None) -> None:
     """Take note of nothing."""
 
 

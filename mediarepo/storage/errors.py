@@ -187,8 +187,9 @@ def _first_words(body: bytes) -> str:
     return " ".join(body[:200].decode("utf-8", "replace").split())
 
 
-OnRequest = Callable[[str, str], None]
-"""Hears of every request to S3: its name, and its outcome as `outcome_of` says it, or "ok"."""
+OnRequest = Callable[[str, str, float, str | None], None]
+"""Hears of every request to S3: its name, its outcome as `outcome_of` says it, or "ok", the seconds until S3 had
+answered, and the object key, if it is about one object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

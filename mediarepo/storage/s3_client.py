@@ -223,7 +223,7 @@ class S3Client:
     ) -> tuple[aiohttp.ClientResponse, int]:
         """Ask for bytes over one of the connections, which whoever closes the response must release."""
         extra = {} if byte_range is None else {"Range": f"bytes={byte_range.offset}-{byte_range.last}"}
-        with self._counted("get"):
+        with self._counted("get", object_key):
             await self.connections.acquire(wait_s=wait_s)
             try:
                 response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
@@ -260,7 +260,7 @@ class S3Client:
     async def _put(
         self, operation: str, object_key: str, body: Chunks, *, signed: dict[str, str], query: str = ""
     ) -> str:
-        with self._counted(operation):
+        with self._counted(operation, object_key):
             response = await self._send("PUT", object_key, query=query, signed=signed, body=body, limits=self._strict)
             try:
                 if response.status != _OK:
@@ -273,16 +273,17 @@ class S3Client:
             return response.headers["ETag"]
 
     @contextmanager
-    def _counted(self, operation: str) -> Iterator[None]:
+    def _counted(self, operation: str, object_key: str) -> Iterator[None]:
         self.under_way += 1
+        began = time.perf_counter()
         try:
             yield
         except StorageError as exc:
-            self._on_request(operation, outcome_of(exc))
+            self._on_request(operation, outcome_of(exc), time.perf_counter() - began, object_key)
             raise
         finally:
             self.under_way -= 1
-        self._on_request(operation, "ok")
+        self._on_request(operation, "ok", time.perf_counter() - began, object_key)
 
     async def _send(
         self,

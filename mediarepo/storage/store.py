@@ -55,7 +55,7 @@ class ListedMultipart:
     upload_id: str
 
 
-def _not_counted(_operation: str, _outcome: str) -> None:
+def _not_counted(_operation: str, _outcome: str, _seconds: float, _object_key: str | None) -> None:
     """Take note of nothing."""
 
 
@@ -63,8 +63,7 @@ class Store:
     """Objects under one prefix of one bucket; open it before use, with `async with`.
 
     Object keys are whole keys, prefix included. Every method raises StorageUnavailableError during an outage and
-    StorageError for what no retry mends. `on_request` hears of every request: its name, and ok, missing, unavailable
-    or refused.
+    StorageError for what no retry mends. `on_request` hears of every request: see `OnRequest`.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import perf_counter
 
 import aiohttp
 import structlog
@@ -20,11 +21,12 @@ _SLOW_WAIT_S = 60.0
 class ReadConnections:
     """So many connections; a download whose client takes no bytes lends its connection to whoever waits for one.
 
-    Whoever waits longer than `wait_s` gets StorageUnavailableError.
+    Whoever waits longer than `wait_s` gets StorageUnavailableError. `on_wait` hears how long each wait was, in seconds.
     """
 
     def __init__(self, limit: int, wait_s: float) -> None:
-        self._limit = limit
+        self.limit = limit
+        self.on_wait: Callable[[float], object] = lambda _: None
         self._wait_s = wait_s
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._blocked: OrderedDict[object, Callable[[], None]] = OrderedDict()
@@ -51,13 +53,14 @@ class ReadConnections:
 
     async def acquire(self, *, wait_s: float | None = None) -> None:
         """Take a connection, from a download that is blocked if none is free."""
-        if self.in_use >= self._limit:
+        if self.in_use >= self.limit:
             self._reclaim()
-        if self.in_use < self._limit and not self._waiters:
+        if self.in_use < self.limit and not self._waiters:
             self.in_use += 1
             return
         granted = asyncio.get_running_loop().create_future()
         self._waiters.append(granted)
+        began = perf_counter()
         try:
             async with asyncio.timeout(self._wait_s if wait_s is None else wait_s):
                 await granted
@@ -66,6 +69,8 @@ class ReadConnections:
             if isinstance(exc, TimeoutError):
                 raise StorageUnavailableError("none of max_connections was free", timed_out=True) from exc
             raise
+        finally:
+            self.on_wait(perf_counter() - began)
 
     def release(self) -> None:
         """Give a connection back."""
@@ -95,7 +100,7 @@ class ReadConnections:
             self.release()
 
     def _grant(self) -> None:
-        while self._waiters and self.in_use < self._limit:
+        while self._waiters and self.in_use < self.limit:
             granted = self._waiters.popleft()
             if not granted.done():
                 self.in_use += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mediarepo.config.server import LogConfig, LogFormat
+from mediarepo.model.requester import current_record
 
 _MAX_CHARS = 500
 
@@ -53,6 +54,7 @@ class OutageLog:
 def set_up_logs(config: LogConfig) -> None:
     """Send everything that is logged, by us and by libraries, to standard error in one format."""
     shared: list[structlog.typing.Processor] = [
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -80,6 +82,14 @@ def set_up_logs(config: LogConfig) -> None:
     )
     logging.getLogger().handlers = [handler]
     set_log_level(config)
+
+
+def _add_request_id(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Let every line that is written on behalf of a request name it."""
+    record = current_record()
+    if record is not None:
+        event.setdefault("request_id", record.request_id)
+    return event
 
 
 def set_log_level(config: LogConfig) -> None:

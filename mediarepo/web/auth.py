@@ -1,6 +1,7 @@
 """Authenticates a request: the homeserver, the access token, the user, and the permission it needs."""
 
 from dataclasses import dataclass
+from time import perf_counter
 
 from aiohttp import web
 
@@ -14,8 +15,9 @@ from mediarepo.errors import (
 )
 from mediarepo.model.authority import Action, Grant, Role, Thing, grant_of
 from mediarepo.model.declared import UNSPEAKABLE
+from mediarepo.model.request_record import Stage
 from mediarepo.model.requester import Requester, authenticate_client
-from mediarepo.web.keys import IDENTITY, PROXIES, SETTINGS, TENANTS
+from mediarepo.web.keys import IDENTITY, PROXIES, RECORD, SETTINGS, TENANTS
 from mediarepo.web.params import Query
 
 
@@ -104,7 +106,10 @@ _MAX_ASSERTED_CHARS = 1024
 
 def find_tenant(request: web.Request) -> HomeserverConfig | None:
     """Return the homeserver of the request's Host, or None."""
-    return request.app[TENANTS].by_host(request.app[PROXIES].host(request))
+    tenant = request.app[TENANTS].by_host(request.app[PROXIES].host(request))
+    if tenant is not None:
+        request[RECORD].homeserver = tenant.server_name
+    return tenant
 
 
 def tenant_required(request: web.Request) -> HomeserverConfig:
@@ -117,12 +122,18 @@ def tenant_required(request: web.Request) -> HomeserverConfig:
 
 async def requester_required(request: web.Request, tenant: HomeserverConfig, query: Query) -> Requester:
     """Authenticate the user, and check the route's permission. Raises GuestAccessForbiddenError when guests lack it."""
-    requester = await request.app[IDENTITY].identify(
-        tenant,
-        bearer_token(request, query),
-        user_id=_asserted(query, "user_id"),
-        device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
-    )
+    record = request[RECORD]
+    began = perf_counter()
+    try:
+        requester = await request.app[IDENTITY].identify(
+            tenant,
+            bearer_token(request, query),
+            user_id=_asserted(query, "user_id"),
+            device_id=_asserted(query, "device_id") or _asserted(query, "org.matrix.msc3202.device_id"),
+        )
+    finally:
+        record.note(Stage.IDENTITY, began)
+    record.user_id = requester.user_id
     authenticate_client(f"user {requester.user_id}")
     permission, role = required_permission(request), _role_of(requester)
     if grant_of(role, permission.action, permission.thing) is Grant.NO:

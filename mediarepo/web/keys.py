@@ -6,6 +6,7 @@ from mediarepo.config.settings import Settings
 from mediarepo.federation.request_auth import RequestVerifier
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Homeservers
+from mediarepo.model.request_record import RequestIds, RequestRecord
 from mediarepo.services.authorization import Admins, AuditTrail, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
@@ -54,3 +55,5 @@ METRICS = web.AppKey("metrics", Metrics)
 METRICS_PAGE = web.AppKey("metrics_page", MetricsPage)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)
 PROXIES = web.AppKey("proxies", TrustedProxies)
+REQUEST_IDS = web.AppKey("request_ids", RequestIds)
+RECORD = web.RequestKey("record", RequestRecord)

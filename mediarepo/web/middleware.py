@@ -16,10 +16,11 @@ from mediarepo.errors import (
 from mediarepo.model.requester import begin_request
 from mediarepo.outbound.probe import PROBE_HEADER
 from mediarepo.telemetry.logs import error_text
+from mediarepo.web.access_log import REQUEST_ID, begin_record, received_bytes, sent_bytes, write_access_line
 from mediarepo.web.error_responses import error_body, error_headers, error_response_for
 from mediarepo.web.http.headers import EVERY_RESPONSE, PREFLIGHT
 from mediarepo.web.http.responses import json_response
-from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, SETTINGS
+from mediarepo.web.keys import IN_FLIGHT, METRICS, PROXIES, RECORD
 from mediarepo.web.probe import answer_probe
 from mediarepo.web.rate_limits import count_bytes
 
@@ -36,18 +37,24 @@ _CLIENT_LEFT = 499
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and time each request."""
-    began, in_flight = time.perf_counter(), request.app[IN_FLIGHT]
-    begin_request(request.app[PROXIES].client_network(request))
+    in_flight, record = request.app[IN_FLIGHT], begin_record(request)
+    begin_request(request.app[PROXIES].client_network(request), record)
     endpoint = endpoint_name(request)
     with in_flight.request(shown=endpoint not in _OPERATORS):
         response = await handler(request)
     if in_flight.draining and not response.prepared:
         response.force_close()
     count_bytes(request, response)
-    seconds = time.perf_counter() - began
-    request.app[METRICS].request(endpoint, request.method, response.status, seconds)
-    if request.app[SETTINGS].log.access:
-        log.info("request", method=request.method, endpoint=endpoint, status=response.status, seconds=round(seconds, 4))
+    request.app[METRICS].request(
+        endpoint,
+        request.method,
+        response.status,
+        seconds=time.perf_counter() - record.began,
+        received_bytes=received_bytes(request),
+        sent_bytes=sent_bytes(request, response),
+    )
+    if endpoint not in _OPERATORS:
+        write_access_line(request, response, endpoint)
     return response
 
 
@@ -79,9 +86,13 @@ def _check_transfer_encoding(request: web.Request) -> None:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Add the headers that every response has, errors included."""
+    """Add the headers that every response has, errors included, as the first byte is about to be sent."""
     for name, value in EVERY_RESPONSE.items():
         response.headers[name] = value
+    record = request.get(RECORD)
+    if record is not None:
+        record.first_byte = time.perf_counter()
+        response.headers[REQUEST_ID] = record.request_id
     if PROBE_HEADER in request.headers:
         answer_probe(request, response)
 
@@ -101,12 +112,14 @@ def _in_matrix(exc: web.HTTPException) -> MatrixError:
 
 
 def _refuse(request: web.Request, error: MatrixError) -> web.Response:
-    status = error_response_for(error).status
+    body, status = error_body(error), error_response_for(error).status
+    request[RECORD].errcode = str(body["errcode"])
+    request.app[METRICS].refused(type(error).__name__)
     if status >= _SERVER_ERRORS:
         log.warning(
             "request_failed", endpoint=endpoint_name(request), status=status, reason=str(error), cause=_cause(error)
         )
-    response = json_response(error_body(error), status=status, headers=error_headers(error))
+    response = json_response(body, status=status, headers=error_headers(error))
     if request.can_read_body and not request.content.at_eof():
         response.force_close()
     return response

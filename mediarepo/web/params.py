@@ -16,6 +16,7 @@ from mediarepo.model.declared import (
 )
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.mxc import Mxc, parse_mxc
+from mediarepo.model.requester import current_record
 
 _MAX_QUERY_FIELDS = 100
 _MAX_DIMENSION = 65_535
@@ -149,14 +150,22 @@ def parse_media_path(request: web.Request, behind: int = 0) -> tuple[Mxc, str | 
     """
     if behind:
         server_name, media_id = path_segments(request, 2 + behind)[:2]
-        return parse_mxc(server_name, media_id), None
+        return note_mxc(parse_mxc(server_name, media_id)), None
     if "file_name" not in request.match_info:
         server_name, media_id = path_segments(request, 2)
-        return parse_mxc(server_name, media_id), None
+        return note_mxc(parse_mxc(server_name, media_id)), None
     server_name, media_id, file_name = path_segments(request, 3)
     if "/" in file_name:
         raise InvalidParamError("the file name may not contain '/'")
-    return parse_mxc(server_name, media_id), parse_file_name(file_name)
+    return note_mxc(parse_mxc(server_name, media_id)), parse_file_name(file_name)
+
+
+def note_mxc(mxc: Mxc) -> Mxc:
+    """Say in the current request's record which media it is about."""
+    record = current_record()
+    if record is not None:
+        record.mxc = mxc
+    return mxc
 
 
 def parse_file_name(text: str | None) -> str | None:

@@ -27,7 +27,7 @@ class TrustedProxies:
         The authority of an absolute request target wins over the Host header (RFC 9112, section 3.2.2).
         """
         forwarded = request.headers.get("X-Forwarded-Host")
-        if forwarded is not None and self._trusts(request):
+        if forwarded is not None and self.trusts_sender(request):
             return forwarded.partition(",")[0].strip()
         if not request.raw_path.startswith("/"):
             return _authority(request.raw_path)
@@ -36,7 +36,7 @@ class TrustedProxies:
     def client_address(self, request: web.Request) -> str:
         """Return the client's address: the nearest hop that is no trusted proxy."""
         peer = _peer(request)
-        if not self._trusts(request):
+        if not self.trusts_sender(request):
             return "" if peer is None else str(_parse(peer) or peer)
         hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         for hop in reversed(hops):
@@ -47,10 +47,6 @@ class TrustedProxies:
                 return str(address)
         return "" if peer is None else str(_parse(peer) or peer)
 
-    def trusts_sender(self, request: web.Request) -> bool:
-        """Say whether a request came over a trusted proxy, so that its forwarded headers count."""
-        return self._trusts(request)
-
     def client_network(self, request: web.Request) -> str:
         """Return the client's network, whose requests are counted together."""
         text = self.client_address(request)
@@ -60,7 +56,8 @@ class TrustedProxies:
         bits = self._config.client_ipv4_prefix if address.version == 4 else self._config.client_ipv6_prefix  # noqa: PLR2004 - IPv4
         return str(ipaddress.ip_network((address, bits), strict=False))
 
-    def _trusts(self, request: web.Request) -> bool:
+    def trusts_sender(self, request: web.Request) -> bool:
+        """Say whether a request came over a trusted proxy, so that its forwarded headers count."""
         return self._trusted().trusts(_peer(request))
 
 

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from mediarepo.model.requester import Requester
 from mediarepo.services.limits import RateCounter
+from mediarepo.web.access_log import received_bytes, sent_bytes
 from mediarepo.web.keys import PROXIES, RATES
 
 _METER = web.RequestKey("meter", RateCounter)
@@ -44,8 +45,4 @@ def count_bytes(request: web.Request, response: web.StreamResponse) -> None:
     meter = request.get(_METER)
     if meter is None or (meter.sent is None and meter.received is None):
         return
-    if response.prepared:
-        sent = request.writer.output_size
-    else:
-        sent = 0 if request.method == "HEAD" else response.content_length or 0
-    request.app[RATES].count(meter, sent=sent, received=request.content.total_bytes)
+    request.app[RATES].count(meter, sent=sent_bytes(request, response), received=received_bytes(request))

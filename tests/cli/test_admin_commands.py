@@ -65,6 +65,24 @@ async def test_media_are_looked_at_deleted_restored_and_held(shell: Shell) -> No
     assert tuple(log[0]) == (f"command line ({getpass.getuser()})", "delete", "spam")
 
 
+async def test_everything_known_of_media_is_shown_with_what_finds_it_in_the_log(shell: Shell) -> None:
+    media_id = await shell.own.upload(b"data", query="?filename=a.png")
+    await shell.run("media", "pin", mxc(media_id))
+    (blob,) = await shell.own.rows("SELECT object_key FROM blob")
+
+    known = json.loads((await shell.run("media", "show", mxc(media_id), "--json")).stdout)
+    text = (await shell.run("media", "show", mxc(media_id))).stdout
+    unknown = await shell.run("media", "show", mxc("nothing"))
+
+    assert known["content"]["object_key"] == known["in_the_log"]["object_key"] == blob["object_key"]
+    assert (known["content"]["media_count"], known["content"]["thumbnails"]) == (1, [])
+    assert [entry["action"] for entry in known["audit"]] == ["pin"]
+    assert known["in_the_log"]["user_id"] == known["media"]["uploaded_by"]
+    assert f"object_key: {blob['object_key']}" in text
+    assert " UTC)" in text
+    assert (unknown.exit_code, "unknown" in unknown.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("way", ["add", "import"])
 async def test_hashes_of_content_that_says_nothing_are_left_out(shell: Shell, tmp_path: Path, way: str) -> None:
     contents = [b"", b"\n", b"{}", b"bad"]

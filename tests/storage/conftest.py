@@ -59,7 +59,7 @@ def pauses() -> Pauses:
 async def faulty_store(
     config: Callable[..., StoreConfig], faulty: FaultyS3, requests: list[tuple[str, str]], pauses: Pauses
 ) -> AsyncIterator[Store]:
-    def note(operation: str, outcome: str) -> None:
+    def note(operation: str, outcome: str, _seconds: float, _object_key: str | None) -> None:
         requests.append((operation, outcome))
 
     settings = config(endpoint_url=faulty.endpoint_url, read_timeout_ms=1_500, request_timeout_ms=20_000)

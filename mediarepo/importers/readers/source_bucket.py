@@ -328,7 +328,7 @@ def _is_denied(exc: StorageUnavailableError) -> bool:
     return hasattr(exc.__cause__, "response") and error_response_of(exc.__cause__).code in {"AccessDenied", "Forbidden"}
 
 
-def _not_counted(_operation: str, _outcome: str) -> None:
+def _not_counted(_operation: str, _outcome: str, _seconds: float, _object_key: str | None) -> None:
     """Take note of nothing: the source's requests are not those of our stores."""
 
 

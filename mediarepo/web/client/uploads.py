@@ -13,7 +13,7 @@ from mediarepo.web.auth import requester_required, tenant_required
 from mediarepo.web.http.headers import RequestBody
 from mediarepo.web.http.responses import json_response
 from mediarepo.web.keys import PENDING, QUOTAS, UPLOADS, USAGE
-from mediarepo.web.params import Query, parse_content_type, parse_file_name, parse_media_path
+from mediarepo.web.params import Query, note_mxc, parse_content_type, parse_file_name, parse_media_path
 from mediarepo.web.rate_limits import limit_create, limit_upload
 
 
@@ -51,7 +51,7 @@ async def upload(request: web.Request) -> web.Response:
     query = Query(request)
     tenant = tenant_required(request)
     requester = await requester_required(request, tenant, query)
-    mxc = Mxc(tenant.server_name, new_media_id())
+    mxc = note_mxc(Mxc(tenant.server_name, new_media_id()))
     await store_body(request, query, mxc, tenant=tenant, requester=requester)
     return json_response({"content_uri": str(mxc)})
 
@@ -61,7 +61,7 @@ async def create(request: web.Request) -> web.Response:
     tenant = tenant_required(request)
     requester = await requester_required(request, tenant, Query(request))
     limit_create(request, requester)
-    pending = await request.app[PENDING].create(Mxc(tenant.server_name, new_media_id()), requester)
+    pending = await request.app[PENDING].create(note_mxc(Mxc(tenant.server_name, new_media_id())), requester)
     return json_response({"content_uri": str(pending.mxc), "unused_expires_at": pending.expires_ts})
 
 

@@ -31,8 +31,8 @@ from mediarepo.web.client.thumbnail import thumbnail_disposition
 from mediarepo.web.http.disposition import content_disposition
 from mediarepo.web.http.headers import is_not_modified, media_etag, thumbnail_etag
 from mediarepo.web.http.responses import Frame, StoredBody, send_bytes
-from mediarepo.web.keys import DOWNLOADS, METRICS, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
-from mediarepo.web.params import Query, path_segments, thumbnail_spec
+from mediarepo.web.keys import DOWNLOADS, METRICS, RECORD, SETTINGS, TENANTS, THUMBNAILS, VERIFICATION
+from mediarepo.web.params import Query, note_mxc, path_segments, thumbnail_spec
 from mediarepo.web.proxies import origin_form
 from mediarepo.web.rate_limits import limit_server
 
@@ -138,11 +138,13 @@ async def _asked(request: web.Request) -> tuple[Mxc, DownloadOptions]:
     tenant = request.app[TENANTS].by_server_name(verified.destination)
     if tenant is None:
         raise UnauthorizedError("the request is not for this server")
+    record = request[RECORD]
+    record.origin, record.homeserver = verified.origin, verified.destination
     authenticate_client(f"server {verified.origin}")
     limit_server(request, verified.origin)
     (media_id,) = path_segments(request, 1)
     wait_ms = Query(request).wait_ms(at_most_ms=request.app[SETTINGS].downloads.max_wait_ms)
-    return Mxc(tenant.server_name, parse_media_id(media_id)), DownloadOptions(
+    return note_mxc(Mxc(tenant.server_name, parse_media_id(media_id))), DownloadOptions(
         tenant=tenant, wait_ms=wait_ms, allow_remote=False
     )
 
