@@ -1,16 +1,18 @@
 """The command line's entry point; subcommands are loaded when they are used."""
 
+import difflib
 import gc
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
 
 from mediarepo.cli.permissions import ask_first
+from mediarepo.cli.version import version_text
 
 
 def _load(module: str) -> Any:  # noqa: ANN401 - a module
@@ -48,6 +50,14 @@ class LazyGroup(TyperGroup):
         command.name = cmd_name
         return command
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - as the library has it
+        """Find the command that is meant; a misspelt one is refused with those that are close."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3)
+            meant = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
 
 class _Commands(LazyGroup):
     places = {
@@ -71,6 +81,8 @@ class _Commands(LazyGroup):
         "audit": "mediarepo.cli.tasks:audit",
         "usage": "mediarepo.cli.tasks:usage",
         "preview": "mediarepo.cli.url_preview:preview",
+        "completion": "mediarepo.cli.manual:completion",
+        "man": "mediarepo.cli.manual:man",
     }
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - as the library has it
@@ -85,18 +97,30 @@ cli = typer.Typer(
     help="A standalone Matrix media repository: all bytes in S3, all metadata in Postgres.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
 @cli.callback(invoke_without_command=True)
-def _options(*, show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+def _options(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version, with the commit where it is known.")
+    ] = False,
+) -> None:
     if show_version:
-        typer.echo(f"mediarepo {version('matrix-mediarepo')}")
+        typer.echo(f"mediarepo {version_text()}")
         raise typer.Exit
+
+
+COMPLETION_VARIABLE = "_MEDIAREPO_COMPLETE"
+"""Set by the completion scripts of `mediarepo completion`, which ask what can follow."""
 
 
 def main() -> None:
     """Run the command line."""
-    cli()
+    if COMPLETION_VARIABLE in os.environ:
+        _load("typer.completion").completion_init()
+    cli(prog_name="mediarepo")
     sys.exit(0)

@@ -17,6 +17,7 @@ from mediarepo.cli.fsck import FsckOptions, run_fsck
 from mediarepo.cli.output import Yes, check_confirmed
 from mediarepo.cli.permissions import name_of_user
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, ignore_sighup, read_settings, run, server_signals
+from mediarepo.config.server import parse_address as parse_listen_address
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.db.sweep import ObjectInventory
@@ -80,11 +81,15 @@ def migrate(
     yes: Yes = False,
 ) -> None:
     """Upgrade the database schema; a downgrade asks first, and not while servers or imports run (exit 6)."""
-    from mediarepo.db.migrations import upgrade  # noqa: PLC0415 - 30 MB that a server never needs
+    from mediarepo.db.migrations import RevisionError, upgrade  # noqa: PLC0415 - 30 MB that a server never needs
 
     settings = read_settings(config)
     set_up_logs(settings.log)
-    run(_migrate_down(settings, to, yes=yes) if down else upgrade(settings.database, to))
+    try:
+        run(_migrate_down(settings, to, yes=yes) if down else upgrade(settings.database, to))
+    except RevisionError as exc:
+        typer.echo(f"mediarepo: {exc}", err=True)
+        raise typer.Exit(2) from exc
     typer.echo(f"schema {settings.database.db_schema}: at {to}")
 
 
@@ -245,11 +250,20 @@ def _planned_claim(store: Store, owner: str | None, known: int) -> list[str]:
     ]
 
 
+def check_address(text: str) -> str:
+    """Check an option's address. Raises typer.BadParameter when it cannot be listened on."""
+    try:
+        parse_listen_address(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    return text
+
+
 def dev(
     data_dir: Annotated[
         Path, typer.Option(envvar="MEDIAREPO_DATA", help="Data folder of the embedded servers.")
     ] = Path("mediarepo-data"),
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1:8000",
+    listen: Annotated[str, typer.Option(help="Address to listen on.", callback=check_address)] = "127.0.0.1:8000",
 ) -> None:
     """Run Postgres, S3 and mediarepo for a trial, with nothing else installed."""
     from mediarepo.cli.dev import run_dev  # noqa: PLC0415 - it brings the migrations along

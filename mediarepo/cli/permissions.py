@@ -93,6 +93,8 @@ COMMANDS: dict[str, tuple[Action, Thing]] = {
     "audit": (Action.READ, Thing.AUDIT),
     "usage": (Action.READ, Thing.USAGE),
     "preview": (Action.SEE, Thing.PREVIEW),
+    "completion": _READ_INSTALLATION,
+    "man": _READ_INSTALLATION,
 }
 
 

@@ -8,6 +8,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -43,6 +44,10 @@ def head_revision() -> str:
 async def upgrade(config: DatabaseConfig, revision: str = "head") -> None:
     """Bring the schema up to a revision, creating it if need be."""
     await _run(config, lambda alembic: command.upgrade(alembic, revision))
+
+
+class RevisionError(ValueError):
+    """There is no such revision, or it cannot be gone to from here; the message names it."""
 
 
 class InUseError(Exception):
@@ -124,4 +129,7 @@ def _apply(connection: Connection, schema: str, action: Callable[[Config], None]
     alembic = Config()
     alembic.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     alembic.attributes.update(connection=connection, schema=schema)
-    action(alembic)
+    try:
+        action(alembic)
+    except CommandError as exc:
+        raise RevisionError(f"the schema cannot be migrated so: {exc}") from exc
