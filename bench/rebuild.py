@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mediarepo.app.build_services import JOURNAL_LEASE, build_journal, build_rebuilder, join_journal_holding
+from mediarepo.app.build_services import JOURNAL_LEASE, build_journal, build_rebuilder, journal_lease
 from mediarepo.app.foundation import open_foundation
 from mediarepo.config.settings import Settings
 from mediarepo.db.migrations import upgrade
@@ -62,7 +62,7 @@ async def _rebuild(settings: Settings) -> None:
 
     async with (
         open_foundation(settings) as foundation,
-        join_journal_holding(foundation).acquire(JOURNAL_LEASE) as lease,
+        journal_lease(foundation).acquire(JOURNAL_LEASE) as lease,
     ):
         if lease is not None:
             store, nowhere = foundation.stores.by_name["main"], replace(foundation.stores, by_name={})

@@ -13,7 +13,7 @@ from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.tasks import JobRuns, TaskTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.db.usage import StatisticsTable, UsageTable
-from mediarepo.homeserver.admin_api import Avatars, HomeserverAdmins
+from mediarepo.homeserver.admin_api import AvatarCache, HomeserverAdmins
 from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Homeservers
@@ -123,11 +123,11 @@ def _join_retention(
 ) -> Retention:
     database = foundation.database
 
-    def avatars_of(server_name: str) -> Avatars | None:
+    def avatars_of(server_name: str) -> AvatarCache | None:
         homeserver = tenants.by_server_name(server_name)
         if homeserver is None or homeserver.client_api_url is None:
             return None
-        return Avatars(homeserver, calls, HomeserverAdmins(calls))
+        return AvatarCache(homeserver, calls, HomeserverAdmins(calls))
 
     return Retention(
         config=foundation.settings.retention,

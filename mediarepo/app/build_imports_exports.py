@@ -20,9 +20,9 @@ from mediarepo.db.sweep import MissingObjects, SweepTable, UploadIntents
 from mediarepo.db.unverified_hashes import UnverifiedHashTable
 from mediarepo.exporters.destination import BucketPlace, BytesPlace, ExportError, FolderPlace
 from mediarepo.exporters.files.archive import Archive, FolderArchive, TarArchive
-from mediarepo.exporters.matrix_media_repo import MatrixMediaRepoRecording
+from mediarepo.exporters.matrix_media_repo import MatrixMediaRepoRowWriter
 from mediarepo.exporters.synapse.database import open_for_writing
-from mediarepo.exporters.synapse.rows import DatabaseRecording, FileRecording
+from mediarepo.exporters.synapse.rows import DatabaseRowWriter, SqlFileWriter
 from mediarepo.importers.errors import SourceConfigError
 from mediarepo.importers.matrix_media_repo.source import (
     BucketDatastore,
@@ -188,11 +188,11 @@ def read_synapse_config(paths: list[Path]) -> SynapseConfig:
 async def open_synapse_export(foundation: Foundation, target: SynapseTarget) -> AsyncIterator[SynapseExport]:
     """Open a Synapse's database and folder, or the bucket and SQL file given instead."""
     config = target.config
-    recording: DatabaseRecording | FileRecording
+    recording: DatabaseRowWriter | SqlFileWriter
     if target.sql is not None:
-        recording = FileRecording(target.sql)
+        recording = SqlFileWriter(target.sql)
     else:
-        recording = DatabaseRecording(open_for_writing(config.database), config.server_name)
+        recording = DatabaseRowWriter(open_for_writing(config.database), config.server_name)
     async with _place_of(target) as place, recording:
         yield SynapseExport(
             table=ExportTable(foundation.database),
@@ -235,7 +235,7 @@ async def open_matrix_media_repo_export(
     """Open the database and all datastores of a matrix-media-repo."""
     config = target.config
     local, remote = (_datastore_for(target, kind) for kind in ("local_media", "remote_media"))
-    recording = MatrixMediaRepoRecording(open_for_writing(config.database), config.server_names)
+    recording = MatrixMediaRepoRowWriter(open_for_writing(config.database), config.server_names)
     async with AsyncExitStack() as stack:
         places: dict[str, BytesPlace] = {}
         for one in config.datastores:

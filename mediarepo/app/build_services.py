@@ -281,7 +281,7 @@ JOURNAL_LEASE = lease_of("journal")
 """Held by whoever writes the journal; nobody does while it is read."""
 
 
-def join_journal_holding(foundation: Foundation) -> LeaseHolder:
+def journal_lease(foundation: Foundation) -> LeaseHolder:
     """Return the lease that keeps other processes from writing the journal."""
     return foundation.lease_holder(_LEASE_MS)
 

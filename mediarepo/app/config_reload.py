@@ -23,7 +23,7 @@ _READ_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reloading:
+class ConfigReloader:
     """Reads the configuration file again whenever it is asked to."""
 
     repository: Repository

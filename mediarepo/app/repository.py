@@ -181,7 +181,7 @@ async def _look_around(repository: Repository) -> None:
         async with asyncio.timeout(_LOOK_TIMEOUT_S):
             await repository.foundation.recency.look_at_all()
     except (MatrixError, TimeoutError) as exc:
-        log.warning("recency_unknown", reason=str(exc) or "it takes long")
+        log.warning("recency_check_failed", reason=str(exc) or "it takes long")
 
 
 def jobs_of(repository: Repository) -> list[ScheduledJob]:

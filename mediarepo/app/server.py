@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from mediarepo.app.build_services import build_readiness
-from mediarepo.app.config_reload import Reloading
+from mediarepo.app.config_reload import ConfigReloader
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
@@ -87,9 +87,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving_repository(
-    settings: Settings, shutdown: Shutdown, worker: Worker | None = None
-) -> AsyncIterator[Server]:
+async def open_server(settings: Settings, shutdown: Shutdown, worker: Worker | None = None) -> AsyncIterator[Server]:
     """Open everything and listen, alone or as one of several workers."""
     listen, shared = settings.listen, worker is not None
     async with AsyncExitStack() as stack:
@@ -161,8 +159,8 @@ async def serve(
     if worker is not None:
         settings.thumbnails.share_cores_among(worker.count)
     give_memory_back()
-    async with serving_repository(settings, shutdown, worker) as server:
-        reloading = asyncio.create_task(Reloading(repository=server.repository, path=config).run(reload))
+    async with open_server(settings, shutdown, worker) as server:
+        reloading = asyncio.create_task(ConfigReloader(repository=server.repository, path=config).run(reload))
         try:
             await shutdown.stop.wait()
         finally:

@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 import typer
 
-from mediarepo.app.server import serving_repository
+from mediarepo.app.server import open_server
 from mediarepo.cli.runner import stop_signal
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
@@ -39,7 +39,7 @@ async def run_dev(data_dir: Path, listen: str) -> None:
         settings = _settings(services, token, admin_token, listen)
         set_up_logs(settings.log)
         await upgrade(settings.database)
-        server = await stack.enter_async_context(serving_repository(settings, Shutdown()))
+        server = await stack.enter_async_context(open_server(settings, Shutdown()))
         (address,) = server.addresses
         media_id = await _sample_media_id(data_dir, address, token)
         _print_welcome(address, token, data_dir, media_id)

@@ -9,7 +9,7 @@ import typer
 
 from mediarepo.app.build_admin import Administration
 from mediarepo.cli.output import AsJson, Yes, check_confirmed, human_time, print_json, print_table
-from mediarepo.cli.permissions import administering, left_out, operator, parse_address
+from mediarepo.cli.permissions import left_out, open_administration, operator, parse_address
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.media import MediaState
@@ -30,7 +30,7 @@ def info(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 async def _info(settings: Settings, mxc: Mxc) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         record = await administration.records.table.get(mxc, None)
     if record is None:
         raise _unknown(mxc)
@@ -47,7 +47,7 @@ def show(address: Address, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson 
 
 
 async def _show(settings: Settings, mxc: Mxc, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         record = await administration.records.table.get(mxc, None)
         content = await administration.records.contents.get(mxc)
         audit = await administration.audit.read(None, _AUDIT_ENTRIES, target=str(mxc))
@@ -102,7 +102,7 @@ def delete(
 
 
 async def _delete(settings: Settings, mxcs: list[Mxc], reason: str | None) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         gone = await administration.deletion.delete(mxcs, operator(settings, mxcs[0]), reason=reason)
     for mxc in gone:
         typer.echo(f"{mxc}: in the trash")
@@ -119,7 +119,7 @@ def restore(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 async def _restore(settings: Settings, mxc: Mxc) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         outcome = await administration.deletion.restore(mxc, operator(settings, mxc))
         if not outcome.affected:
             typer.echo(f"{mxc}: not in the trash", err=True)
@@ -140,7 +140,7 @@ def release(address: Address, reason: Reason = None, config: ConfigFile = DEFAUL
 
 
 async def _hold(settings: Settings, mxc: Mxc, reason: str | None, *, held: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         outcome = await administration.deletion.hold(mxc, operator(settings, mxc), held=held, reason=reason)
         if not await _is_known(administration, mxc):
             raise _unknown(mxc)
@@ -163,7 +163,7 @@ def unpin(address: Address, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 async def _pin(settings: Settings, mxc: Mxc, *, pinned: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         outcome = await administration.deletion.pin(mxc, operator(settings, mxc), pinned=pinned)
         if not await _is_known(administration, mxc):
             raise _unknown(mxc)
@@ -200,7 +200,7 @@ def search(
 
 
 async def _search(settings: Settings, wanted: Search, order: SearchOrder, limit: int, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         found, _ = await administration.records.searches.find(wanted, order, after=None, limit=limit)
     if as_json:
         print_json([{**asdict(one), "mxc": str(one.mxc)} for one in found])

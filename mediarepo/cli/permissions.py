@@ -128,7 +128,7 @@ _NAME = "command line"
 
 
 @asynccontextmanager
-async def administering(settings: Settings) -> AsyncIterator[Administration]:
+async def open_administration(settings: Settings) -> AsyncIterator[Administration]:
     """Open the admin services."""
     async with (
         open_foundation(settings) as foundation,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mediarepo.cli.media import Reason
-from mediarepo.cli.permissions import administering, left_out, operator, parse_address
+from mediarepo.cli.permissions import left_out, open_administration, operator, parse_address
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, without_short_content
@@ -37,7 +37,7 @@ def remove(targets: Targets, reason: Reason = None, config: ConfigFile = DEFAULT
 async def _change(settings: Settings, targets: list[str], reason: str | None, *, hide: bool) -> None:
     hashes = [bytes.fromhex(target) for target in targets if _SHA256.fullmatch(target)]
     addresses = [parse_address(target) for target in targets if not _SHA256.fullmatch(target)]
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         quarantine = administration.quarantine
         for mxc in addresses:
             admin = operator(settings, mxc)
@@ -68,8 +68,8 @@ def user(
 
 
 async def _user(settings: Settings, user_id: str, reason: str | None) -> None:
-    async with administering(settings) as administration:
-        outcome = await administration.quarantine.hide_of_user(user_id, operator(settings), reason=reason)
+    async with open_administration(settings) as administration:
+        outcome = await administration.quarantine.hide_user_media(user_id, operator(settings), reason=reason)
     typer.echo(f"{user_id}: {outcome.affected} media quarantined{left_out(outcome)}")
 
 
@@ -85,7 +85,7 @@ def server(
 
 
 async def _server(settings: Settings, server_name: str, reason: str | None, *, show: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         quarantine, admin = administration.quarantine, operator(settings)
         if show:
             changed = await quarantine.show_server(server_name, admin, reason=reason)
@@ -101,7 +101,7 @@ def import_(file: Lines, reason: Reason = None, config: ConfigFile = DEFAULT_CON
 
 
 async def _import(settings: Settings, hashes: list[bytes], reason: str | None) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         chosen = without_short_content(hashes)
         count = await administration.quarantine.hide_hashes(chosen, operator(settings), reason=reason)
     typer.echo(f"{count} hashes quarantined, {len(chosen) - count} were quarantined before")
@@ -142,7 +142,7 @@ def export(
 
 
 async def _export(settings: Settings, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         async for one in administration.quarantine.all_hashes():
             facts = {"quarantined_by": one.quarantined_by, "reason": one.reason, "created_ts": one.created_ts}
             typer.echo(json.dumps({"sha256": one.sha256.hex(), **facts}) if as_json else one.sha256.hex())

@@ -9,7 +9,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from mediarepo.app.build_services import JOURNAL_LEASE, build_rebuilder, join_journal_holding
+from mediarepo.app.build_services import JOURNAL_LEASE, build_rebuilder, journal_lease
 from mediarepo.app.foundation import open_foundation
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
@@ -47,7 +47,7 @@ async def _rebuild(settings: Settings, name: str, journal: str | None, *, as_jso
     shown = _Shown(told, on_terminal=sys.stderr.isatty() and not as_json)
     async with open_foundation(settings) as foundation:
         for _ in range(_ATTEMPTS):
-            async with join_journal_holding(foundation).acquire(JOURNAL_LEASE) as lease:
+            async with journal_lease(foundation).acquire(JOURNAL_LEASE) as lease:
                 if lease is None:
                     await asyncio.sleep(_PAUSE_S)
                     continue

@@ -15,7 +15,7 @@ from mediarepo.cli.output import (
     print_table,
     progress_line,
 )
-from mediarepo.cli.permissions import administering, operator
+from mediarepo.cli.permissions import open_administration, operator
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.retention import RetentionClass, RetentionPlan
@@ -34,7 +34,7 @@ def list_(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 async def _list(settings: Settings, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         stored = await administration.retention.stored()
     found = []
     for policy in settings.retention.policies:
@@ -80,7 +80,7 @@ def run_(
 
 async def _carry(settings: Settings, name: str, *, planning: bool, as_json: bool) -> None:
     tally = RetentionTally()
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         retention = administration.retention
         policy = retention.policy(name)
         async with progress_line(lambda: f"{tally.count} found, {human_bytes(tally.size_bytes)}"):
@@ -120,7 +120,7 @@ def disarm(policy: Policy, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 async def _confirm(settings: Settings, name: str, what: str, *, yes: bool) -> None:
     """Say what the policy's last plan counted, and end the program unless that is wanted."""
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         policy = administration.retention.policy(name)
         stored = (await administration.retention.stored()).get(name)
     if stored is None or stored.fingerprint != policy.fingerprint():
@@ -137,7 +137,7 @@ async def _confirm(settings: Settings, name: str, what: str, *, yes: bool) -> No
 
 
 async def _arm(settings: Settings, name: str, *, armed: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         retention = administration.retention
         change = retention.arm if armed else retention.disarm
         await change(retention.policy(name), operator(settings).name)

@@ -17,7 +17,7 @@ from mediarepo.cli.output import (
     print_table,
     progress_line,
 )
-from mediarepo.cli.permissions import administering, operator
+from mediarepo.cli.permissions import open_administration, operator
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.tasks import Queue, Task, TaskState
@@ -39,7 +39,7 @@ def list_(limit: Limit = 20, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJso
 
 
 async def _list(settings: Settings, limit: int, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         found = await administration.tasks.table.read(homeserver=None, before_id=_NEWEST, limit=limit)
     if as_json:
         print_json([asdict(one) for one in found])
@@ -72,7 +72,7 @@ def add(
 
 
 async def _add(settings: Settings, kind: str, arguments: dict[str, Any]) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         task = await administration.tasks.add(kind, arguments, created_by=operator(settings).name, homeserver=None)
     typer.echo(f"task {task.task_id}: queued; see `mediarepo tasks watch {task.task_id}`")
 
@@ -84,7 +84,7 @@ def watch(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 async def _watch(settings: Settings, number: int) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         task = await administration.tasks.get(number)
         async with progress_line(lambda: f"task {number}: {task.state}, {_progress(task)}"):
             while task.finished_ts is None:
@@ -102,7 +102,7 @@ def cancel(number: Number, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 async def _cancel(settings: Settings, number: int) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         task = await administration.tasks.cancel(number, operator(settings).name)
     typer.echo(f"task {number}: {'stopping' if task.finished_ts is None else task.state}")
 
@@ -119,7 +119,7 @@ def audit(
 
 
 async def _audit(settings: Settings, limit: int, target: str | None, by: str | None, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         found = await administration.audit.read(None, limit, target=target, admin=by)
     if as_json:
         print_json([asdict(one) for one in found])
@@ -155,7 +155,7 @@ def list_failed_items(
 
 
 async def _list_failed_items(settings: Settings, queue: Queue | None, limit: int, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         found = await administration.failed_items.read(queue=queue, limit=limit)
     if as_json:
         print_json([asdict(one) for one in found])
@@ -177,7 +177,7 @@ def retry(
 
 
 async def _retry(settings: Settings, queue: Queue | None, item: str | None) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         count = await administration.failed_items.retry(operator(settings).name, queue=queue, key=item)
     typer.echo(f"{count} failed items will be tried again")
 
@@ -200,7 +200,7 @@ def usage(
 
 
 async def _usage(settings: Settings, by: list[UsageBy], only: UsageFilter, limit: int, *, as_json: bool) -> None:
-    async with administering(settings) as administration:
+    async with open_administration(settings) as administration:
         media = await administration.usage.of_media(by, only, limit)
         objects = await administration.usage.of_objects()
     if as_json:

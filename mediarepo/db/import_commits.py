@@ -35,7 +35,7 @@ class ImportCommits:
         self._database = database
         self._server_names = server_names
 
-    def speaking_for(self, server_names: frozenset[str]) -> "ImportCommits":
+    def for_homeservers(self, server_names: frozenset[str]) -> "ImportCommits":
         """Return a writer for a source of these homeservers; empty: of all of ours."""
         return ImportCommits(self._database, server_names or self._server_names)
 

@@ -10,7 +10,7 @@ _PAGE = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class JournaledTable:
     """A table whose changes are journaled.
 
     `key` names a row r of the table, `row` is what is written of it, `joins` what both need. `columns` are those that a
@@ -31,7 +31,7 @@ def _place_of(column: str) -> str:
 
 
 FOLLOWED = (
-    Followed(
+    JournaledTable(
         "blob",
         "ARRAY[r.store, r.object_key]",
         f"""to_jsonb(r) - 'blob_id' - 'parent_blob_id'
@@ -40,7 +40,7 @@ FOLLOWED = (
         "(r.store, r.object_key)",
         "(k[1], k[2])",
     ),
-    Followed(
+    JournaledTable(
         "media",
         "ARRAY[r.server_name, r.media_id]",
         f"""to_jsonb(r) - 'blob_id' - 'import_source_id' || jsonb_build_object('object', {_place_of("r.blob_id")},
@@ -49,7 +49,7 @@ FOLLOWED = (
         "(r.server_name, r.media_id)",
         "(k[1], k[2])",
     ),
-    Followed(
+    JournaledTable(
         "thumbnail",
         "ARRAY[b.store, b.object_key]",
         f"""(SELECT jsonb_agg(to_jsonb(t) - 'blob_id' - 'source_blob_id'
@@ -60,7 +60,7 @@ FOLLOWED = (
         "(k[1], k[2])",
         "EXISTS (SELECT FROM thumbnail t WHERE t.source_blob_id = b.blob_id)",
     ),
-    Followed(
+    JournaledTable(
         "media_mark",
         "ARRAY[r.server_name, r.media_id, r.kind, r.owner]",
         "to_jsonb(r)",
@@ -68,7 +68,7 @@ FOLLOWED = (
         "(r.server_name, r.media_id, r.kind, r.owner)",
         "(k[1], k[2], k[3], k[4])",
     ),
-    Followed(
+    JournaledTable(
         "quarantined_hash",
         "ARRAY[encode(r.sha256, 'hex'), r.owner, r.scope]",
         "to_jsonb(r)",
@@ -76,7 +76,7 @@ FOLLOWED = (
         "(r.sha256, r.owner, r.scope)",
         "(decode(k[1], 'hex'), k[2], k[3])",
     ),
-    Followed(
+    JournaledTable(
         "quarantined_blob",
         "ARRAY[b.store, b.object_key, r.owner, r.scope]",
         "to_jsonb(r) - 'blob_id' || jsonb_build_object('object', jsonb_build_array(b.store, b.object_key))",
@@ -84,7 +84,7 @@ FOLLOWED = (
         "(b.store, b.object_key, r.owner, r.scope)",
         "(k[1], k[2], k[3], k[4])",
     ),
-    Followed(
+    JournaledTable(
         "quarantined_server_name",
         "ARRAY[r.server_name]",
         "to_jsonb(r)",
@@ -146,7 +146,7 @@ class JournalTable:
         row = await self._database.get("SELECT sequence FROM journal_state")
         return int(row[0]) if row is not None else 0
 
-    async def go_on_behind(self, sequence: int) -> None:
+    async def continue_after(self, sequence: int) -> None:
         """Continue behind this sequence number, which is not ours, and have a snapshot made soon."""
         async with self._database.connection() as connection:
             await connection.execute(
@@ -182,7 +182,7 @@ class JournalTable:
                 after = page[-1][0]
 
 
-async def _lines_of(connection: Connection, followed: Followed, keys: Sequence[tuple[str, ...]]) -> list[str]:
+async def _lines_of(connection: Connection, followed: JournaledTable, keys: Sequence[tuple[str, ...]]) -> list[str]:
     """Read the rows that keys name, one by one: a key's columns are those of an index."""
     rows = await connection.fetch(
         f"""SELECT name, (SELECT {followed.row} {followed.joins}
@@ -194,7 +194,9 @@ async def _lines_of(connection: Connection, followed: Followed, keys: Sequence[t
     return [_line(followed.kind, row["name"], row["row"]) for row in rows]
 
 
-async def _page(connection: Connection, followed: Followed, after: list[str] | None) -> list[tuple[list[str], str]]:
+async def _page(
+    connection: Connection, followed: JournaledTable, after: list[str] | None
+) -> list[tuple[list[str], str]]:
     behind, arguments = "true", list[object]()
     if after is not None:
         behind, arguments = f"{followed.columns} > {followed.values.replace('k[', '($1::text[])[')}", [after]

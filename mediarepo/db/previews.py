@@ -18,7 +18,7 @@ _FREE = f"NOT {marked_sql(MarkKind.HOLD)} AND NOT {marked_sql(MarkKind.PIN)}"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPreview:
+class CachedPreview:
     """A cached preview, or the error instead."""
 
     answer: dict[str, str | int] | None
@@ -31,7 +31,7 @@ class PreviewTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, cache_key: bytes) -> KeptPreview | None:
+    async def get(self, cache_key: bytes) -> CachedPreview | None:
         """Return a preview that has not expired."""
         row = await self._database.get(
             f"SELECT answer, failure FROM preview WHERE cache_key = $1 AND expires_ts > {NOW_MS}",
@@ -39,9 +39,9 @@ class PreviewTable:
         )
         if row is None:
             return None
-        return KeptPreview(None if row["answer"] is None else json.loads(row["answer"]), row["failure"])
+        return CachedPreview(None if row["answer"] is None else json.loads(row["answer"]), row["failure"])
 
-    async def keep(self, cache_key: bytes, url: str, kept: KeptPreview, lifetime_ms: int) -> None:
+    async def keep(self, cache_key: bytes, url: str, kept: CachedPreview, lifetime_ms: int) -> None:
         """Store a preview."""
         async with self._database.connection() as connection:
             await connection.execute(

@@ -227,7 +227,7 @@ class UploadIntents:
                 list(object_keys),
             )
 
-    async def beat_all(self, holder: str) -> None:
+    async def renew_all(self, holder: str) -> None:
         """Renew all intents of a holder."""
         async with self._database.connection() as connection:
             await connection.execute(

@@ -102,9 +102,9 @@ class FolderPlace:
         return await asyncio.to_thread(_hash, self.folder / path)
 
     @asynccontextmanager
-    async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator["FileWriting"]:  # noqa: ARG002 - a folder need not know
+    async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator["FileWriter"]:  # noqa: ARG002 - a folder need not know
         """Write a file under a temporary name until it is complete."""
-        writing = await asyncio.to_thread(FileWriting, self.folder, self.folder / path)
+        writing = await asyncio.to_thread(FileWriter, self.folder, self.folder / path)
         try:
             yield writing
         finally:
@@ -118,7 +118,7 @@ class FolderPlace:
             await writing.finish()
 
 
-class FileWriting:
+class FileWriter:
     """A file under a temporary name, always the same one, so that leftovers are overwritten."""
 
     def __init__(self, folder: Path, path: Path) -> None:
@@ -238,16 +238,16 @@ class BucketPlace:
         return None
 
     @asynccontextmanager
-    async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator["ObjectWriting"]:  # noqa: ARG002 - counted instead
+    async def writing(self, path: str, *, size_bytes: int) -> AsyncIterator["ObjectWriter"]:  # noqa: ARG002 - counted instead
         """Write an object in one request, or as a multipart upload."""
-        writing = ObjectWriting(self._store, self._prefix + path)
+        writing = ObjectWriter(self._store, self._prefix + path)
         try:
             yield writing
         finally:
             await writing.drop()
 
 
-class ObjectWriting:
+class ObjectWriter:
     """An object whose bytes are in memory, or in S3 as parts of 8 MiB, as Synapse's storage provider would."""
 
     def __init__(self, store: Store, key: str) -> None:

@@ -78,7 +78,7 @@ _NEEDED = {
 }
 
 
-class MatrixMediaRepoRecording:
+class MatrixMediaRepoRowWriter:
     """Reads and adds rows, one transaction for each piece of media; matrix-media-repo may be running."""
 
     def __init__(self, database: WritableDatabase, server_names: Collection[str]) -> None:

@@ -103,7 +103,7 @@ class ServerKeyError(Exception):
         self.silent = silent
 
 
-class KeptKeys(Protocol):
+class ServerKeyStore(Protocol):
     """Stores keys for all processes."""
 
     async def get(self, server_name: str) -> KeysOfServer | None:
@@ -128,7 +128,7 @@ class ServerKeys:
     def __init__(
         self,
         client: FederationClient,
-        kept: KeptKeys,
+        kept: ServerKeyStore,
         remote_fetches: SingleFlight[KeysOfServer],
         *,
         known: Mapping[str, Mapping[str, bytes]],

@@ -111,7 +111,7 @@ log = structlog.get_logger(__name__)
 _REMEMBERED = 100_000
 
 
-class Avatars:
+class AvatarCache:
     """Caches one homeserver's avatars for the length of one job.
 
     With an admin's token, all users and rooms are listed at once (Synapse's admin API). Without one, each uploader's
@@ -140,7 +140,7 @@ class Avatars:
             try:
                 self._of_user[uploaded_by] = await self._ask(uploaded_by)
             except (HomeserverUnavailableError, LimitExceededError) as exc:
-                log.info("avatar_unknown", user_id=uploaded_by, reason=exc.message)
+                log.info("avatar_lookup_failed", user_id=uploaded_by, reason=exc.message)
                 return None
         return self._of_user[uploaded_by] == str(mxc)
 
@@ -150,7 +150,7 @@ class Avatars:
             self._all = await self._admins.avatars(self._homeserver, token)
         except (HomeserverUnavailableError, LimitExceededError) as exc:
             self._is_silent = True
-            log.warning("avatars_unknown", server_name=self._homeserver.server_name, reason=exc.message)
+            log.warning("avatar_lookup_failed", server_name=self._homeserver.server_name, reason=exc.message)
 
     async def _ask(self, user_id: str) -> str | None:
         path = f"/_matrix/client/v3/profile/{quote(user_id, safe='')}/avatar_url"

@@ -24,7 +24,7 @@ from mediarepo.importers.readers.coercion import (
 )
 from mediarepo.importers.readers.database_address import DatabaseAddress, SqliteAddress, open_database, postgres_address
 from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, probe_originals, wall_clock_ms
 from mediarepo.importers.readers.source_database import Selection, amap, select
 from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.model.import_source import (
@@ -125,7 +125,7 @@ class DendriteSource(BaseSource):
         try:
             await self._count(findings)
             if findings.usable:
-                await try_some(self, self.media(), findings, count=tries)
+                await probe_originals(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -32,7 +32,7 @@ _PART_BYTES = 8 * 1024 * 1024
 _KEPT_SNAPSHOTS = 2
 
 
-class Compressed:
+class GzipLines:
     """Lines in one gzip stream; ready output is taken in pieces."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Journal:
         pending = await self.table.take(_MOST_CHANGES)
         if pending is None:
             return 0
-        now_ms, compressed = await self.sweep_table.now_ms(), Compressed()
+        now_ms, compressed = await self.sweep_table.now_ms(), GzipLines()
         key = new_part_key(store.prefix, installation_id, PartKind.SEGMENT, pending.sequence, now_ms)
         compressed.add(head_line(key, installation_id, SCHEMA_VERSION, now_ms))
         for line in pending.lines:
@@ -104,7 +104,7 @@ class Journal:
 
     async def _write_snapshot(self, store: Store, installation_id: str) -> None:
         """Put everything, in parts if it is much."""
-        now_ms, sequence, compressed = await self.sweep_table.now_ms(), await self.table.sequence(), Compressed()
+        now_ms, sequence, compressed = await self.sweep_table.now_ms(), await self.table.sequence(), GzipLines()
         key = new_part_key(store.prefix, installation_id, PartKind.SNAPSHOT, sequence, now_ms)
         compressed.add(head_line(key, installation_id, SCHEMA_VERSION, now_ms))
         upload_id, etags, sent_bytes = None, list[str](), 0
@@ -127,7 +127,7 @@ class Journal:
         log.info("journal_snapshot", store=store.name, rows=compressed.rows, size_bytes=sent_bytes, sequence=sequence)
 
     @staticmethod
-    async def _put_part(store: Store, key: str, upload_id: str, number: int, compressed: Compressed) -> str:
+    async def _put_part(store: Store, key: str, upload_id: str, number: int, compressed: GzipLines) -> str:
         size_bytes = compressed.size_bytes
         return await store.put_part(key, upload_id, number, compressed.take(), size_bytes=size_bytes)
 
@@ -146,7 +146,7 @@ class Journal:
             keys.append(part.object_key)
         remaining = await store.delete(keys)
         if remaining:
-            log.warning("journal_not_tidied", store=store.name, count=len(remaining))
+            log.warning("journal_cleanup_failed", store=store.name, count=len(remaining))
 
 
 async def parts_of(

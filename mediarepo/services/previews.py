@@ -11,7 +11,7 @@ import structlog
 
 from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.config.previews import PreviewsConfig
-from mediarepo.db.previews import KeptPreview, PreviewTable
+from mediarepo.db.previews import CachedPreview, PreviewTable
 from mediarepo.errors import ForbiddenError, PreviewError
 from mediarepo.model.concurrency import Admission, SingleFlight, Waiters
 from mediarepo.model.mxc import Mxc
@@ -64,7 +64,7 @@ class Previews:
         self.making = making
         self._holding = lease_holder
         self._isolation = isolation
-        self.flights = SingleFlight[KeptPreview]()
+        self.flights = SingleFlight[CachedPreview]()
         self.places = Admission(
             "wait for previews", places=_AT_ONCE, share=4, per_target=_PER_DOMAIN, wait_s=_PLACE_WAIT_S
         )
@@ -100,14 +100,14 @@ class Previews:
 
     async def _made(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
-    ) -> KeptPreview:
+    ) -> CachedPreview:
         remote_fetch = key, current_client().name  # nobody waits in somebody else's queue
         with self.waiters.enter():
             return await self.flights.run(remote_fetch, lambda: self._make_or_wait(key, url, homeserver, language))
 
     async def _make_or_wait(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
-    ) -> KeptPreview:
+    ) -> CachedPreview:
         """Make a preview unless another process does; then wait for that, and take over if it dies."""
         loop = asyncio.get_running_loop()
         until = loop.time() + 2 * self.config.timeout_ms / 1000
@@ -122,16 +122,16 @@ class Previews:
                 if lease is not None:
                     return await self._make(key, url, homeserver, language)
             await asyncio.sleep(_POLL_S)
-        return KeptPreview(None, "another process took too long")
+        return CachedPreview(None, "another process took too long")
 
     async def _make(
         self, key: bytes, url: PreviewUrl, homeserver: HomeserverConfig, language: str | None
-    ) -> KeptPreview:
+    ) -> CachedPreview:
         steps = BuildLog()
         try:
             async with asyncio.timeout(self.config.timeout_ms / 1000):
                 preview = await self.making.make(url, homeserver, language=language, steps=steps)
-            kept = KeptPreview(preview.values, None)
+            kept = CachedPreview(preview.values, None)
             lifetime_ms = self.config.failure_ttl_ms if preview.says_nothing else self.config.ttl_ms
         except (PageError, TimeoutError) as exc:
             reason = str(exc) or "it took too long"
@@ -142,7 +142,7 @@ class Previews:
                 reason=hosts_only(reason),
                 steps=[hosts_only(step) for step in steps.told],
             )
-            kept, lifetime_ms = KeptPreview(None, reason), self.config.failure_ttl_ms
+            kept, lifetime_ms = CachedPreview(None, reason), self.config.failure_ttl_ms
         await self.table.keep(key, url.text, kept, lifetime_ms)
         return kept
 

@@ -68,7 +68,7 @@ class HashLearner:
         except TimeoutError as exc:
             raise UnavailableError("the content is being checked; try again", retry_after_s=_PATIENCE_S) from exc
 
-    async def learn_of(self, mxcs: Sequence[Mxc]) -> None:
+    async def learn_media(self, mxcs: Sequence[Mxc]) -> None:
         """Compute the hashes of media about to be quarantined, so that equal content is quarantined with them.
 
         Content that cannot be read is set aside, and hashed and quarantined later.
@@ -131,13 +131,13 @@ class Quarantine:
         """Quarantine media; unknown remote media are quarantined in advance."""
         return await self._hide([mxc], admin, "quarantine", str(mxc), reason)
 
-    async def hide_of_user(self, user_id: str, admin: Admin, *, reason: str | None = None) -> Outcome:
+    async def hide_user_media(self, user_id: str, admin: Admin, *, reason: str | None = None) -> Outcome:
         """Quarantine everything that a user uploaded."""
         self.authorization.check_user(admin, Action.HIDE, user_id)
         found = await self.table.of_user(user_id, hidden_from=self.authorization.out_of_reach(admin))
         return await self._hide(found, admin, "quarantine_user", user_id, reason)
 
-    async def hide_of_room(self, room_id: str, admin: Admin) -> Outcome:
+    async def hide_room_media(self, room_id: str, admin: Admin) -> Outcome:
         """Hide all media that a room's events mention, as far as the homeserver knows them.
 
         Raises InvalidParamError without an admin's access token, which the homeserver asks for.
@@ -220,7 +220,7 @@ class Quarantine:
     async def _learn(self, mxcs: Sequence[Mxc]) -> None:
         """Learn the hashes of content, so that equal content is hidden too; until then its blob hides it."""
         try:
-            await self.hashing.learn_of(mxcs)
+            await self.hashing.learn_media(mxcs)
         except UnavailableError as exc:
             log.warning("quarantine_hashing_failed", media=len(mxcs), reason=str(exc))
 

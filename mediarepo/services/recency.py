@@ -67,7 +67,7 @@ class Recency:
                 if self.now_ms() - self.looked_ms.get(store.name, -_GOOD_FOR_MS) >= _GOOD_FOR_MS:
                     await self.look(store)
             except MatrixError as exc:
-                log.warning("recency_unknown", store=store.name, reason=str(exc))
+                log.warning("recency_check_failed", store=store.name, reason=str(exc))
                 unseen.add(store.name)
         return unseen
 
@@ -77,7 +77,7 @@ class Recency:
             try:
                 await self.look(store)
             except MatrixError as exc:
-                log.warning("recency_unknown", store=store.name, reason=str(exc))
+                log.warning("recency_check_failed", store=store.name, reason=str(exc))
         return await self.problems()
 
     async def look(self, store: Store) -> str | None:
@@ -118,7 +118,7 @@ class Recency:
         async for found in store.list(journal_folder(store.prefix, installation_id)):
             part = parse_part(store.prefix, found.key)
             last = max(last, part.sequence) if part is not None else last
-        await self.journal.go_on_behind(last)
+        await self.journal.continue_after(last)
         return await self.look(store)
 
     async def find_lost(self, store: Store, object_keys: Sequence[str]) -> str | None:

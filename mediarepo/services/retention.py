@@ -11,7 +11,7 @@ from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.trash import TrashTable
 from mediarepo.errors import InvalidParamError, NotFoundError
-from mediarepo.homeserver.admin_api import Avatars
+from mediarepo.homeserver.admin_api import AvatarCache
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
 from mediarepo.model.tasks import Queue
@@ -75,7 +75,7 @@ class Retention:
     plans: RetentionPlans
     trash: TrashTable
     deletion_table: DeletionTable
-    avatars_of: Callable[[str], Avatars | None]
+    avatars_of: Callable[[str], AvatarCache | None]
     bytes_of: Callable[[RetentionClass], Awaitable[int]]
     isolation: BatchIsolation
     now_ms: Callable[[], int]
@@ -169,7 +169,7 @@ class Retention:
     async def _chosen(self, policy: RetentionPolicy, tally: RetentionTally) -> AsyncIterator[list[Candidate]]:
         """Choose what goes, in batches; what is kept for its use is noted in the tally."""
         surplus = await self._surplus(policy)
-        keeping: dict[str, Avatars | None] = {}
+        keeping: dict[str, AvatarCache | None] = {}
         async for page in self._found(policy):
             for start in range(0, len(page), _BATCH):
                 batch = page[start : start + _BATCH]
@@ -201,7 +201,7 @@ class Retention:
             return self.table.thumbnails(limits)
         return self.table.media(limits, remote=policy.what is RetentionClass.REMOTE)
 
-    async def _is_kept(self, one: Candidate, keeping: dict[str, Avatars | None], tally: RetentionTally) -> bool:
+    async def _is_kept(self, one: Candidate, keeping: dict[str, AvatarCache | None], tally: RetentionTally) -> bool:
         """Say whether media are an avatar, or may be one."""
         if one.mxc is None:
             return False

@@ -147,7 +147,7 @@ class BucketMarkers:
     async def _looks_right(self, store: Store, ownership: Ownership = Ownership.OWNED) -> bool:
         """Say whether most of the oldest objects are there; a store that should hold none looks right."""
         oldest = await self.missing_objects.oldest(store.name, _SAMPLE, ownership)
-        there = [one for one in oldest if await is_there(store, one)]
+        there = [one for one in oldest if await has_object(store, one)]
         return not oldest or 2 * len(there) > len(oldest)
 
 
@@ -169,7 +169,7 @@ async def _check_length(store: Store, length: int) -> None:
             raise StorageUnavailableError(f"S3 gave {found.key} in another length than it has")
 
 
-async def is_there(store: Store, known: KnownObject) -> bool:
+async def has_object(store: Store, known: KnownObject) -> bool:
     """Return whether a store has an object of the right size."""
     async for found in store.list(known.object_key):
         if found.key == known.object_key:

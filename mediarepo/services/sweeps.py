@@ -16,7 +16,7 @@ from mediarepo.model.tasks import Queue
 from mediarepo.services.batch_isolation import BatchIsolation
 from mediarepo.services.deletion import OutboxWorker
 from mediarepo.services.recency import Recency
-from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores, is_there
+from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores, has_object
 from mediarepo.storage.errors import StorageError
 from mediarepo.storage.store import ListedMultipart, Store
 from mediarepo.telemetry.logs import error_text
@@ -168,8 +168,8 @@ class Sweeps:
     async def _restore(self, store: Store, missing: Sequence[KnownObject]) -> int:
         count = 0
         for one in missing:
-            if await is_there(store, one):
-                log.info("found_again", store=store.name, object_key=one.object_key)
+            if await has_object(store, one):
+                log.info("missing_object_restored", store=store.name, object_key=one.object_key)
                 await self.markers.missing_objects.found_again(one.blob_id)
                 count += 1
         return count

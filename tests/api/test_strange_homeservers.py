@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
-from mediarepo.homeserver.admin_api import Avatars, HomeserverAdmins
+from mediarepo.homeserver.admin_api import AvatarCache, HomeserverAdmins
 from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.model.mxc import Mxc
 from mediarepo.web.admin.api.endpoints import PREFIX
@@ -71,7 +71,7 @@ async def test_tokens_are_in_no_log_whatever_a_homeserver_answers(
         admin = await own.get(f"{SYNAPSE}/media/{A}/abc", token=SECRET, host=A)
         async with HomeserverClient(own.settings.identity, own.repository.foundation.outages) as calls:
             homeserver = own.settings.homeservers[0]
-            used = await Avatars(homeserver, calls, HomeserverAdmins(calls)).uses(Mxc(A, "abc"), None)
+            used = await AvatarCache(homeserver, calls, HomeserverAdmins(calls)).uses(Mxc(A, "abc"), None)
 
     assert (asserted.status, admin.status, used) == (502, 502, None)
     assert logs

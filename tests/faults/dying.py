@@ -20,7 +20,7 @@ import structlog
 
 from mediarepo.app.build_services import build_pending_uploads, build_quotas, build_repairs, build_sweeps, build_uploads
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.cli.permissions import administering, operator
+from mediarepo.cli.permissions import open_administration, operator
 from mediarepo.config.settings import Settings
 from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
@@ -130,7 +130,7 @@ async def fill_pending(settings: Settings, arm: Callable[[], None]) -> str:
 
 async def delete(settings: Settings, arm: Callable[[], None]) -> str:
     """Delete whatever is marked for it, empty the trash, and carry the deletions out."""
-    async with open_foundation(settings) as foundation, administering(settings) as administration:
+    async with open_foundation(settings) as foundation, open_administration(settings) as administration:
         async with foundation.database.connection() as connection:
             rows = await connection.fetch("SELECT server_name, media_id FROM media WHERE upload_name = 'delete'")
         arm()
@@ -142,7 +142,7 @@ async def delete(settings: Settings, arm: Callable[[], None]) -> str:
 
 
 async def retain(settings: Settings, arm: Callable[[], None]) -> str:
-    async with open_foundation(settings) as foundation, administering(settings) as administration:
+    async with open_foundation(settings) as foundation, open_administration(settings) as administration:
         retention = administration.retention
         for policy in settings.retention.policies:
             await retention.plan(policy, RetentionTally())

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.db.previews import KeptPreview, PreviewTable
+from mediarepo.db.previews import CachedPreview, PreviewTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.ids import new_object_key
@@ -158,8 +158,8 @@ async def test_a_preview_with_text_that_postgres_cannot_read_does_not_keep_image
 ) -> None:
     (image,) = await media(own, 1, preview_expires_ts=1)
     table = PreviewTable(own.repository.foundation.database)
-    await table.keep(bytes(32), "https://a.example/\x00", KeptPreview({"og:title": "\x00\ud800"}, None), 3_600_000)
-    await table.keep(b"i" * 32, "https://a.example/", KeptPreview({"og:image": mxc(image)}, None), 3_600_000)
+    await table.keep(bytes(32), "https://a.example/\x00", CachedPreview({"og:title": "\x00\ud800"}, None), 3_600_000)
+    await table.keep(b"i" * 32, "https://a.example/", CachedPreview({"og:image": mxc(image)}, None), 3_600_000)
     await own.rows("UPDATE preview SET answer = $1 WHERE cache_key = $2", '{"og:title": "\\u0000"}', bytes(32))
 
     await own.repository.previews.tidy()

@@ -119,7 +119,7 @@ async def test_hiding_goes_on_when_one_of_the_contents_cannot_be_read_and_its_co
     place = "(SELECT blob_id FROM media WHERE media_id = $1)"
     await own.rows(f"UPDATE blob SET store = 'unheard-of' WHERE blob_id = {place}", bad)
     admin = own.repository.administration
-    await admin.quarantine.hide_of_user("@a:media.example", operator(own.settings))
+    await admin.quarantine.hide_user_media("@a:media.example", operator(own.settings))
     at_once = [await status(own, one) for one in (bad, good)]
     set_aside = [one.queue for one in await admin.failed_items.read(queue=None, limit=10)]
     await own.rows(f"UPDATE blob SET store = 'main' WHERE blob_id = {place}", bad)

@@ -286,7 +286,7 @@ async def test_taking_over_again_after_a_crash_goes_on(moving: MovingIn) -> None
     async with moving.opened() as imports:
         for expected in (pytest.raises(ExceptionGroup), nullcontext()):
             with expected:
-                async with imports.import_runner.holding_source(imports.known) as lease:
+                async with imports.import_runner.lock_source(imports.known) as lease:
                     owning = build_ownership_transfer(
                         imports.foundation,
                         imports.import_runner,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import yaml
 
 from mediarepo.app.build_imports_exports import build_importer
-from mediarepo.cli.imports.options import ImportOptions, Imports, importing_from
+from mediarepo.cli.imports.options import ImportOptions, Imports, open_import
 from mediarepo.cli.imports.reports import account_of, source_of, summary
 from mediarepo.cli.imports.runner import status_of
 from mediarepo.embedded.postgres import EmbeddedPostgres
@@ -59,7 +59,7 @@ class MovingIn:
 
     @asynccontextmanager
     async def opened(self, **options: Any) -> AsyncIterator[Imports]:
-        async with importing_from(
+        async with open_import(
             ImportOptions(name=self.source, config=self.config, **options), self.own.settings
         ) as imports:
             yield imports

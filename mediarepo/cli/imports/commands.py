@@ -22,7 +22,7 @@ from mediarepo.cli.imports.options import (
     Prune,
     Remote,
     Thumbnails,
-    importing_from,
+    open_import,
     say,
 )
 from mediarepo.cli.output import AsJson, Yes
@@ -54,7 +54,7 @@ def _do(options: ImportOptions, work: Work) -> None:
 
     async def open_and_work() -> None:
         try:
-            async with importing_from(options, settings) as imports:
+            async with open_import(options, settings) as imports:
                 status = await work(imports)
         except EXPECTED as exc:
             say(exc)

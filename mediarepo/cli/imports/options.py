@@ -81,7 +81,7 @@ class Imports:
 
 
 @asynccontextmanager
-async def importing_from(options: ImportOptions, settings: Settings) -> AsyncIterator[Imports]:
+async def open_import(options: ImportOptions, settings: Settings) -> AsyncIterator[Imports]:
     """Open a source, our stores and our tables. Raises UsageError when the name belongs to a source of another kind."""
     config = source_config(options, settings)
     opened = open_source(options.name, config)

@@ -290,7 +290,7 @@ async def _take_ownership(imports: Imports) -> tuple[int, int, int]:
         owned[1] += size_bytes
 
     async with (
-        imports.import_runner.holding_source(imports.known) as lease,
+        imports.import_runner.lock_source(imports.known) as lease,
         progress_line(lambda: f"{owned[0]} objects, {human_bytes(owned[1])} taken over"),
     ):
         owning = build_ownership_transfer(
@@ -318,7 +318,7 @@ async def undo(settings: Settings, name: str, which: str, *, yes: bool) -> None:
         import_runner = build_importer(foundation)
         known = await source_of(import_runner, name)
         try:
-            async with import_runner.holding_source(known):
+            async with import_runner.lock_source(known):
                 contents, act = build_undo(foundation), import_action(settings, "undo_import")
                 count = await contents.count_undoable(known.source_id, None if which == "all" else int(which))
                 check_confirmed(_planned_undo(name, which, count), yes=yes)

@@ -116,7 +116,7 @@ _THUMBNAIL = ("thumbnail_width", "thumbnail_height", "thumbnail_type", "thumbnai
 _EVERY_COLUMN = {table: frozenset((*ALL_COLUMNS, *_THUMBNAIL)) for table in TABLES}
 
 
-class Recording(Protocol):
+class RowWriter(Protocol):
     """Writes rows; open it with `async with`."""
 
     columns: Mapping[str, frozenset[str]]
@@ -130,7 +130,7 @@ class Recording(Protocol):
         ...
 
 
-class DatabaseRecording:
+class DatabaseRowWriter:
     """Writes to the database."""
 
     def __init__(self, database: WritableDatabase, server_name: str) -> None:
@@ -163,7 +163,7 @@ class DatabaseRecording:
         await self._database.change(changes)
 
 
-class FileRecording:
+class SqlFileWriter:
     """Writes an SQL script of one transaction, for schema version 91 or later; the file appears when it is complete."""
 
     def __init__(self, path: Path) -> None:

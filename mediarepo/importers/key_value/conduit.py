@@ -14,7 +14,7 @@ from mediarepo.importers.key_value.rocksdb import ask_families, read_families
 from mediarepo.importers.readers.byte_source import ByteSource
 from mediarepo.importers.readers.coercion import load_toml, yaml_section, yaml_text
 from mediarepo.importers.readers.merge_join import BytePlaces
-from mediarepo.importers.readers.source_base import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_base import check_byte_sources, probe_originals, wall_clock_ms
 from mediarepo.importers.readers.source_bucket import Bucket, BucketAddress, BucketByteSource
 from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.importers.readers.source_sqlite import SqliteFile
@@ -150,7 +150,7 @@ class ConduitSource(IndexedSource):
             if media and not findings.counts[MediaKind.LOCAL]:
                 findings.problems.append(f"no media belong to {self.config.server_name}: the name must be wrong")
             if findings.usable:
-                await try_some(self, self.media(), findings, count=tries)
+                await probe_originals(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -38,7 +38,7 @@ class Families:
         value = self._opened.get_column_family(name).get(key) if name in self._present else None
         return {} if value is None else {key: value}
 
-    def beginning_with(self, name: str, start: bytes, *, at_most: int) -> dict[bytes, bytes]:
+    def with_prefix(self, name: str, start: bytes, *, at_most: int) -> dict[bytes, bytes]:
         """Return the first rows whose keys have a prefix."""
         if name not in self._present:
             return {}

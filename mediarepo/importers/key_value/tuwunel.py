@@ -23,7 +23,7 @@ from mediarepo.importers.key_value.indexed import (
 from mediarepo.importers.key_value.rocksdb import Families, ask_families, read_families
 from mediarepo.importers.readers.coercion import load_toml, yaml_section, yaml_text
 from mediarepo.importers.readers.merge_join import BytePlaces
-from mediarepo.importers.readers.source_base import check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_base import check_byte_sources, probe_originals, wall_clock_ms
 from mediarepo.importers.readers.source_folder import FolderByteSource
 from mediarepo.model.import_source import SAMPLES, MediaKind, PreflightReport, SourceKey, SourceMedia, SourceThumbnail
 
@@ -94,7 +94,7 @@ class TuwunelSource(IndexedSource):
                 findings.counts[kind] = sum(one.kind is kind for one in media)
             findings.counts["pending"] = sum(one.pending for one in media)
             if findings.usable:
-                await try_some(self, self.media(), findings, count=tries)
+                await probe_originals(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings
@@ -111,8 +111,8 @@ class TuwunelSource(IndexedSource):
 
         def about(families: Families) -> dict[str, Tree]:
             return {
-                _FILES: families.beginning_with(_FILES, address + SEPARATOR, at_most=_MOST_KEYS),
-                _USERS: families.beginning_with(_USERS, address + SEPARATOR, at_most=_MOST_KEYS),
+                _FILES: families.with_prefix(_FILES, address + SEPARATOR, at_most=_MOST_KEYS),
+                _USERS: families.with_prefix(_USERS, address + SEPARATOR, at_most=_MOST_KEYS),
                 _PENDING: families.get(_PENDING, address),
             }
 

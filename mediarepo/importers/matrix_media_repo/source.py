@@ -12,7 +12,7 @@ from mediarepo.importers.readers.byte_source import ByteSource
 from mediarepo.importers.readers.coercion import load_files, yaml_entries, yaml_section, yaml_text
 from mediarepo.importers.readers.database_address import DatabaseAddress, open_database, postgres_address
 from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, probe_originals, wall_clock_ms
 from mediarepo.importers.readers.source_bucket import Bucket, BucketAddress, BucketByteSource
 from mediarepo.importers.readers.source_database import amap
 from mediarepo.importers.readers.source_folder import FolderByteSource
@@ -203,7 +203,7 @@ class MatrixMediaRepoSource(BaseSource):
             findings.warnings.extend(self.database.warnings)
             if findings.usable:
                 await self._look_at_datastores(findings)
-                await try_some(self, self.media(), findings, count=tries)
+                await probe_originals(self, self.media(), findings, count=tries)
         except SourceError as exc:
             findings.problems.append(str(exc))
         return findings

@@ -146,7 +146,7 @@ async def check_byte_sources(byte_sources: Sequence[ByteSource], findings: Prefl
             findings.problems.append(f"{byte_source.name}: {problem}")
 
 
-async def try_some(
+async def probe_originals(
     source: BaseSource, rows: AsyncGenerator[SourceMedia, None], findings: PreflightReport, *, count: int
 ) -> None:
     """Look up the bytes of a few rows: when none are found, folders and database do not belong together."""

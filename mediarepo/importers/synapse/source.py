@@ -7,7 +7,7 @@ from mediarepo.importers.errors import SourceError
 from mediarepo.importers.readers.byte_source import ByteSource
 from mediarepo.importers.readers.database_address import open_database
 from mediarepo.importers.readers.merge_join import BytePlaces, MergeJoin
-from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, try_some, wall_clock_ms
+from mediarepo.importers.readers.source_base import BaseSource, check_byte_sources, probe_originals, wall_clock_ms
 from mediarepo.importers.readers.source_bucket import Bucket, BucketByteSource
 from mediarepo.importers.readers.source_database import Database, achain, amap, select
 from mediarepo.importers.readers.source_folder import FolderByteSource
@@ -171,7 +171,7 @@ class SynapseSource(BaseSource):
         await check_byte_sources(self.byte_sources, findings)
         if findings.usable:
             try:
-                await try_some(self, self.tables.local(url_cache=False), findings, count=tries)
+                await probe_originals(self, self.tables.local(url_cache=False), findings, count=tries)
             except SourceError as exc:
                 findings.problems.append(str(exc))
         return findings

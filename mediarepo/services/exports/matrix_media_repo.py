@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.destination import BytesPlace, RowAppearedError
-from mediarepo.exporters.matrix_media_repo import ContentPlace, MatrixMediaRepoRecording, changes_for, object_name
+from mediarepo.exporters.matrix_media_repo import ContentPlace, MatrixMediaRepoRowWriter, changes_for, object_name
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.media import Blob, MediaState
 from mediarepo.services.exports.content_transfer import ITEM_ERRORS, Contents, failed_result, map_in_order
@@ -42,7 +42,7 @@ class MatrixMediaRepoExport:
     places: Mapping[str, BytesPlace]
     local: Datastore
     remote: Datastore
-    recording: MatrixMediaRepoRecording
+    recording: MatrixMediaRepoRowWriter
     server_names: frozenset[str]
     locks: "WeakValueDictionary[ContentPlace, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mediarepo.db.exports import ExportTable
 from mediarepo.exporters.destination import BytesPlace, FoundBytes, RowAppearedError
-from mediarepo.exporters.synapse.rows import TOO_LONG, Recording, changes_for, source_media
+from mediarepo.exporters.synapse.rows import TOO_LONG, RowWriter, changes_for, source_media
 from mediarepo.importers.synapse.paths import file_path
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult, ExportSelection
 from mediarepo.model.import_source import SourceMedia
@@ -21,7 +21,7 @@ class SynapseExport:
     table: ExportTable
     contents: Contents
     bytes_place: BytesPlace
-    recording: Recording
+    recording: RowWriter
     server_name: str
 
     async def run(self, selection: ExportSelection, *, jobs: int) -> AsyncGenerator[ExportResult, None]:

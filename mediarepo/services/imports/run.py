@@ -141,7 +141,7 @@ class ImportRunner:
     """What is shared with others in the same process; None: each run has as much as uploads have."""
 
     @asynccontextmanager
-    async def holding_source(self, known: ImportSource) -> AsyncIterator[Lease]:
+    async def lock_source(self, known: ImportSource) -> AsyncIterator[Lease]:
         """Hold the source's import lock; leftovers of a killed import are removed first, our own at the end.
 
         Raises ImportBusyError when another process imports from the source.
@@ -177,7 +177,7 @@ class ImportRunner:
 
         `pruning` is the action under which deletions of media gone from the source are audited.
         """
-        async with self.holding_source(known) as lease:
+        async with self.lock_source(known) as lease:
             run_id = await self.runs.begin(known.source_id, "run", asdict(options))
             beating = asyncio.create_task(self._beat(run_id, known, progress))
             try:
@@ -281,7 +281,7 @@ class ImportRunner:
             judge=self.judge(source, options.policy),
             item_transfer=self._carrier(source, known.source_id, holder or holder_of(known.name), pace, progress),
             ledger=self.ledger,
-            commits=self.commits.speaking_for(frozenset(options.policy.server_names)),
+            commits=self.commits.for_homeservers(frozenset(options.policy.server_names)),
             pace=pace,
             progress=progress,
             jobs=options.jobs,
@@ -322,7 +322,7 @@ class ImportRunner:
             await asyncio.sleep(_BEAT_S)
             try:
                 await self.runs.beat(run_id, progress.figures())
-                await self.upload_intents.beat_all(holder_of(known.name))
+                await self.upload_intents.renew_all(holder_of(known.name))
             except MatrixError as exc:
                 log.warning("import_status_not_saved", reason=exc.message)
 

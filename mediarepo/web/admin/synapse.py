@@ -117,7 +117,7 @@ async def quarantine_user(request: web.Request) -> web.Response:
     """Quarantine everything that a user uploaded."""
     admin = await admin_required(request, Query(request))
     user_id, _, _ = path_segments(request, 3)
-    outcome = await request.app[QUARANTINE].hide_of_user(user_id, admin)
+    outcome = await request.app[QUARANTINE].hide_user_media(user_id, admin)
     return json_response({"num_quarantined": outcome.affected})
 
 
@@ -125,7 +125,7 @@ async def quarantine_room(request: web.Request) -> web.Response:
     """Quarantine everything that a room's events mention."""
     admin = await admin_required(request, Query(request))
     room_id = path_segments(request, 3)[0] if request.path.endswith("/quarantine") else path_segments(request, 1)[0]
-    outcome = await request.app[QUARANTINE].hide_of_room(room_id, admin)
+    outcome = await request.app[QUARANTINE].hide_room_media(room_id, admin)
     return json_response({"num_quarantined": outcome.affected})
 
 

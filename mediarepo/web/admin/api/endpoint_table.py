@@ -11,6 +11,7 @@ from mediarepo.model.authority import Action, Thing
 from mediarepo.web.admin.api import media, operations
 from mediarepo.web.admin.api.endpoints import PREFIX, Call, Endpoint
 from mediarepo.web.admin.api.media_models import (
+    ApiModel,
     Done,
     HiddenServers,
     MediaAnswer,
@@ -18,7 +19,6 @@ from mediarepo.web.admin.api.media_models import (
     MediaQuery,
     Nothing,
     Reason,
-    Shape,
 )
 from mediarepo.web.admin.api.openapi import api_page, openapi_document
 from mediarepo.web.admin.api.operations_models import (
@@ -52,8 +52,8 @@ def _of(
     answer: type[BaseModel],
     permission: tuple[Action, Thing],
     *,
-    query: type[Shape] = Nothing,
-    body: type[Shape] = Nothing,
+    query: type[ApiModel] = Nothing,
+    body: type[ApiModel] = Nothing,
 ) -> Endpoint:
     """Make an endpoint; its handler's docstring is its summary, media and users in its path are its things."""
     return Endpoint(

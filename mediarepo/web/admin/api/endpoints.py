@@ -13,7 +13,7 @@ from mediarepo.model.authority import Grant, Role, grant_of
 from mediarepo.model.declared import check_text
 from mediarepo.services.authorization import Admin
 from mediarepo.web.admin.access import api_admin_required, check_permission
-from mediarepo.web.admin.api.media_models import Nothing, Shape
+from mediarepo.web.admin.api.media_models import ApiModel, Nothing
 from mediarepo.web.auth import RequiredPermission
 from mediarepo.web.http.responses import json_response
 from mediarepo.web.params import Query, path_segments
@@ -31,8 +31,8 @@ class Call:
     app: web.Application
     admin: Admin
     path: dict[str, str]
-    _query: Shape
-    _body: Shape
+    _query: ApiModel
+    _body: ApiModel
 
     def query(self, model: type[Model]) -> Model:
         """Return the query's model."""
@@ -52,8 +52,8 @@ class Endpoint:
     summary: str
     handler: Callable[[Call], Awaitable[BaseModel]]
     answer: type[BaseModel]
-    query: type[Shape] = Nothing
-    body: type[Shape] = Nothing
+    query: type[ApiModel] = Nothing
+    body: type[ApiModel] = Nothing
     permission: RequiredPermission
 
     @property
@@ -78,7 +78,7 @@ class Endpoint:
         segments = path_segments(request, len(names))
         return {name.strip("{}"): text for name, text in zip(names, segments, strict=True) if name.startswith("{")}
 
-    async def _body(self, request: web.Request) -> Shape:
+    async def _body(self, request: web.Request) -> ApiModel:
         if self.body is Nothing:
             return Nothing()
         text = await request.content.read(_MAX_BODY_BYTES + 1)
@@ -97,13 +97,13 @@ class Endpoint:
             raise BadJsonError(_words(exc)) from exc
 
 
-def _as(value: Shape, model: type[Model]) -> Model:
+def _as(value: ApiModel, model: type[Model]) -> Model:
     if not isinstance(value, model):
         raise TypeError(f"the endpoint expects {type(value).__name__}, not {model.__name__}")
     return value
 
 
-def _parse_query(query: Query, model: type[Shape]) -> Shape:
+def _parse_query(query: Query, model: type[ApiModel]) -> ApiModel:
     """Check a query; the access token, which may stand in it, is nobody's parameter."""
     fields: dict[str, Any] = {name: value for name, value in query.fields().items() if name != "access_token"}
     for name, field in model.model_fields.items():

@@ -101,7 +101,7 @@ async def unprotect(call: Call) -> Done:
 
 async def quarantine_user(call: Call) -> Done:
     """Quarantine everything that a user uploaded."""
-    return _done(await call.app[QUARANTINE].hide_of_user(call.path["user_id"], call.admin, reason=_reason(call)))
+    return _done(await call.app[QUARANTINE].hide_user_media(call.path["user_id"], call.admin, reason=_reason(call)))
 
 
 async def hidden_servers(call: Call) -> HiddenServers:

@@ -11,17 +11,17 @@ BIGINT = 2**63 - 1
 """The largest number that the database takes."""
 
 
-class Shape(BaseModel):
+class ApiModel(BaseModel):
     """Base of all models; unknown names are refused, so that a misspelt filter never selects everything."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Nothing(Shape):
+class Nothing(ApiModel):
     """No parameters."""
 
 
-class Done(Shape):
+class Done(ApiModel):
     """The action was done."""
 
     affected: int
@@ -39,14 +39,14 @@ class Done(Shape):
         return document
 
 
-class Reason(Shape):
+class Reason(ApiModel):
     """The reason, for the audit log."""
 
     reason: str | None = Field(default=None, max_length=2000)
     """In words."""
 
 
-class MediaQuery(Shape):
+class MediaQuery(ApiModel):
     """Search conditions; all given ones must match."""
 
     server_name: str | None = None
@@ -93,14 +93,14 @@ class MediaAnswer(RootModel[MediaRecord]):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class HiddenServers(Shape):
+class HiddenServers(ApiModel):
     """All quarantined servers."""
 
     servers: list[HiddenServer]
     """By name."""
 
 
-class MediaPage(Shape):
+class MediaPage(ApiModel):
     """A page of media."""
 
     media: list[MediaRecord]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, RootModel
 from pydantic.json_schema import models_json_schema
 
 from mediarepo.web.admin.api.endpoints import PREFIX, Endpoint
-from mediarepo.web.admin.api.media_models import Nothing, Shape
+from mediarepo.web.admin.api.media_models import ApiModel, Nothing
 
 _REFERENCE = "#/components/schemas/{model}"
 _ERROR = {
@@ -75,7 +75,7 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
-def _query_parameters(model: type[Shape], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+def _query_parameters(model: type[ApiModel], definitions: dict[str, Any]) -> list[dict[str, Any]]:
     if model is Nothing:
         return []
     schema = definitions[model.__name__]

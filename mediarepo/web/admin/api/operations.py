@@ -16,13 +16,13 @@ from mediarepo.web.admin.api.operations_models import (
     FailedItemsQuery,
     JobsAnswer,
     NewTask,
-    ObjectsShape,
     PageQuery,
     PoliciesAnswer,
-    PolicyShape,
+    PolicyState,
     RetryFailedItems,
+    StoreContents,
     StoresAnswer,
-    StoreShape,
+    StoreUsage,
     TaskAnswer,
     TasksAnswer,
     UsageAnswer,
@@ -53,14 +53,14 @@ async def stores(call: Call) -> StoresAnswer:
     """Return each bucket's usage."""
     settings, objects = call.app[SETTINGS], await call.app[USAGE].of_objects()
     found = [
-        StoreShape(
+        StoreUsage(
             name=name,
             endpoint_url=config.endpoint_url,
             bucket=config.bucket,
             prefix=config.prefix,
             takes=[kind.value for kind in StoreClass if settings.store_for.store_of(kind) == name],
             objects=[
-                ObjectsShape(object_class=one.object_class, object_count=one.object_count, size_bytes=one.size_bytes)
+                StoreContents(object_class=one.object_class, object_count=one.object_count, size_bytes=one.size_bytes)
                 for one in objects
                 if one.store == name
             ],
@@ -170,9 +170,9 @@ def _task_id(call: Call) -> int:
     return int(text)
 
 
-def _policy(policy: RetentionPolicy, stored: StoredPlan | None) -> PolicyShape:
+def _policy(policy: RetentionPolicy, stored: StoredPlan | None) -> PolicyState:
     current = stored if stored is not None and stored.fingerprint == policy.fingerprint() else None
-    return PolicyShape(
+    return PolicyState(
         name=policy.name,
         policy=policy.model_dump(mode="json"),
         plan=None if current is None else current.plan,

@@ -8,10 +8,10 @@ from mediarepo.model.marks import AuditEntry
 from mediarepo.model.retention import RetentionPlan
 from mediarepo.model.tasks import FailedItem, JobRun, Queue, Task
 from mediarepo.model.usage import Usage, UsageBy, UsageClass
-from mediarepo.web.admin.api.media_models import BIGINT, Shape
+from mediarepo.web.admin.api.media_models import BIGINT, ApiModel
 
 
-class UsageQuery(Shape):
+class UsageQuery(ApiModel):
     """Grouping and filters of usage."""
 
     by: list[UsageBy] = []
@@ -26,14 +26,14 @@ class UsageQuery(Shape):
     """Maximum number of groups, largest first."""
 
 
-class UsageAnswer(Shape):
+class UsageAnswer(ApiModel):
     """Usage of media."""
 
     usage: list[Usage]
     """The groups, largest first."""
 
 
-class ObjectsShape(Shape):
+class StoreContents(ApiModel):
     """The number and bytes of a store's objects of one class."""
 
     object_class: str
@@ -44,7 +44,7 @@ class ObjectsShape(Shape):
     """Total bytes stored in the bucket."""
 
 
-class StoreShape(Shape):
+class StoreUsage(ApiModel):
     """A bucket, and its usage."""
 
     name: str
@@ -57,18 +57,18 @@ class StoreShape(Shape):
     """The prefix of our object keys."""
     takes: list[str]
     """The classes of new objects stored here: local, remote, thumbnails."""
-    objects: list[ObjectsShape]
+    objects: list[StoreContents]
     """Its contents by class."""
 
 
-class StoresAnswer(Shape):
+class StoresAnswer(ApiModel):
     """All stores."""
 
-    stores: list[StoreShape]
+    stores: list[StoreUsage]
     """The stores, by name."""
 
 
-class PolicyShape(Shape):
+class PolicyState(ApiModel):
     """A retention policy, its plan, and whether it is armed."""
 
     name: str
@@ -85,10 +85,10 @@ class PolicyShape(Shape):
     """Who armed it."""
 
 
-class PoliciesAnswer(Shape):
+class PoliciesAnswer(ApiModel):
     """All retention policies."""
 
-    policies: list[PolicyShape]
+    policies: list[PolicyState]
     """The policies, in the order of the configuration."""
 
 
@@ -98,14 +98,14 @@ class TaskAnswer(RootModel[Task]):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class TasksAnswer(Shape):
+class TasksAnswer(ApiModel):
     """Tasks, newest first."""
 
     tasks: list[Task]
     """One page."""
 
 
-class NewTask(Shape):
+class NewTask(ApiModel):
     """A task to start."""
 
     kind: str
@@ -117,7 +117,7 @@ class NewTask(Shape):
 _UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
-class PageQuery(Shape):
+class PageQuery(ApiModel):
     """A page of a list, newest first."""
 
     before_id: int = Field(default=BIGINT, ge=0, le=BIGINT)
@@ -126,7 +126,7 @@ class PageQuery(Shape):
     """Maximum number of results."""
 
 
-class AuditQuery(Shape):
+class AuditQuery(ApiModel):
     """Filters of the audit log, newest first."""
 
     before_id: str | None = Field(default=None, pattern=_UUID)
@@ -139,14 +139,14 @@ class AuditQuery(Shape):
     """Only actions of this admin."""
 
 
-class AuditAnswer(Shape):
+class AuditAnswer(ApiModel):
     """Audit log entries, newest first."""
 
     entries: list[AuditEntry]
     """One page."""
 
 
-class FailedItemsQuery(Shape):
+class FailedItemsQuery(ApiModel):
     """Filters of failed items."""
 
     queue: Queue | None = None
@@ -155,14 +155,14 @@ class FailedItemsQuery(Shape):
     """Maximum number of results."""
 
 
-class FailedItemsAnswer(Shape):
+class FailedItemsAnswer(ApiModel):
     """Failed items, most recent failure first."""
 
     failed_items: list[FailedItem]
     """The items."""
 
 
-class RetryFailedItems(Shape):
+class RetryFailedItems(ApiModel):
     """The failed items to retry at the next run of their queue; all by default."""
 
     queue: Queue | None = None
@@ -171,7 +171,7 @@ class RetryFailedItems(Shape):
     """Only this item."""
 
 
-class JobsAnswer(Shape):
+class JobsAnswer(ApiModel):
     """All scheduled jobs that ever ran."""
 
     jobs: list[JobRun]
