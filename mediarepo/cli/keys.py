@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.federation.key_files import KeyFileError, KeyFormat, read_keys, write_keys
+from mediarepo.federation.key_files import KeyFileError, KeyFormat, parse_keypair, read_keys, write_keys
 from mediarepo.federation.signing import SigningKey, encode_base64, new_signing_key
+from mediarepo.importers.errors import SourceError
+from mediarepo.importers.key_value.keypair import read_keypair
 
 keys_cli = typer.Typer(help="Generate, show, convert and merge signing keys.", no_args_is_help=True)
 
@@ -65,6 +67,21 @@ def merge(
     if len({key.key_id for key in keys}) != len(keys):
         raise _failed("both files have a key of the same id: make another one with --key-id")
     _write(keys, KeyFormat.SYNAPSE, output, force=force)
+
+
+@keys_cli.command()
+def extract(
+    path: Annotated[Path, typer.Argument(help="conduit.toml or tuwunel.toml, or the folder of the database.")],
+    key_format: Annotated[KeyFormat, typer.Option("--format", help="The file format.")] = KeyFormat.SYNAPSE,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Take the signing key out of a Conduit's or Tuwunel's database, which is only read and may be in use."""
+    try:
+        key = parse_keypair(read_keypair(path))
+    except (SourceError, KeyFileError) as exc:
+        raise _failed(str(exc)) from exc
+    _write([key], key_format, output, force=force)
 
 
 def _read(path: Path) -> list[SigningKey]:

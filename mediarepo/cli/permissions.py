@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[Action, Thing]] = {
     "keys show": _READ_KEY,
     "keys convert": _CHANGE_KEY,
     "keys merge": _CHANGE_KEY,
+    "keys extract": _READ_KEY,
     "media info": (Action.SEE, Thing.OWN_MEDIA),
     "media show": (Action.SEE, Thing.OWN_MEDIA),
     "media search": (Action.SEE, Thing.OWN_MEDIA),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from mediarepo.federation.signing import SigningKey, decode_base64, encode_base64
+from mediarepo.federation.signing import KEY_BYTES, SigningKey, decode_base64, encode_base64
 
 _PEM = re.compile(r"-----BEGIN (MATRIX|MMR) PRIVATE KEY-----\s+(.*?)-----END \1 PRIVATE KEY-----", re.DOTALL | re.ASCII)
 _PEM_HEADER = re.compile(r"^([A-Za-z-]+):[ \t]*(\S*)[ \t]*\r?$", re.MULTILINE | re.ASCII)
@@ -46,6 +46,32 @@ def read_keys(path: Path) -> list[SigningKey]:
     if len({key.key_id for key in keys}) != len(keys):
         raise KeyFileError(f"{path} holds two keys with one id")
     return keys
+
+
+_KEYPAIR_SEPARATOR = b"\xff"
+_ED25519 = bytes.fromhex("06032b6570")  # the object identifier 1.3.101.112 in DER (RFC 8410)
+_SEED = bytes.fromhex("04220420")  # an octet string in an octet string, 32 bytes (RFC 8410, section 7)
+_PUBLIC_TAG = bytes.fromhex("a123032100")  # [1] with a bit string of 32 bytes (RFC 5958: OneAsymmetricKey)
+
+
+def parse_keypair(record: bytes) -> SigningKey:
+    """Read the key that Conduit and Tuwunel keep in their database: its version, the byte 0xFF, and PKCS#8 in DER.
+
+    Raises KeyFileError when the record is not such a key, or its public half is another key's.
+    """
+    version, separator, der = record.partition(_KEYPAIR_SEPARATOR)
+    at = der.find(_ED25519)
+    begin = der.find(_SEED, at) + len(_SEED)
+    if not separator or at < 0 or begin < len(_SEED) or len(der) < begin + KEY_BYTES:
+        raise KeyFileError("the record is not a version, 0xFF and an Ed25519 key in PKCS#8")
+    try:
+        key = SigningKey(f"ed25519:{version.decode('ascii')}", der[begin : begin + KEY_BYTES])
+    except ValueError as exc:
+        raise KeyFileError(f"the key of the database cannot be used: {exc}") from exc
+    published = der[begin + KEY_BYTES :].partition(_PUBLIC_TAG)[2][:KEY_BYTES]
+    if published and published != key.public_key:
+        raise KeyFileError("the record's public half does not belong to its secret half")
+    return key
 
 
 def write_keys(keys: Sequence[SigningKey], key_format: KeyFormat) -> str:
