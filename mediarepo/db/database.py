@@ -42,9 +42,9 @@ NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The present as an SQL expression, in ms since 1970; unlike now(), it moves on within a transaction."""
 
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 """The version that this code was written for: that of its newest migration."""
-OLDEST_SERVABLE_VERSION = 13
+OLDEST_SERVABLE_VERSION = 14
 """The oldest version that has all this code needs, so that upgrades can roll."""
 _TABLES = (
     "audit_log blob failed_item import_item import_orphan import_run import_source job_run journal_change "
@@ -174,6 +174,11 @@ def fenced(lease: Lease) -> Iterator[None]:
         yield
     finally:
         _fence.reset(token)
+
+
+def is_fenced() -> bool:
+    """Say whether each transaction must check a lease first."""
+    return _fence.get() is not None
 
 
 class _Unreset(BareConnection):

@@ -7,11 +7,12 @@ winner's blob and queues its own object for deletion in that same transaction, s
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.database import NOW_MS, Connection, Database, LeaseLostError, StaleKeyError
+from mediarepo.db.database import NOW_MS, Connection, Database, LeaseLostError, StaleKeyError, is_fenced
 from mediarepo.db.deletion import delete_if_unreferenced, queue_deletion
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.limits import commit_reservation
 from mediarepo.db.media_admin import MXC
+from mediarepo.db.sweep import UploadIntents
 from mediarepo.db.tasks import end_lease
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.media import MediaState, NewMedia, NewObject, PendingMedia
@@ -118,6 +119,38 @@ async def _give_back(connection: Connection, media: NewMedia, blob_id: int, sha2
     )
 
 
+_BEGIN = "SELECT begin_upload($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+_PUBLISH = "SELECT publish_upload($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+
+
+def _is_plain(media: NewMedia) -> bool:
+    """Say whether media are new, so that nothing need be locked or checked for them: one statement will do."""
+    return not (media.remote or media.lease or media.reservation or is_fenced())
+
+
+def _columns(media: NewMedia) -> tuple[object, ...]:
+    return (
+        media.mxc.server_name,
+        media.mxc.media_id,
+        media.content_type,
+        media.upload_name,
+        media.uploaded_by,
+        media.authenticated,
+        media.created_ts,
+        media.preview_expires_ts,
+    )
+
+
+def _too_late(stored: NewObject) -> StaleKeyError:
+    if stored.multipart:
+        return StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
+    return StaleKeyError("the upload took too long to record; try again", retry_after_s=1)
+
+
+def _lost_all_races() -> StaleKeyError:
+    return StaleKeyError("the upload could not be recorded; try again", retry_after_s=1)
+
+
 _ATTEMPTS = 10
 
 
@@ -143,13 +176,53 @@ class PublishTable:
             await record(connection, media, blob_id)
             return True
 
+    async def begin(
+        self, media: NewMedia, *, store: str, sha256: bytes, object_key: str, look_for_equal: bool = True
+    ) -> bool:
+        """Make media of equal content that `store` holds already; else record that an object is about to be made.
+
+        Returns whether equal content was found, so that no object is needed. One statement for new uploads.
+        """
+        if _is_plain(media):
+            async with self._database.connection() as connection:
+                return bool(
+                    await connection.fetchval(_BEGIN, store, sha256, object_key, look_for_equal, *_columns(media))
+                )
+        if look_for_equal and await self.link(media, store=store, sha256=sha256):
+            return True
+        await UploadIntents(self._database).begin(store, object_key)
+        return False
+
     async def publish(self, media: NewMedia, stored: NewObject) -> None:
-        """Make media of an object just stored, or refer to equal content that was stored meanwhile."""
+        """Make media of an object just stored, or refer to equal content that was stored meanwhile.
+
+        One statement for new uploads. Raises StaleKeyError when garbage collection may have claimed the object.
+        """
+        if _is_plain(media) and stored.sha256 is not None:
+            await self._publish_at_once(media, stored)
+            return
         async with self._database.transaction() as connection:
             await lock_known(connection, media)
             await claim_key(connection, stored, self._grace_ms)
             blob_id = await self._own_or_join(connection, stored)
             await record(connection, media, blob_id)
+
+    async def _publish_at_once(self, media: NewMedia, stored: NewObject) -> None:
+        async with self._database.connection() as connection:
+            outcome = await connection.fetchval(
+                _PUBLISH,
+                stored.store,
+                stored.sha256,
+                stored.object_key,
+                stored.size_bytes,
+                stored.key_ts,
+                None if stored.multipart else self._grace_ms // 2,
+                *_columns(media),
+            )
+        if outcome == "late":
+            raise _too_late(stored)
+        if outcome == "lost":
+            raise _lost_all_races()
 
     async def adopt(self, media: NewMedia, stored: NewObject) -> None:
         """Make media of an object that a lost database knew: nothing can have condemned it."""
@@ -173,7 +246,7 @@ class PublishTable:
             if winner_id is not None:
                 await queue_deletion(connection, stored.store, stored.object_key)
                 return winner_id
-        raise StaleKeyError("the upload could not be recorded; try again", retry_after_s=1)
+        raise _lost_all_races()
 
     async def _lock_blob(self, connection: Connection, store: str, sha256: bytes) -> int | None:
         blob_id: int | None = await connection.fetchval(
@@ -197,10 +270,10 @@ async def claim_key(connection: Connection, stored: NewObject, grace_ms: int) ->
     if tag == "DELETE 1":
         return
     if stored.multipart:
-        raise StaleKeyError("the upload took too long and was given up; try again", retry_after_s=1)
+        raise _too_late(stored)
     age_ms = await connection.fetchval(f"SELECT {NOW_MS} - $1::bigint", stored.key_ts)
     if age_ms > grace_ms // 2:
-        raise StaleKeyError("the upload took too long to record; try again", retry_after_s=1)
+        raise _too_late(stored)
 
 
 async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_id: int | None) -> int | None:

@@ -1,6 +1,7 @@
 """Random names: media ids and object keys."""
 
 import base64
+import functools
 import secrets
 import string
 from datetime import UTC, datetime
@@ -13,10 +14,9 @@ MEDIA_ID_CHARS = 30
 MARKER_NAME = "installation"
 """Under a store's prefix, the object that says whose it is."""
 
-_ALPHANUMERIC = string.ascii_letters + string.digits
-_URL_SAFE = _ALPHANUMERIC + "_-"
 _BASE36 = string.digits + string.ascii_lowercase
 _TIME_CHARS = 9
+_HOUR_MS = 3_600_000
 _RANDOM_BYTES = 20
 _RANDOM_CHARS = _RANDOM_BYTES * 8 // 5
 _INTENDED = "0"
@@ -25,8 +25,10 @@ _INTENDED = "0"
 
 def new_media_id() -> str:
     """Return a random media id of about 179 bits, whose first character is never taken for a command line option."""
-    rest = "".join(secrets.choice(_URL_SAFE) for _ in range(MEDIA_ID_CHARS - 1))
-    return secrets.choice(_ALPHANUMERIC) + rest
+    while True:
+        media_id = base64.urlsafe_b64encode(secrets.token_bytes(MEDIA_ID_CHARS)).decode()[:MEDIA_ID_CHARS]
+        if media_id[0] not in "-_":
+            return media_id
 
 
 def new_object_key(prefix: str, store_class: StoreClass, now_ms: int, *, intended: bool = False) -> str:
@@ -58,7 +60,12 @@ def new_name(now_ms: int) -> str:
 
 def hour_of(ms: int) -> str:
     """Format the hour of a time (ms since 1970) as yyyymmddhh, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y%m%d%H")
+    return _hour(ms // _HOUR_MS)
+
+
+@functools.lru_cache(maxsize=16)
+def _hour(hours: int) -> str:
+    return datetime.fromtimestamp(hours * _HOUR_MS / 1000, tz=UTC).strftime("%Y%m%d%H")
 
 
 def object_key_ts(object_key: str) -> int | None:

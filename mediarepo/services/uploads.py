@@ -266,11 +266,16 @@ class Uploads:
         sha256 = reader.sha256.digest()
         await on_hashed(sha256)
         store = self.stores.store_for_class(self.store_class)
-        if self.config.deduplicate_early and await self.publishing.link(media, store=store.name, sha256=sha256):
-            return
         now_ms = self.now_ms()
         object_key = new_object_key(store.prefix, self.store_class, now_ms, intended=True)
-        await self.large.upload_intents.begin(store.name, object_key)
+        if await self.publishing.begin(
+            media,
+            store=store.name,
+            sha256=sha256,
+            object_key=object_key,
+            look_for_equal=self.config.deduplicate_early,
+        ):
+            return
         metadata = self.stores.metadata(media.mxc, media, now_ms)
         await store.put(object_key, part.pieces, size_bytes=part.size_bytes, metadata=metadata)
         reader.release(part)

@@ -112,6 +112,29 @@ async def test_an_upload_that_found_the_blob_keeps_it_from_the_last_delete(own: 
     assert (await own.get(own.download_path(old_id))).status == 404
 
 
+async def test_an_upload_that_begins_while_the_last_of_its_content_is_deleted_loses_nothing(own: Installation) -> None:
+    data = secrets.token_bytes(1000)
+    old_id, new = await own.upload(data), media_of(own)
+    database = own.repository.foundation.database
+    publishing, sha256 = PublishTable(database, GRACE_MS), hashlib.sha256(data).digest()
+    key = new_object_key(own.store.prefix, StoreClass.LOCAL, now_ms(), intended=True)
+
+    async with database.transaction() as connection:
+        await connection.execute("LOCK TABLE media IN SHARE MODE")  # blobs can be found, and no media made of them
+        beginning = asyncio.create_task(publishing.begin(new, store="main", sha256=sha256, object_key=key))
+        await until_blocked(own)
+        deleting = asyncio.create_task(DeletionTable(database).delete(Mxc(own.server_name, old_id)))
+        async with asyncio.timeout(20):
+            while await blocked_statements(own) < 2:
+                await asyncio.sleep(0.01)
+
+    assert (await beginning, await deleting) == (True, True)
+    await own.repository.sweeps.outbox.drain()
+    assert (await own.get(own.download_path(new.mxc.media_id))).body == data
+    assert (await own.get(own.download_path(old_id))).status == 404
+    assert await own.value("SELECT count(*) FROM multipart_intent") == 0
+
+
 async def test_an_upload_that_comes_after_the_last_delete_stores_the_bytes_anew(own: Installation) -> None:
     data = secrets.token_bytes(1000)
     old_id = await own.upload(data)
