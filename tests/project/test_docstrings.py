@@ -12,7 +12,6 @@ NOT_YET = {
     "mediarepo/config/base.py",
     "mediarepo/config/loading.py",
     "mediarepo/config/server.py",
-    "mediarepo/db/publishing.py",
     "mediarepo/services/downloads.py",
     "mediarepo/services/remote_fetch.py",
     "mediarepo/services/thumbnails.py",
