@@ -8,7 +8,7 @@ from mediarepo.config.base import Secret, Section
 
 
 class AdminConfig(Section):
-    """Who may use the admin endpoints, and what deleting means."""
+    """Who may use the admin endpoints, and how deletion works."""
 
     reloadable = frozenset({"token", "user_ids", "ask_homeserver", "trash_ms"})
 
@@ -25,7 +25,7 @@ class AdminConfig(Section):
 
 
 class QuarantineConfig(Section):
-    """For whom content is hidden that a homeserver's admin hides: for that homeserver, and those here with it."""
+    """For whom a homeserver admin's quarantine counts: that homeserver, and those it shares with."""
 
     reloadable = frozenset({"shared"})
 
@@ -33,6 +33,6 @@ class QuarantineConfig(Section):
     """Groups of homeservers: content that one of them quarantines is quarantined for the whole group."""
 
     def sharing(self, server_name: str, ours: Sequence[str]) -> list[str]:
-        """Name the homeservers for which content is hidden that one of them hides, itself among them."""
+        """Return the homeservers for which one's quarantines count, itself included."""
         groups = [set(group) for group in self.shared if server_name in group]
         return sorted({server_name}.union(*groups) & set(ours) | {server_name})

@@ -24,14 +24,15 @@ class Section(BaseModel):
         return {name: without_unit(name, one) for name, one in value.items()} if isinstance(value, dict) else value
 
     def can_reload(self, name: str, _new: Self) -> bool:
-        """Say whether a running process can take this field over from another configuration."""
+        """Return whether a running process can apply a change of this field."""
         return name in self.reloadable
 
 
 def read_secret(value: object) -> object:
-    """Turn `{file: PATH}` or `{env: NAME}` into the secret it points to; leave plain values alone.
+    """Resolve `{file: PATH}` or `{env: NAME}` to the secret; plain values stay.
 
-    A trailing line end of the file is not part of the secret.
+    A trailing line end of the file is not part of the secret. Raises ValueError when the value has another shape, or
+    the file or variable cannot be read.
     """
     if not isinstance(value, dict):
         return value

@@ -10,7 +10,7 @@ from mediarepo.model.retention import RetentionClass
 
 
 class JournalConfig(Section):
-    """What is written beside the objects, so that the bucket alone is enough (`mediarepo rebuild`)."""
+    """The journal in the bucket, from which a lost database can be rebuilt (`mediarepo rebuild`)."""
 
     enabled: bool = True
     """Write what changed in the tables beside the objects of the store that takes uploads."""
@@ -23,7 +23,7 @@ class JournalConfig(Section):
 
 
 class RetentionPolicy(Section):
-    """One rule; of the ages given, all must be exceeded."""
+    """One policy; all given ages must be exceeded."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     """A name for commands and logs."""
@@ -65,12 +65,12 @@ class RetentionPolicy(Section):
         return self
 
     def fingerprint(self) -> str:
-        """Tell this policy from one that was changed."""
+        """Return a hash of the policy, which changes when the policy does."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 class RetentionConfig(Section):
-    """Retention policies; none deletes anything before it is planned, and run or armed (`mediarepo retention`)."""
+    """Retention policies; none deletes anything before it was planned, and run or armed (`mediarepo retention`)."""
 
     reloadable = frozenset({"policies", "plan_lifetime_ms"})
 

@@ -8,7 +8,7 @@ from mediarepo.config.base import Section
 
 
 class FederationConfig(Section):
-    """Whom we answer, and how."""
+    """Which servers are served, and how."""
 
     reloadable = frozenset(
         {"allow_server_names", "deny_server_names", "outage_wait_ms", "redirect_downloads", "redirect_lifetime_ms"}
@@ -30,7 +30,7 @@ MIB = 1024 * 1024
 
 
 class RemoteMediaConfig(Section):
-    """Limits of what is fetched from other servers."""
+    """Limits of media fetched from other servers."""
 
     reloadable = frozenset(
         {

@@ -52,7 +52,7 @@ class Namespaces(Section):
 
 
 class AppserviceConfig(Section):
-    """An application service whose token is honoured here, without asking the homeserver."""
+    """An application service whose token is accepted without asking the homeserver."""
 
     id: str
     """Name for the logs."""
@@ -127,7 +127,7 @@ class IdentityConfig(Section):
 
 
 class SourceKind(StrEnum):
-    """What kinds of media repositories can be read."""
+    """Supported kinds of import sources."""
 
     SYNAPSE = "synapse"
     SYNAPSE_HTTP = "synapse-http"
@@ -138,7 +138,7 @@ class SourceKind(StrEnum):
 
 
 class ImportConfig(Section):
-    """One media repository that media are imported from; it is only read."""
+    """An import source; it is only read."""
 
     kind: SourceKind
     """The software: synapse, synapse-http, dendrite, matrix-media-repo, conduit or tuwunel."""

@@ -8,7 +8,7 @@ from mediarepo.config.base import Section
 
 
 class UserSet(Section):
-    """Users that fit all that is given; nothing given: everybody."""
+    """Users that match all given conditions; without conditions, everybody."""
 
     user_ids: list[str] = []
     """User ids, with the wildcards * and ?, as in "@bot-*:example.org"."""
@@ -25,7 +25,7 @@ def _uri(value: str) -> str:
 
 
 class QuotaRule(UserSet):
-    """What each user of a set may store; a rule without limits exempts them."""
+    """The quota of each user of a set; a rule without limits exempts them."""
 
     max_bytes: int | None = Field(default=None, ge=0)
     """Total bytes of all uploads, except deleted ones."""
@@ -44,7 +44,7 @@ class QuotaRule(UserSet):
 
 
 class QuotasConfig(Section):
-    """How much users may store."""
+    """Users' quotas."""
 
     reloadable = frozenset({"rules", "reservation_ms", "info_uri"})
 
@@ -66,7 +66,7 @@ class Rate(Section):
 
 
 class UserRates(UserSet):
-    """What each user of a set may ask for; none: any amount."""
+    """Rate limits of each user of a set; none: unlimited."""
 
     downloads: Rate | None = None
     """Downloads and thumbnails, in requests."""
@@ -83,7 +83,7 @@ class UserRates(UserSet):
 
 
 class ServerRates(Section):
-    """What each server of a set may ask for; none: any amount."""
+    """Rate limits of each server of a set; none: unlimited."""
 
     server_names: list[str] = []
     """Other servers, with the wildcards * and ?; none given: every server."""
@@ -94,7 +94,7 @@ class ServerRates(Section):
 
 
 class AnonymousRates(Section):
-    """What each address may ask for on the legacy paths, which need no token; none: any amount."""
+    """Rate limits of each address on the legacy paths, which need no token; none: unlimited."""
 
     reloadable = frozenset({"downloads", "download_bytes"})
 
@@ -105,7 +105,7 @@ class AnonymousRates(Section):
 
 
 class RateLimitsConfig(Section):
-    """Limits of requests and bytes per second; all processes count together."""
+    """Rate limits of requests and bytes, counted over all processes."""
 
     reloadable = frozenset({"users", "servers", "failing_tokens"})
 

@@ -20,7 +20,7 @@ class ConfigError(Exception):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check a configuration file."""
+    """Read and check a configuration file. Raises ConfigError when it cannot be read or used."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
@@ -31,7 +31,10 @@ def load_settings(path: Path) -> Settings:
 
 
 def parse_settings(text: str, *, where: str = "config") -> Settings:
-    """Check a configuration given as YAML text; `where` begins each problem's line."""
+    """Check a configuration given as YAML text; `where` begins each problem's line.
+
+    Raises ConfigError listing all problems.
+    """
     try:
         document = read_yaml(text)
     except yaml.YAMLError as exc:

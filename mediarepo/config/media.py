@@ -135,7 +135,7 @@ class ThumbnailsConfig(Section):
 
     @property
     def specs(self) -> list[ThumbnailSpec]:
-        """The sizes as still thumbnails."""
+        """The configured sizes as still thumbnails."""
         return [ThumbnailSpec(size.width, size.height, size.method) for size in self.sizes]
 
     _servers: int = PrivateAttr(default=1)
@@ -146,7 +146,7 @@ class ThumbnailsConfig(Section):
 
     @property
     def worker_count(self) -> int:
-        """How many workers this server process has at most."""
+        """The maximum number of workers."""
         return self.workers or max(1, min(os.cpu_count() or 1, _MAX_DEFAULT_WORKERS) // self._servers)
 
     @field_validator("sizes")

@@ -40,7 +40,7 @@ HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
 class UrlRule(Section):
-    """URLs that fit all that is given; patterns have * and ?, or are regular expressions when they begin with ^."""
+    """URLs that match all given patterns; patterns have * and ?, or are regular expressions when they begin with ^."""
 
     scheme: Literal["http", "https"] | None = None
     """http or https."""
@@ -61,7 +61,7 @@ class UrlRule(Section):
 
 
 class UrlRulesConfig(Section):
-    """Which URLs are previewed; pages, redirects, oEmbed answers and images alike."""
+    """Which URLs are requested: for pages, redirects, oEmbed responses and images alike."""
 
     reloadable = frozenset({"deny", "allow"})
 
@@ -144,7 +144,7 @@ class PreviewsConfig(Section):
 
     @property
     def limits(self) -> PreviewLimits:
-        """How much a preview may carry."""
+        """The limits of a preview's texts and images."""
         return PreviewLimits(
             max_title_chars=self.max_title_chars,
             max_description_chars=self.max_description_chars,

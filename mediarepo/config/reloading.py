@@ -20,7 +20,7 @@ ValueT = TypeVar("ValueT")
 
 
 class Derived(Generic[SettingT, ValueT]):
-    """Calls `make` with a setting when it is first needed, and again when a reload has replaced the setting."""
+    """Calls `make` with a setting at first use, and again after a reload has changed the setting."""
 
     def __init__(self, setting: Callable[[], SettingT], make: Callable[[SettingT], ValueT]) -> None:
         self._setting = setting
@@ -37,7 +37,7 @@ class Derived(Generic[SettingT, ValueT]):
 
 
 class Effect(StrEnum):
-    """When a changed setting counts."""
+    """When a changed setting takes effect."""
 
     RELOAD = "reload"
     RESTART = "restart"
@@ -45,14 +45,14 @@ class Effect(StrEnum):
 
 @dataclass(slots=True)
 class ConfigChanges:
-    """Names of settings that differ: those that a reload takes over, and those that need a restart."""
+    """Names of changed settings: those that a reload applies, and those that need a restart."""
 
     reloaded: list[str] = field(default_factory=list)
     need_restart: list[str] = field(default_factory=list)
 
 
 def settings_table() -> dict[str, Effect]:
-    """Tell for every setting when a change counts; lists and optional sections are one setting each."""
+    """Return for every setting when a change takes effect; lists and optional sections are one setting each."""
     return dict(_rows("", Settings))
 
 

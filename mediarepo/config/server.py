@@ -12,7 +12,7 @@ from mediarepo.config.base import Section
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place to listen on: a unix socket's path, or a host and a TCP port."""
+    """A listening address: the path of a unix socket, or host and TCP port."""
 
     path: str | None = None
     host: str = ""
@@ -26,7 +26,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Read "127.0.0.1:8000", "[::1]:8000" or "unix:/run/mediarepo.sock"."""
+    """Parse "127.0.0.1:8000", "[::1]:8000" or "unix:/run/mediarepo.sock". Raises ValueError with what was expected."""
     if text.startswith("unix:"):
         if not text.removeprefix("unix:").startswith("/"):
             raise ValueError(f"{text!r}: a unix socket needs an absolute path, as in unix:/run/mediarepo.sock")
@@ -97,14 +97,14 @@ class ListenConfig(Section):
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """Format of log lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least important events that are logged."""
+    """The least severe level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -128,7 +128,7 @@ class LogConfig(Section):
 
 
 class SandboxEnforcement(StrEnum):
-    """What must stand before a process may read untrusted bytes."""
+    """The confinement that a process needs before it reads untrusted bytes."""
 
     STRICT = "strict"
     AVAILABLE = "available"
@@ -136,7 +136,7 @@ class SandboxEnforcement(StrEnum):
 
 
 class SandboxConfig(Section):
-    """The sandbox of the processes that read pictures and web pages."""
+    """The sandbox of the processes that parse images and web pages."""
 
     enforcement: SandboxEnforcement = SandboxEnforcement.AVAILABLE
     """strict: no thumbnails or previews without seccomp and Landlock; available: none without what this kernel has;

@@ -29,7 +29,7 @@ class StoreFor(Section):
     """Thumbnails of both."""
 
     def store_of(self, store_class: StoreClass) -> str:
-        """Name the store that takes new objects of a class."""
+        """Return the name of the store for new objects of a class."""
         return {
             StoreClass.LOCAL: self.local,
             StoreClass.REMOTE: self.remote,

@@ -10,7 +10,7 @@ from mediarepo.config.base import Secret, Section
 
 
 class DatabaseConfig(Section):
-    """The Postgres database that holds every fact."""
+    """The Postgres database."""
 
     reloadable = frozenset({"password"})
 
@@ -30,7 +30,7 @@ class DatabaseConfig(Section):
     """How long a request may wait for a free connection, in ms."""
 
     def can_reload(self, name: str, new: Self) -> bool:
-        """Let a password replace a password; connections are made for one in the url, or for none."""
+        """Allow a new password; connections are opened with the one in the url, or with none."""
         return super().can_reload(name, new) and None not in {self.password, new.password}
 
     @field_validator("url")
@@ -42,7 +42,7 @@ class DatabaseConfig(Section):
 
 
 class Checksum(StrEnum):
-    """What a PUT declares about its body, for the server to verify."""
+    """The checksum sent with a PUT, for the server to verify."""
 
     NONE = "none"
     CRC32 = "crc32"
@@ -50,7 +50,7 @@ class Checksum(StrEnum):
 
 
 class StoreConfig(Section):
-    """One bucket of one S3 server, and how to talk to it."""
+    """One bucket of one S3 server, and its client settings."""
 
     reloadable = frozenset({"access_key_id", "secret_access_key", "session_token"})
 
@@ -94,7 +94,7 @@ class StoreConfig(Section):
     """The x-amz-checksum header of a whole object's PUT; parts of multipart uploads carry Content-MD5 then."""
 
     def can_reload(self, name: str, new: Self) -> bool:
-        """Let keys replace keys; from the configuration's to the environment's, or back, needs a restart."""
+        """Allow new keys; a change between configured and environment keys needs a restart."""
         return super().can_reload(name, new) and None not in {self.access_key_id, new.access_key_id}
 
     @field_validator("endpoint_url")

@@ -1,8 +1,4 @@
-"""The moment at which stored bytes become media.
-
-The bytes exist before; here one transaction writes the rows. The loser of a race for equal content refers to the
-winner's blob and queues its own object for deletion in that same transaction, so nothing is lost and nothing leaks.
-"""
+"""Publishes stored bytes as media."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +20,7 @@ NOTIFY = "SELECT pg_notify('mediarepo_' || md5(current_schema()), $1)"
 
 
 async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
-    """Write the row of new, of announced or of remote media; LeaseLostError when the right to it has passed on."""
+    """Write the row of new, reserved or remote media. Raises LeaseLostError when the lease on it is lost."""
     if media.lease is not None and not await end_lease(connection, media.lease):
         raise LeaseLostError("the upload took too long and was given up; try again", retry_after_s=1)
     if media.remote:
@@ -40,7 +36,7 @@ async def record(connection: Connection, media: NewMedia, blob_id: int) -> None:
 
 
 async def lock_known(connection: Connection, media: NewMedia) -> None:
-    """Lock the row of media that may be known already or are announced, before any blob is locked for them."""
+    """Lock the row of media that may exist already, before any blob is locked for them."""
     if media.remote or media.lease is not None:
         await connection.execute(
             "SELECT FROM media WHERE server_name = $1 AND media_id = $2 FOR UPDATE",
@@ -159,7 +155,7 @@ async def _go_on() -> None:
 
 
 class PublishTable:
-    """Writes blob and media rows; `grace_ms` is the sweep's, half of which is a key's life before its row."""
+    """Writes blob and media rows; half of `grace_ms`, garbage collection's grace, is a key's life before its row."""
 
     def __init__(self, database: Database, grace_ms: int, *, on_lock: Callable[[], Awaitable[None]] = _go_on) -> None:
         self._database = database
@@ -167,7 +163,7 @@ class PublishTable:
         self._on_lock = on_lock
 
     async def link(self, media: NewMedia, *, store: str, sha256: bytes) -> bool:
-        """Make media of content that `store` holds already; False when it holds none such."""
+        """Make media of content that `store` has already; False when it has none."""
         async with self._database.transaction() as connection:
             await lock_known(connection, media)
             blob_id = await self._lock_blob(connection, store, sha256)
@@ -225,7 +221,7 @@ class PublishTable:
             raise _lost_all_races()
 
     async def adopt(self, media: NewMedia, stored: NewObject) -> None:
-        """Make media of an object that a lost database knew: nothing can have condemned it."""
+        """Make media of an object that a lost database knew: garbage collection cannot have claimed it."""
         async with self._database.transaction() as connection:
             blob_id = await self._own_or_join(connection, stored)
             await record(connection, media, blob_id)
@@ -263,7 +259,10 @@ class PublishTable:
 
 
 async def claim_key(connection: Connection, stored: NewObject, grace_ms: int) -> None:
-    """Make sure that no sweep can have condemned the object: its intent is still ours, or its key is young."""
+    """Check that garbage collection cannot have claimed the object: its intent is ours, or its key is young.
+
+    Raises StaleKeyError when it may have; the upload can be retried.
+    """
     tag = await connection.execute(
         "DELETE FROM multipart_intent WHERE store = $1 AND object_key = $2", stored.store, stored.object_key
     )
@@ -277,7 +276,7 @@ async def claim_key(connection: Connection, stored: NewObject, grace_ms: int) ->
 
 
 async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_id: int | None) -> int | None:
-    """Record an object as a blob of our own; None when equal content has one already."""
+    """Insert a blob for an object; None when equal content has one already."""
     blob_id: int | None = await connection.fetchval(
         f"""INSERT INTO blob (store, object_key, size_bytes, sha256, sha256_state, parent_blob_id, created_ts)
             VALUES ($1, $2, $3, $4, CASE WHEN $4::bytea IS NULL THEN 'unknown' ELSE 'verified' END, $5, {NOW_MS})
@@ -297,7 +296,7 @@ async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_
 
 @dataclass(frozen=True, slots=True)
 class PendingUploadRow:
-    """What is known of a media id: who announced it, and whether content may still follow."""
+    """A reserved media id: who created it, and whether content may still follow."""
 
     state: MediaState
     uploaded_by: str | None
@@ -305,13 +304,13 @@ class PendingUploadRow:
 
 
 class PendingTable:
-    """Announces media ids, within what one user may have open at a time."""
+    """Reserves media ids, within what one user may have open at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def create(self, mxc: Mxc, uploaded_by: str, *, lifetime_ms: int, limit: int | None) -> PendingMedia:
-        """Announce a media id; LimitExceededError says when the next one of the user's open ones runs out."""
+        """Reserve a media id. Raises LimitExceededError saying when the next of the user's open ones expires."""
         async with self._database.transaction() as connection:
             if limit is not None:
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", uploaded_by)
@@ -337,7 +336,7 @@ class PendingTable:
         return PendingMedia(mxc, expires_ts)
 
     async def get(self, mxc: Mxc) -> PendingUploadRow | None:
-        """Read what is known of a media id."""
+        """Return a reserved media id; None when there is none."""
         row = await self._database.get(
             f"""SELECT state, uploaded_by, coalesce(expires_ts < {NOW_MS}, false) AS expired FROM media
                 WHERE server_name = $1 AND media_id = $2 AND NOT remote""",  # noqa: S608 - static text
@@ -347,7 +346,7 @@ class PendingTable:
         return None if row is None else PendingUploadRow(MediaState(row["state"]), row["uploaded_by"], row["expired"])
 
     async def expired(self, age_ms: int, limit: int) -> list[Mxc]:
-        """Name ids that ran out at least so long ago without content, what was set aside left out."""
+        """Return ids expired for so long without content, failed items excluded."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT m.server_name, m.media_id FROM media m
@@ -360,7 +359,7 @@ class PendingTable:
         return [Mxc(row["server_name"], row["media_id"]) for row in rows]
 
     async def forget_expired(self, mxcs: Sequence[Mxc], age_ms: int) -> int:
-        """Remove ids that ran out at least so long ago without content; returns how many."""
+        """Remove ids expired for so long without content; returns how many."""
         async with self._database.connection() as connection:
             tag = await connection.execute(
                 f"""DELETE FROM media WHERE state = 'pending' AND expires_ts < {NOW_MS} - $1::bigint

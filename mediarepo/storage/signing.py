@@ -31,7 +31,7 @@ class Credentials:
 
 @lru_cache(maxsize=2)
 def amz_date(now_s: int) -> str:
-    """Write a Unix time in seconds as x-amz-date: 20150830T123600Z."""
+    """Format a Unix time in seconds as x-amz-date: 20150830T123600Z."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
 
 
@@ -59,10 +59,10 @@ class Signer:
     def authorization(
         self, method: str, path: str, query: str, *, headers: Sequence[tuple[str, str]], payload_hash: str, date: str
     ) -> str:
-        """Make the Authorization header's value.
+        """Return the Authorization header's value.
 
-        `path` and `query` are encoded as sent (`quote_key`, `canonical_query`); `headers` are those to be signed:
-        names in lower case and ascending order, values trimmed, host and x-amz-date among them; `date` is `amz_date`.
+        `path` and `query` are encoded as sent (`quote_key`, `canonical_query`); `headers` are those to be signed: names
+        in lower case and ascending order, values trimmed, host and x-amz-date among them; `date` is `amz_date`.
         """
         names = ";".join([name for name, _ in headers])
         signature = self.signature(method, path, query, headers=headers, payload_hash=payload_hash, date=date)
@@ -173,7 +173,10 @@ class EnvironmentCredentials:
 
 
 async def find_credentials(config: StoreConfig) -> CredentialSource:
-    """Take the configured credentials, or look for some in the environment."""
+    """Return the configured credentials, or those of the environment.
+
+    Raises StoreMisconfiguredError when there are none.
+    """
     if config.access_key_id is not None and config.secret_access_key is not None:
         return FixedCredentials(config)
     try:

@@ -35,7 +35,10 @@ class ReadConnections:
 
     @asynccontextmanager
     async def share_of_slow(self) -> AsyncIterator[None]:
-        """Wait for one of the few connections that slow clients have together, in turn."""
+        """Wait for one of the few connections shared by slow clients.
+
+        Raises StorageUnavailableError when that takes too long.
+        """
         try:
             async with asyncio.timeout(_SLOW_WAIT_S):
                 await self._slow.acquire()
@@ -52,7 +55,10 @@ class ReadConnections:
         return len(self._waiters)
 
     async def acquire(self, *, wait_s: float | None = None) -> None:
-        """Take a connection, from a download that is blocked if none is free."""
+        """Take a connection, if need be from a blocked download.
+
+        Raises StorageUnavailableError when none is free in time.
+        """
         if self.in_use >= self.limit:
             self._reclaim()
         if self.in_use < self.limit and not self._waiters:

@@ -42,7 +42,7 @@ class WriteGate:
             self.reason = None
 
     def check(self) -> None:
-        """Refuse at once while the store takes nothing; now and then somebody may try."""
+        """Raise StorageRefusesWritesError while the store refuses writes; now and then one caller may try again."""
         if self.reason is None:
             return
         now = asyncio.get_running_loop().time()

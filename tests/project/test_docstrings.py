@@ -9,17 +9,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "mediarepo").rglob("*.py"))
 # Files whose docstrings do not name their errors yet; the list only ever gets shorter.
 NOT_YET = {
-    "mediarepo/config/base.py",
-    "mediarepo/config/loading.py",
-    "mediarepo/config/server.py",
     "mediarepo/services/downloads.py",
     "mediarepo/services/remote_fetch.py",
     "mediarepo/services/thumbnails.py",
     "mediarepo/services/upload_parts.py",
     "mediarepo/services/uploads.py",
-    "mediarepo/storage/signing.py",
-    "mediarepo/storage/stored_object.py",
-    "mediarepo/storage/write_gate.py",
     "mediarepo/web/client/download.py",
     "mediarepo/web/client/preview.py",
     "mediarepo/web/client/uploads.py",
