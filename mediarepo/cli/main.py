@@ -81,6 +81,8 @@ class _Commands(LazyGroup):
         "audit": "mediarepo.cli.tasks:audit",
         "usage": "mediarepo.cli.tasks:usage",
         "preview": "mediarepo.cli.url_preview:preview",
+        "init": "mediarepo.cli.init:init",
+        "examples": "mediarepo.cli.examples:examples",
         "completion": "mediarepo.cli.manual:completion",
         "man": "mediarepo.cli.manual:man",
     }

@@ -94,6 +94,8 @@ COMMANDS: dict[str, tuple[Action, Thing]] = {
     "audit": (Action.READ, Thing.AUDIT),
     "usage": (Action.READ, Thing.USAGE),
     "preview": (Action.SEE, Thing.PREVIEW),
+    "init": _READ_INSTALLATION,
+    "examples": _READ_INSTALLATION,
     "completion": _READ_INSTALLATION,
     "man": _READ_INSTALLATION,
 }
