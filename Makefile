@@ -10,7 +10,7 @@ FILES := mediarepo tests migrations bench tools
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit check heavy storm bench format lock clean
+.PHONY: help run test test-unit check heavy storm bench format docs reference lock clean
 
 help:  ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,15 +45,31 @@ format: $(VENV)/.ready-dev  ## put the code into shape
 	$(BIN)/ruff format $(FILES)
 	$(BIN)/ruff check --fix $(FILES)
 
+docs: $(VENV)/.ready-docs build/mermaid.min.js  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -d site $(ARGS)
+
+reference: $(VENV)/.ready  ## write docs/metrics.md, which is made of the code
+	$(BIN)/python -m tools.reference_pages
+
 lock: $(VENV)/.ready-dev  ## pin the dependencies anew
 	$(LOCK) --group pyproject.toml:build -o requirements-build.lock
 	$(LOCK) pyproject.toml --extra embedded --extra uvloop -o requirements.lock
 	$(LOCK) pyproject.toml --extra dev -c requirements-build.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra docs -c requirements-dev.lock -o requirements-docs.lock
 
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q
 
+MERMAID := mermaid-11.9.0.tgz
+MERMAID_SHA256 := 457d14c241bf63fdca6fd6ef0463d3a15f2061496429769c01b28c9203442320
+
+# The drawings' program, served from the site itself; npm hands on the registry that it is configured for.
+build/mermaid.min.js:
+	mkdir -p build
+	cd build && npm pack --silent mermaid@11.9.0 && echo "$(MERMAID_SHA256)  $(MERMAID)" | sha256sum -c -
+	tar -xzf build/$(MERMAID) -C build --strip-components=2 package/dist/mermaid.min.js
+
 clean:  ## remove what make made, the quick start's data aside
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist site
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mediarepo needs Python 3.11 or later; set PYTHON=python3.12, for example")'
@@ -70,3 +86,8 @@ $(VENV)/.ready-dev: $(VENV)/.made requirements-dev.lock requirements-build.lock 
 	@echo "installing the locked dependencies of the tests ..."
 	@$(BIN)/python tools/install_locked.py requirements-dev.lock
 	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: $(VENV)/.ready requirements-docs.lock
+	@echo "installing the locked dependencies of the documentation ..."
+	@$(BIN)/python tools/install_locked.py requirements-docs.lock
+	@touch $@

@@ -136,10 +136,10 @@ class Metrics:
         self.drift = self._gauge("drift", "Leftovers that the fleet's last sweep found.", "store", "kind")
         self.job_finished = self._gauge(
             "job_finished_seconds",
-            "When the fleet last did it, in Unix time; the job named journal is the backup of the rows in the bucket.",
-            "job",
+            "When the fleet last did it, in Unix time; journal is the backup of the rows in the bucket.",
+            "name",
         )
-        self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "job")
+        self.job_failed = self._gauge("job_failed", "1 when the last time failed.", "name")
         self.database_behind = self._gauge(
             "database_behind", "1 while the bucket is newer than the database, so that nothing is deleted.", "store"
         )

@@ -307,4 +307,4 @@ async def test_figures_tell_what_waits_and_what_was_found(own: Installation) -> 
 
     assert 'mediarepo_backlog{queue="trash"} 1.0' in text
     assert 'mediarepo_drift{kind="unknown",store="main"} 3.0' in text
-    assert 'mediarepo_job_failed{job="sweep"} 0.0' in text
+    assert 'mediarepo_job_failed{name="sweep"} 0.0' in text
