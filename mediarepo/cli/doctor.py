@@ -98,7 +98,7 @@ def everything(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
     public: PublicUrl = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Check everything, or the part that is named; exit 1 when something does not work."""
     if context.invoked_subcommand is not None:
@@ -131,7 +131,7 @@ async def _everything(settings: Settings, report: _Report, public: str | None) -
 
 
 @doctor_cli.command("config")
-def configuration(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def configuration(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check the configuration file and the files that it names."""
     report = _Report(as_json=as_json)
     for finding in examine_configuration(config)[1]:
@@ -140,7 +140,7 @@ def configuration(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) 
 
 
 @doctor_cli.command()
-def database(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def database(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check Postgres: version, pooler, rights, schema, latency, settings, connections, clock, replicas."""
     report = _Report(as_json=as_json)
     settings = _read(config, report)
@@ -149,7 +149,7 @@ def database(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> No
 
 
 @doctor_cli.command()
-def homeservers(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def homeservers(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check each homeserver: API, token checks, its own media repository, admin token, published signing key."""
     report = _Report(as_json=as_json)
     settings = _read(config, report)
@@ -166,7 +166,7 @@ def proxy(
     config: ConfigFile = DEFAULT_CONFIG,
     homeserver: Annotated[str | None, typer.Option("--as", help="Whose address it is; default: the first's.")] = None,
     ca_file: CaFile = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Check the reverse proxy from outside: routes, Host, client address, escapes, CORS, large uploads."""
     report = _Report(as_json=as_json)
@@ -210,7 +210,7 @@ def federation(
     homeserver: Annotated[
         str | None, typer.Option("--as", help="Which of our homeservers sends the requests; default: the first.")
     ] = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's way
+    as_json: AsJson = False,
 ) -> None:
     """Check each step to another server: discovery, TLS, keys, signed download; exit 1 at the step that fails."""
     settings = read_settings(config)
@@ -247,7 +247,7 @@ async def _federation(settings: Settings, mxc: Mxc, origin: str, *, as_json: boo
 
 
 @doctor_cli.command()
-def stores(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def stores(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check each store with real requests, and that it is ours and no newer than the database."""
     report = _Report(as_json=as_json)
     settings = _read(config, report)
@@ -259,8 +259,8 @@ def stores(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 def store(
     name: Annotated[str, typer.Argument(help="The store's name in the configuration.")],
     config: ConfigFile = DEFAULT_CONFIG,
-    full: Annotated[bool, typer.Option("--full", help="Run all checks of conformance to S3.")] = False,  # noqa: FBT002 - typer's way
-    as_json: AsJson = False,  # noqa: FBT002 - as above
+    full: Annotated[bool, typer.Option("--full", help="Run all checks of conformance to S3.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check one store without the database, writing under PREFIX/doctor/ and cleaning up; exit 1 when one fails."""
     report = _Report(as_json=as_json)
@@ -273,7 +273,7 @@ def store(
 
 
 @doctor_cli.command()
-def sandbox(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:  # noqa: FBT002 - typer's way
+def sandbox(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Start a sandboxed process and show its confinement; exit 1 if `sandbox.enforcement` requires more."""
     settings = read_settings(config)
     run(_sandbox(settings, as_json=as_json))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
-from mediarepo.cli.permissions import ask_first
+from mediarepo.cli.permissions import require_permission
 from mediarepo.cli.version import version_text
 
 
@@ -90,7 +90,7 @@ class _Commands(LazyGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - as the library has it
         """Load a command, which asks the table of authority before it does anything."""
         command = super().get_command(ctx, cmd_name)
-        return None if command is None else ask_first(command, cmd_name)
+        return None if command is None else require_permission(command, cmd_name)
 
 
 cli = typer.Typer(

@@ -107,10 +107,10 @@ def is_granted(name: str) -> bool:
     return asks is not None and grant_of(Role.COMMAND_LINE, *asks) is Grant.YES
 
 
-def ask_first(command: Any, name: str) -> Any:  # noqa: ANN401 - click's commands and groups
+def require_permission(command: Any, name: str) -> Any:  # noqa: ANN401 - click's commands and groups
     """Make a command, or each command of a group, check the table of authority before it runs."""
     for below, one in getattr(command, "commands", {}).items():
-        ask_first(one, f"{name} {below}")
+        require_permission(one, f"{name} {below}")
     if not hasattr(command, "commands"):
         command.callback = _asking(command.callback, name)
     return command

@@ -183,7 +183,7 @@ SET reason = EXCLUDED.reason, attempts = f.attempts + 1,
     retry_ts = EXCLUDED.retry_ts + CASE WHEN f.attempts + 1 < {_MOMENTARY_FAILURES} THEN 0 ELSE {_DAY_MS} END
 WHERE f.retry_ts IS NOT NULL
 RETURNING coalesce(retry_ts > {NOW_MS}, true)
-"""  # noqa: S608 - static text
+"""
 
 
 class ThumbnailTable:

@@ -22,7 +22,7 @@ _LOCK_KEY = 0x6D65_6469_6172_6570  # "mediarep"
 _LOCK_TIMEOUT_MS = 120_000
 LONGEST_PRESENCE_S = 60
 _HOLDERS = f"""SELECT name FROM lease WHERE expires_ts > {NOW_MS}
-    AND (starts_with(name, '{SERVER_LEASE}') OR starts_with(name, 'import ')) ORDER BY name"""  # noqa: S608 - static text
+    AND (starts_with(name, '{SERVER_LEASE}') OR starts_with(name, 'import ')) ORDER BY name"""
 """Leases of what runs on the schema; whoever was killed is gone when they run out."""
 
 

@@ -49,7 +49,7 @@ async def _insert(connection: Connection, media: NewMedia, blob_id: int) -> None
     await connection.execute(
         f"""INSERT INTO media (server_name, media_id, state, remote, blob_id, content_type, upload_name, uploaded_by,
                 authenticated, created_ts, preview_expires_ts)
-            VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, coalesce($9, {NOW_MS}), $10)""",  # noqa: S608 - static text
+            VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, coalesce($9, {NOW_MS}), $10)""",
         media.mxc.server_name,
         media.mxc.media_id,
         media.remote,
@@ -67,7 +67,7 @@ async def _fill_pending(connection: Connection, media: NewMedia, blob_id: int) -
     tag = await connection.execute(
         f"""UPDATE media SET state = 'ready', expires_ts = NULL, blob_id = $3, content_type = $4, upload_name = $5,
                 authenticated = $6, created_ts = {NOW_MS}
-            WHERE server_name = $1 AND media_id = $2 AND state = 'pending'""",  # noqa: S608 - static text
+            WHERE server_name = $1 AND media_id = $2 AND state = 'pending'""",
         media.mxc.server_name,
         media.mxc.media_id,
         blob_id,
@@ -284,7 +284,7 @@ async def insert_blob(connection: Connection, stored: NewObject, *, parent_blob_
                 WHERE ownership = 'owned' AND sha256_state = 'verified' AND missing_ts IS NULL
                     AND parent_blob_id IS NULL
                 DO NOTHING
-            RETURNING blob_id""",  # noqa: S608 - static text
+            RETURNING blob_id""",
         stored.store,
         stored.object_key,
         stored.size_bytes,
@@ -316,7 +316,7 @@ class PendingTable:
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", uploaded_by)
                 waiting = await connection.fetchrow(
                     f"""SELECT count(*) AS count, min(expires_ts) - {NOW_MS} AS next_ms FROM media
-                        WHERE uploaded_by = $1 AND state = 'pending' AND expires_ts >= {NOW_MS}""",  # noqa: S608 - static text
+                        WHERE uploaded_by = $1 AND state = 'pending' AND expires_ts >= {NOW_MS}""",
                     uploaded_by,
                 )
                 if waiting is not None and waiting["count"] >= limit:
@@ -327,7 +327,7 @@ class PendingTable:
                         (server_name, media_id, state, remote, content_type, uploaded_by, created_ts, expires_ts,
                         authenticated)
                     VALUES ($1, $2, 'pending', false, '', $3, {NOW_MS}, {NOW_MS} + $4::bigint, true)
-                    RETURNING expires_ts""",  # noqa: S608 - static text
+                    RETURNING expires_ts""",
                 mxc.server_name,
                 mxc.media_id,
                 uploaded_by,
@@ -339,7 +339,7 @@ class PendingTable:
         """Return a reserved media id; None when there is none."""
         row = await self._database.get(
             f"""SELECT state, uploaded_by, coalesce(expires_ts < {NOW_MS}, false) AS expired FROM media
-                WHERE server_name = $1 AND media_id = $2 AND NOT remote""",  # noqa: S608 - static text
+                WHERE server_name = $1 AND media_id = $2 AND NOT remote""",
             mxc.server_name,
             mxc.media_id,
         )
@@ -352,7 +352,7 @@ class PendingTable:
                 f"""SELECT m.server_name, m.media_id FROM media m
                     WHERE m.state = 'pending' AND m.expires_ts < {NOW_MS} - $1::bigint
                         AND {is_due(Queue.PENDING_MEDIA, MXC)}
-                    ORDER BY m.expires_ts LIMIT $2""",  # noqa: S608 - static text
+                    ORDER BY m.expires_ts LIMIT $2""",
                 age_ms,
                 limit,
             )
@@ -363,7 +363,7 @@ class PendingTable:
         async with self._database.connection() as connection:
             tag = await connection.execute(
                 f"""DELETE FROM media WHERE state = 'pending' AND expires_ts < {NOW_MS} - $1::bigint
-                        AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",  # noqa: S608 - static text
+                        AND (server_name, media_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))""",
                 age_ms,
                 [mxc.server_name for mxc in mxcs],
                 [mxc.media_id for mxc in mxcs],

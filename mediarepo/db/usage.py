@@ -1,8 +1,4 @@
-"""Counters of what media and objects take up, kept by triggers in the transactions that change them.
-
-A transaction adds rows of deltas, so that uploads never wait for one another at a counter; a job folds them together.
-The sum of both tables is right at any moment.
-"""
+"""Usage counters of media and objects, kept by triggers in the transactions that change them."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -26,7 +22,7 @@ _FOLD_MEDIA = f"""
             size_bytes = media_usage.size_bytes + EXCLUDED.size_bytes
     )
     SELECT count(*) FROM taken
-"""  # noqa: S608 - static text
+"""
 _FOLD_OBJECTS = """
     WITH taken AS (
         DELETE FROM object_usage_delta
@@ -42,7 +38,7 @@ _FOLD_OBJECTS = """
 Counter = Literal["media", "object"]
 _FOLD: dict[Counter, str] = {"media": _FOLD_MEDIA, "object": _FOLD_OBJECTS}
 _ALL = f"""(SELECT {_MEDIA}, media_count, size_bytes FROM media_usage
-    UNION ALL SELECT {_MEDIA}, media_count, size_bytes FROM media_usage_delta) u"""  # noqa: S608 - static text
+    UNION ALL SELECT {_MEDIA}, media_count, size_bytes FROM media_usage_delta) u"""
 
 
 def _fitting(column: str) -> str:
@@ -57,7 +53,7 @@ class UsageTable:
         self._database = database
 
     async def of_media(self, by: Sequence[UsageBy], only: UsageFilter, limit: int) -> list[Usage]:
-        """Add up media, split as asked for, the largest first."""
+        """Return the usage of media in groups, largest first."""
         columns = ", ".join(by)
         query = f"""SELECT {columns}{"," if by else ""} {_fitting("media_count")} AS media_count,
                 {_fitting("size_bytes")} AS size_bytes
@@ -65,41 +61,41 @@ class UsageTable:
             WHERE ($1::text IS NULL OR class = $1) AND ($2::text IS NULL OR server_name = $2)
                 AND ($3::text IS NULL OR user_id = $3)
             {f"GROUP BY {columns}" if by else ""} HAVING sum(media_count) <> 0
-            ORDER BY sum(size_bytes) DESC, sum(media_count) DESC{f", {columns}" if by else ""} LIMIT $4"""  # noqa: S608 - words of ours
+            ORDER BY sum(size_bytes) DESC, sum(media_count) DESC{f", {columns}" if by else ""} LIMIT $4"""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, only.usage_class, only.server_name, only.user_id, limit)
         return [Usage({name: row[name] for name in by}, row["media_count"], row["size_bytes"]) for row in rows]
 
     async def of_objects(self) -> list[ObjectUsage]:
-        """Add up objects by store and class."""
+        """Return the usage of objects by store and class."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT store, class, {_fitting("object_count")}, {_fitting("size_bytes")} FROM (
                        SELECT store, class, object_count, size_bytes FROM object_usage
                        UNION ALL SELECT store, class, object_count, size_bytes FROM object_usage_delta) u
-                   GROUP BY store, class HAVING sum(object_count) <> 0 ORDER BY store, class"""  # noqa: S608 - static text
+                   GROUP BY store, class HAVING sum(object_count) <> 0 ORDER BY store, class"""
             )
         return [ObjectUsage(*row.values()) for row in rows]
 
     async def deltas(self, counter: Counter, limit: int) -> list[int]:
-        """Name a counter's oldest deltas, what was set aside left out."""
+        """Return a counter's oldest deltas, failed items excluded."""
         key = f"'{counter} ' || d.delta_id"
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 f"""SELECT d.delta_id FROM {counter}_usage_delta d WHERE {is_due(Queue.USAGE, key)}
-                    ORDER BY d.delta_id LIMIT $1""",  # noqa: S608 - words of ours
+                    ORDER BY d.delta_id LIMIT $1""",
                 limit,
             )
         return [row["delta_id"] for row in rows]
 
     async def fold(self, counter: Counter, delta_ids: Sequence[int]) -> int:
-        """Fold deltas into their counter; gives how many they were."""
+        """Fold deltas into their counter; returns how many."""
         async with self._database.connection() as connection:
             count: int = await connection.fetchval(_FOLD[counter], list(delta_ids))
         return count
 
     async def forget_empty(self) -> None:
-        """Remove counters that have come down to nothing."""
+        """Remove counters that are zero."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM media_usage WHERE media_count = 0 AND size_bytes = 0")
 
@@ -113,7 +109,7 @@ _ORDERS = {
 
 
 class StatisticsTable:
-    """Adds up uploads."""
+    """Adds up uploads by user."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -130,7 +126,7 @@ class StatisticsTable:
         until_ts: int | None,
         search_term: str | None,
     ) -> tuple[list[UserUsage], int]:
-        """Read a stretch of the users who uploaded something in the time given, and how many they are in all."""
+        """Return a page of the users who uploaded within a period, and their number."""
         direction = "DESC" if backwards else "ASC"
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -141,7 +137,7 @@ class StatisticsTable:
                         AND m.uploaded_by IS NOT NULL AND m.created_ts >= $2
                         AND ($3::bigint IS NULL OR m.created_ts <= $3)
                         AND ($4::text IS NULL OR strpos(lower(m.uploaded_by), lower($4)) > 0)
-                    GROUP BY m.uploaded_by ORDER BY {_ORDERS[order]} {direction}, m.uploaded_by LIMIT $5 OFFSET $6""",  # noqa: S608 - static text
+                    GROUP BY m.uploaded_by ORDER BY {_ORDERS[order]} {direction}, m.uploaded_by LIMIT $5 OFFSET $6""",
                 server_name,
                 from_ts,
                 until_ts,

@@ -21,10 +21,10 @@ from mediarepo.errors import BadRequestError, LimitExceededError, TooLargeError,
 
 
 class Body(Protocol):
-    """Gives the bytes of an upload in order."""
+    """The body of an upload."""
 
     async def read(self) -> bytes:
-        """Wait for the next bytes; empty at the end. BadRequestError when the client breaks off."""
+        """Wait for the next bytes; empty at the end. Raises BadRequestError when the connection breaks."""
         ...
 
 
@@ -45,16 +45,16 @@ class MemoryAccount:
         self._reading: asyncio.Timeout | None = None
 
     async def reserve(self, size_bytes: int) -> None:
-        """Wait until the budget has room; refuses with 429 when too many wait already."""
+        """Wait for memory of the budget. Raises LimitExceededError when too many wait already."""
         await self._budget.take(self, size_bytes)
 
     def release(self, size_bytes: int) -> None:
-        """Give memory back."""
+        """Return memory to the budget."""
         self._budget.give(self, size_bytes)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Mark the time in which the client is waited for; TooSlowError when it sends too little."""
+        """Measure the time that the client is waited for. Raises TooSlowError when it sends too little."""
         loop = asyncio.get_running_loop()
         config = self._budget.config
         self._pace_until += loop.time() - self._idle_since  # what we took ourselves is not the client's
@@ -68,25 +68,25 @@ class MemoryAccount:
             self._idle_since = loop.time()
 
     def received(self, size_bytes: int) -> None:
-        """Credit bytes: they buy time at the slowest pace allowed, up to one stall period."""
+        """Credit bytes: they buy time at the slowest allowed pace, up to one stall period."""
         now = asyncio.get_running_loop().time()
         config = self._budget.config
         bought = size_bytes / config.min_bytes_per_s if config.min_bytes_per_s else config.stall_ms / 1000
         self._pace_until = min(max(self._pace_until, now) + bought, now + config.stall_ms / 1000)
 
     def is_slow(self, now: float) -> bool:
-        """Say whether the client is being waited for and has used up its credit."""
+        """Return whether the client is being waited for and has used up its credit."""
         return self._reading is not None and now >= self._pace_until
 
     def end(self) -> None:
-        """Let the upload fail with TooSlowError."""
+        """Make the upload fail with TooSlowError."""
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
             self._reading = None
 
     @property
     def pace_until(self) -> float:
-        """The loop time at which the upload becomes slow unless more arrives."""
+        """The event loop's time at which the upload becomes slow unless more arrives."""
         return self._pace_until
 
 
@@ -98,7 +98,7 @@ class _Waiter:
 
 
 class MemoryBudget:
-    """Hands out memory in order of arrival."""
+    """Memory budget of all uploads, first come first served."""
 
     def __init__(self, config: UploadsConfig) -> None:
         self.config = config
@@ -109,7 +109,7 @@ class MemoryBudget:
 
     @property
     def used(self) -> int:
-        """How much is reserved by all uploads together, in bytes."""
+        """Reserved memory, in bytes."""
         return sum(self._used)
 
     @property
@@ -119,7 +119,7 @@ class MemoryBudget:
 
     @asynccontextmanager
     async def account(self, declared_bytes: int | None) -> AsyncIterator[MemoryAccount]:
-        """Open an upload's account; whatever it still holds at the end is given back."""
+        """Open an upload's account; what it still holds at the end is returned."""
         account = MemoryAccount(self, self._tier(declared_bytes))
         self._accounts.add(account)
         try:
@@ -129,7 +129,7 @@ class MemoryBudget:
             self.give(account, account.held)
 
     async def take(self, account: MemoryAccount, size_bytes: int) -> None:
-        """Reserve memory for an account, waiting in line if need be."""
+        """Reserve memory for an account, waiting in line. Raises LimitExceededError when too many wait already."""
         if size_bytes == 0:
             return
         if not self._waiters and self._full_tier(account, size_bytes) is None:
@@ -147,7 +147,7 @@ class MemoryBudget:
             raise
 
     def give(self, account: MemoryAccount, size_bytes: int) -> None:
-        """Take memory back and serve whoever waits."""
+        """Return memory, and serve those who wait."""
         account.held -= size_bytes
         self._used[account.tier] -= size_bytes
         self._serve()
@@ -235,7 +235,7 @@ class UploadPart:
 
     @property
     def pieces(self) -> list[memoryview]:
-        """The bytes, as storage takes them."""
+        """The bytes, as storage sends them."""
         return [self._buffer[: self.size_bytes]] if self.size_bytes else []
 
     def let_go(self) -> None:
@@ -276,7 +276,7 @@ class PartReader:
         self._ended = False
 
     def next_part_bytes(self) -> int:
-        """Say how much memory the next part needs at most."""
+        """Return how much memory the next part needs at most."""
         if self._at_most_bytes is None:
             return self.part_bytes
         return min(self.part_bytes, max(self._at_most_bytes - self.size_bytes, 0))
@@ -295,12 +295,12 @@ class PartReader:
         return part
 
     def release(self, part: UploadPart) -> None:
-        """Let go of a part that S3 has."""
+        """Free a part that S3 has."""
         part.let_go()
         self.account.release(part.reserved_bytes)
 
     async def at_end(self) -> bool:
-        """Say whether the body has no further byte; waits for it to show."""
+        """Wait until the next byte or the end; returns whether it was the end."""
         if not self._rest:
             self._rest = await self._read()
         return not self._rest

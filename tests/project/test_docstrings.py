@@ -12,7 +12,6 @@ NOT_YET = {
     "mediarepo/services/downloads.py",
     "mediarepo/services/remote_fetch.py",
     "mediarepo/services/thumbnails.py",
-    "mediarepo/services/upload_parts.py",
     "mediarepo/services/uploads.py",
     "mediarepo/web/client/download.py",
     "mediarepo/web/client/preview.py",
