@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from mediarepo.errors import TooLargeError, UnavailableError
+from mediarepo.storage.error_hints import HINTS
 
 
 class StorageError(UnavailableError):
@@ -128,7 +129,6 @@ _FULL_CODES = frozenset(
 )
 _FULL_STATUS = 507
 _FORBIDDEN_CODES = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden"})
-_QUOTA = r"quota|cap exceeded|storage (is )?full"
 _WRONG_KEY = re.compile(r"no such key|invalid signature", re.IGNORECASE)
 
 
@@ -201,64 +201,6 @@ class S3Location:
     bucket: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Hint:
-    """Words for a refusal with one of these codes, whose message matches."""
-
-    codes: frozenset[str]
-    words: str
-    message: re.Pattern[str] = re.compile("")
-
-
-def _hint(codes: str, words: str, message: str = "") -> _Hint:
-    return _Hint(frozenset(codes.split()), words, re.compile(message, re.IGNORECASE))
-
-
-_BAD_SIGNATURE = (
-    "the signature is wrong: secret_access_key does not belong to access_key_id, "
-    "or a proxy in between changes the Host header or the path"
-)
-_CLOCKS = "the clocks of this machine and of {endpoint_url} differ too much: set the time (NTP) on both"
-_HINTS = (
-    _hint("NoSuchBucket", "there is no bucket {bucket} at {endpoint_url}: create it, or correct its name"),
-    _hint("InvalidBucketName", "{endpoint_url} does not take {bucket} as a bucket's name"),
-    _hint(
-        "AccessDenied Forbidden QuotaExceeded XMinioAdminBucketQuotaExceeded",
-        "the bucket {bucket} at {endpoint_url} has reached its quota: raise it, or remove something ({message})",
-        _QUOTA,
-    ),
-    _hint(
-        "QuotaExceeded XMinioAdminBucketQuotaExceeded", "the bucket {bucket} at {endpoint_url} has reached its quota"
-    ),
-    _hint("AccessDenied Forbidden", "{endpoint_url} does not know access_key_id ({message})", r"no such key"),
-    _hint("AccessDenied Forbidden", _BAD_SIGNATURE, r"invalid signature"),
-    _hint(
-        "AccessDenied AllAccessDisabled Forbidden", "the access key may not do this in the bucket {bucket}: {message}"
-    ),
-    _hint(
-        "InvalidAccessKeyId InvalidAccessKey",
-        "{endpoint_url} does not know access_key_id: it was deleted, or belongs to another server",
-    ),
-    _hint("SignatureDoesNotMatch", _BAD_SIGNATURE),
-    _hint("XAmzContentSHA256Mismatch BadDigest InvalidDigest", "the body was damaged on its way: {message}"),
-    _hint("InvalidRequest", _CLOCKS, r"date is too old"),
-    _hint("RequestTimeTooSkewed RequestExpired", _CLOCKS),
-    _hint("ExpiredToken InvalidToken TokenRefreshRequired", "session_token is not valid, or no longer"),
-    _hint(
-        "PermanentRedirect TemporaryRedirect",
-        "the bucket {bucket} is reached at another address: correct endpoint_url and region ({endpoint}{message})",
-    ),
-    _hint("InvalidRegionName", "{endpoint_url} does not know the region {region}: {message}"),
-    _hint("SlowDown TooManyRequests", "{endpoint_url} asks for fewer requests a second"),
-    _hint("XMinioStorageFull InsufficientStorage InsufficientCapacity", "{endpoint_url} is full: {message}"),
-    _hint("InvalidObjectState", "the object was archived and must be restored first: {message}"),
-    _hint("EntityTooLarge", "{endpoint_url} takes no object of this size: {message}"),
-    _hint(
-        "NotImplemented",
-        "{endpoint_url} does not implement what was asked of it: {message}",
-    ),
-    _hint("Unauthorized", "{endpoint_url} does not accept the access key, or not for the bucket {bucket}"),
-)
 _WRONG_REGION_CODES = frozenset(
     {
         "AuthorizationHeaderMalformed",
@@ -277,7 +219,7 @@ def explain_error_response(refusal: S3ErrorResponse, place: S3Location) -> str:
     region = _expected_region(refusal, place)
     if region:
         return f"this server expects region {region}, you sent {place.region}"
-    for hint in _HINTS:
+    for hint in HINTS:
         if refusal.code in hint.codes and hint.message.search(refusal.message):
             return hint.words.format(
                 endpoint_url=place.endpoint_url,

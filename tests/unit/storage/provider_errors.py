@@ -245,4 +245,114 @@ PROVIDER_ERRORS = [
         ),
         "https://s3.example.org answered 409 Novelty: never seen",
     ),
+    (
+        "Backblaze B2",
+        403,
+        document(
+            "AccessDenied",
+            "Cannot upload files, storage cap exceeded. See the Caps & Alerts page to increase your cap.",
+        ),
+        "has reached its quota: raise it",
+    ),
+    ("Backblaze B2", 403, document("InvalidAccessKeyId", "The key '004a' is not valid"), "does not know access_key_id"),
+    ("Ceph", 403, document("QuotaExceeded", ""), "has reached its quota"),
+    (
+        "Google Cloud Storage",
+        403,
+        document("UserProjectAccountProblem", "The project to be billed is associated with an absent billing account."),
+        "wants to be paid: The project",
+    ),
+    (
+        "Wasabi",
+        403,
+        document("AccountProblem", "There is a problem with your account."),
+        "has closed the account, or wants to be paid",
+    ),
+    (
+        "AWS",
+        403,
+        document("NotSignedUp", "Your account is not signed up for the Amazon S3 service."),
+        "has closed the account",
+    ),
+    (
+        "AWS",
+        400,
+        document(
+            "InvalidRequest",
+            "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock",
+        ),
+        "set content_md5: true",
+    ),
+    (
+        "versitygw",
+        400,
+        document("MissingContentMD5", "Missing required header for this request: Content-MD5"),
+        "set content_md5: true",
+    ),
+    (
+        "AWS",
+        400,
+        document("KMS.DisabledException", "arn:aws:kms:1:key/2 is disabled."),
+        "the key that the bucket is encrypted with cannot be used",
+    ),
+    (
+        "MinIO",
+        503,
+        document("SlowDownWrite", "Resource requested is unwritable, please reduce your request rate"),
+        "too few of its drives or servers",
+    ),
+    (
+        "MinIO",
+        503,
+        document("XMinioServerNotInitialized", "Server not initialized yet, please try again."),
+        "is starting, or its own storage is down",
+    ),
+    (
+        "R2",
+        400,
+        document("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed object size."),
+        "raise uploads.part_bytes",
+    ),
+    (
+        "R2",
+        400,
+        document("InvalidPart", "All non-trailing parts must have the same length."),
+        "wants parts of equal size",
+    ),
+    ("AWS", 400, document("KeyTooLongError", "Your key is too long"), "shorten `prefix`"),
+    (
+        "SeaweedFS",
+        403,
+        document("InvalidAccessKeyId", "The access key ID you provided does not exist in our records."),
+        "does not know access_key_id",
+    ),
+    (
+        "s3proxy",
+        501,
+        document("NotImplemented", "A header or query you provided requested a function that is not implemented."),
+        "does not implement what was asked",
+    ),
+    (
+        "AWS",
+        400,
+        document(
+            "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header."
+        ),
+        "cut off on its way",
+    ),
+    (
+        "AWS",
+        405,
+        document("MethodNotAllowed", "The specified method is not allowed against this resource."),
+        "correct endpoint_url and path_style",
+    ),
+    ("Ceph", 404, document("NoSuchUser", ""), "no such tenant or user"),
+    (
+        "AWS",
+        409,
+        document(
+            "OperationAborted", "A conflicting conditional operation is currently in progress against this resource."
+        ),
+        "changing the bucket media",
+    ),
 ]
