@@ -137,6 +137,10 @@ class NotYetUploadedError(MatrixError):
     """The media id was created but its content has not arrived yet."""
 
 
+class PreconditionFailedError(MatrixError):
+    """The media is not the one that If-Match or If-Unmodified-Since is about (RFC 9110 section 15.5.13)."""
+
+
 class RangeNotSatisfiableError(MatrixError):
     """No byte of the media lies within the requested range (RFC 9110 section 15.5.17)."""
 

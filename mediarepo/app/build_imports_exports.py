@@ -34,8 +34,8 @@ from mediarepo.importers.open_source import OpenSource, open_source
 from mediarepo.importers.source import Source
 from mediarepo.importers.synapse.config import BucketProvider, SynapseConfig, load_synapse_config
 from mediarepo.model.import_ledger import ImportSource
+from mediarepo.model.import_source import ReadThroughSource
 from mediarepo.model.tasks import Lease
-from mediarepo.services.downloads import ReadThroughSource
 from mediarepo.services.exports.content_transfer import Contents
 from mediarepo.services.exports.files import FilesExport
 from mediarepo.services.exports.matrix_media_repo import Datastore, MatrixMediaRepoExport

@@ -5,23 +5,21 @@ from contextlib import AsyncExitStack
 
 from mediarepo.app.foundation import Foundation, now_ms
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.db.deletion import DeletionTable, Outbox
+from mediarepo.db.deletion import Outbox
 from mediarepo.db.journal import JournalTable
 from mediarepo.db.limits import QuotaTable
-from mediarepo.db.media import AccessTable, MediaTable, ThumbnailTable
+from mediarepo.db.media import MediaTable, ThumbnailTable
 from mediarepo.db.publishing import PendingTable, PublishTable
 from mediarepo.db.rebuild import RebuildTable
-from mediarepo.db.remote_media import RemoteTable
 from mediarepo.db.sweep import MissingObjects, ObjectInventory, SweepTable, UploadIntents
 from mediarepo.db.unverified_hashes import UnverifiedHashTable
-from mediarepo.federation.multipart import RemoteContentClient
-from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.images.worker_pool import SourceBudget, WorkerPool
 from mediarepo.model.concurrency import Admission, InUse, Shutdown, SingleFlight
+from mediarepo.model.import_source import ReadThroughSource
 from mediarepo.model.media import StoreClass
 from mediarepo.model.tasks import Lease
+from mediarepo.services.access import MediaAccess
 from mediarepo.services.deletion import OutboxWorker
-from mediarepo.services.downloads import AccessTimes, Downloads, ReadThroughSource, UploadWaiters
 from mediarepo.services.fsck import Fsck, Repairs
 from mediarepo.services.journal import Journal
 from mediarepo.services.leases import LeaseHolder, lease_of
@@ -29,11 +27,9 @@ from mediarepo.services.limits import Quotas
 from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.readiness import Readiness
 from mediarepo.services.rebuild import Rebuilder
-from mediarepo.services.remote_fetch import RemoteFetcher
-from mediarepo.services.remote_media import RemoteMedia
+from mediarepo.services.stored_content import StoredContent
 from mediarepo.services.stores import BucketMarkers
 from mediarepo.services.sweeps import Sweeps
-from mediarepo.services.tee import TeeBudget
 from mediarepo.services.thumbnails import ThumbnailRenderer, Thumbnails
 from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.uploads import LargeUploads, PendingUploads, Uploads
@@ -105,30 +101,6 @@ def build_uploads(
     )
 
 
-def build_downloads(
-    foundation: Foundation,
-    tenants: Homeservers,
-    access_times: AccessTimes,
-    upload_waiters: UploadWaiters,
-    hashing: HashLearner,
-    read_through: ReadThroughSource | None = None,
-) -> Downloads:
-    """Build the download service."""
-    return Downloads(
-        media=MediaTable(foundation.database),
-        stores=foundation.stores,
-        tenants=tenants,
-        markers=BucketMarkers(
-            sweep_table=SweepTable(foundation.database), missing_objects=MissingObjects(foundation.database)
-        ),
-        access_times=access_times,
-        upload_waiters=upload_waiters,
-        hashing=hashing,
-        on_missing=foundation.metrics.objects_missing.inc,
-        read_through=read_through,
-    )
-
-
 def rendering_places(config: ThumbnailsConfig) -> Admission:
     """Return how many render jobs may hold memory: enough that each worker finds the next one ready."""
     places = 2 * config.worker_count
@@ -137,7 +109,7 @@ def rendering_places(config: ThumbnailsConfig) -> Admission:
 
 
 async def build_thumbnails(
-    foundation: Foundation, downloads: Downloads, remote_media: RemoteMedia, stack: AsyncExitStack
+    foundation: Foundation, access: MediaAccess, contents: StoredContent, stack: AsyncExitStack
 ) -> Thumbnails:
     """Build the thumbnail service; its workers stop with the stack."""
     settings, database = foundation.settings, foundation.database
@@ -149,7 +121,7 @@ async def build_thumbnails(
         table=table,
         stores=foundation.stores,
         upload_intents=UploadIntents(database),
-        downloads=downloads,
+        contents=contents,
         remote_fetches=await stack.enter_async_context(SingleFlight[None]()),
         places=rendering_places(settings.thumbnails),
         now_ms=now_ms,
@@ -161,12 +133,9 @@ async def build_thumbnails(
     foundation.metrics.show_memory("thumbnail_sources", settings.thumbnails.memory_budget_bytes, lambda: sources.in_use)
     return Thumbnails(
         config=settings.thumbnails,
-        media=downloads.media,
         table=table,
-        deletion_table=DeletionTable(database),
-        downloads=downloads,
+        access=access,
         rendering=rendering,
-        remote=remote_media,
     )
 
 
@@ -198,12 +167,6 @@ def build_hash_learner(foundation: Foundation) -> HashLearner:
     return hashing
 
 
-def build_access_times(foundation: Foundation) -> AccessTimes:
-    """Build the recorder of last-access times."""
-    config, table = foundation.settings.access_times, AccessTable(foundation.database)
-    return AccessTimes(config, table, foundation.isolation, now_ms)
-
-
 def build_quotas(foundation: Foundation) -> Quotas:
     """Build the quotas."""
     settings = foundation.settings
@@ -225,37 +188,6 @@ def build_pending_uploads(
         isolation=foundation.isolation,
         read_through=read_through,
     )
-
-
-def build_remote_media(
-    foundation: Foundation, downloads: Downloads, memory: MemoryBudget, fetcher: RemoteContentClient
-) -> RemoteMedia:
-    """Build the service that fetches other servers' media."""
-    settings, database = foundation.settings, foundation.database
-    config, table = settings.remote_media, RemoteTable(database)
-    budget = TeeBudget(config.tee_memory_bytes)
-    fetching = RemoteFetcher(
-        config=config,
-        fetcher=fetcher,
-        uploads=build_uploads(foundation, memory, StoreClass.REMOTE, max_bytes=lambda: config.max_bytes),
-        table=table,
-        tenants=downloads.tenants,
-        budget=budget,
-        now_ms=now_ms,
-    )
-    remote_media = RemoteMedia(
-        config,
-        downloads=downloads,
-        fetching=fetching,
-        table=table,
-        lease_holder=foundation.lease_holder(config.lease_ms),
-        on_fetch=lambda outcome: foundation.metrics.remote_fetches.labels(outcome).inc(),
-    )
-    foundation.in_use.show("tee_memory_bytes", lambda: budget.in_use)
-    foundation.metrics.show_memory("remote_media", config.tee_memory_bytes, lambda: budget.in_use)
-    foundation.in_use.show("remote_fetches", lambda: remote_media.flights)
-    foundation.in_use.show("remote_media_waiting", lambda: remote_media.waiters.in_use)
-    return remote_media
 
 
 def build_repairs(foundation: Foundation) -> Repairs:

@@ -10,17 +10,13 @@ from uuid import uuid4
 
 import structlog
 
+from mediarepo.app.build_access import open_access
 from mediarepo.app.build_admin import Administration, build_administration
-from mediarepo.app.build_imports_exports import open_read_through
 from mediarepo.app.build_remote import FederationParts, open_federation, open_previews
 from mediarepo.app.build_services import (
-    build_access_times,
-    build_downloads,
-    build_hash_learner,
     build_pending_uploads,
     build_quotas,
     build_readiness,
-    build_remote_media,
     build_sweeps,
     build_thumbnails,
     build_uploads,
@@ -29,7 +25,6 @@ from mediarepo.app.foundation import Foundation, elapsed_ms, open_foundation
 from mediarepo.app.scheduled_jobs import regular_jobs
 from mediarepo.config.settings import Settings
 from mediarepo.db.limits import RateTable
-from mediarepo.db.notifications import NotificationListener
 from mediarepo.db.tasks import Leases
 from mediarepo.errors import MatrixError
 from mediarepo.federation.request_auth import RequestVerifier
@@ -38,7 +33,8 @@ from mediarepo.homeserver.identity import Identity, IdentityOutcome, TokenFailur
 from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.jobs import ScheduledJob, Scheduler
 from mediarepo.model.concurrency import Shutdown
-from mediarepo.services.downloads import AccessTimes, Downloads, UploadWaiters
+from mediarepo.services.access import MediaAccess
+from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.leases import Presence
 from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.previews import Previews
@@ -46,6 +42,7 @@ from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.upload_parts import MemoryBudget
+from mediarepo.services.upload_waiters import UploadWaiters
 from mediarepo.services.uploads import PendingUploads, Uploads
 
 _CLAIM_INTERVAL_MS = 30_000
@@ -68,7 +65,8 @@ class Repository:
     quotas: Quotas
     rates: RateLimiter
     pending: PendingUploads
-    downloads: Downloads
+    access: MediaAccess
+    upload_waiters: UploadWaiters
     remote_media: RemoteMedia
     federating: FederationParts
     verification: RequestVerifier
@@ -85,35 +83,31 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(open_foundation(settings))
         tenants, memory = Homeservers(lambda: settings.homeservers), MemoryBudget(settings.uploads)
-        access_times, quotas = build_access_times(foundation), build_quotas(foundation)
-        upload_waiters = await _open_arrivals(stack, settings)
-        hashing = await stack.enter_async_context(build_hash_learner(foundation))
-        read_through = await open_read_through(stack, foundation, memory)
-        downloads = build_downloads(foundation, tenants, access_times, upload_waiters, hashing, read_through)
+        quotas = build_quotas(foundation)
         federating = await stack.enter_async_context(open_federation(foundation))
-        remote_media = build_remote_media(foundation, downloads, memory, federating.media)
-        await stack.enter_async_context(remote_media)
+        parts = await open_access(stack, foundation, tenants, memory, federating.media)
         calls = await stack.enter_async_context(HomeserverClient(settings.identity, foundation.outages))
         identity = await stack.enter_async_context(_build_identity(foundation, calls))
-        thumbnails = await build_thumbnails(foundation, downloads, remote_media, stack)
+        thumbnails = await build_thumbnails(foundation, parts.access, parts.contents, stack)
         repository = Repository(
             foundation=foundation,
             tenants=tenants,
             identity=identity,
-            administration=build_administration(foundation, tenants, identity, calls, hashing),
+            administration=build_administration(foundation, tenants, identity, calls, parts.hashing),
             memory=memory,
             uploads=build_uploads(foundation, memory),
             quotas=quotas,
             rates=RateLimiter(settings.rate_limits, RateTable(foundation.database), elapsed_ms),
-            pending=build_pending_uploads(foundation, quotas, read_through),
-            downloads=downloads,
-            remote_media=remote_media,
+            pending=build_pending_uploads(foundation, quotas, parts.read_through),
+            access=parts.access,
+            upload_waiters=parts.upload_waiters,
+            remote_media=parts.remote_media,
             federating=federating,
             verification=_verification(settings, federating, tenants),
             thumbnails=thumbnails,
             previews=await open_previews(stack, foundation, memory, thumbnails.rendering),
             sweeps=build_sweeps(foundation),
-            access_times=access_times,
+            access_times=parts.access_times,
         )
         _show_admission(repository, federating, calls)
         await _look_around(repository)
@@ -150,22 +144,12 @@ def _show_admission(repository: Repository, federating: FederationParts, calls: 
     in_use.show("page_processes_waiting", lambda: previews.making.reading.waiting)
     in_use.show("token_flights", lambda: repository.identity.flights.in_use)
     in_use.show("key_flights", lambda: federating.server_keys.flights.in_use)
-    in_use.show("announced_media_waiting", lambda: repository.downloads.upload_waiters.waiters.in_use)
 
 
 def _verification(settings: Settings, federating: FederationParts, tenants: Homeservers) -> RequestVerifier:
     return RequestVerifier(
         settings.federation, federating.server_keys, lambda name: tenants.by_server_name(name) is not None
     )
-
-
-async def _open_arrivals(stack: AsyncExitStack, settings: Settings) -> UploadWaiters:
-    """Let what is stored by any process wake who waits for it here."""
-    upload_waiters = UploadWaiters(settings.downloads.max_waiting)
-    await stack.enter_async_context(
-        NotificationListener(settings.database, on_news=upload_waiters.news, on_reset=upload_waiters.reset)
-    )
-    return upload_waiters
 
 
 async def _claim_prefixes(repository: Repository) -> None:

@@ -16,8 +16,8 @@ from mediarepo.jobs import ScheduledJob
 from mediarepo.model.import_ledger import ItemState
 from mediarepo.model.tasks import Queue
 from mediarepo.model.usage import UsageBy, UsageClass, UsageFilter
+from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.batch_isolation import each_of
-from mediarepo.services.downloads import AccessTimes
 from mediarepo.services.leases import ClusterJobs
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.uploads import PendingUploads

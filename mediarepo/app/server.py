@@ -58,8 +58,7 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.AUDIT] = AuditTrail(log=repository.administration.audit)
     app[keys.JOBS] = JobReports(runs=repository.administration.jobs)
     app[keys.FAILED_ITEMS] = repository.administration.failed_items
-    app[keys.DOWNLOADS] = repository.downloads
-    app[keys.REMOTE_MEDIA] = repository.remote_media
+    app[keys.ACCESS] = repository.access
     app[keys.ADMINS] = repository.administration.admins
     app[keys.AUTHORIZATION] = repository.administration.authorization
     app[keys.RECORDS] = repository.administration.records

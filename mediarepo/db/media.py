@@ -1,14 +1,22 @@
 """Rows of media and thumbnails as downloads read them, and last-access times."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Connection, Database, Row
 from mediarepo.db.deletion import lock_media_of, queue_deletion
 from mediarepo.db.media_marks import hash_unverified_sql, hidden_sql
 from mediarepo.db.publishing import claim_key, insert_blob
 from mediarepo.model.declared import content_type_or_default
-from mediarepo.model.media import Blob, Media, MediaState, NewObject, RenderedThumbnail, Thumbnail, ThumbnailSpec
+from mediarepo.model.media import (
+    Blob,
+    FoundMedia,
+    Media,
+    MediaState,
+    NewObject,
+    RenderedThumbnail,
+    Thumbnail,
+    ThumbnailSpec,
+)
 from mediarepo.model.mxc import Mxc
 
 _VIEWER = "$3::text"
@@ -16,7 +24,7 @@ _MEDIA = f"""
     CASE WHEN m.state = 'pending' AND m.expires_ts < {NOW_MS} THEN 'tombstone' ELSE m.state END AS state,
     m.remote, m.content_type, m.upload_name, m.created_ts, m.revision, m.authenticated, m.import_source_id,
     b.blob_id, b.store, b.object_key, b.size_bytes, b.missing_ts,
-    {hidden_sql(_VIEWER, media="k")} AS hidden, {hash_unverified_sql(_VIEWER, media="k")} AS suspect
+    {hidden_sql(_VIEWER, media="k")} AS hidden, {hash_unverified_sql(_VIEWER, media="k")} AS hash_unverified
 """
 _NAMED = """FROM (SELECT $1::text AS server_name, $2::text AS media_id) k
     LEFT JOIN media m ON m.server_name = k.server_name AND m.media_id = k.media_id
@@ -39,15 +47,6 @@ SELECT {_MEDIA},
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MediaAndThumbnail:
-    """Media, with the thumbnail that was asked for if it is kept, or why there can be none."""
-
-    media: Media
-    thumbnail: Thumbnail | None
-    failure: str | None
-
-
 class MediaTable:
     """Reads media in one query each."""
 
@@ -62,8 +61,11 @@ class MediaTable:
         row = await self._database.get(_FIND, mxc.server_name, mxc.media_id, viewer)
         return None if row is None else _media(mxc, row)
 
-    async def get_with_thumbnail(self, mxc: Mxc, spec: ThumbnailSpec, viewer: str) -> MediaAndThumbnail | None:
-        """Read media together with one of its thumbnails, as `get` does."""
+    async def find(self, mxc: Mxc, viewer: str, spec: ThumbnailSpec | None = None) -> FoundMedia | None:
+        """Read media as `get` does, with one of its thumbnails if `spec` says which."""
+        if spec is None:
+            media = await self.get(mxc, viewer)
+            return None if media is None else FoundMedia(media)
         row = await self._database.get(
             _FIND_WITH_THUMBNAIL,
             mxc.server_name,
@@ -77,7 +79,7 @@ class MediaTable:
         media = None if row is None else _media(mxc, row)
         if row is None or media is None:
             return None
-        return MediaAndThumbnail(media, _thumbnail(spec, row), row["failure"])
+        return FoundMedia(media, _thumbnail(spec, row), row["failure"])
 
     async def mark_missing(self, blob: Blob, *, remove_object: bool = False) -> None:
         """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew.
@@ -114,7 +116,7 @@ def _media(mxc: Mxc, row: Row) -> Media | None:
         revision=row["revision"],
         authenticated=row["authenticated"],
         hidden=row["hidden"],
-        suspect=row["suspect"] is True,
+        hash_unverified=row["hash_unverified"] is True,
         blob=blob,
         import_source_id=row["import_source_id"],
     )

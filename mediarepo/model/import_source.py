@@ -5,7 +5,9 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from mediarepo.model.mxc import Mxc
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _FINGERPRINT_BYTES = 8
@@ -196,3 +198,15 @@ class PreflightReport:
     def usable(self) -> bool:
         """Whether there are no problems."""
         return not self.problems
+
+
+class ReadThroughSource(Protocol):
+    """Imports single media on request."""
+
+    async def import_media(self, mxc: Mxc, *, unauthenticated: bool) -> bool:
+        """Import media that is not here; returns whether its row has changed."""
+        ...
+
+    async def refresh_media(self, mxc: Mxc, source_id: int) -> bool:
+        """Compare imported media with its source; returns whether its row has changed."""
+        ...

@@ -89,8 +89,8 @@ class Blob:
 class Media:
     """A media row as readers see it; `hidden` is quarantine in any form, looked up with the row.
 
-    `suspect` content may be quarantined, but its hash is not verified yet. `import_source_id` is the source it was
-    imported from.
+    `hash_unverified`: the content may be quarantined, as its hash is not verified yet. `import_source_id` is the source
+    it was imported from.
     """
 
     mxc: Mxc
@@ -103,7 +103,7 @@ class Media:
     authenticated: bool
     hidden: bool
     blob: Blob | None
-    suspect: bool = False
+    hash_unverified: bool = False
     import_source_id: int | None = None
 
 
@@ -116,6 +116,15 @@ class Thumbnail:
     blob: Blob
     offset: int
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMedia:
+    """Media, with the thumbnail that was asked for if it is stored, or why there can be none (`failure`)."""
+
+    media: Media
+    thumbnail: Thumbnail | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

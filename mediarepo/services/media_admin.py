@@ -7,12 +7,12 @@ from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable, StoredCo
 from mediarepo.db.usage import Counter, StatisticsTable, UsageTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
-from mediarepo.model.media import MediaState
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.retention import RetentionClass
 from mediarepo.model.tasks import Queue
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
+from mediarepo.services.access_policy import check_record
 from mediarepo.services.authorization import Admin
 from mediarepo.services.batch_isolation import BatchIsolation
 
@@ -41,17 +41,11 @@ class MediaAdmin:
 
     async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
         """Return media as a homeserver sees it (None: all). Raises NotFoundError when it is unknown or deleted."""
-        record = await self.table.get(mxc, viewer)
-        if record is None or record.state is MediaState.TRASHED:
-            raise NotFoundError("Unknown media")
-        return record
+        return check_record(await self.table.get(mxc, viewer))
 
     async def get_any(self, mxc: Mxc, viewer: str | None) -> MediaRecord:
         """Return media, in the trash or not. Raises NotFoundError when it is unknown or deleted for good."""
-        record = await self.table.get(mxc, viewer)
-        if record is None:
-            raise NotFoundError("Unknown media")
-        return record
+        return check_record(await self.table.get(mxc, viewer), trashed=True)
 
     async def of_user(self, user_id: str, admin: Admin, order: RecordOrder, page_request: PageRequest) -> Page:
         """Return a page of a user's uploads.

@@ -1,7 +1,7 @@
 """One fetch of remote media: stores it, and passes it on to waiting clients meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -17,8 +17,8 @@ from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
 from mediarepo.model.tasks import Lease
-from mediarepo.services.downloads import DownloadOptions
-from mediarepo.services.tee import ANNOUNCING_S, ANNOUNCING_WINDOWS, Tee, TeeBudget
+from mediarepo.services.access_policy import DownloadOptions
+from mediarepo.services.tee import ANNOUNCING_S, ANNOUNCING_WINDOWS, Rest, Tee, TeeBudget, TeeView
 from mediarepo.services.uploads import Uploads
 
 LINGER_S = 5.0
@@ -28,12 +28,11 @@ LINGER_S = 5.0
 class RemoteFetch:
     """A fetch under way in a homeserver's name, `asked_by`; `tee` can be read from once it is shown."""
 
-    def __init__(self, mxc: Mxc, asked_by: str, send_rest: Callable[[Mxc, int, Sink, str], Awaitable[None]]) -> None:
+    def __init__(self, mxc: Mxc, asked_by: str) -> None:
         self.mxc = mxc
         self.asked_by = asked_by
         self.tee: Tee | None = None
         self.known_backoff = False
-        self._send_rest = send_rest
         self._shown = asyncio.Event()
         self._landed = asyncio.Event()
         self._on_landed: list[Callable[[], None]] = []
@@ -67,10 +66,16 @@ class RemoteFetch:
             shown.cancel()
         return self.tee is not None and self.tee.from_start and viewer not in self.tee.hidden_from
 
-    async def send_rest(self, offset: int, sink: Sink, viewer: str) -> None:
-        """Send the content from an offset on from S3, once it is stored."""
-        await self._landed.wait()
-        await self._send_rest(self.mxc, offset, sink, viewer)
+    def seen_by(self, viewer: str, send_stored: Rest) -> TeeView:
+        """Let a reader in at the tee that is shown; `send_stored` sends what it has no more, once that is stored."""
+        if self.tee is None:
+            raise NotFoundError("media not found")
+
+        async def rest(offset: int, sink: Sink) -> None:
+            await self._landed.wait()
+            await send_stored(offset, sink)
+
+        return self.tee.seen_by(viewer, rest)
 
     def land(self, failure: BaseException | None) -> None:
         """End the fetch: what is in memory lingers for a moment, unless it is not to be had at all."""
@@ -216,7 +221,6 @@ class RemoteFetcher:
             _media_of(media),
             size_bytes=content.size_bytes,
             window_bytes=None if small else _WINDOW_BYTES,
-            rest=remote_fetch.send_rest,
             reserved=reserved,
         )
         if not held_back:

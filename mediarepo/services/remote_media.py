@@ -1,4 +1,4 @@
-"""Remote media: stored here, or fetched once for everybody who asks.
+"""Remote media: fetched once for everybody who asks.
 
 In one process, requests share a flight; across processes, a lease says who fetches, and the others wait until the
 media is stored or the fetch has failed. A process that dies holds a lease only for moments. A fetch is asked for in one
@@ -18,6 +18,7 @@ import structlog
 from mediarepo.config.federation import RemoteMediaConfig
 from mediarepo.config.reloading import Derived
 from mediarepo.db.database import LeaseLostError
+from mediarepo.db.media import MediaTable
 from mediarepo.db.remote_media import PastFailure, RemoteTable
 from mediarepo.errors import (
     MatrixError,
@@ -26,16 +27,16 @@ from mediarepo.errors import (
     RemoteTooLargeError,
     RemoteUnavailableError,
 )
-from mediarepo.model.byte_stream import ByteRange, Sink
+from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.concurrency import Admission, Waiters
 from mediarepo.model.marks import OPERATOR
-from mediarepo.model.media import Media, MediaState
+from mediarepo.model.media import Media
 from mediarepo.model.mxc import Mxc, spellings
 from mediarepo.model.remote_media import FetchError, FetchReason
-from mediarepo.services.downloads import DownloadOptions, Downloads
+from mediarepo.services.access_policy import DownloadOptions, lacks_remote_content
 from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.remote_fetch import RemoteFetch, RemoteFetcher
-from mediarepo.services.tee import Tee, TeeView
+from mediarepo.services.upload_waiters import UploadWaiters
 
 _WORDS = {
     FetchReason.NO_SIGNING_KEY: "this server has no key to ask other servers with",
@@ -70,20 +71,24 @@ _LOOK_S = 1.0
 
 
 class RemoteMedia:
-    """Finds media wherever they come from, fetching those of other servers when they are not kept here."""
+    """Fetches other servers' media; whether anybody may have it is for `mediarepo.services.access` to say."""
 
     def __init__(
         self,
         config: RemoteMediaConfig,
         *,
-        downloads: Downloads,
+        media: MediaTable,
+        tenants: Homeservers,
+        upload_waiters: UploadWaiters,
         fetching: RemoteFetcher,
         table: RemoteTable,
         lease_holder: LeaseHolder,
         on_fetch: Callable[[str], None],
     ) -> None:
         self._config = config
-        self._downloads = downloads
+        self._media = media
+        self._tenants = tenants
+        self._upload_waiters = upload_waiters
         self._fetching = fetching
         self._table = table
         self._holding = lease_holder
@@ -114,61 +119,42 @@ class RemoteMedia:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def find(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Media | TeeView:
-        """Find media, fetching them if need be; with `teed`, content that is still arriving will do."""
-        self._check_denied(mxc)
-        media = await self._downloads.read(mxc, options)
-        if not self._to_be_fetched(mxc, media, options):
-            return await self._downloads.judge(mxc, media, options)
-        tee = await self._fetched(mxc, options, teed=teed)
-        return await self._downloads.find(mxc, options) if tee is None else tee.seen_by(options.viewer)
-
-    async def find_stored(self, mxc: Mxc, options: DownloadOptions) -> Media:
-        """Find media whose content is stored, fetching them if need be."""
-        await self.ensure(mxc, await self._downloads.read(mxc, options), options)
-        return await self._downloads.find(mxc, options)
-
-    async def ensure(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
-        """Fetch media if they are another server's and not kept here; False when there was nothing to do."""
-        self._check_denied(mxc)
-        if not self._to_be_fetched(mxc, media, options):
-            return False
-        await self._fetched(mxc, options, teed=False)
-        return True
-
-    def _check_denied(self, mxc: Mxc) -> None:
+    def check_allowed(self, mxc: Mxc) -> None:
+        """Refuse media of servers that the configuration denies, as if it did not exist (NotFoundError)."""
         if self._config.deny_server_names and any(map(self._denied().fullmatch, spellings(mxc.server_name))):
             raise NotFoundError("media not found")
 
-    def _to_be_fetched(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
-        """Only for users, never for strangers; never from ourselves, under whichever name."""
-        if media is not None and not (media.remote and media.state is MediaState.MISSING and not media.hidden):
+    def has_to_fetch(self, mxc: Mxc, media: Media | None, options: DownloadOptions) -> bool:
+        """Return whether media must be fetched: for users, never for anonymous clients, and never from ourselves."""
+        if not lacks_remote_content(media) or options.legacy or not options.allow_remote or options.tenant is None:
             return False
-        if options.legacy or not options.allow_remote or options.tenant is None:
-            return False
-        return not self._downloads.tenants.is_ours(mxc.server_name)
+        return not self._tenants.is_ours(mxc.server_name)
 
-    async def _fetched(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Tee | None:
-        """Wait until media are stored, or (with `teed`) begin to arrive."""
+    async def fetch(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> RemoteFetch | None:
+        """Fetch media, or wait for whoever does; returns None once it is stored.
+
+        With `teed`, returns a fetch under way as soon as its tee can be read from. Raises NotFoundError,
+        NotYetUploadedError, RemoteTooLargeError, RemoteUnavailableError, LimitExceededError and UnavailableError.
+        """
         with self.waiters.enter():
             try:
                 return await self._joined(mxc, options, teed=teed)
             except FetchError as exc:
                 raise error_for_failure(exc) from exc
 
-    async def _joined(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> Tee | None:
+    async def _joined(self, mxc: Mxc, options: DownloadOptions, *, teed: bool) -> RemoteFetch | None:
         """Take part in a flight; in another one while content is still to follow and the asker will wait for it.
 
         What fails in another homeserver's name is tried in the asker's own.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + options.wait_ms / 1000
-        names = self._downloads.tenants.names
+        names = self._tenants.names
         while True:
             remote_fetch, task = self._flight(mxc, options, shared_with=names)
             try:
                 if teed and await remote_fetch.shown_before(task, options.viewer):
-                    return remote_fetch.tee
+                    return remote_fetch
                 await asyncio.shield(task)
             except (FetchError, MatrixError) as exc:
                 if remote_fetch.asked_by != options.viewer:
@@ -194,7 +180,7 @@ class RemoteMedia:
         found = next((one for one in under_way if one is not None), None)
         if found is not None:
             return found
-        remote_fetch = RemoteFetch(mxc, options.viewer, self._send_rest)
+        remote_fetch = RemoteFetch(mxc, options.viewer)
         task = asyncio.create_task(self._fly(remote_fetch, options), name="fetch")
         self._flights[mxc, options.viewer] = remote_fetch, task
         task.add_done_callback(lambda done: self._landed(remote_fetch, done))
@@ -211,7 +197,7 @@ class RemoteMedia:
         """Fetch, or wait for whoever does; FetchError or MatrixError when nobody can."""
         loop = asyncio.get_running_loop()
         began, until = loop.time(), loop.time() + self._config.total_timeout_ms / 1000
-        with self._downloads.upload_waiters.watching(remote_fetch.mxc) as watch:
+        with self._upload_waiters.watching(remote_fetch.mxc) as watch:
             while loop.time() < until:
                 if await self._tried(remote_fetch, options, waited_ms=(loop.time() - began) * 1000):
                     return
@@ -220,13 +206,13 @@ class RemoteMedia:
 
     async def _tried(self, remote_fetch: RemoteFetch, options: DownloadOptions, *, waited_ms: float) -> bool:
         """Fetch unless somebody else does; True once the media are stored."""
-        if await self._again(remote_fetch, options, waited_ms) is None:
+        if await self._again(remote_fetch, waited_ms) is None:
             return True
         async with (
             self.places.enter(target=remote_fetch.mxc.server_name),  # before the lease, which others wait for
             self._holding.acquire(f"fetch {remote_fetch.mxc}") as lease,
         ):
-            again = await self._again(remote_fetch, options, waited_ms)
+            again = await self._again(remote_fetch, waited_ms)
             if again is None:
                 return True
             if lease is None:
@@ -243,10 +229,10 @@ class RemoteMedia:
         self._on_fetch("stored")
         return True
 
-    async def _again(self, remote_fetch: RemoteFetch, options: DownloadOptions, waited_ms: float) -> bool | None:
+    async def _again(self, remote_fetch: RemoteFetch, waited_ms: float) -> bool | None:
         """Say whether media must be fetched again that were here before; None when there is nothing to fetch."""
-        media = await self._downloads.media.get(remote_fetch.mxc, OPERATOR)
-        if not self._to_be_fetched(remote_fetch.mxc, media, options):
+        media = await self._media.get(remote_fetch.mxc, OPERATOR)
+        if not lacks_remote_content(media):
             return None
         await self._check_past(remote_fetch, waited_ms)
         return media is not None
@@ -286,16 +272,6 @@ class RemoteMedia:
                 return 0
             case _:
                 return self._config.remember_failure_ms
-
-    async def _send_rest(self, mxc: Mxc, offset: int, sink: Sink, viewer: str) -> None:
-        media = await self._downloads.media.get(mxc, viewer)
-        if media is not None and await self._downloads.learn_unverified_hash(media):
-            media = await self._downloads.media.get(mxc, viewer)
-        if media is None or media.hidden or media.blob is None:
-            raise NotFoundError("media not found")
-        if offset < media.blob.size_bytes:
-            async with self._downloads.open(media, ByteRange(offset, media.blob.size_bytes - offset)) as stored:
-                await stored.send_to(sink)
 
 
 def _any_of(globs: Sequence[str]) -> re.Pattern[str]:

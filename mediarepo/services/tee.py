@@ -12,8 +12,8 @@ from mediarepo.errors import MatrixError, NotFoundError
 from mediarepo.model.byte_stream import BackpressureSink, Sink
 from mediarepo.model.media import Media
 
-Rest = Callable[[int, Sink, str], Awaitable[None]]
-"""Sends what is left from an offset on, from S3, once everything is stored, if this homeserver's users may see it."""
+Rest = Callable[[int, Sink], Awaitable[None]]
+"""Sends what is left from an offset on, from S3, once everything is stored, if the reader may have it."""
 
 
 ANNOUNCING_S = 0.05
@@ -79,7 +79,6 @@ class Tee:
         *,
         size_bytes: int | None,
         window_bytes: int | None,
-        rest: Rest,
         reserved: Reservation | None = None,
     ) -> None:
         self.media = media
@@ -92,7 +91,6 @@ class Tee:
         self.on_left: Callable[[], None] | None = None
         """Called whenever a reader has got everything, or has left."""
         self.on_first_bytes: Callable[[], None] | None = None
-        self._rest = rest
         self._pieces: deque[bytes] = deque()
         self._start = 0
         self._end = 0
@@ -159,10 +157,10 @@ class Tee:
         self.hidden_from |= homeservers
         self._tell()
 
-    def seen_by(self, viewer: str) -> "TeeView":
-        """Let a reader in, who gets the tee as the users of one homeserver see it."""
+    def seen_by(self, viewer: str, rest: Rest) -> "TeeView":
+        """Let a reader in, as one of a homeserver's users; `rest` sends what the tee has no more."""
         self.readers += 1
-        return TeeView(self, viewer)
+        return TeeView(self, viewer, rest)
 
     def drop(self) -> None:
         """Free the memory; readers get the rest from S3."""
@@ -172,22 +170,22 @@ class Tee:
             self._reserved.end()
         self._tell()
 
-    async def send_to(self, sink: Sink, viewer: str) -> None:
+    async def send_to(self, sink: Sink, viewer: str, rest: Rest) -> None:
         """Push every byte; raises what ended the fetch, NotFoundError what is hidden, or the sink's own errors."""
         try:
-            await self._send_to(sink, viewer)
+            await self._send_to(sink, viewer, rest)
         finally:
             self.readers -= 1
             if self.on_left is not None:
                 self.on_left()
 
-    async def _send_to(self, sink: Sink, viewer: str) -> None:
+    async def _send_to(self, sink: Sink, viewer: str, rest: Rest) -> None:
         offset, paced = 0, sink if isinstance(sink, BackpressureSink) else None
         while True:
             if viewer in self.hidden_from:
                 raise NotFoundError("media not found")
             if offset < self._start:
-                await self._rest(offset, sink, viewer)
+                await rest(offset, sink)
                 return
             changed = self._changed
             if offset < self._end and paced is not None:
@@ -221,9 +219,10 @@ class Tee:
 class TeeView:
     """A tee as the users of one homeserver see it."""
 
-    def __init__(self, tee: Tee, viewer: str) -> None:
+    def __init__(self, tee: Tee, viewer: str, rest: Rest) -> None:
         self._tee = tee
         self._viewer = viewer
+        self._rest = rest
 
     @property
     def media(self) -> Media:
@@ -237,7 +236,7 @@ class TeeView:
 
     async def send_to(self, sink: Sink) -> None:
         """Push every byte, as `Tee.send_to` does."""
-        await self._tee.send_to(sink, self._viewer)
+        await self._tee.send_to(sink, self._viewer, self._rest)
 
 
 async def _write(sink: Sink, piece: bytes, begin: int) -> int:

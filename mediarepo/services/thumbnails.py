@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.media import ThumbnailsConfig
-from mediarepo.db.deletion import DeletionTable
-from mediarepo.db.media import MediaAndThumbnail, MediaTable, ThumbnailTable
+from mediarepo.db.media import ThumbnailTable
 from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import (
     CannotThumbnailError,
-    ContentLostError,
     MatrixError,
     NotFoundError,
     TooLargeError,
@@ -19,22 +17,21 @@ from mediarepo.errors import (
 )
 from mediarepo.images.errors import PictureError, Reason
 from mediarepo.images.worker_pool import Rendered, SourceBudget, WorkerPool
-from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.concurrency import Admission, SingleFlight
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import (
     Blob,
+    FoundMedia,
     Media,
-    MediaState,
     NewObject,
     StoreClass,
-    Thumbnail,
     ThumbnailMethod,
     ThumbnailSpec,
 )
 from mediarepo.model.mxc import Mxc
-from mediarepo.services.downloads import DownloadOptions, Downloads, OpenBlob
-from mediarepo.services.remote_media import RemoteMedia
+from mediarepo.services.access import MediaAccess
+from mediarepo.services.access_policy import DownloadOptions
+from mediarepo.services.stored_content import StoredContent
 from mediarepo.services.stores import Stores
 
 
@@ -83,7 +80,7 @@ class ThumbnailRenderer:
     table: ThumbnailTable
     stores: Stores
     upload_intents: UploadIntents
-    downloads: Downloads
+    contents: StoredContent
     remote_fetches: SingleFlight[None]
     places: Admission
     now_ms: Callable[[], int]
@@ -122,7 +119,7 @@ class ThumbnailRenderer:
 
     async def _rendered(self, source: Blob, specs: Sequence[ThumbnailSpec]) -> Rendered:
         async with self.places.enter(), self.sources.reserve(source.size_bytes) as memory:
-            async with self.downloads.open_blob(source) as stored:
+            async with self.contents.open(source) as stored:
                 if stored.size_bytes != source.size_bytes:
                     log.error("object_has_wrong_size", expected=source.size_bytes, found=stored.size_bytes)
                     raise UnavailableError("the stored object does not have the size it should have", retry_after_s=60)
@@ -141,93 +138,51 @@ class ThumbnailRenderer:
         return NewObject(store=store.name, object_key=object_key, key_ts=key_ts, size_bytes=size_bytes, sha256=None)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundThumbnail:
-    """Media, and the thumbnail that answers a request for one of it."""
-
-    media: Media
-    thumbnail: Thumbnail
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnails:
-    """Finds thumbnails and opens their bytes, making them on the first request."""
+    """Finds thumbnails, and renders them on the first request."""
 
     config: ThumbnailsConfig
-    media: MediaTable
     table: ThumbnailTable
-    deletion_table: DeletionTable
-    downloads: Downloads
+    access: MediaAccess
     rendering: ThumbnailRenderer
-    remote: RemoteMedia
 
-    async def find(self, mxc: Mxc, asked: ThumbnailSpec, options: DownloadOptions) -> FoundThumbnail:
-        """Find the thumbnail that answers a request; CannotThumbnailError when the media has none."""
-        try:
-            return await self._find(mxc, asked, options)
-        except ContentLostError:
-            await self.remote.find_stored(mxc, options)
-            return await self._find(mxc, asked, options)
+    async def find(self, mxc: Mxc, asked: ThumbnailSpec, options: DownloadOptions) -> FoundMedia:
+        """Return media with the thumbnail that answers a request.
 
-    async def _find(self, mxc: Mxc, asked: ThumbnailSpec, options: DownloadOptions) -> FoundThumbnail:
+        Raises CannotThumbnailError when the media has none, TooLargeError when it is too large for one, and whatever
+        `MediaAccess.find` raises; after ContentLostError another try may find the content again.
+        """
         spec = configured_spec(self.config.specs, asked)
-        found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
-        if await self.downloads.has_news(mxc, None if found is None else found.media, options):
-            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
-        if await self.remote.ensure(mxc, None if found is None else found.media, options):
-            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
-        if found is not None and found.media.state is MediaState.PENDING and options.wait_ms:
-            await self.downloads.wait_for_content(mxc, options)
-            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
-        if found is not None and await self.downloads.learn_unverified_hash(found.media):
-            found = await self.media.get_with_thumbnail(mxc, spec, options.viewer)
-        media = self.downloads.permit(None if found is None else found.media, options)
+        found = await self.access.find(mxc, options, thumbnail=spec)
         if self.config.dynamic_sizes and asked != spec:
-            spec, found = await self._dynamic(media, asked, spec, found, options)
-        if found is not None and found.thumbnail is not None:
-            return FoundThumbnail(media, found.thumbnail)
-        if found is not None and found.failure is not None:
+            spec, found = await self._dynamic(found, asked, spec, options)
+        if found.thumbnail is not None:
+            return found
+        if found.failure is not None:
             raise error_for_failure(found.failure)
-        return await self._made(media, spec, options)
+        return await self._made(found.media, spec, options)
 
     async def _dynamic(
-        self,
-        media: Media,
-        asked: ThumbnailSpec,
-        fallback: ThumbnailSpec,
-        found: MediaAndThumbnail | None,
-        options: DownloadOptions,
-    ) -> tuple[ThumbnailSpec, MediaAndThumbnail | None]:
+        self, found: FoundMedia, asked: ThumbnailSpec, fallback: ThumbnailSpec, options: DownloadOptions
+    ) -> tuple[ThumbnailSpec, FoundMedia]:
         """Prefer exactly what was asked, as long as the media has few enough sizes and its content can be rendered."""
-        exact = await self.media.get_with_thumbnail(media.mxc, asked, options.viewer)
-        if exact is not None and exact.thumbnail is not None:
+        media = found.media
+        exact = await self.access.find(media.mxc, options, thumbnail=asked)
+        if exact.thumbnail is not None:
             return asked, exact
-        if exact is not None and exact.failure is not None:
+        if exact.failure is not None:
             return fallback, found
         if media.blob is not None and await self.table.count(media.blob) >= self.config.dynamic_sizes_per_media:
             return fallback, found
         return asked, exact
 
-    async def _made(self, media: Media, spec: ThumbnailSpec, options: DownloadOptions) -> FoundThumbnail:
+    async def _made(self, media: Media, spec: ThumbnailSpec, options: DownloadOptions) -> FoundMedia:
+        """Render, and find again: the media may have been quarantined or deleted meanwhile."""
         if media.blob is None:
             raise NotFoundError("media not found")
         await self.rendering.render(media.blob, spec)
-        found = await self.media.get_with_thumbnail(media.mxc, spec, options.viewer)
-        if found is not None and await self.downloads.learn_unverified_hash(found.media):
-            found = await self.media.get_with_thumbnail(media.mxc, spec, options.viewer)
-        if found is None or found.thumbnail is None or (found.media.hidden and not options.see_hidden):
+        found = await self.access.find(media.mxc, options, thumbnail=spec)
+        if found.thumbnail is None:
             raise NotFoundError("media not found")
-        return FoundThumbnail(media, found.thumbnail)
-
-    def open(self, found: FoundThumbnail) -> OpenBlob:
-        """Open a thumbnail's bytes; ContentLostError when S3 has lost them: find it anew, and it is made again."""
-        thumbnail = found.thumbnail
-        if thumbnail.blob == found.media.blob:
-            return self.downloads.open_blob(thumbnail.blob)
-        byte_range = ByteRange(thumbnail.offset, thumbnail.size_bytes)
-        return self.downloads.open_blob(thumbnail.blob, byte_range, on_missing=self._forget_pack)
-
-    async def _forget_pack(self, pack: Blob) -> None:
-        await self.downloads.check_bucket(pack)
-        log.error("thumbnails_missing", store=pack.store, object_key=pack.object_key)
-        await self.deletion_table.delete_packs([pack.blob_id])
+        return found

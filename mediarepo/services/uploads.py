@@ -20,7 +20,6 @@ from mediarepo.db.publishing import PendingTable, PublishTable
 from mediarepo.db.sweep import UploadIntents
 from mediarepo.errors import (
     CannotOverwriteMediaError,
-    ForbiddenError,
     MatrixError,
     NotFoundError,
     TooLargeError,
@@ -28,12 +27,13 @@ from mediarepo.errors import (
 )
 from mediarepo.model.concurrency import InUse, task_group
 from mediarepo.model.ids import new_object_key
-from mediarepo.model.media import MediaState, NewMedia, NewObject, PendingMedia, StoreClass
+from mediarepo.model.import_source import ReadThroughSource
+from mediarepo.model.media import NewMedia, NewObject, PendingMedia, StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
 from mediarepo.model.tasks import Lease, Queue
+from mediarepo.services.access_policy import check_upload, may_be_announced_at_source
 from mediarepo.services.batch_isolation import BatchIsolation, each_of
-from mediarepo.services.downloads import ReadThroughSource
 from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.limits import Quotas
 from mediarepo.services.stores import Stores
@@ -318,7 +318,7 @@ class PendingUploads:
         content, one that has expired.
         """
         announced = await self.table.get(mxc)
-        if self.read_through is not None and (announced is None or announced.state is MediaState.PENDING):
+        if self.read_through is not None and may_be_announced_at_source(announced):
             await self.read_through.import_media(mxc, unauthenticated=False)
             announced = await self.table.get(mxc)
         if announced is None:
@@ -326,19 +326,8 @@ class PendingUploads:
         async with self.lease_holder.acquire(f"upload {mxc}") as lease:
             if lease is None:
                 raise CannotOverwriteMediaError("the media is being uploaded already")
-            await self._check(mxc, requester)
+            check_upload(await self.table.get(mxc), requester.user_id)
             yield lease
-
-    async def _check(self, mxc: Mxc, requester: Requester) -> None:
-        announced = await self.table.get(mxc)
-        if announced is None:
-            raise NotFoundError("there is no such media id")
-        if announced.uploaded_by != requester.user_id:
-            raise ForbiddenError("only the user who created the media id may upload to it")
-        if announced.state is not MediaState.PENDING:
-            raise CannotOverwriteMediaError("the media has been uploaded already")
-        if announced.expired:
-            raise NotFoundError("the media id has expired")
 
     async def forget_expired(self) -> None:
         """Remove ids that ran out long ago, and promises of room that nobody redeemed."""

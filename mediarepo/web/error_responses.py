@@ -45,6 +45,7 @@ REFUSALS: Mapping[type[errors.MatrixError], ErrorResponse] = {
     errors.LimitExceededError: ErrorResponse(429, "M_LIMIT_EXCEEDED"),
     errors.CannotThumbnailError: ErrorResponse(400, "M_UNKNOWN"),
     errors.NotYetUploadedError: ErrorResponse(504, "M_NOT_YET_UPLOADED"),
+    errors.PreconditionFailedError: ErrorResponse(412, "M_UNKNOWN"),
     errors.RangeNotSatisfiableError: ErrorResponse(416, "M_UNKNOWN"),
     errors.HomeserverUnavailableError: ErrorResponse(502, "M_UNKNOWN"),
     errors.UnavailableError: ErrorResponse(503, "M_UNKNOWN"),

@@ -7,17 +7,16 @@ from mediarepo.federation.request_auth import RequestVerifier
 from mediarepo.homeserver.identity import Identity
 from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.request_record import RequestIds, RequestRecord
+from mediarepo.services.access import MediaAccess
 from mediarepo.services.authorization import Admins, AuditTrail, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
-from mediarepo.services.downloads import Downloads
 from mediarepo.services.leases import JobReports
 from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
 from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.readiness import Readiness
-from mediarepo.services.remote_media import RemoteMedia
 from mediarepo.services.retention import Retention
 from mediarepo.services.tasks import Tasks
 from mediarepo.services.thumbnails import Thumbnails
@@ -31,10 +30,9 @@ SETTINGS = web.AppKey("settings", Settings)
 TENANTS = web.AppKey("tenants", Homeservers)
 IDENTITY = web.AppKey("identity", Identity)
 UPLOADS = web.AppKey("uploads", Uploads)
-DOWNLOADS = web.AppKey("downloads", Downloads)
+ACCESS = web.AppKey("access", MediaAccess)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
 PENDING = web.AppKey("pending", PendingUploads)
-REMOTE_MEDIA = web.AppKey("remote_media", RemoteMedia)
 VERIFICATION = web.AppKey("verification", RequestVerifier)
 ADMINS = web.AppKey("admins", Admins)
 AUTHORIZATION = web.AppKey("authorization", Authorization)

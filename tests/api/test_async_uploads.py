@@ -181,22 +181,19 @@ async def test_an_upload_at_one_process_wakes_those_who_wait_at_another(
     one, two = pair
     media_id = await created(one)
     waiting = [asyncio.create_task(server.get(server.download_path(media_id))) for server in (one, two, two)]
-    while (
-        len(two.repository.downloads.upload_waiters._watches) == 0
-        or len(one.repository.downloads.upload_waiters._watches) == 0
-    ):
+    while len(two.repository.upload_waiters._watches) == 0 or len(one.repository.upload_waiters._watches) == 0:
         await asyncio.sleep(0.01)
 
     assert (await put(one, media_id)).status == 200
 
     assert [(await task).body for task in waiting] == [b"content"] * 3
-    assert not two.repository.downloads.upload_waiters._watches
+    assert not two.repository.upload_waiters._watches
 
 
 async def test_news_between_the_first_look_and_the_wait_are_not_lost(pair: tuple[Installation, Installation]) -> None:
     one, two = pair
     media_id = await created(one)
-    table = two.repository.downloads.media
+    table = two.repository.access._media
     look, looks = table.get, 0
 
     async def filled_after_the_look(mxc: object, viewer: str) -> object:
@@ -205,7 +202,7 @@ async def test_news_between_the_first_look_and_the_wait_are_not_lost(pair: tuple
         looks += 1
         if looks == 2:  # the look within the watch still saw nothing; content and its news come right now
             await put(one, media_id)
-            while not any(watch._news.is_set() for watch in two.repository.downloads.upload_waiters._watches[f"{mxc}"]):
+            while not any(watch._news.is_set() for watch in two.repository.upload_waiters._watches[f"{mxc}"]):
                 await asyncio.sleep(0.01)
         return media
 
@@ -222,7 +219,7 @@ async def test_a_listener_that_was_cut_off_listens_again(pair: tuple[Installatio
     one, two = pair
     media_id = await created(one)
     waiting = asyncio.create_task(two.get(two.download_path(media_id)))
-    while f"mxc://{SERVER_NAME}/{media_id}" not in two.repository.downloads.upload_waiters._watches:
+    while f"mxc://{SERVER_NAME}/{media_id}" not in two.repository.upload_waiters._watches:
         await asyncio.sleep(0.01)
 
     cut = await one.value(
@@ -277,7 +274,7 @@ async def test_too_many_who_wait_are_told_so(postgres: EmbeddedPostgres, s3: Emb
     async with installed(settings_for(postgres, s3, downloads={"max_waiting": 1})) as crowded:
         media_id = await created(crowded)
         first = asyncio.create_task(crowded.get(crowded.download_path(media_id)))
-        while not crowded.repository.downloads.upload_waiters._watches:
+        while not crowded.repository.upload_waiters._watches:
             await asyncio.sleep(0.01)
 
         assert refusal(await crowded.get(crowded.download_path(media_id))) == (429, "M_LIMIT_EXCEEDED")

@@ -143,7 +143,7 @@ async def test_content_that_follows_is_waited_for(ours: Installation, peer: Peer
     media_id = created.json["content_uri"].rpartition("/")[2]
     waiting = asyncio.create_task(peer.get(ours, download(media_id, "?timeout_ms=20000")))
     impatient = await peer.get(ours, download(media_id, "?timeout_ms=0"))
-    while not ours.repository.downloads.upload_waiters._watches:
+    while not ours.repository.upload_waiters._watches:
         await asyncio.sleep(0.01)
     await ours.request("PUT", f"/_matrix/media/v3/upload/{SERVER_NAME}/{media_id}", data=b"here")
 

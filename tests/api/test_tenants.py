@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mediarepo.db.media import MediaTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.mxc import Mxc
@@ -215,7 +216,7 @@ async def test_a_tombstone_stays_whoever_shows_the_media_again(tenants: Tenants)
 
 async def test_a_homeserver_hides_in_advance_for_itself_alone(tenants: Tenants) -> None:
     hidden = await tenants.do(A, "quarantine", f"{REMOTE}/later")
-    own = tenants.own.repository.downloads.media
+    own = MediaTable(tenants.own.repository.foundation.database)
     seen = [await own.get(Mxc(REMOTE, "later"), who) for who in (A, B)]
 
     assert hidden.json == {"affected": 1}

@@ -180,7 +180,7 @@ async def test_a_neighbour_spelled_with_a_last_dot_is_the_neighbour(tenants: Ten
     answers = [await tenants.do(A, action, f"{B}./{media_id}") for action in ("quarantine", "unquarantine", "hold")]
 
     assert [answer.status for answer in answers] == [404, 404, 404]
-    assert tenants.own.repository.downloads.tenants.is_ours(f"{B}.:8448")
+    assert tenants.own.repository.tenants.is_ours(f"{B}.:8448")
 
 
 @pytest.mark.parametrize("name", ["bridge", "guest"])

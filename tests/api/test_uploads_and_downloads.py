@@ -5,6 +5,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
+from tests.pictures.drawn import corners, encoded
 from tests.support.installation import Installation
 
 MIB = 1024 * 1024
@@ -177,6 +178,33 @@ async def test_a_client_that_has_it_gets_304_but_only_after_the_checks(shared: I
     assert "Cache-Control" in fresh.headers
     assert unknown.status == 401
     assert frozen.status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("thumbnail", [False, True])
+async def test_preconditions_that_are_not_met_give_412(shared: Installation, method: str, thumbnail: bool) -> None:
+    media_id = await shared.upload(encoded(corners(40, 40), "PNG"))
+    path = shared.thumbnail_path(media_id) if thumbnail else shared.download_path(media_id)
+    etag = (await shared.get(path)).headers["ETag"]
+    old = "Thu, 01 Jan 1970 00:00:00 GMT"
+
+    wanted = [{"If-Match": etag}, {"If-Match": "*"}, {"If-Match": etag, "If-Unmodified-Since": old}]
+    unwanted = [{"If-Match": '"x"'}, {"If-Match": f"W/{etag}"}, {"If-Unmodified-Since": old}]
+    unwanted.append({"If-Match": '"x"', "If-None-Match": etag, "Range": "bytes=0-1"})
+
+    assert [(await shared.request(method, path, headers=one)).status for one in wanted] == [200] * 3
+    answers = [await shared.request(method, path, headers=one) for one in unwanted]
+    assert [answer.status for answer in answers] == [412] * 4
+    assert method == "HEAD" or answers[0].json["errcode"] == "M_UNKNOWN"
+
+
+async def test_a_range_of_a_thumbnail_is_a_part_of_it(shared: Installation) -> None:
+    path = shared.thumbnail_path(await shared.upload(encoded(corners(400, 400), "PNG")))
+    whole, part = await shared.get(path), await shared.get(path, headers={"Range": "bytes=5-20"})
+
+    assert (part.status, part.body) == (206, whole.body[5:21])
+    assert part.headers["Content-Range"] == f"bytes 5-20/{len(whole.body)}"
+    assert part.headers["ETag"] == whole.headers["ETag"]
 
 
 async def test_media_never_changes_so_neither_does_its_tag(shared: Installation) -> None:

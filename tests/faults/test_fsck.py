@@ -11,6 +11,7 @@ import yaml
 
 from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import now_ms
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.drift import Drift, DriftKind
@@ -107,7 +108,7 @@ async def test_what_comes_and_goes_meanwhile_is_no_drift(own: Installation) -> N
     for _ in range(5):
         await own.upload(secrets.token_bytes(100))
     store, listing = own.store, own.store.list
-    deletion_table = own.repository.thumbnails.deletion_table
+    deletion_table = DeletionTable(own.repository.foundation.database)
     media = await own.rows("SELECT media_id FROM media")
 
     async def unsteady(under: str, **arguments: Any) -> Any:
@@ -148,7 +149,7 @@ async def test_what_is_deleted_between_the_listing_and_the_last_look_is_no_drift
 async def test_media_deleted_while_their_object_is_looked_for_are_no_drift(own: Installation) -> None:
     media_id = await own.upload(secrets.token_bytes(100))
     key = await key_of(own, media_id)
-    deletion_table, listing = own.repository.thumbnails.deletion_table, own.store.list
+    deletion_table, listing = DeletionTable(own.repository.foundation.database), own.store.list
 
     async def late(under: str, **arguments: Any) -> Any:
         """The listing misses the object; it is deleted when it is looked for by its key."""

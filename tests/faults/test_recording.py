@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mediarepo.db.database import LeaseLostError
+from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.media import MediaTable
 from mediarepo.db.publishing import PublishTable
 from mediarepo.db.tasks import Leases
@@ -52,7 +53,7 @@ async def read(own: Installation, mxc: Mxc) -> Media:
 async def lose(own: Installation, mxc: Mxc) -> None:
     blob = (await read(own, mxc)).blob
     assert blob is not None
-    await own.repository.downloads.media.mark_missing(blob)
+    await MediaTable(own.repository.foundation.database).mark_missing(blob)
     assert (await read(own, mxc)).state is MediaState.MISSING
 
 
@@ -104,7 +105,7 @@ async def test_deleted_media_of_another_server_do_not_come_back_by_a_fetch_that_
 ) -> None:
     mxc = somewhere()
     await fetched(own, mxc, secrets.token_bytes(100))
-    await own.repository.thumbnails.deletion_table.delete(mxc)
+    await DeletionTable(own.repository.foundation.database).delete(mxc)
 
     await fetched(own, mxc, secrets.token_bytes(100))
     await own.repository.sweeps.outbox.drain()
@@ -162,7 +163,7 @@ async def test_a_second_fetch_and_a_deletion_of_the_same_media_wait_for_each_oth
     sha256 = hashlib.sha256(data).digest()
     linking = asyncio.create_task(publishing.link(remote(mxc, lease), store="main", sha256=sha256))
     await found.wait()
-    deletion_table = asyncio.create_task(own.repository.thumbnails.deletion_table.delete(mxc))
+    deletion_table = asyncio.create_task(DeletionTable(own.repository.foundation.database).delete(mxc))
     await until_blocked(own)
     go_on.set()
 

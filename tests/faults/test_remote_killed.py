@@ -48,7 +48,7 @@ async def test_the_death_of_the_fetching_process_releases_those_who_wait_in_othe
         await first_asked.wait()
         async with installed(settings_for(postgres, s3, **document), migrate=False) as other:
             waiting = [asyncio.create_task(other.get(path)) for _ in range(20)]
-            while not other.repository.downloads.upload_waiters._watches:
+            while not other.repository.upload_waiters._watches:
                 await asyncio.sleep(0.01)
             await doomed.kill()
             answers = [await task for task in waiting]

@@ -35,6 +35,9 @@ async def adopt(own: Installation, data: bytes, *, ownership: str = "borrowed") 
     return media_id
 
 
+KEY_OF = "SELECT object_key FROM media JOIN blob USING (blob_id) WHERE media_id = $1"
+
+
 async def status(own: Installation, media_id: str) -> int:
     return (await own.get(own.download_path(media_id))).status
 
@@ -78,7 +81,7 @@ async def test_content_that_arrives_while_somebody_waits_is_looked_at_too(own: I
     path = own.thumbnail_path(announced, query="&") if thumbnail else f"{own.download_path(announced)}?"
     waiting = asyncio.create_task(own.get(f"{path}timeout_ms=60000"))
     async with asyncio.timeout(30):
-        while not own.repository.downloads.upload_waiters.waiters.in_use:
+        while not own.repository.upload_waiters.waiters.in_use:
             await asyncio.sleep(0.01)
     await own.rows(
         """UPDATE media SET state = 'ready', expires_ts = NULL,
@@ -89,6 +92,26 @@ async def test_content_that_arrives_while_somebody_waits_is_looked_at_too(own: I
     )
 
     assert (await waiting).status == 404
+
+
+async def test_thumbnails_of_content_that_is_lost_before_its_hash_is_known_are_not_served(own: Installation) -> None:
+    uploaded, adopted = await own.upload(PICTURE), await adopt(own, PICTURE)
+    before = (await own.get(own.thumbnail_path(adopted))).status
+    await own.store.delete([await own.value(KEY_OF, adopted)])
+    await hide(own, uploaded)
+
+    assert before == 200
+    assert (await own.get(own.thumbnail_path(adopted))).status == 404
+    assert await own.value("SELECT state FROM media WHERE media_id = $1", adopted) == "missing"
+
+
+async def test_nobody_waits_for_content_that_will_be_hidden(own: Installation) -> None:
+    created = await own.request("POST", "/_matrix/media/v1/create")
+    announced = created.json["content_uri"].rpartition("/")[2]
+    await own.mark(announced, "quarantine")
+
+    async with asyncio.timeout(20):
+        assert (await own.get(f"{own.download_path(announced)}?timeout_ms=60000")).status == 404
 
 
 async def test_content_of_another_length_is_not_read_for_it(own: Installation) -> None:

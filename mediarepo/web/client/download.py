@@ -5,20 +5,14 @@ from dataclasses import replace
 from aiohttp import web
 
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.errors import BadRequestError, ContentLostError, ForbiddenError, MediaHostUnknownError
+from mediarepo.errors import BadRequestError, ForbiddenError, MediaHostUnknownError
 from mediarepo.model.authority import Action
-from mediarepo.model.media import Media
-from mediarepo.services.downloads import DownloadOptions
-from mediarepo.services.tee import TeeView
+from mediarepo.services.access_policy import DownloadOptions
 from mediarepo.web.auth import bearer_token, find_tenant, requester_required, tenant_required
-from mediarepo.web.http.disposition import content_disposition
-from mediarepo.web.http.headers import http_date, is_not_modified, media_etag, parse_range, range_applies
-from mediarepo.web.http.responses import send_arriving, send_bytes
-from mediarepo.web.keys import ADMINS, AUTHORIZATION, DOWNLOADS, REMOTE_MEDIA, SETTINGS, TENANTS
+from mediarepo.web.keys import ACCESS, ADMINS, AUTHORIZATION, SETTINGS, TENANTS
+from mediarepo.web.media_response import may_be_teed, send_media
 from mediarepo.web.params import Query, parse_media_path
 from mediarepo.web.rate_limits import limit_anonymous, limit_download
-
-_ABOUT_STORED = frozenset({"Range", "If-None-Match", "If-Modified-Since"})
 
 
 async def download(request: web.Request) -> web.StreamResponse:
@@ -68,71 +62,6 @@ def legacy_tenant(request: web.Request) -> HomeserverConfig:
 
 async def _send(request: web.Request, options: DownloadOptions) -> web.StreamResponse:
     mxc, file_name = parse_media_path(request)
-    remote = request.app[REMOTE_MEDIA]
-    found = await remote.find(mxc, options, teed=_may_be_teed(request))
-    if isinstance(found, TeeView):
-        return await _send_teed(request, found, file_name)
-    try:
-        return await _send_stored(request, found, file_name)
-    except ContentLostError:
-        return await _send_stored(request, await remote.find_stored(mxc, options), file_name)
-
-
-def _may_be_teed(request: web.Request) -> bool:
-    """Whether content that is only arriving can answer: not a part of it, and no question about it."""
-    return request.method == "GET" and _ABOUT_STORED.isdisjoint(request.headers)
-
-
-async def _send_teed(request: web.Request, tee: TeeView, file_name: str | None) -> web.StreamResponse:
-    config = request.app[SETTINGS].downloads
-    headers = cache_headers(media_etag(tee.media), tee.media, config.max_age_s)
-    headers |= _content_headers(tee.media, file_name)
-    return await send_arriving(
-        request, tee, size_bytes=tee.size_bytes, headers=headers, idle_timeout_ms=config.idle_timeout_ms
-    )
-
-
-def _content_headers(media: Media, file_name: str | None) -> dict[str, str]:
-    return {
-        "Content-Type": media.content_type,
-        "Content-Disposition": content_disposition(media.content_type, file_name or media.upload_name),
-        "Accept-Ranges": "bytes",
-    }
-
-
-async def _send_stored(request: web.Request, media: Media, file_name: str | None) -> web.StreamResponse:
-    downloads, config = request.app[DOWNLOADS], request.app[SETTINGS].downloads
-    etag = media_etag(media)
-    headers = cache_headers(etag, media, config.max_age_s)
-    if is_not_modified(request.headers, etag=etag, modified_ts=media.created_ts):
-        return web.Response(status=304, headers=headers)
-    size_bytes = media.blob.size_bytes if media.blob is not None else 0
-    byte_range = None
-    ranged = request.method == "GET" and "Range" in request.headers  # RFC 9110: Range is for GET alone
-    if ranged and range_applies(request.headers, etag=etag, modified_ts=media.created_ts):
-        byte_range = parse_range(request.headers["Range"], size_bytes)
-    headers |= _content_headers(media, file_name)
-    if byte_range is not None:
-        headers["Content-Range"] = f"bytes {byte_range.offset}-{byte_range.last}/{size_bytes}"
-    to_send = size_bytes if byte_range is None else byte_range.size_bytes
-    status = 200 if byte_range is None else 206
-    if request.method == "HEAD":
-        headers["Content-Length"] = str(to_send)
-        return web.Response(status=status, headers=headers)
-    return await send_bytes(
-        request,
-        downloads.open(media, byte_range),
-        size_bytes=to_send,
-        status=status,
-        headers=headers,
-        idle_timeout_ms=config.idle_timeout_ms,
-    )
-
-
-def cache_headers(etag: str, media: Media, max_age_s: int) -> dict[str, str]:
-    """Say how long and by which tag a client may keep media that never changes."""
-    return {
-        "ETag": etag,
-        "Last-Modified": http_date(media.created_ts),
-        "Cache-Control": f"private, max-age={max_age_s}, immutable",
-    }
+    access = request.app[ACCESS]
+    find = access.find_or_tee if may_be_teed(request) else access.find
+    return await send_media(request, lambda: find(mxc, options), file_name=file_name)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import aiohttp
 from aiohttp import HttpVersion11, web
 
-from mediarepo.errors import BadRequestError, RangeNotSatisfiableError
+from mediarepo.errors import BadRequestError, PreconditionFailedError, RangeNotSatisfiableError
 from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.declared import LAST_TS
 from mediarepo.model.media import Media, ThumbnailSpec
@@ -21,7 +21,8 @@ CORS = MappingProxyType(
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
         "Access-Control-Allow-Headers": (
-            "X-Requested-With, Content-Type, Authorization, Date, Range, If-Range, If-None-Match, If-Modified-Since"
+            "X-Requested-With, Content-Type, Authorization, Date, Range, If-Range, If-Match, "
+            "If-None-Match, If-Modified-Since, If-Unmodified-Since"
         ),
         "Access-Control-Expose-Headers": (
             "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Retry-After"
@@ -85,7 +86,7 @@ class RequestBody:
         writer.output_size = 0
 
 
-_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_ENTITY_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _MAX_HEADER_CHARS = 8192
 
 
@@ -113,6 +114,18 @@ def _http_date(seconds: int) -> str:
     return format_datetime(datetime.fromtimestamp(seconds, tz=UTC), usegmt=True)
 
 
+def check_preconditions(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> None:
+    """Refuse with PreconditionFailedError what If-Match, or else If-Unmodified-Since, does not want; ms."""
+    match = headers.get("If-Match")
+    if match is not None:
+        holds = matches_any(match, etag, strongly=True)
+    else:
+        since = _parse_date(headers.get("If-Unmodified-Since"))
+        holds = since is None or modified_ts // 1000 <= since
+    if not holds:
+        raise PreconditionFailedError("the media is not the one that the request is about")
+
+
 def is_not_modified(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:
     """Return whether the client's cached copy is current (RFC 9110, section 13); `modified_ts` in ms."""
     none_match = headers.get("If-None-Match")
@@ -122,11 +135,13 @@ def is_not_modified(headers: Mapping[str, str], *, etag: str, modified_ts: int) 
     return since is not None and modified_ts // 1000 <= since
 
 
-def matches_any(header: str, etag: str) -> bool:
-    """Compare a list of entity tags, or `*`, with one, weakly."""
+def matches_any(header: str, etag: str, *, strongly: bool = False) -> bool:
+    """Compare a list of entity tags, or `*`, with one: weak tags never match strongly (RFC 9110, section 8.8.3.2)."""
     if header.strip() == "*":
         return True
-    return len(header) <= _MAX_HEADER_CHARS and etag in _ENTITY_TAG.findall(header)
+    if len(header) > _MAX_HEADER_CHARS:
+        return False
+    return any(tag == etag and not (weak and strongly) for weak, tag in _ENTITY_TAG.findall(header))
 
 
 def range_applies(headers: Mapping[str, str], *, etag: str, modified_ts: int) -> bool:

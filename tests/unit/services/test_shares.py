@@ -7,7 +7,7 @@ import pytest
 from mediarepo.errors import LimitExceededError
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import authenticate_client, begin_request
-from mediarepo.services.downloads import UploadWaiters
+from mediarepo.services.upload_waiters import UploadWaiters
 
 MXC = Mxc("media.example", "announced")
 

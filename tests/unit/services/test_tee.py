@@ -29,7 +29,7 @@ class Collected:
         self.data += data
 
 
-async def rest_from_storage(offset: int, sink: Sink, _viewer: str) -> None:
+async def rest_from_storage(offset: int, sink: Sink) -> None:
     await sink.write(WHOLE[offset:])
 
 
@@ -46,13 +46,13 @@ def tee(window_bytes: int | None = None, *, reserved: Reservation | None = None)
         hidden=False,
         blob=None,
     )
-    return Tee(media, size_bytes=None, window_bytes=window_bytes, rest=rest_from_storage, reserved=reserved)
+    return Tee(media, size_bytes=None, window_bytes=window_bytes, reserved=reserved)
 
 
 @pytest.mark.parametrize("window_bytes", [None, 512, 2000])
 async def test_every_reader_gets_every_byte_once(window_bytes: int | None) -> None:
     arriving, clients = tee(window_bytes), [Collected() for _ in range(5)]
-    tasks = [asyncio.create_task(arriving.seen_by("a.test").send_to(client)) for client in clients]
+    tasks = [asyncio.create_task(arriving.seen_by("a.test", rest_from_storage).send_to(client)) for client in clients]
 
     for piece in PIECES:
         arriving.add(piece)
@@ -67,7 +67,9 @@ async def test_every_reader_gets_every_byte_once(window_bytes: int | None) -> No
 async def test_a_reader_who_falls_behind_gets_the_rest_from_storage_and_holds_up_nobody() -> None:
     arriving, gate = tee(1024), asyncio.Event()
     slow, quick = Collected(gate), Collected()
-    tasks = [asyncio.create_task(arriving.seen_by("a.test").send_to(client)) for client in (slow, quick)]
+    tasks = [
+        asyncio.create_task(arriving.seen_by("a.test", rest_from_storage).send_to(client)) for client in (slow, quick)
+    ]
 
     for piece in PIECES:
         arriving.add(piece)
@@ -94,7 +96,7 @@ async def test_memory_is_kept_to_the_window_even_when_nobody_reads() -> None:
 
 async def test_what_fails_fails_for_those_who_have_not_all_bytes() -> None:
     arriving, client = tee(), Collected()
-    task = asyncio.create_task(arriving.seen_by("a.test").send_to(client))
+    task = asyncio.create_task(arriving.seen_by("a.test", rest_from_storage).send_to(client))
     arriving.add(PIECES[0])
     await client.began.wait()
     arriving.fail(NotFoundError("gone"))
@@ -111,7 +113,7 @@ async def test_a_failure_after_the_last_byte_concerns_nobody_who_reads_from_memo
         arriving.add(piece)
     arriving.end()
     arriving.fail(NotFoundError("storing failed"))
-    await arriving.seen_by("a.test").send_to(client)
+    await arriving.seen_by("a.test", rest_from_storage).send_to(client)
 
     assert client.data == WHOLE
 
@@ -119,7 +121,7 @@ async def test_a_failure_after_the_last_byte_concerns_nobody_who_reads_from_memo
 async def test_an_empty_body_is_a_whole_body() -> None:
     arriving, client = tee(), Collected()
     arriving.end()
-    await arriving.seen_by("a.test").send_to(client)
+    await arriving.seen_by("a.test", rest_from_storage).send_to(client)
 
     assert client.data == b""
 
@@ -130,7 +132,7 @@ async def test_what_is_dropped_comes_from_storage() -> None:
         arriving.add(piece)
     arriving.end()
     arriving.drop()
-    await arriving.seen_by("a.test").send_to(client)
+    await arriving.seen_by("a.test", rest_from_storage).send_to(client)
 
     assert client.data == WHOLE
 
@@ -169,7 +171,7 @@ async def test_slow_readers_keep_no_pieces_whose_memory_was_given_back(says_so: 
     reserved = budget.take(len(WHOLE))
     arriving = tee(reserved=reserved)
     slow = [Stuck() if says_so else Collected(asyncio.Event()) for _ in range(count)]
-    tasks = [asyncio.create_task(arriving.seen_by("a.test").send_to(client)) for client in slow]
+    tasks = [asyncio.create_task(arriving.seen_by("a.test", rest_from_storage).send_to(client)) for client in slow]
     Counted.held = 0
     for at in range(0, len(WHOLE), size):
         arriving.add(Counted(WHOLE[at : at + size]))
@@ -207,7 +209,7 @@ async def test_a_reader_that_says_what_it_takes_gets_every_byte_once() -> None:
             return True
 
     arriving, clients = tee(2048), [Sipping(), Sipping()]
-    tasks = [asyncio.create_task(arriving.seen_by("a.test").send_to(client)) for client in clients]
+    tasks = [asyncio.create_task(arriving.seen_by("a.test", rest_from_storage).send_to(client)) for client in clients]
     for piece in PIECES:
         arriving.add(piece)
         await asyncio.sleep(0)

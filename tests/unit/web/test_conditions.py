@@ -1,9 +1,17 @@
 import pytest
 from multidict import CIMultiDict
 
+from mediarepo.errors import PreconditionFailedError
 from mediarepo.model.media import Media, MediaState, ThumbnailMethod, ThumbnailSpec
 from mediarepo.model.mxc import Mxc
-from mediarepo.web.http.headers import http_date, is_not_modified, media_etag, range_applies, thumbnail_etag
+from mediarepo.web.http.headers import (
+    check_preconditions,
+    http_date,
+    is_not_modified,
+    media_etag,
+    range_applies,
+    thumbnail_etag,
+)
 
 TAG = '"abc"'
 CREATED = 1_700_000_000_123
@@ -58,3 +66,32 @@ def test_tags_are_quoted_strong_and_differ_by_identity_and_revision() -> None:
     assert len(set(tags)) == len(tags)
     assert all(tag.startswith('"') and tag.endswith('"') and len(tag) > 20 for tag in tags)
     assert media_etag(made("a")) == media_etag(made("a"))
+
+
+def meets(headers: dict[str, str]) -> bool:
+    try:
+        check_preconditions(CIMultiDict(headers), etag=TAG, modified_ts=CREATED)
+    except PreconditionFailedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("header", [TAG, "*", " * ", '"x", "abc"', '"a,b","abc"', 'W/"abc","abc"', 'W/"x", "abc"'])
+def test_if_match_is_met_by_a_list_that_has_the_tag(header: str) -> None:
+    assert meets({"If-Match": header})
+
+
+@pytest.mark.parametrize("header", ['"x"', "junk", "", 'W/"abc"', 'W/"abc","x"', '"x", "y"' * 5000])
+def test_if_match_is_not_met_by_weak_tags_other_tags_and_nonsense(header: str) -> None:
+    assert not meets({"If-Match": header})
+
+
+def test_if_unmodified_since_counts_only_without_if_match() -> None:
+    before, exact = http_date(CREATED - 1000), http_date(CREATED)
+
+    assert meets({})
+    assert meets({"If-Unmodified-Since": exact})
+    assert not meets({"If-Unmodified-Since": before})
+    assert meets({"If-Unmodified-Since": before, "If-Match": TAG})
+    assert not meets({"If-Unmodified-Since": exact, "If-Match": '"x"'})
+    assert all(meets({"If-Unmodified-Since": nonsense}) for nonsense in ("yesterday", "", "0", "x" * 1000))
