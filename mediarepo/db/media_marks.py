@@ -40,20 +40,33 @@ def folded(server_name: str) -> str:
     return f"regexp_replace(lower({server_name}), '\\.+(?=(:[0-9]*)?$)', '')"
 
 
-def _hides_address(row: str, viewer: str | None, media: str) -> str:
-    """Say that a mark hides media for whoever looks, however their server is spelled."""
-    return f"""{row}.folded_name = {folded(f"{media}.server_name")} AND {row}.media_id = {media}.media_id
-        AND {row}.kind = 'quarantine' AND {visible_to_sql(row, viewer, media=media)}"""
+def _hiding(viewer: str | None, media: str) -> dict[str, str]:
+    """Return by table which of its rows `q` hide media from the viewer: the only definition of quarantine.
+
+    By address, however the server is spelled; by content, unless the media are protected; by the whole server.
+    """
+    visible = visible_to_sql("q", viewer, media=media)
+    spared = _spared("q", viewer, media)
+    return {
+        "media_mark": f"""q.folded_name = {folded(f"{media}.server_name")} AND q.media_id = {media}.media_id
+            AND q.kind = 'quarantine' AND {visible}""",
+        "quarantined_hash": f"{_OF_CONTENT} AND {visible} AND NOT {spared}",
+        "quarantined_blob": f"q.blob_id = m.blob_id AND {visible} AND NOT {spared}",
+        "quarantined_server_name": of_server_sql("q", f"{media}.server_name"),
+    }
 
 
 def hidden_sql(viewer: str | None = None, *, media: str = "m") -> str:
     """Return the SQL condition that media are quarantined, in any way, for the viewer."""
-    return f"""(EXISTS (SELECT FROM media_mark h WHERE {_hides_address("h", viewer, media)})
-        OR EXISTS (SELECT FROM quarantined_hash q WHERE {_OF_CONTENT}
-            AND {visible_to_sql("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
-        OR EXISTS (SELECT FROM quarantined_blob q WHERE q.blob_id = m.blob_id
-            AND {visible_to_sql("q", viewer, media=media)} AND NOT {_spared("q", viewer, media)})
-        OR EXISTS (SELECT FROM quarantined_server_name q WHERE {of_server_sql("q", f"{media}.server_name")}))"""
+    found = (f"EXISTS (SELECT FROM {table} q WHERE {rows})" for table, rows in _hiding(viewer, media).items())
+    return f"({' OR '.join(found)})"
+
+
+def scopes_hidden_from_sql(media: str) -> str:
+    """Return the SQL query of the homeservers from whose users media are quarantined, '' for all of them."""
+    scopes = dict.fromkeys(_HIDDEN_BY, "q.scope") | {"quarantined_server_name": "''"}
+    found = (f"SELECT {scopes[table]} FROM {table} q WHERE {rows}" for table, rows in _hiding("q.scope", media).items())
+    return " UNION ".join(found)
 
 
 def of_server_sql(row: str, server_name: str) -> str:
@@ -74,17 +87,23 @@ def any_of_length(size_bytes: str) -> str:
         OR (SELECT min(scope) FROM quarantined_hash WHERE size_bytes IS NULL) IS NOT NULL)"""
 
 
+_HIDDEN_BY = {
+    "media_mark": ("q.set_by", "q.owner"),
+    "quarantined_hash": ("q.quarantined_by", "q.owner"),
+    "quarantined_blob": ("q.quarantined_by", "q.owner"),
+    "quarantined_server_name": ("q.quarantined_by", "q.server_name"),
+}
+"""Who quarantined media, and which of several rows says so, by table."""
+
+
 def quarantined_by_sql(viewer: str | None = None) -> str:
     """Return the SQL expression of who quarantined media, in any way; NULL when nobody did."""
-    return f"""coalesce(
-        (SELECT h.set_by FROM media_mark h WHERE {_hides_address("h", viewer, "m")}
-            ORDER BY h.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_hash q WHERE {_OF_CONTENT} AND {visible_to_sql("q", viewer)}
-            AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_blob q WHERE q.blob_id = m.blob_id AND {visible_to_sql("q", viewer)}
-            AND NOT {_spared("q", viewer, "m")} ORDER BY q.owner LIMIT 1),
-        (SELECT q.quarantined_by FROM quarantined_server_name q WHERE {of_server_sql("q", "m.server_name")}
-            ORDER BY q.server_name LIMIT 1))"""
+    hiding = _hiding(viewer, "m")
+    found = (
+        f"(SELECT {name} FROM {table} q WHERE {hiding[table]} ORDER BY {order} LIMIT 1)"
+        for table, (name, order) in _HIDDEN_BY.items()
+    )
+    return f"coalesce({', '.join(found)})"
 
 
 def marked_by_sql(kind: MarkKind, viewer: str | None = None) -> str:

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 
 from mediarepo.db.database import NOW_MS, Database
-from mediarepo.db.media_marks import folded, of_server_sql
+from mediarepo.db.media_marks import scopes_hidden_from_sql
 from mediarepo.db.publishing import NOTIFY
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
 from mediarepo.model.mxc import Mxc
@@ -31,6 +31,14 @@ class Backoff:
     reason: FetchReason
 
 
+_HIDDEN_FROM = f"""SELECT array(SELECT s.scope
+    FROM (SELECT $1::text AS server_name, $2::text AS media_id) k,
+        (SELECT true AS remote, NULL::bigint AS blob_id) m,
+        (SELECT $3::bytea AS sha256, $4::bigint AS size_bytes) b,
+        LATERAL ({scopes_hidden_from_sql("k")}) s (scope))"""
+"""For media `k` with content `b` of which there is no row `m` yet."""
+
+
 class RemoteTable:
     """Records failed fetches, for every process that shares the database."""
 
@@ -39,17 +47,7 @@ class RemoteTable:
 
     async def hidden_from(self, mxc: Mxc, sha256: bytes, size_bytes: int) -> frozenset[str]:
         """Return the homeservers for which just fetched media are quarantined; OPERATOR: for all."""
-        row = await self._database.get(
-            f"""SELECT array(SELECT scope FROM quarantined_hash WHERE sha256 = $3 AND $4::bigint >= $5
-                   UNION SELECT scope FROM media_mark
-                       WHERE folded_name = {folded("$1::text")} AND media_id = $2 AND kind = 'quarantine'
-                   UNION SELECT '' FROM quarantined_server_name q WHERE {of_server_sql("q", "$1::text")})""",
-            mxc.server_name,
-            mxc.media_id,
-            sha256,
-            size_bytes,
-            SMALLEST_HIDDEN_BYTES,
-        )
+        row = await self._database.get(_HIDDEN_FROM, mxc.server_name, mxc.media_id, sha256, size_bytes)
         return frozenset() if row is None else frozenset(row[0])
 
     async def may_content_be_hidden(self, least_bytes: int, most_bytes: int | None) -> bool:

@@ -14,11 +14,13 @@ SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|EXISTS|FROM|WHE
 CONSTANT = re.compile(r"(\w+\.)?_?[A-Z][A-Z0-9_]*")
 # Functions that return SQL; constants as their arguments make a constant.
 BUILDERS = {
-    "any_of_length", "folded", "hidden_sql", "hash_unverified_sql", "is_due", "marked_sql", "of_server_sql",
-    "quarantined_by_sql", "record", "visible_to_sql", "_fitting", "_of", "_place_of",
+    "all_but_newest_sql", "any_of_length", "folded", "hidden_sql", "hash_unverified_sql", "is_due", "marked_sql",
+    "of_server_sql", "quarantined_by_sql", "record", "scopes_hidden_from_sql", "visible_to_sql",
+    "_fitting", "_of", "_place_of",
 }  # fmt: skip
 # Fragments of SQL in variables, by file: parameters and locals that our own code fills with text of its own.
 FRAGMENTS = {
+    "db/database.py": {"keep", "table", "ts"},
     "db/failed_items.py": {"key", "queue"},
     "db/import_ledger.py": {"condition"},
     "db/import_verification.py": {"condition", "order"},
@@ -37,21 +39,22 @@ FRAGMENTS = {
     "db/media_marks.py": {
         "_KEY.format('k', 'm', kind)",
         "_KEY.format('k', media, kind)",
-        "_hides_address('h', viewer, 'm')",
-        "_hides_address('h', viewer, media)",
-        "_spared('q', viewer, 'm')",
-        "_spared('q', viewer, media)",
         "folded(f'{media}.server_name')",
         "for_viewer",
+        "hiding[table]",
         "media",
-        "of_server_sql('q', f'{media}.server_name')",
+        "name",
+        "order",
         "row",
+        "rows",
+        "scopes[table]",
+        "server_name",
         "size_bytes",
+        "spared",
+        "table",
         "viewer",
+        "visible",
         "visible_to_sql('k', viewer)",
-        "visible_to_sql('q', viewer)",
-        "visible_to_sql('q', viewer, media=media)",
-        "visible_to_sql(row, viewer, media=media)",
     },
     "db/migrations.py": {"schema"},
     "db/previews.py": {"condition"},
