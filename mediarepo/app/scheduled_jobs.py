@@ -9,7 +9,7 @@ from mediarepo.app.build_services import build_journal
 from mediarepo.app.foundation import Foundation
 from mediarepo.db.import_ledger import ImportRuns
 from mediarepo.db.limits import RateTable
-from mediarepo.db.remote_media import RemoteTable
+from mediarepo.db.remote_media import RemoteTable, ServerKeyTable
 from mediarepo.db.tasks import BacklogTable, JobRuns
 from mediarepo.db.usage import UsageTable
 from mediarepo.jobs import ScheduledJob
@@ -31,6 +31,9 @@ _LOOK_INTERVAL_MS = 60_000
 _LEASE_MS = 60_000
 _FAILURES_KEPT_MS = 7 * 24 * 3_600_000
 _CLASSES = len(UsageClass)
+_KEYS_KEPT_MS = 30 * 24 * 3_600_000
+MAX_SERVER_ROWS = 100_000
+"""Rows about other servers that stay at most, of each kind: anybody can make up names."""
 
 Figures = dict[str, Any]
 
@@ -86,7 +89,8 @@ def _fleet_jobs(
             administration.tasks.forget_old,
             rates.forget_empty,
             foundation.isolation.forget_gone,
-            partial(RemoteTable(foundation.database).forget_old_failures, _FAILURES_KEPT_MS),
+            partial(RemoteTable(foundation.database).forget_old, _FAILURES_KEPT_MS, MAX_SERVER_ROWS),
+            partial(ServerKeyTable(foundation.database).forget_old, _KEYS_KEPT_MS, MAX_SERVER_ROWS),
         )
 
     async def fold() -> Figures:

@@ -42,11 +42,19 @@ NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The present as an SQL expression, in ms since 1970; unlike now(), it moves on within a transaction."""
 
 
+def all_but_newest_sql(table: str, ts: str, keep: str) -> str:
+    """Return the SQL statement that deletes all rows of a table but about the newest `keep`, by the column `ts`.
+
+    Rows of the same moment as the first one beyond go with it.
+    """
+    return f"DELETE FROM {table} WHERE {ts} <= (SELECT {ts} FROM {table} ORDER BY {ts} DESC OFFSET {keep} LIMIT 1)"
+
+
 SCHEMA_VERSION = 14
 """The version that this code was written for: that of its newest migration."""
 OLDEST_SERVABLE_VERSION = 14
 """The oldest version that has all this code needs, so that upgrades can roll."""
-_TABLES = (
+TABLES = (
     "audit_log blob failed_item import_item import_orphan import_run import_source job_run journal_change "
     "journal_state lease media media_access media_mark media_usage media_usage_delta multipart_intent "
     "object_deletion object_usage object_usage_delta preview quarantine_change quarantined_blob quarantined_hash "
@@ -86,7 +94,7 @@ async def check_tables(connection: Any, schema: str) -> None:  # noqa: ANN401 - 
     """Check that the schema has all its tables. Raises SchemaIncompatibleError naming those that are missing."""
     rows = await connection.fetch(
         "SELECT name FROM unnest($1::text[]) AS t (name) WHERE to_regclass(quote_ident($2) || '.' || name) IS NULL",
-        _TABLES.split(),
+        TABLES.split(),
         schema,
     )
     if rows:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mediarepo.db.database import NOW_MS, Database
+from mediarepo.db.database import NOW_MS, Database, all_but_newest_sql
 from mediarepo.db.deletion import delete_all_if_unreferenced
 from mediarepo.db.failed_items import is_due
 from mediarepo.db.media_admin import MXC
@@ -56,10 +56,11 @@ class PreviewTable:
                 lifetime_ms,
             )
 
-    async def forget_expired(self) -> None:
-        """Remove expired previews."""
+    async def forget_expired(self, keep: int) -> None:
+        """Remove expired previews, and all but the newest `keep`."""
         async with self._database.connection() as connection:
             await connection.execute(f"DELETE FROM preview WHERE expires_ts <= {NOW_MS}")
+            await connection.execute(all_but_newest_sql("preview", "created_ts", "$1"), keep)
 
     async def expired_images(self, limit: int) -> list[Mxc]:
         """Return images that have expired."""

@@ -4,7 +4,7 @@ import base64
 import json
 from dataclasses import dataclass
 
-from mediarepo.db.database import NOW_MS, Database
+from mediarepo.db.database import NOW_MS, Database, all_but_newest_sql
 from mediarepo.db.media_marks import scopes_hidden_from_sql
 from mediarepo.db.publishing import NOTIFY
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES
@@ -128,11 +128,13 @@ class RemoteTable:
                 "DELETE FROM server_backoff WHERE server_name = $1 AND asked_by = $2", server_name, asked_by
             )
 
-    async def forget_old_failures(self, age_ms: int) -> None:
-        """Remove expired failures."""
+    async def forget_old(self, age_ms: int, keep: int) -> None:
+        """Remove old failures and back-offs, and all but the newest `keep` of each: users make up addresses."""
         async with self._database.connection() as connection:
             await connection.execute(f"DELETE FROM remote_failure WHERE created_ts < {NOW_MS} - $1::bigint", age_ms)
             await connection.execute(f"DELETE FROM server_backoff WHERE retry_ts < {NOW_MS} - $1::bigint", age_ms)
+            await connection.execute(all_but_newest_sql("remote_failure", "created_ts", "$1"), keep)
+            await connection.execute(all_but_newest_sql("server_backoff", "retry_ts", "$1"), keep)
 
 
 class ServerKeyTable:
@@ -165,3 +167,11 @@ class ServerKeyTable:
                 keys.valid_until_ts,
                 keys.fetched_ts,
             )
+
+    async def forget_old(self, age_ms: int, keep: int) -> None:
+        """Remove keys that expired long ago, and all but the newest `keep`: they are fetched again when needed."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                f"DELETE FROM server_keys WHERE greatest(valid_until_ts, fetched_ts) < {NOW_MS} - $1::bigint", age_ms
+            )
+            await connection.execute(all_but_newest_sql("server_keys", "fetched_ts", "$1"), keep)

@@ -100,7 +100,6 @@ class OEmbed:
     provider_name: str | None = None
     text: str | None = None
     picture: Picture | None = None
-    cache_age_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

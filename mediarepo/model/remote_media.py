@@ -19,7 +19,6 @@ class FetchReason(StrEnum):
 
     NO_SIGNING_KEY = "no_signing_key"
     DENIED = "denied"
-    BACKING_OFF = "backing_off"
     FORBIDDEN_ADDRESS = "forbidden_address"
     NOT_DISCOVERED = "not_discovered"
     UNREACHABLE = "unreachable"

@@ -19,7 +19,6 @@ class Queue(StrEnum):
     OBJECT_DELETIONS = "object_deletions"
     PENDING_MEDIA = "pending_media"
     PREVIEWS = "previews"
-    RATE_LIMITS = "rate_limits"
     REMOTE_MEDIA = "remote_media"
     RESTORED_OBJECTS = "restored_objects"
     RETENTION = "retention"

@@ -90,7 +90,6 @@ def _fits(pattern: str, text: str) -> bool:
 _MAX_BYTES = 512 * 1024
 _MAX_VALUE_CHARS = 8192
 _MAX_FIELDS = 50
-_MAX_CACHE_AGE_S = 30 * 24 * 3600
 _MAX_BLOCKS = 10
 
 
@@ -130,7 +129,6 @@ def _read(fields: dict[str, str], url: str) -> OEmbed:
         provider_name=given.get("provider_name"),
         text=_text_of(fields.get("html", ""), url) if kind in {"rich", "video"} else None,
         picture=_picture(kind, fields, url),
-        cache_age_ms=_cache_age_ms(fields.get("cache_age", "")),
     )
 
 
@@ -149,10 +147,3 @@ def _text_of(html: str, url: str) -> str | None:
     """Say what a reader would see of embedded HTML; scripts and frames are nothing to see."""
     blocks = read_html(html, url).blocks[:_MAX_BLOCKS]
     return " ".join(block.text for block in blocks) or None
-
-
-def _cache_age_ms(text: str) -> int | None:
-    text = text.strip()
-    if not (text.isascii() and text.isdecimal()):
-        return None
-    return min(int(text[:9]), _MAX_CACHE_AGE_S) * 1000

@@ -31,6 +31,8 @@ _LANGUAGE = re.compile(r"[A-Za-z0-9*;=.,\- ]{1,100}", re.ASCII)
 _POLL_S = 0.25
 _FLOOR_S = 1.0
 """A failure is told no sooner, so that its time tells nothing of what was tried."""
+MAX_KEPT = 100_000
+"""Cached previews in the database, at most, but for what comes between two runs of the housekeeping."""
 _BATCH = 500
 _MAX_WAITING, _AT_ONCE, _PER_DOMAIN = 1_000, 100, 16
 _PLACE_WAIT_S = 15.0
@@ -148,7 +150,7 @@ class Previews:
 
     async def tidy(self) -> None:
         """Delete expired previews, and the oldest images beyond the budget."""
-        await self.table.forget_expired()
+        await self.table.forget_expired(MAX_KEPT)
         async with self._isolation.whole_queue(Queue.PREVIEWS):
             await self._forget_images(self.table.expired_images)
             await self._forget_images(partial(self.table.images_over_budget, self.config.budget_bytes))

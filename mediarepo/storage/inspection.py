@@ -14,14 +14,12 @@ class LifecycleRule:
     """An enabled rule, and what it does to objects under `prefix` ("" is all of the bucket).
 
     `expires` and `moves` say when objects are deleted or go to another storage class; None when they do not.
-    `aborts_days` is the age at which open multipart uploads are aborted.
     """
 
     name: str
     prefix: str
     expires: str | None = None
     moves: str | None = None
-    aborts_days: int | None = None
 
     def covers(self, prefix: str) -> bool:
         """Say whether the rule applies to any object under another prefix."""
@@ -90,8 +88,7 @@ def _rule(rule: Answer) -> LifecycleRule:
     moves = [f"to {one.get('StorageClass')} {_when(one)}" for one in rule.get("Transitions", ())]
     expiration = rule.get("Expiration", {})
     expires = _when(expiration) if expiration.get("Days") or expiration.get("Date") else None
-    aborts = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
-    return LifecycleRule(str(rule.get("ID", "")), str(prefix), expires, ", ".join(moves) or None, aborts)
+    return LifecycleRule(str(rule.get("ID", "")), str(prefix), expires, ", ".join(moves) or None)
 
 
 def _when(action: Answer) -> str:

@@ -18,6 +18,7 @@ from mediarepo.cli.main import cli
 from mediarepo.cli.permissions import COMMANDS
 from mediarepo.config.loading import load_settings
 from mediarepo.config.settings import Settings
+from mediarepo.db.database import TABLES
 from mediarepo.model.authority import TABLE, Grant, Role, Thing, grant_of
 from mediarepo.web.admin.api.endpoint_table import ENDPOINTS, add_api_routes
 from mediarepo.web.admin.api.endpoints import PREFIX
@@ -231,3 +232,13 @@ def test_the_project_speaks_of_itself_alone() -> None:
     machine = re.compile(r"/work/|/shared/|/root/")
     for path in [*SOURCES, *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "config.yaml", ROOT / "Makefile"]:
         assert not machine.search(path.read_text()), path
+
+
+def test_the_architecture_says_what_bounds_each_table() -> None:
+    section = (
+        (ROOT / "docs/architecture.md").read_text().partition("## What bounds each table")[2].partition("\n## ")[0]
+    )
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+    assert sorted(listed) == sorted(TABLES.split())

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from mediarepo.app.build_imports_exports import build_audit, build_importer, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.permissions import name_of_user
-from mediarepo.cli.runner import ConfigFile, read_settings
 from mediarepo.config.homeservers import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
@@ -157,11 +156,6 @@ def _amount(option: str, text: str | None) -> float | None:
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"{option}: {text!r} is not an amount such as 50M or 200")
     return float(match[1]) * _UNITS[match[2].upper()]
-
-
-def settings_for(config: ConfigFile) -> Settings:
-    """Read the configuration."""
-    return read_settings(config)
 
 
 def say(exc: Exception) -> None:

@@ -60,9 +60,7 @@ class SynapseConfig:
     unused_expiration_ms: int = _DAY_MS
     max_upload_bytes: int = _UPLOAD_BYTES
     url_preview_enabled: bool = False
-    dynamic_thumbnails: bool = False
     media_repo_enabled: bool = True
-    authenticated_media: bool = True
     denied_servers: tuple[str, ...] = ()
 
 
@@ -95,10 +93,8 @@ def parse_synapse_config(document: Mapping[str, object], *, base: Path) -> Synap
         unused_expiration_ms=parse_duration_ms(document.get("unused_expiration_time"), _DAY_MS),
         max_upload_bytes=parse_size_bytes(document.get("max_upload_size"), _UPLOAD_BYTES),
         url_preview_enabled=bool(document.get("url_preview_enabled", False)),
-        dynamic_thumbnails=bool(document.get("dynamic_thumbnails", False)),
         media_repo_enabled=bool(document.get("enable_media_repo", True)),
         denied_servers=tuple(map(str, _names(document.get("prevent_media_downloads_from")))),
-        authenticated_media=bool(document.get("enable_authenticated_media", True)),
     )
 
 

@@ -35,7 +35,6 @@ def test_a_video_has_its_thumbnail_and_no_html() -> None:
     assert (found.title, found.author_name, found.provider_name, found.text) == ("T", "A", "P", None)
     assert found.picture is not None
     assert (found.picture.url, found.picture.width, found.picture.height) == ("https://i.a.example/t.jpg", 480, 360)
-    assert found.cache_age_ms == 3_600_000
 
 
 def test_a_photo_is_its_own_picture() -> None:
@@ -69,23 +68,6 @@ def test_xml_is_read_too() -> None:
     found = read_oembed(body, url=URL, content_type="text/xml")
 
     assert found == OEmbed(type="rich", title="A & B", text="x y")
-
-
-@pytest.mark.parametrize(
-    ("age", "expected"),
-    [
-        (60, 60_000),
-        ("60", 60_000),
-        (" 7 ", 7_000),
-        (10**20, 2_592_000_000),
-        ("soon", None),
-        (-1, None),
-        (True, None),
-        (1.5, None),
-    ],
-)
-def test_an_age_is_a_number_of_seconds_or_nothing(age: object, expected: int | None) -> None:
-    assert of({"type": "link", "cache_age": age}).cache_age_ms == expected
 
 
 @pytest.mark.parametrize(
