@@ -23,12 +23,16 @@ class AdoptableBucket:
 
 @dataclass(slots=True, kw_only=True)
 class Answers:
-    """What a first configuration needs to know; `synapse_files` are imported from."""
+    """What a first configuration needs to know; `synapse_files` are imported from.
+
+    `copied_key_file` is the homeserver's own key, which only its user can read: `signing_key_file` is a copy.
+    """
 
     server_name: str = ""
     host: str = ""
     client_api_url: str = ""
     signing_key_file: str = ""
+    copied_key_file: str = ""
     database_url: str = ""
     endpoint_url: str = ""
     region: str = ""
@@ -43,7 +47,8 @@ class Answers:
 def take_over(answers: Answers, config: SynapseConfig, key_file: str | None) -> list[str]:
     """Take over what homeserver.yaml says; gives what could not be, in the operator's words."""
     answers.server_name = answers.server_name or config.server_name
-    answers.signing_key_file = answers.signing_key_file or key_file or ""
+    if key_file is not None and not answers.signing_key_file:
+        answers.copied_key_file, answers.signing_key_file = key_file, f"{answers.secrets_folder}/signing.key"
     answers.max_upload_bytes, answers.url_previews = config.max_upload_bytes, config.url_preview_enabled
     notes = [
         f"the storage provider {name} is not known: its media are not imported" for name in config.unknown_providers
@@ -146,8 +151,13 @@ def next_steps(answers: Answers, config_file: Path, proxy: str) -> str:
         f"mediarepo import synapse preflight --config {config_file}",
         f"mediarepo import synapse run --config {config_file}",
     ]
+    install = f"install -m 0640 -o root -g mediarepo {answers.copied_key_file} {answers.signing_key_file}"
     return "\n".join(
         [
+            "# 0. a user, and a folder that it can read",
+            "adduser --system --group --no-create-home mediarepo",
+            f"install -d -m 2750 -o root -g mediarepo {folder}",
+            *([install] if answers.copied_key_file else []),
             "# 1. role and database (as a superuser of Postgres), with the password of the file",
             f"openssl rand -hex 32 > {folder}/database-password",
             f"psql -c \"CREATE ROLE {role} LOGIN PASSWORD '$(cat {folder}/database-password)'\"",
@@ -155,6 +165,7 @@ def next_steps(answers: Answers, config_file: Path, proxy: str) -> str:
             f"# 2. bucket, and its key in {folder}/s3-access-key and {folder}/s3-secret-key",
             f"aws {address} mb s3://{answers.bucket}",
             "# 3. tables, server, and a look at everything",
+            f"chgrp -R mediarepo {folder}",
             f"mediarepo migrate --config {config_file}",
             f"mediarepo serve --config {config_file}      # or the unit: mediarepo examples systemd/mediarepo.service",
             f"mediarepo doctor --config {config_file}",

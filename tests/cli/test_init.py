@@ -40,7 +40,14 @@ def made(folder: Path, *arguments: str) -> Result:
 def with_secrets(folder: Path) -> Path:
     """Put the secrets where the file looks for them."""
     path = folder / "config.yaml"
-    for name in ("database-password", "s3-access-key", "s3-secret-key", "synapse-access-key", "synapse-secret-key"):
+    for name in (
+        "database-password",
+        "s3-access-key",
+        "s3-secret-key",
+        "signing.key",
+        "synapse-access-key",
+        "synapse-secret-key",
+    ):
         (folder / name).write_text("secret")
     path.write_text(path.read_text().replace("/etc/mediarepo/", f"{folder}/"))
     return path
@@ -87,7 +94,8 @@ def test_what_homeserver_yaml_says_is_taken_over(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     homeserver = settings.homeservers[0]
     assert (homeserver.server_name, homeserver.hosts) == ("example.org", ["matrix.example.org"])
-    assert homeserver.signing_key_file == str(tmp_path / "example.org.signing.key")
+    assert homeserver.signing_key_file == str(tmp_path / "signing.key")
+    assert f"mediarepo {tmp_path}/example.org.signing.key /etc/mediarepo/signing.key" in done.stdout
     assert homeserver.url_previews
     assert settings.uploads.max_bytes == 200 * 1024 * 1024
     old = settings.stores["synapse"]
