@@ -266,6 +266,18 @@ async def test_what_the_source_removes_goes_only_when_asked(moving: MovingIn, sy
     assert (await moving.get(NAME, PHOTO)).status == 404
 
 
+async def test_nothing_is_removed_unless_the_operator_says_yes(moving: MovingIn, synapse: Path) -> None:
+    await moving.run()
+    change(synapse, "DELETE FROM local_media_repository WHERE media_id = ?", PHOTO)
+    alone = await moving.command("run", "--prune")
+    kept = (await moving.get(NAME, PHOTO)).status
+    agreed = await moving.command("run", "--prune", "--yes")
+
+    assert (alone[0], "gone from the source" in alone[2], "use --yes" in alone[2], kept) == (5, True, True, 200)
+    assert agreed[0] in {0, 2}, agreed
+    assert (await moving.get(NAME, PHOTO)).status == 404
+
+
 async def test_much_that_vanishes_at_once_is_believed_to_be_an_accident(moving: MovingIn, synapse: Path) -> None:
     for number in range(25):
         add(synapse, f"passing{number:02}", b"passing")

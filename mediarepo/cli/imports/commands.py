@@ -117,9 +117,10 @@ def run_(  # noqa: PLR0917 - typer's way
     bwlimit: BwLimit = None,
     ops_limit: OpsLimit = None,
     prune: Prune = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import new and changed media; after a stop or crash, run again to resume."""
+    """Import new and changed media; after a stop or crash, run again to resume. Asks before it deletes with --prune."""
     options = replace(
         _wishes(context, config, files),
         mode=mode,
@@ -132,7 +133,7 @@ def run_(  # noqa: PLR0917 - typer's way
         ops_limit=ops_limit,
         prune=prune,
     )
-    _do(options, lambda imports: runner.run_once(imports, as_json=as_json))
+    _do(options, lambda imports: runner.run_once(imports, yes=yes, as_json=as_json))
 
 
 @imports_cli.command()

@@ -158,12 +158,17 @@ def _expected(findings: PreflightReport) -> Progress:
     )
 
 
-async def run_once(imports: Imports, *, as_json: bool) -> int:
-    """Run the import once; returns the exit status."""
+async def run_once(imports: Imports, *, yes: bool, as_json: bool) -> int:
+    """Run the import once, after a confirmation if it may delete; returns the exit status."""
     findings = await print_preflight(imports, tries=0)
     if not findings.usable:
         _tell(findings)
         return UNUSABLE
+    if imports.options.prune:
+        check_confirmed(
+            [f"import {imports.known.name}: media that were imported, and are gone from the source, are deleted here"],
+            yes=yes,
+        )
     return await _run(imports, _expected(findings), as_json=as_json)
 
 
@@ -213,13 +218,13 @@ def status_of(progress: Progress) -> int:
 
 async def watch(imports: Imports, stop: asyncio.Event, *, interval_s: float, as_json: bool) -> int:
     """Run the import repeatedly until told to stop; a failed run is followed by another."""
-    status = await run_once(imports, as_json=as_json)
+    status = await run_once(imports, yes=False, as_json=as_json)
     while not stop.is_set() and status != UNUSABLE:
         try:
             async with asyncio.timeout(max(0.1, interval_s)):
                 await stop.wait()
         except TimeoutError:
-            status = await run_once(imports, as_json=as_json)
+            status = await run_once(imports, yes=False, as_json=as_json)
     return status
 
 
