@@ -44,6 +44,12 @@ FederationUrl = Annotated[
     str | None, typer.Option("--federation", help="Address that other servers use; default: that of --public.")
 ]
 CaFile = Annotated[str | None, typer.Option("--ca-file", help="Certificates to trust besides the system's, in PEM.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MEDIAREPO_TOKEN", help="Access token of a user, who uploads a file; better given by the environment."
+    ),
+]
 _PARTS = ("config", "database", "stores", "homeservers", "sandbox")
 _NO_SUCH_MEDIA = "mediarepo-doctor"
 _WIDTH = 9
@@ -127,7 +133,7 @@ async def _everything(settings: Settings, report: _Report, public: str | None) -
     await report.add_all("homeservers", examine_homeservers(settings))
     await report.add_all("sandbox", examine_sandbox(settings))
     if public is not None:
-        await _proxy(settings, report, public, None, settings.homeservers[0].server_name, None)
+        await _proxy(settings, report, public, None, settings.homeservers[0].server_name, None, None)
 
 
 @doctor_cli.command("config")
@@ -166,18 +172,25 @@ def proxy(
     config: ConfigFile = DEFAULT_CONFIG,
     homeserver: Annotated[str | None, typer.Option("--as", help="Whose address it is; default: the first's.")] = None,
     ca_file: CaFile = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the reverse proxy from outside: routes, Host, client address, escapes, CORS, large uploads."""
     report = _Report(as_json=as_json)
     settings = _read(config, report)
     name = _our_name(settings, homeserver)
-    run(_proxy(settings, report, public, federation_url, name, ca_file))
+    run(_proxy(settings, report, public, federation_url, name, ca_file, token))
     report.finish()
 
 
 async def _proxy(
-    settings: Settings, report: _Report, public: str, federation_url: str | None, name: str, ca_file: str | None
+    settings: Settings,
+    report: _Report,
+    public: str,
+    federation_url: str | None,
+    name: str,
+    ca_file: str | None,
+    token: str | None,
 ) -> None:
     for url in (public, federation_url or public):
         if not url.startswith(("https://", "http://")):
@@ -190,6 +203,7 @@ async def _proxy(
         max_upload_bytes=settings.uploads.max_bytes,
         key=probe_key(settings),
         ca_file=ca_file,
+        token=token,
     )
     async with doctor:
         await report.add_all("proxy", doctor.examine())

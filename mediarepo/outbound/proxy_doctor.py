@@ -14,6 +14,7 @@ from yarl import URL
 
 from mediarepo.model.findings import Finding, Subject, failure_text
 from mediarepo.outbound.client import tls_context
+from mediarepo.outbound.media_round_trip import MediaRoundTrip
 from mediarepo.outbound.probe import PROBE_HEADER, Arrival, make_probe
 
 _TIMEOUT_S = 15
@@ -80,7 +81,10 @@ class Reply:
 
 
 class ProxyDoctor:
-    """Asks for `public_url` as clients do, and for `federation_url` as other servers do; open it with `async with`."""
+    """Asks for `public_url` as clients do, and for `federation_url` as other servers do; open it with `async with`.
+
+    With a user's token, a file is uploaded, read in several ways, and deleted if the user is an admin.
+    """
 
     def __init__(
         self,
@@ -91,11 +95,13 @@ class ProxyDoctor:
         max_upload_bytes: int,
         key: bytes,
         ca_file: str | None = None,
+        token: str | None = None,
     ) -> None:
         self._public, self._federation = public_url.rstrip("/"), federation_url.rstrip("/")
         self._server_name, self._max_upload_bytes, self._key = server_name, max_upload_bytes, key
         self._tls: ssl.SSLContext = tls_context(ca_file)
         self._subject = Subject(f"proxy {self._public}")
+        self._token = token
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -108,6 +114,13 @@ class ProxyDoctor:
 
     async def examine(self) -> AsyncIterator[Finding]:
         """Check one thing after another; a proxy that does not answer gives one finding for each address."""
+        async for finding in self._requests():
+            yield finding
+        if self._token is not None:
+            async for finding in MediaRoundTrip(self._session, self._public, self._tls, self._token).examine():
+                yield finding
+
+    async def _requests(self) -> AsyncIterator[Finding]:
         reached: Reply | None = None
         for route in client_routes(self._server_name):
             finding, reply = await self._route(self._subject, self._public, route)

@@ -1,5 +1,6 @@
 """A first configuration, from options or from a homeserver.yaml, and the files that the package carries."""
 
+import asyncio
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,10 @@ from typer.testing import CliRunner, Result
 from mediarepo.cli.examples import example_files
 from mediarepo.cli.main import cli
 from mediarepo.config.loading import load_settings
+from mediarepo.embedded.postgres import EmbeddedPostgres
+from mediarepo.embedded.seaweedfs import EmbeddedS3
+from tests.support.homeserver import FakeHomeserver
+from tests.support.installation import fresh_name
 
 ROOT = Path(__file__).parents[2]
 GIVEN = ["--server-name", "example.org", "--host", "matrix.example.org"]
@@ -150,3 +155,23 @@ def test_the_wheel_carries_the_examples(tmp_path: Path) -> None:
     for name in example_files():
         where = name if name == "config.yaml" else f"deploy/{name}"
         assert f"mediarepo/_examples/{where}" in names
+
+
+async def test_what_init_writes_leads_to_a_doctor_without_a_problem(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, homeserver: FakeHomeserver, tmp_path: Path
+) -> None:
+    schema = fresh_name()
+    where = ["--database-url", postgres.dsn, "--endpoint-url", s3.endpoint_url, "--region", s3.region]
+    known = ["--bucket", s3.bucket, "--client-api-url", homeserver.url]
+    assert made(tmp_path, *GIVEN, *where, *known).exit_code == 0
+    path = with_secrets(tmp_path)
+    (tmp_path / "s3-access-key").write_text(f"{s3.access_key_id}\n")
+    (tmp_path / "s3-secret-key").write_text(f"{s3.secret_access_key}\n")
+    text = path.read_text().replace("database:\n", f"database:\n  schema: {schema}\n")
+    path.write_text(text.replace("  main:\n", f"  main:\n    prefix: tests/{schema}\n"))
+
+    migrated = await asyncio.to_thread(CliRunner().invoke, cli, ["migrate", "--config", str(path)])
+    examined = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--config", str(path)])
+
+    assert (migrated.exit_code, examined.exit_code) == (0, 0), examined.stdout
+    assert " 0 problem" in examined.stdout

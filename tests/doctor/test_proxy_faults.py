@@ -147,6 +147,31 @@ async def test_a_mistake_in_the_configuration_is_named(
     assert any(words in one for one in found), found
 
 
+async def test_a_file_goes_up_and_comes_back_through_the_proxy(ours: Installation, tmp_path: Path) -> None:
+    async with nginx(tmp_path, shipped(ours)) as url:
+        found = await findings(ours, url, token=ours.token)
+        refused = told(await findings(ours, url, token="wrong"))
+
+    assert told(found) == []
+    assert {one.check for one in found} >= {"upload", "download", "range", "HEAD of media", "clean up"}
+    assert any("upload: an upload is answered 401 (M_UNKNOWN_TOKEN)" in one for one in refused)
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ("proxy_buffering off; proxy_set_header Range '';", "range: a range is answered 200 with"),
+        ("proxy_buffering off; proxy_hide_header Content-Range;", "range: a range is answered 206"),
+        ("proxy_buffering off; sub_filter_types *; sub_filter_once off; sub_filter 'a' 'bc';", "download: a download"),
+    ],
+)
+async def test_what_a_proxy_does_to_files_is_named(ours: Installation, tmp_path: Path, new: str, words: str) -> None:
+    async with nginx(tmp_path, shipped(ours).replace("proxy_buffering off;", new)) as url:
+        found = told(await findings(ours, url, token=ours.token))
+
+    assert any(words in one for one in found), found
+
+
 async def test_a_proxy_that_is_not_trusted_is_named(postgres: EmbeddedPostgres, s3: EmbeddedS3, tmp_path: Path) -> None:
     settings = settings_for(postgres, s3, listen={"trusted_proxies": ["10.0.0.0/8"]})
     async with installed(settings) as own, nginx(tmp_path, shipped(own)) as url:
