@@ -12,7 +12,7 @@ from mediarepo.db.quarantine import QuarantineTable
 from mediarepo.db.retention import RetentionPlans, RetentionTable
 from mediarepo.db.tasks import JobRuns, TaskTable
 from mediarepo.db.trash import TrashTable
-from mediarepo.db.usage import StatisticsTable, UsageTable
+from mediarepo.db.usage import StatisticsTable, UsageDayTable, UsageTable
 from mediarepo.homeserver.admin_api import AvatarCache, HomeserverAdmins
 from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.identity import Identity
@@ -115,7 +115,9 @@ def _join_tasks(foundation: Foundation, retention: Retention) -> Tasks:
 
 
 def _join_usage(foundation: Foundation) -> UsageReports:
-    return UsageReports(table=UsageTable(foundation.database), isolation=foundation.isolation)
+    return UsageReports(
+        table=UsageTable(foundation.database), days=UsageDayTable(foundation.database), isolation=foundation.isolation
+    )
 
 
 def _join_retention(

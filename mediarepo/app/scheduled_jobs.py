@@ -24,6 +24,7 @@ from mediarepo.services.uploads import PendingUploads
 
 _EXPIRY_INTERVAL_MS = 600_000
 _FOLD_INTERVAL_MS = 30_000
+_USAGE_DAY_INTERVAL_MS = 3_600_000
 _TASK_INTERVAL_MS = 2_000
 _BACKLOG_INTERVAL_MS = 30_000
 _HASHING_INTERVAL_MS = 60_000
@@ -101,6 +102,7 @@ def _fleet_jobs(
         ("trash", settings.admin.trash_interval_ms, administration.deletion.empty_trash),
         ("pending", _EXPIRY_INTERVAL_MS, expire),
         ("usage", _FOLD_INTERVAL_MS, fold),
+        ("usage_day", _USAGE_DAY_INTERVAL_MS, administration.usage.days.note),
         ("hashing", _HASHING_INTERVAL_MS, administration.hashing.learn_suspects),
         ("journal", settings.journal.interval_ms, build_journal(foundation).write),
         ("retention", settings.retention.interval_ms, administration.retention.run_armed),

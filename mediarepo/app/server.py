@@ -17,14 +17,17 @@ from mediarepo.app.repository import Repository, open_repository
 from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
+from mediarepo.db.tasks import BacklogTable
 from mediarepo.model.concurrency import Shutdown
 from mediarepo.model.request_record import RequestIds
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
+from mediarepo.services.media_viewer import MediaViewer
 from mediarepo.telemetry.loop_lag import LoopLagWatchdog
 from mediarepo.telemetry.worker_metrics import MetricsPage, WorkersMetricsPage
 from mediarepo.web import keys
 from mediarepo.web.admin.api.endpoint_table import add_api_routes
+from mediarepo.web.console.pages import add_console
 from mediarepo.web.in_flight import InFlight
 from mediarepo.web.listening import address_of, bind_all
 from mediarepo.web.middleware import add_headers, answer_in_matrix, observe
@@ -52,26 +55,40 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.PREVIEWS] = repository.previews
     app[keys.QUOTAS] = repository.quotas
     app[keys.RATES] = repository.rates
-    app[keys.USAGE] = repository.administration.usage
-    app[keys.RETENTION] = repository.administration.retention
-    app[keys.TASKS] = repository.administration.tasks
-    app[keys.AUDIT] = AuditTrail(log=repository.administration.audit)
-    app[keys.JOBS] = JobReports(runs=repository.administration.jobs)
-    app[keys.FAILED_ITEMS] = repository.administration.failed_items
     app[keys.ACCESS] = repository.access
-    app[keys.ADMINS] = repository.administration.admins
-    app[keys.AUTHORIZATION] = repository.administration.authorization
-    app[keys.RECORDS] = repository.administration.records
-    app[keys.QUARANTINE] = repository.administration.quarantine
-    app[keys.DELETION] = repository.administration.deletion
     app[keys.VERIFICATION] = repository.verification
     app[keys.THUMBNAILS] = repository.thumbnails
+    _add_administration(app, repository)
     if matrix:
         for add_routes in (add_matrix_routes, add_federation_routes, add_synapse_admin_routes, add_api_routes):
             add_routes(app)
+        if foundation.settings.console.enabled:
+            add_console(app, foundation.settings.console, repository.tenants, app[keys.PROXIES])
     if operators:
         add_operator_routes(app)
     return app
+
+
+def _add_administration(app: web.Application, repository: Repository) -> None:
+    """Add the services behind the admin APIs."""
+    administration = repository.administration
+    app[keys.ADMINS] = administration.admins
+    app[keys.AUTHORIZATION] = administration.authorization
+    app[keys.RECORDS] = administration.records
+    app[keys.QUARANTINE] = administration.quarantine
+    app[keys.DELETION] = administration.deletion
+    app[keys.USAGE] = administration.usage
+    app[keys.RETENTION] = administration.retention
+    app[keys.TASKS] = administration.tasks
+    app[keys.AUDIT] = AuditTrail(log=administration.audit)
+    app[keys.JOBS] = JobReports(runs=administration.jobs, backlog=BacklogTable(repository.foundation.database))
+    app[keys.FAILED_ITEMS] = administration.failed_items
+    app[keys.PICTURES] = MediaViewer(
+        thumbnails=repository.thumbnails,
+        access=repository.access,
+        authorization=administration.authorization,
+        audit=administration.audit,
+    )
 
 
 log = structlog.get_logger(__name__)

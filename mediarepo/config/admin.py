@@ -1,10 +1,13 @@
 """Administrators, the trash, and how homeservers share quarantines."""
 
+import re
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mediarepo.config.base import Secret, Section
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
 class AdminConfig(Section):
@@ -22,6 +25,23 @@ class AdminConfig(Section):
     """How long deleted media can be restored, in ms, before their content is deleted."""
     trash_interval_ms: int = Field(default=60_000, ge=100)
     """How often the trash is emptied of expired media, in ms."""
+
+
+class ConsoleConfig(Section):
+    """The admin console, a page for browsers."""
+
+    enabled: bool = False
+    """Whether the console is served at /_mediarepo/console/."""
+    homeserver_urls: dict[str, str] = {}
+    """Client API URLs of homeservers, by server name, for browsers; none: the origin that serves the console."""
+
+    @field_validator("homeserver_urls")
+    @classmethod
+    def _origins(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, url in value.items():
+            if not _ORIGIN.fullmatch(url):
+                raise ValueError(f"{name}: expected https://HOST or https://HOST:PORT, without a path")
+        return value
 
 
 class QuarantineConfig(Section):

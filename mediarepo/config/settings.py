@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from mediarepo.config.admin import AdminConfig, QuarantineConfig
+from mediarepo.config.admin import AdminConfig, ConsoleConfig, QuarantineConfig
 from mediarepo.config.base import Section
 from mediarepo.config.cleanup import JournalConfig, LastAccessConfig, RetentionConfig, SweepConfig
 from mediarepo.config.federation import FederationConfig, OutboundConfig, RemoteMediaConfig
@@ -79,6 +79,8 @@ class Settings(Section):
     """Limits of downloads."""
     admin: AdminConfig = AdminConfig()
     """Admins, and the trash."""
+    console: ConsoleConfig = ConsoleConfig()
+    """The admin console, a page for browsers."""
     quarantine: QuarantineConfig = QuarantineConfig()
     """Which homeservers share their quarantine."""
     federation: FederationConfig = FederationConfig()

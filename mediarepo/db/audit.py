@@ -36,8 +36,11 @@ class AuditLog:
         homeserver: str | None = None,
         target: str | None = None,
         admin: str | None = None,
+        action: str | None = None,
+        since_ts: int | None = None,
+        until_ts: int | None = None,
     ) -> list[AuditEntry]:
-        """Return entries, newest first, before an entry; of one homeserver, one target, one admin, or all.
+        """Return entries, newest first, before an entry; of one homeserver, target, admin or action, or all.
 
         "command line" as the admin matches every system user. Entries have random keys: numbers would tell a homeserver
         how much is done at others. Raises InvalidParamError for a `before` that is not in this log.
@@ -51,12 +54,17 @@ class AuditLog:
                    WHERE ($1::bigint IS NULL OR entry_id < $1) AND ($3::text IS NULL OR homeserver = $3)
                        AND ($4::text IS NULL OR target = $4)
                        AND ($5::text IS NULL OR admin = $5 OR starts_with(admin, $5 || ' ('))
+                       AND ($6::text IS NULL OR action = $6)
+                       AND ($7::bigint IS NULL OR created_ts >= $7) AND ($8::bigint IS NULL OR created_ts < $8)
                    ORDER BY entry_id DESC LIMIT $2""",
                 before,
                 limit,
                 homeserver,
                 target,
                 admin,
+                action,
+                since_ts,
+                until_ts,
             )
         return [AuditEntry(*row.values()) for row in rows]
 

@@ -171,21 +171,52 @@ class MediaSearchTable:
         self, search: Search, order: SearchOrder, *, after: SearchPlace | None, limit: int
     ) -> tuple[list[MediaRecord], SearchPlace | None]:
         """Return a page, largest values first, and where it ended if there is more."""
-        value, arguments, conditions = _VALUES[order], list[object]([search.viewer]), ["m.state <> 'tombstone'"]
-        for name, condition in _CONDITIONS.items():
-            wanted = getattr(search, name)
-            if wanted is not None and wanted != ():
-                arguments.append(list(wanted) if isinstance(wanted, tuple) else wanted)
-                conditions.append(condition.format(f"${len(arguments)}"))
-        if after is not None:
-            arguments += [after.value, after.mxc.server_name, after.mxc.media_id]
-            first = len(arguments) - 2
-            conditions.append(f"({value}, m.server_name, m.media_id) < (${first}, ${first + 1}, ${first + 2})")
-        arguments.append(limit + 1)
-        query = f"""SELECT {record("$1::text")}, {value} AS value {FROM} WHERE {" AND ".join(conditions)}
-            ORDER BY {value} DESC, m.server_name DESC, m.media_id DESC LIMIT ${len(arguments)}"""
+        query, arguments = page_query(search, order, after=after, limit=limit)
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, *arguments)
         records = [record_of(row) for row in rows[:limit]]
         more = len(rows) > limit
         return records, SearchPlace(rows[limit - 1]["value"], records[-1].mxc) if more else None
+
+    async def count(self, search: Search, limit: int) -> tuple[int, int]:
+        """Return how many media a search finds, and their bytes together; it stops after `limit` of them."""
+        query, arguments = count_query(search, limit)
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(query, *arguments)
+        return rows[0][0], rows[0][1]
+
+
+def page_query(
+    search: Search, order: SearchOrder, *, after: SearchPlace | None, limit: int
+) -> tuple[str, list[object]]:
+    """Return the query of a page, which asks for one row more than `limit`, and its arguments."""
+    value, (arguments, conditions) = _VALUES[order], _filter(search)
+    if after is not None:
+        arguments += [after.value, after.mxc.server_name, after.mxc.media_id]
+        first = len(arguments) - 2
+        conditions.append(f"({value}, m.server_name, m.media_id) < (${first}, ${first + 1}, ${first + 2})")
+    arguments.append(limit + 1)
+    query = f"""SELECT {record("$1::text")}, {value} AS value {FROM} WHERE {" AND ".join(conditions)}
+        ORDER BY {value} DESC, m.server_name DESC, m.media_id DESC LIMIT ${len(arguments)}"""
+    return query, arguments
+
+
+def count_query(search: Search, limit: int) -> tuple[str, list[object]]:
+    """Return the query that counts media up to a limit, and its arguments."""
+    arguments, conditions = _filter(search)
+    arguments.append(limit)
+    query = f"""SELECT count(*), coalesce(sum(size_bytes), 0)::bigint FROM (
+        SELECT b.size_bytes, $1::text AS viewer {FROM} WHERE {" AND ".join(conditions)}
+        LIMIT ${len(arguments)}) found"""
+    return query, arguments
+
+
+def _filter(search: Search) -> tuple[list[object], list[str]]:
+    """Return a search's arguments, of which the first is the viewer, and its conditions as SQL."""
+    arguments, conditions = list[object]([search.viewer]), ["m.state <> 'tombstone'"]
+    for name, condition in _CONDITIONS.items():
+        wanted = getattr(search, name)
+        if wanted is not None and wanted != ():
+            arguments.append(list(wanted) if isinstance(wanted, tuple) else wanted)
+            conditions.append(condition.format(f"${len(arguments)}"))
+    return arguments, conditions

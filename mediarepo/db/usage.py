@@ -7,7 +7,7 @@ from mediarepo.db.database import Database
 from mediarepo.db.failed_items import is_due
 from mediarepo.model.media_admin import UserOrder, UserUsage
 from mediarepo.model.tasks import Queue
-from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageFilter
+from mediarepo.model.usage import DayObjects, DayUsage, ObjectUsage, Usage, UsageBy, UsageFilter
 
 _MEDIA = "class, server_name, user_id, content_type, month"
 
@@ -39,6 +39,10 @@ Counter = Literal["media", "object"]
 _FOLD: dict[Counter, str] = {"media": _FOLD_MEDIA, "object": _FOLD_OBJECTS}
 _ALL = f"""(SELECT {_MEDIA}, media_count, size_bytes FROM media_usage
     UNION ALL SELECT {_MEDIA}, media_count, size_bytes FROM media_usage_delta) u"""
+"""The counters of media and what is not folded into them yet, as SQL."""
+_ALL_OBJECTS = """(SELECT store, class, object_count, size_bytes FROM object_usage
+    UNION ALL SELECT store, class, object_count, size_bytes FROM object_usage_delta) u"""
+"""The same of objects."""
 
 
 def _fitting(column: str) -> str:
@@ -70,9 +74,8 @@ class UsageTable:
         """Return the usage of objects by store and class."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                f"""SELECT store, class, {_fitting("object_count")}, {_fitting("size_bytes")} FROM (
-                       SELECT store, class, object_count, size_bytes FROM object_usage
-                       UNION ALL SELECT store, class, object_count, size_bytes FROM object_usage_delta) u
+                f"""SELECT store, class, {_fitting("object_count")}, {_fitting("size_bytes")}
+                   FROM {_ALL_OBJECTS}
                    GROUP BY store, class HAVING sum(object_count) <> 0 ORDER BY store, class"""
             )
         return [ObjectUsage(*row.values()) for row in rows]
@@ -147,3 +150,56 @@ class StatisticsTable:
             )
         users = [UserUsage(row["user_id"], row["media_count"], row["media_length"]) for row in rows]
         return users, rows[0]["total"] if rows else 0
+
+
+_TODAY = "(now() AT TIME ZONE 'UTC')::date"
+
+_NOTE_MEDIA = f"""
+    INSERT INTO media_usage_day (day, class, server_name, media_count, size_bytes)
+    SELECT {_TODAY}, class, CASE WHEN class = 'local' THEN server_name ELSE '' END AS server_name,
+        {_fitting("media_count")}, {_fitting("size_bytes")}
+    FROM {_ALL} GROUP BY 2, 3 HAVING sum(media_count) <> 0
+"""
+_NOTE_OBJECTS = f"""
+    INSERT INTO object_usage_day (day, store, class, object_count, size_bytes)
+    SELECT {_TODAY}, store, class, {_fitting("object_count")}, {_fitting("size_bytes")}
+    FROM {_ALL_OBJECTS} GROUP BY 2, 3 HAVING sum(object_count) <> 0
+"""
+
+
+class UsageDayTable:
+    """Writes and reads the usage of each day."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def note(self) -> None:
+        """Write today's usage, in place of what was written before on this day (in UTC)."""
+        async with self._database.transaction() as connection:
+            await connection.execute(f"DELETE FROM media_usage_day WHERE day = {_TODAY}")
+            await connection.execute(f"DELETE FROM object_usage_day WHERE day = {_TODAY}")
+            await connection.execute(_NOTE_MEDIA)
+            await connection.execute(_NOTE_OBJECTS)
+
+    async def of_media(self, days: int, server_name: str | None) -> list[DayUsage]:
+        """Return the last `days` days' usage, oldest first; of one homeserver's local media, or all."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT day::text, class, server_name, media_count, size_bytes FROM media_usage_day
+                    WHERE day > {_TODAY} - $1::int
+                        AND ($2::text IS NULL OR (class = 'local' AND server_name = $2))
+                    ORDER BY day, class, server_name""",
+                days,
+                server_name,
+            )
+        return [DayUsage(*row.values()) for row in rows]
+
+    async def of_objects(self, days: int) -> list[DayObjects]:
+        """Return the last `days` days' usage of the stores, oldest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT day::text, store, class, object_count, size_bytes FROM object_usage_day
+                    WHERE day > {_TODAY} - $1::int ORDER BY day, store, class""",
+                days,
+            )
+        return [DayObjects(*row.values()) for row in rows]

@@ -53,6 +53,7 @@ class Action(StrEnum):
     UPLOAD = "upload"
     SEE = "see"
     BYPASS_QUARANTINE = "bypass quarantine"
+    VIEW = "view as admin"
     HIDE = "hide"
     UNHIDE = "unhide"
     PROTECT = "protect"
@@ -135,6 +136,9 @@ TABLE: dict[tuple[Thing, Action], _Row] = {
     (Thing.OWN_MEDIA, Action.BYPASS_QUARANTINE): _by_users_only(Grant.YES),
     (Thing.NEIGHBOURS_MEDIA, Action.BYPASS_QUARANTINE): _by_users_only(Grant.UNKNOWN),
     (Thing.REMOTE_MEDIA, Action.BYPASS_QUARANTINE): _by_users_only(Grant.YES),
+    (Thing.OWN_MEDIA, Action.VIEW): _row(Grant.YES),
+    (Thing.NEIGHBOURS_MEDIA, Action.VIEW): _row(Grant.UNKNOWN),
+    (Thing.REMOTE_MEDIA, Action.VIEW): _row(Grant.OWN),
     **_marks(Thing.OWN_MEDIA, Grant.OWN),
     **_marks(Thing.NEIGHBOURS_MEDIA, Grant.UNKNOWN),
     **_marks(Thing.REMOTE_MEDIA, Grant.OWN),

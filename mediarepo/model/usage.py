@@ -74,3 +74,35 @@ class Reservation:
     reservation_id: int
     user_id: str
     limits: QuotaLimits
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    """Usage of media at the end of a day, or as last counted on it."""
+
+    day: str
+    """YYYY-MM-DD, in UTC."""
+    usage_class: str
+    """local, remote or trashed."""
+    server_name: str
+    """The homeserver of local media; empty for the others."""
+    media_count: int
+    """How many media."""
+    size_bytes: int
+    """Total bytes; equal content counts once for each of its media."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayObjects:
+    """A store's objects of one class at the end of a day, or as last counted on it."""
+
+    day: str
+    """YYYY-MM-DD, in UTC."""
+    store: str
+    """Its name in the configuration."""
+    object_class: str
+    """content, thumbnails or borrowed."""
+    object_count: int
+    """How many objects."""
+    size_bytes: int
+    """Total bytes."""

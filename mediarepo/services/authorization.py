@@ -141,8 +141,26 @@ class AuditTrail:
     log: AuditLog
 
     async def read(
-        self, admin: Admin, before_id: str | None, limit: int, *, target: str | None, by: str | None
+        self,
+        admin: Admin,
+        before_id: str | None,
+        limit: int,
+        *,
+        target: str | None = None,
+        by: str | None = None,
+        action: str | None = None,
+        since_ts: int | None = None,
+        until_ts: int | None = None,
     ) -> list[AuditEntry]:
         """Return entries, newest first; a homeserver's admins get those of their homeserver."""
         homeserver = None if admin.is_operator else admin.homeserver.server_name
-        return await self.log.read(before_id, limit, homeserver=homeserver, target=target, admin=by)
+        return await self.log.read(
+            before_id,
+            limit,
+            homeserver=homeserver,
+            target=target,
+            admin=by,
+            action=action,
+            since_ts=since_ts,
+            until_ts=until_ts,
+        )

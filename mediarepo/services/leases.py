@@ -9,7 +9,7 @@ from typing import Any, Self
 import structlog
 
 from mediarepo.db.database import LeaseLostError, fenced
-from mediarepo.db.tasks import SERVER_LEASE, JobRuns, Leases
+from mediarepo.db.tasks import SERVER_LEASE, BacklogTable, JobRuns, Leases
 from mediarepo.errors import MatrixError
 from mediarepo.model.concurrency import InUse
 from mediarepo.model.tasks import JobRun, Lease
@@ -158,9 +158,10 @@ class ClusterJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReports:
-    """Reads when scheduled jobs last ran."""
+    """Reads when scheduled jobs last ran, and what waits for them."""
 
     runs: JobRuns
+    backlog: BacklogTable
 
     async def read(self) -> list[JobRun]:
         """Return all job runs."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mediarepo.db.media_admin import MediaAdminTable, MediaSearchTable, StoredContentTable
-from mediarepo.db.usage import Counter, StatisticsTable, UsageTable
+from mediarepo.db.usage import Counter, StatisticsTable, UsageDayTable, UsageTable
 from mediarepo.errors import BadRequestError, InvalidParamError, NotFoundError
 from mediarepo.homeserver.admin_api import HomeserverAdmins
 from mediarepo.model.media_admin import MediaRecord, Page, RecordOrder, UserOrder, UserUsage
@@ -114,6 +114,7 @@ class UsageReports:
     """Reads the usage counters."""
 
     table: UsageTable
+    days: UsageDayTable
     isolation: BatchIsolation
 
     async def fold(self) -> int:

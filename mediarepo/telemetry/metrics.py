@@ -247,6 +247,15 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
 
+    def requests_by_class(self) -> dict[str, int]:
+        """Return the number of requests answered, by the first digit of the status, as in `2xx`."""
+        found: dict[str, int] = {}
+        for sample in (one for metric in self._requests.collect() for one in metric.samples):
+            if sample.name.endswith("_total"):
+                name = f"{sample.labels['status'][:1]}xx"
+                found[name] = found.get(name, 0) + int(sample.value)
+        return found
+
     def exposition(self) -> tuple[bytes, str]:
         """Write all metrics as text, with its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST

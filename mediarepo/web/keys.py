@@ -14,6 +14,7 @@ from mediarepo.services.deletion import Deletion
 from mediarepo.services.leases import JobReports
 from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
+from mediarepo.services.media_viewer import MediaViewer
 from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
 from mediarepo.services.readiness import Readiness
@@ -39,6 +40,7 @@ AUTHORIZATION = web.AppKey("authorization", Authorization)
 RECORDS = web.AppKey("records", MediaAdmin)
 QUARANTINE = web.AppKey("quarantine", Quarantine)
 DELETION = web.AppKey("deletion", Deletion)
+PICTURES = web.AppKey("pictures", MediaViewer)
 PREVIEWS = web.AppKey("previews", Previews)
 QUOTAS = web.AppKey("quotas", Quotas)
 RATES = web.AppKey("rates", RateLimiter)

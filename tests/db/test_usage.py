@@ -11,7 +11,7 @@ from mediarepo.config.storage import DatabaseConfig
 from mediarepo.db.database import Connection, Database
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.db.migrations import downgrade, upgrade
-from mediarepo.db.usage import UsageTable
+from mediarepo.db.usage import UsageDayTable, UsageTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.model.usage import ObjectUsage, Usage, UsageBy, UsageClass, UsageFilter
 from mediarepo.services.batch_isolation import BatchIsolation
@@ -100,7 +100,7 @@ STEPS = [
 def reports(database: Database) -> UsageReports:
     stores = Stores(by_name={}, store_for=StoreFor())
     isolation = BatchIsolation(failed=FailedItems(database), stores=stores, on_failure=lambda _: None)
-    return UsageReports(table=UsageTable(database), isolation=isolation)
+    return UsageReports(table=UsageTable(database), days=UsageDayTable(database), isolation=isolation)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,6 +15,17 @@ WHOAMI = "/_matrix/client/v3/account/whoami"
 VERSIONS = "/_matrix/client/versions"
 
 
+LOGIN = "/_matrix/client/v3/login"
+LOGOUT = "/_matrix/client/v3/logout"
+
+
+async def _let_browsers_in(_: web.Request, response: web.StreamResponse) -> None:
+    """Send the headers that the specification asks of the client-server API."""
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE, OPTIONS"
+    response.headers["Access-Control-Allow-Headers"] = "X-Requested-With, Content-Type, Authorization"
+
+
 @dataclass
 class FakeHomeserver:
     """Knows tokens; can be told to misbehave."""
@@ -26,6 +37,10 @@ class FakeHomeserver:
     rooms: dict[str, list[str]] = field(default_factory=dict)
     avatars: dict[str, str] = field(default_factory=dict)
     silent_profiles: set[str] = field(default_factory=set)
+    passwords: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The password and the access token of a user name, for signing in from a browser."""
+    logged_out: list[str] = field(default_factory=list)
+    sign_ons: dict[str, str] = field(default_factory=dict)
     calls: list[dict[str, str]] = field(default_factory=list)
     answer_instead: web.Response | None = None
     hold: asyncio.Event | None = None
@@ -75,6 +90,15 @@ class FakeHomeserver:
         app.router.add_get("/_synapse/admin/v1/rooms/{room_id}", self.room)
         app.router.add_get("/_matrix/client/v3/profile/{user_id}/avatar_url", self.profile)
         app.router.add_get("/_matrix/client/v3/profile/{user_id}/displayname", self.displayname)
+        for method, path, handler in (
+            ("GET", LOGIN, self.login_flows),
+            ("POST", LOGIN, self.log_in),
+            ("POST", LOGOUT, self.log_out_session),
+            ("GET", f"{LOGIN}/sso/redirect", self.sign_on),
+        ):
+            app.router.add_route(method, path, handler)
+        app.router.add_route("OPTIONS", "/{path:.*}", self.preflight)
+        app.on_response_prepare.append(_let_browsers_in)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
@@ -85,6 +109,32 @@ class FakeHomeserver:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def login_flows(self, _: web.Request) -> web.Response:
+        return web.json_response({"flows": [{"type": "m.login.password"}, {"type": "m.login.sso"}]})
+
+    async def log_in(self, request: web.Request) -> web.Response:
+        """Give the token of who knows the password, or of who comes back from single sign-on."""
+        body = await request.json()
+        if body["type"] == "m.login.token" and body["token"] in self.sign_ons:
+            return web.json_response({"access_token": self.sign_ons.pop(body["token"])})
+        password, token = self.passwords.get(body.get("identifier", {}).get("user", ""), ("", ""))
+        if body["type"] != "m.login.password" or not password or password != body["password"]:
+            return web.json_response({"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}, status=403)
+        return web.json_response({"access_token": token})
+
+    async def sign_on(self, request: web.Request) -> web.Response:
+        """Send the browser back, as the first who has a password."""
+        self.sign_ons["once"] = next(iter(self.passwords.values()))[1]
+        location = f"{request.query['redirectUrl']}?loginToken=once"
+        return web.Response(status=302, headers={"Location": location})
+
+    async def log_out_session(self, request: web.Request) -> web.Response:
+        self.logged_out.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        return web.json_response({})
+
+    async def preflight(self, _: web.Request) -> web.Response:
+        return web.Response()
 
     async def versions(self, _: web.Request) -> web.Response:
         return web.json_response({"versions": ["v1.11", "v1.15"]})

@@ -15,9 +15,12 @@ from mediarepo.web.admin.api.media_models import (
     Done,
     HiddenServers,
     MediaAnswer,
+    MediaCount,
+    MediaCountQuery,
     MediaPage,
     MediaQuery,
     Nothing,
+    PictureAnswer,
     Reason,
 )
 from mediarepo.web.admin.api.openapi import api_page, openapi_document
@@ -31,11 +34,15 @@ from mediarepo.web.admin.api.operations_models import (
     PageQuery,
     PoliciesAnswer,
     RetryFailedItems,
+    StatusAnswer,
     StoresAnswer,
     TaskAnswer,
     TasksAnswer,
     UsageAnswer,
+    UsageDaysAnswer,
+    UsageDaysQuery,
     UsageQuery,
+    WhoAmI,
 )
 from mediarepo.web.auth import RequiredPermission
 from mediarepo.web.http.responses import json_response
@@ -79,7 +86,9 @@ _READ_TASKS, _CHANGE_TASKS = (Action.READ, Thing.TASK), (Action.CHANGE, Thing.TA
 
 ENDPOINTS = (
     _of("GET", "/media", media.search, MediaPage, _SEE, query=MediaQuery),
+    _of("GET", "/media_count", media.count, MediaCount, _SEE, query=MediaCountQuery),
     _of("GET", _MEDIA, media.get, MediaAnswer, _SEE),
+    _of("POST", f"{_MEDIA}/view", media.view, PictureAnswer, (Action.VIEW, Thing.OWN_MEDIA), body=Reason),
     _of("DELETE", _MEDIA, media.delete, Done, (Action.DELETE, Thing.OWN_MEDIA), body=Reason),
     _mark("restore", media.restore, Action.RESTORE),
     _mark("hold", media.hold, Action.HOLD),
@@ -102,6 +111,9 @@ ENDPOINTS = (
     _of("POST", _SERVER, media.quarantine_server, Done, (Action.HIDE, Thing.SERVER), body=Reason),
     _of("DELETE", _SERVER, media.unquarantine_server, Done, (Action.UNHIDE, Thing.SERVER), body=Reason),
     _of("GET", "/usage", operations.usage, UsageAnswer, (Action.READ, Thing.USAGE), query=UsageQuery),
+    _of("GET", "/usage_days", operations.usage_days, UsageDaysAnswer, (Action.READ, Thing.USAGE), query=UsageDaysQuery),
+    _of("GET", "/whoami", operations.whoami, WhoAmI, (Action.READ, Thing.AUDIT)),
+    _of("GET", "/status", operations.status, StatusAnswer, _READ_TASKS),
     _of("GET", "/stores", operations.stores, StoresAnswer, (Action.READ, Thing.STORE)),
     _of("GET", "/retention", operations.policies, PoliciesAnswer, _READ_RETENTION),
     _of("POST", "/retention/{policy}/plan", operations.plan_retention, TaskAnswer, _CHANGE_RETENTION),

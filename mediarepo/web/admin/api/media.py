@@ -13,11 +13,15 @@ from mediarepo.web.admin.api.media_models import (
     Done,
     HiddenServers,
     MediaAnswer,
+    MediaCount,
+    MediaCountQuery,
+    MediaFilter,
     MediaPage,
     MediaQuery,
+    PictureAnswer,
     Reason,
 )
-from mediarepo.web.keys import AUTHORIZATION, DELETION, QUARANTINE, RECORDS
+from mediarepo.web.keys import AUTHORIZATION, DELETION, PICTURES, QUARANTINE, RECORDS
 
 _NO_PLACE = "after: not the `next` of an earlier page"
 
@@ -25,19 +29,37 @@ _NO_PLACE = "after: not the `next` of an earlier page"
 async def search(call: Call) -> MediaPage:
     """Search media."""
     query = call.query(MediaQuery)
-    conditions = query.model_dump(exclude={"order_by", "limit", "after", "sha256"})
     found, place = await call.app[RECORDS].searches.find(
-        Search(
-            **conditions,
-            sha256=None if query.sha256 is None else bytes.fromhex(query.sha256),
-            hidden_from=call.app[AUTHORIZATION].out_of_reach(call.admin),
-            viewer=call.app[AUTHORIZATION].viewer(call.admin),
-        ),
+        _search(call, query),
         query.order_by,
         after=None if query.after is None else _place(query.after),
         limit=query.limit,
     )
     return MediaPage(media=found, next=None if place is None else _cursor(place))
+
+
+async def count(call: Call) -> MediaCount:
+    """Count the media that a search finds, up to `limit`."""
+    query = call.query(MediaCountQuery)
+    number, size_bytes = await call.app[RECORDS].searches.count(_search(call, query), query.limit)
+    return MediaCount(media_count=number, size_bytes=size_bytes, more=number == query.limit)
+
+
+def _search(call: Call, query: MediaFilter) -> Search:
+    """Return the search of a query, as far as the admin may see."""
+    conditions = query.model_dump(exclude={"order_by", "limit", "after", "sha256"})
+    return Search(
+        **conditions,
+        sha256=None if query.sha256 is None else bytes.fromhex(query.sha256),
+        hidden_from=call.app[AUTHORIZATION].out_of_reach(call.admin),
+        viewer=call.app[AUTHORIZATION].viewer(call.admin),
+    )
+
+
+async def view(call: Call) -> PictureAnswer:
+    """Return the thumbnail of media, quarantined or not; the audit log records who looked."""
+    picture = await call.app[PICTURES].view(await _known(call), call.admin, reason=_reason(call))
+    return PictureAnswer(content_type=picture.content_type, data=base64.b64encode(picture.data).decode())
 
 
 async def get(call: Call) -> MediaAnswer:

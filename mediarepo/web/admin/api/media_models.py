@@ -46,7 +46,7 @@ class Reason(ApiModel):
     """In words."""
 
 
-class MediaQuery(ApiModel):
+class MediaFilter(ApiModel):
     """Search conditions; all given ones must match."""
 
     server_name: str | None = None
@@ -79,12 +79,44 @@ class MediaQuery(ApiModel):
     """Only media created before this time, in ms since 1970."""
     idle_since_ts: int | None = Field(default=None, ge=0, le=BIGINT)
     """Only media not accessed since this time, in ms since 1970."""
+
+
+class MediaQuery(MediaFilter):
+    """A search, and one page of its results."""
+
     order_by: SearchOrder = SearchOrder.CREATED_TS
     """Sort order, largest value first."""
     limit: int = Field(default=100, ge=1, le=1000)
     """Maximum number of results."""
     after: str | None = Field(default=None, max_length=1000)
     """The `next` of the previous page."""
+
+
+class MediaCountQuery(MediaFilter):
+    """A search whose results are counted."""
+
+    limit: int = Field(default=10_000, ge=1, le=100_000)
+    """Where to stop counting."""
+
+
+class MediaCount(ApiModel):
+    """The number of media that a search finds."""
+
+    media_count: int
+    """Number of media, up to the limit."""
+    size_bytes: int
+    """Total size in bytes; equal content counts once for each of its media."""
+    more: bool
+    """Whether counting stopped at the limit."""
+
+
+class PictureAnswer(ApiModel):
+    """A thumbnail."""
+
+    content_type: str
+    """An image type."""
+    data: str
+    """The bytes, in base64."""
 
 
 class MediaAnswer(RootModel[MediaRecord]):

@@ -1,5 +1,6 @@
 """Admin endpoints for usage, stores, retention, tasks and the audit log."""
 
+from importlib.metadata import version
 from typing import Any
 
 from mediarepo.config.cleanup import RetentionPolicy
@@ -20,15 +21,31 @@ from mediarepo.web.admin.api.operations_models import (
     PoliciesAnswer,
     PolicyState,
     RetryFailedItems,
+    StatusAnswer,
     StoreContents,
     StoresAnswer,
     StoreUsage,
     TaskAnswer,
     TasksAnswer,
     UsageAnswer,
+    UsageDaysAnswer,
+    UsageDaysQuery,
     UsageQuery,
+    WhoAmI,
 )
-from mediarepo.web.keys import AUDIT, AUTHORIZATION, FAILED_ITEMS, JOBS, RETENTION, SETTINGS, TASKS, USAGE
+from mediarepo.web.keys import (
+    AUDIT,
+    AUTHORIZATION,
+    FAILED_ITEMS,
+    JOBS,
+    METRICS,
+    READINESS,
+    RETENTION,
+    SETTINGS,
+    TASKS,
+    TENANTS,
+    USAGE,
+)
 
 
 async def usage(call: Call) -> UsageAnswer:
@@ -47,6 +64,39 @@ async def usage(call: Call) -> UsageAnswer:
         query.by, UsageFilter(query.usage_class, server_name, query.user_id), query.limit
     )
     return UsageAnswer(usage=found)
+
+
+async def usage_days(call: Call) -> UsageDaysAnswer:
+    """Return the usage of each day; a homeserver's admins see that of their own media."""
+    days, own = call.query(UsageDaysQuery).days, call.app[AUTHORIZATION].viewer(call.admin)
+    table = call.app[USAGE].days
+    return UsageDaysAnswer(
+        media=await table.of_media(days, own),
+        objects=await table.of_objects(days) if own is None else [],
+    )
+
+
+async def whoami(call: Call) -> WhoAmI:
+    """Return who sent the token, and what they administer."""
+    own = call.app[AUTHORIZATION].viewer(call.admin)
+    return WhoAmI(
+        name=call.admin.name,
+        role=call.admin.role,
+        server_name=own,
+        server_names=list(call.app[TENANTS].names) if own is None else [own],
+    )
+
+
+async def status(call: Call) -> StatusAnswer:
+    """Return what waits, what does not respond, and how many requests this process has answered."""
+    readiness = call.app[READINESS]
+    return StatusAnswer(
+        version=version("matrix-mediarepo"),
+        problems=await readiness.problems(),
+        attention=await readiness.details(),
+        backlog=await call.app[JOBS].backlog.count(),
+        requests=call.app[METRICS].requests_by_class(),
+    )
 
 
 async def stores(call: Call) -> StoresAnswer:
@@ -127,7 +177,16 @@ async def cancel_task(call: Call) -> TaskAnswer:
 async def audit(call: Call) -> AuditAnswer:
     """List audit log entries, newest first; a homeserver's admins see those of their homeserver."""
     query = call.query(AuditQuery)
-    found = await call.app[AUDIT].read(call.admin, query.before_id, query.limit, target=query.target, by=query.admin)
+    found = await call.app[AUDIT].read(
+        call.admin,
+        query.before_id,
+        query.limit,
+        target=query.target,
+        by=query.admin,
+        action=query.action,
+        since_ts=query.since_ts,
+        until_ts=query.until_ts,
+    )
     return AuditAnswer(entries=found)
 
 

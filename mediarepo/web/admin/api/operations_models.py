@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, RootModel
 from mediarepo.model.marks import AuditEntry
 from mediarepo.model.retention import RetentionPlan
 from mediarepo.model.tasks import FailedItem, JobRun, Queue, Task
-from mediarepo.model.usage import Usage, UsageBy, UsageClass
+from mediarepo.model.usage import DayObjects, DayUsage, Usage, UsageBy, UsageClass
 from mediarepo.web.admin.api.media_models import BIGINT, ApiModel
 
 
@@ -31,6 +31,50 @@ class UsageAnswer(ApiModel):
 
     usage: list[Usage]
     """The groups, largest first."""
+
+
+class UsageDaysQuery(ApiModel):
+    """The days of usage to return."""
+
+    days: int = Field(default=90, ge=1, le=1100)
+    """Number of days, up to and including today."""
+
+
+class UsageDaysAnswer(ApiModel):
+    """Usage by day, oldest first."""
+
+    media: list[DayUsage]
+    """Usage of media."""
+    objects: list[DayObjects]
+    """Usage of the stores; only for the operator."""
+
+
+class WhoAmI(ApiModel):
+    """The admin whose token was sent."""
+
+    name: str
+    """`operator`, or the user id."""
+    role: str
+    """operator's token, homeserver's admin, or named admin."""
+    server_name: str | None
+    """The homeserver that they administer; none: all."""
+    server_names: list[str]
+    """The homeservers whose media they may see."""
+
+
+class StatusAnswer(ApiModel):
+    """Health, backlog and requests of this process."""
+
+    version: str
+    """The version of mediarepo."""
+    problems: dict[str, str]
+    """What does not respond, with the reason."""
+    attention: dict[str, Any]
+    """What needs attention while everything responds; the same details as in /health/ready."""
+    backlog: dict[str, int]
+    """Number of waiting items by queue."""
+    requests: dict[str, int]
+    """Number of requests that this process has answered, by the first digit of the status, as in `2xx`."""
 
 
 class StoreContents(ApiModel):
@@ -137,6 +181,12 @@ class AuditQuery(ApiModel):
     """Only actions on this target."""
     admin: str | None = None
     """Only actions of this admin."""
+    action: str | None = None
+    """Only this action, as in `quarantine`."""
+    since_ts: int | None = Field(default=None, ge=0, le=BIGINT)
+    """Only entries at or after this time, in ms since 1970."""
+    until_ts: int | None = Field(default=None, ge=0, le=BIGINT)
+    """Only entries before this time, in ms since 1970."""
 
 
 class AuditAnswer(ApiModel):

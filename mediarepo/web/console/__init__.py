@@ -1,0 +1,1 @@
+"""The admin console, a page for browsers."""
