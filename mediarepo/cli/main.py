@@ -44,7 +44,7 @@ class LazyGroup(TyperGroup):
         if isinstance(found, typer.Typer):
             command: Any = typer.main.get_group(found)
         else:
-            single = typer.Typer()
+            single = typer.Typer(add_completion=False)
             single.command()(found)
             command = typer.main.get_command(single)
         command.name = cmd_name

@@ -106,6 +106,15 @@ def test_a_completion_script_is_printed_and_nothing_is_written(shell: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_command_edits_the_files_of_a_shell(tmp_path: Path) -> None:
+    text = "\n".join(manual_page(typer.main.get_command(cli)))
+    done = ran("serve", "--install-completion", HOME=str(tmp_path), SHELL="/bin/bash")
+
+    assert "completion" not in text.replace("mediarepo completion", "").replace("the completion script", "")
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_shells_are_refused() -> None:
     assert ran("completion", "tcsh").returncode == 2
 
