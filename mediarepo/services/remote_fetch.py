@@ -67,7 +67,10 @@ class RemoteFetch:
         return self.tee is not None and self.tee.from_start and viewer not in self.tee.hidden_from
 
     def seen_by(self, viewer: str, send_stored: Rest) -> TeeView:
-        """Let a reader in at the tee that is shown; `send_stored` sends what it has no more, once that is stored."""
+        """Let a reader in at the tee; `send_stored` sends what the tee no longer has, once that is stored.
+
+        Raises NotFoundError when there is no content to show.
+        """
         if self.tee is None:
             raise NotFoundError("media not found")
 
@@ -133,7 +136,10 @@ class RemoteFetcher:
     now_ms: Callable[[], int]
 
     async def fetch(self, remote_fetch: RemoteFetch, options: DownloadOptions, lease: Lease, *, again: bool) -> None:
-        """Fetch and store; `again` says that the content was here before, so its revision is known only at the end."""
+        """Fetch media and store them. Raises FetchError when that fails, or no homeserver has a key to sign with.
+
+        `again` when the content was here before, so that its revision is known only at the end.
+        """
         mxc = remote_fetch.mxc
         if options.tenant is None:
             raise FetchError(FetchReason.NO_SIGNING_KEY, "nobody's key to sign with")

@@ -88,7 +88,10 @@ class ThumbnailRenderer:
     on_failure: Callable[[str], None]
 
     async def render(self, source: Blob, spec: ThumbnailSpec) -> None:
-        """Make the thumbnail that is asked for, and with a still one of a configured size all its siblings."""
+        """Render the requested thumbnail, and with a still one of a configured size all its siblings.
+
+        Raises TooLargeError when the source is larger than the limit.
+        """
         if source.size_bytes > self.config.max_source_bytes:
             raise TooLargeError("the media is too large to be thumbnailed")
         together = not spec.animated and spec in self.config.specs

@@ -216,7 +216,10 @@ class Uploads:
     store_class: StoreClass = StoreClass.LOCAL
 
     def check_size(self, declared_bytes: int | None, max_bytes: int | None = None) -> None:
-        """Refuse a declared length over the limit (the user's own, or that of all), before any byte is read."""
+        """Check a declared length before any byte is read.
+
+        Raises TooLargeError above the user's own limit, or that of all.
+        """
         limit = self.max_bytes() if max_bytes is None else max_bytes
         if declared_bytes is not None and declared_bytes > limit:
             raise TooLargeError(f"the upload is larger than the limit of {limit} bytes")
@@ -314,8 +317,8 @@ class PendingUploads:
     async def claim(self, mxc: Mxc, requester: Requester) -> AsyncIterator[Lease]:
         """Hold the right to fill a media id; an upload that fails leaves the id as it was.
 
-        Refused, in this order: an id that nobody created, one that is being filled, one of another user, one that has
-        content, one that has expired.
+        Refused, in this order: an id that nobody created (NotFoundError), one that is being filled
+        (CannotOverwriteMediaError), one of another user, one that has content, one that has expired.
         """
         announced = await self.table.get(mxc)
         if self.read_through is not None and may_be_announced_at_source(announced):

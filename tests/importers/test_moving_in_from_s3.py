@@ -228,7 +228,7 @@ async def test_adopted_objects_become_our_own(moving: MovingIn, source_bucket: A
     ready = {media_id for media_id, row in media.items() if row["state"] == "ready"}
 
     assert code == 0, errors
-    assert "adopted objects are owned now" in output
+    assert "adopted objects were copied into our own stores" in output
     assert {media[media_id]["ownership"] for media_id in ready} == {"owned"}
     for media_id in ready - HIDDEN:
         assert (await moving.get(OTHER if media_id in REMOTE else OWN, media_id)).body == original(media_id)

@@ -52,7 +52,7 @@ def parse_download_options(
 
 
 def legacy_tenant(request: web.Request) -> HomeserverConfig:
-    """Find the homeserver by Host, or by the server name in the path: old links may use any host."""
+    """Return the homeserver of the Host, or of the path: old links may use any host. Raises MediaHostUnknownError."""
     mxc, _ = parse_media_path(request)
     tenant = find_tenant(request) or request.app[TENANTS].by_server_name(mxc.server_name)
     if tenant is None:

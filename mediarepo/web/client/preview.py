@@ -11,7 +11,10 @@ from mediarepo.web.rate_limits import limit_preview
 
 
 async def preview_url(request: web.Request) -> web.Response:
-    """Tell a user what a web page is about; `ts` is accepted, and answered with what the page says now."""
+    """Return the preview of a web page; `ts` is accepted, and the page is described as it is now.
+
+    Raises MissingParamError without `url`, ForbiddenError when the homeserver has previews disabled.
+    """
     query, tenant = Query(request), tenant_required(request)
     requester = await requester_required(request, tenant, query)
     if not tenant.url_previews:

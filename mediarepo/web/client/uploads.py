@@ -66,7 +66,10 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def upload_to(request: web.Request) -> web.Response:
-    """Store the body under a media id given out before; whether that may be is judged before the body is."""
+    """Store the body under a media id created before; whether that is allowed is checked before the body is read.
+
+    Raises NotFoundError for another homeserver's media id.
+    """
     query, tenant = Query(request), tenant_required(request)
     requester = await requester_required(request, tenant, query)
     mxc, _ = parse_media_path(request)

@@ -44,7 +44,7 @@ def outages_as_not_found(handler: Handler) -> Handler:
                 await asyncio.sleep(_PAUSE_S)
             except (MatrixError, web.HTTPException, ConnectionError):
                 raise
-            except Exception as exc:
+            except Exception as exc:  # logged, and answered as 404: other servers never see a failure of ours
                 log.exception("unexpected_error", endpoint=handler.__name__)
                 raise _disguised(request, exc) from exc
 
