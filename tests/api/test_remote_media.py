@@ -78,7 +78,7 @@ def refusal(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.json["errcode"]
 
 
-SAME_HEADERS = {"Date", "Transfer-Encoding", "Content-Length", "Connection"}
+SAME_HEADERS = {"Date", "Transfer-Encoding", "Content-Length", "Connection", "X-Request-ID"}
 
 
 def told(answer: Answer) -> dict[str, str]:
