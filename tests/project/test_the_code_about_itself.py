@@ -243,3 +243,15 @@ def test_the_architecture_says_what_bounds_each_table() -> None:
     listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
 
     assert sorted(listed) == sorted(TABLES.split())
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [("A download of stored media", 8), ("A download of remote media", 14), ("A thumbnail", 8)]
+)
+def test_a_code_path_leads_through_few_files_that_exist(path: str, most: int) -> None:
+    section = (ROOT / "docs/architecture.md").read_text().partition(f"### {path}\n")[2].partition("\n### ")[0]
+    steps = re.findall(r"^ {0,3}(?:\d+\.| ) .*$", section, re.MULTILINE)
+    files = {name for step in steps for name in re.findall(r"`(\w+(?:/\w+)+\.py)`", step)}
+
+    assert 0 < len(files) <= most, sorted(files)
+    assert [name for name in sorted(files) if not (ROOT / "mediarepo" / name).is_file()] == []
