@@ -9,7 +9,7 @@ import structlog
 from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.repository import Repository
 from mediarepo.config.loading import ConfigError, load_settings
-from mediarepo.config.reloading import reload
+from mediarepo.config.reload import reload
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.errors import MatrixError

@@ -17,7 +17,7 @@ from mediarepo.model.import_ledger import ItemState
 from mediarepo.model.tasks import Queue
 from mediarepo.model.usage import UsageBy, UsageClass, UsageFilter
 from mediarepo.services.access_times import AccessTimes
-from mediarepo.services.batch_isolation import each_of
+from mediarepo.services.batch_isolation import run_steps
 from mediarepo.services.leases import ClusterJobs
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.uploads import PendingUploads
@@ -85,7 +85,7 @@ def _fleet_jobs(
         return {report.store: report.figures() for report in await sweeps.sweep()}
 
     async def expire() -> None:
-        await each_of(
+        await run_steps(
             pending.forget_expired,
             administration.tasks.forget_old,
             rates.forget_empty,

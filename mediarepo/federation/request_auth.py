@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from mediarepo.config.federation import FederationConfig
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.errors import (
     ForbiddenError,
     InvalidParamError,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from mediarepo.config.homeservers import HomeserverConfig
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.model.mxc import spellings
 
 _Homeservers = dict[str, HomeserverConfig]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.model.concurrency import Admission
 from mediarepo.model.requester import current_client
 from mediarepo.outbound.errors import OutboundError, OutboundReason

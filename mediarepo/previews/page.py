@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from mediarepo.config.previews import PreviewsConfig
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.model.previews import Block, Page
 from mediarepo.previews.encoding import decode
 from mediarepo.previews.html import Collector, parse_html

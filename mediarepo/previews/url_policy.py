@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mediarepo.config.previews import UrlRule, UrlRulesConfig
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.errors import InvalidParamError
 from mediarepo.model.previews import PreviewUrl
 from mediarepo.outbound.errors import OutboundError

@@ -21,7 +21,7 @@ _GONE_MS = 7 * 24 * 3_600_000
 Item = TypeVar("Item")
 
 
-async def each_of(*steps: Callable[[], Awaitable[object]]) -> None:
+async def run_steps(*steps: Callable[[], Awaitable[object]]) -> None:
     """Run every step, whatever happens to those before; the first failure is raised at the end, others are logged.
 
     Nothing more runs once another process has taken over the lease.
@@ -114,7 +114,7 @@ class BatchIsolation:
         return False
 
     @asynccontextmanager
-    async def whole_queue(self, queue: Queue) -> AsyncIterator[None]:
+    async def drain_queue(self, queue: Queue) -> AsyncIterator[None]:
         """Process everything that is due in a queue; items that were due and not tried are removed from it."""
         began_ts = await self.failed.now_ms()
         yield

@@ -118,7 +118,7 @@ class Deletion:
         await self.recency.check()
         act = AdminAction(by=_BY_ITSELF, owner=OPERATOR, action="empty_trash", at=self.authorization.tenants.names)
         empty = partial(self.trash.empty, age_ms=self.config.trash_ms, act=act)
-        async with self.isolation.whole_queue(Queue.TRASH):
+        async with self.isolation.drain_queue(Queue.TRASH):
             while mxcs := await self.trash.due(self.config.trash_ms, _BATCH):
                 outcome = await self.isolation.run(Queue.TRASH, mxcs, empty)
                 log.info("trash_emptied", media=outcome.done, set_aside=outcome.failed)

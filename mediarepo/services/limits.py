@@ -9,7 +9,7 @@ import structlog
 
 from mediarepo.config.limits import QuotaRule, QuotasConfig, Rate, RateLimitsConfig, ServerRates, UserRates
 from mediarepo.config.media import UploadsConfig
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.db.limits import BucketDelta, QuotaTable, RateTable
 from mediarepo.errors import LimitExceededError, MatrixError, QuotaExceededError
 from mediarepo.model.requester import Requester, UserMatcher, compile_globs

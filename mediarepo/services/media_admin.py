@@ -120,7 +120,7 @@ class UsageReports:
     async def fold(self) -> int:
         """Fold changes into the counters; returns how many."""
         total = 0
-        async with self.isolation.whole_queue(Queue.USAGE):
+        async with self.isolation.drain_queue(Queue.USAGE):
             for counter in _COUNTERS:
                 total += await self._fold(counter)
         await self.table.forget_empty()

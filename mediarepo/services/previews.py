@@ -151,7 +151,7 @@ class Previews:
     async def tidy(self) -> None:
         """Delete expired previews, and the oldest images beyond the budget."""
         await self.table.forget_expired(MAX_KEPT)
-        async with self._isolation.whole_queue(Queue.PREVIEWS):
+        async with self._isolation.drain_queue(Queue.PREVIEWS):
             await self._forget_images(self.table.expired_images)
             await self._forget_images(partial(self.table.images_over_budget, self.config.budget_bytes))
 

@@ -16,7 +16,7 @@ from typing import Self
 import structlog
 
 from mediarepo.config.federation import RemoteMediaConfig
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.media import MediaTable
 from mediarepo.db.remote_media import PastFailure, RemoteTable

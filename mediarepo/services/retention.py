@@ -15,7 +15,7 @@ from mediarepo.homeserver.admin_api import AvatarCache
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.model.retention import Candidate, RetentionClass, RetentionLimits, RetentionPlan, StoredPlan
 from mediarepo.model.tasks import Queue
-from mediarepo.services.batch_isolation import BatchIsolation, each_of
+from mediarepo.services.batch_isolation import BatchIsolation, run_steps
 from mediarepo.services.recency import Recency
 
 _EXAMPLES = 20
@@ -129,7 +129,7 @@ class Retention:
             and plan.armed_ts is not None
             and plan.fingerprint == policy.fingerprint()
         ]
-        await each_of(*armed)
+        await run_steps(*armed)
 
     def _act(self, policy: RetentionPolicy, by: str, action: str, client_address: str | None = None) -> AdminAction:
         """Make an act of the operator, which concerns the homeservers whose media a policy is for."""

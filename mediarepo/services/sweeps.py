@@ -73,7 +73,7 @@ class Sweeps:
         return reports
 
     async def _condemn_stale(self) -> None:
-        async with self.isolation.whole_queue(Queue.MULTIPART_UPLOADS):
+        async with self.isolation.drain_queue(Queue.MULTIPART_UPLOADS):
             while places := await self.upload_intents.stale(self.config.grace_ms, _PAGE):
                 await self.isolation.run(Queue.MULTIPART_UPLOADS, places, self._condemn, key=": ".join)
 

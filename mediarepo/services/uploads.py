@@ -33,7 +33,7 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
 from mediarepo.model.tasks import Lease, Queue
 from mediarepo.services.access_policy import check_upload, may_be_announced_at_source
-from mediarepo.services.batch_isolation import BatchIsolation, each_of
+from mediarepo.services.batch_isolation import BatchIsolation, run_steps
 from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.limits import Quotas
 from mediarepo.services.stores import Stores
@@ -334,7 +334,7 @@ class PendingUploads:
 
     async def forget_expired(self) -> None:
         """Remove ids that ran out long ago, and promises of room that nobody redeemed."""
-        await each_of(
+        await run_steps(
             self._forget_media,
             self.quotas.table.forget_expired,
             partial(self.lease_holder.leases.forget_expired, _KEPT_AFTER_EXPIRY_MS),
@@ -342,6 +342,6 @@ class PendingUploads:
 
     async def _forget_media(self) -> None:
         forget = partial(self.table.forget_expired, age_ms=_KEPT_AFTER_EXPIRY_MS)
-        async with self.isolation.whole_queue(Queue.PENDING_MEDIA):
+        async with self.isolation.drain_queue(Queue.PENDING_MEDIA):
             while mxcs := await self.table.expired(_KEPT_AFTER_EXPIRY_MS, _BATCH):
                 await self.isolation.run(Queue.PENDING_MEDIA, mxcs, forget)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from mediarepo.config.reloading import Derived
+from mediarepo.config.reload import Derived
 from mediarepo.config.server import ListenConfig
 
 _HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([^:\[\]]+):[0-9]{1,5}|([^\[\]]+)")

@@ -16,7 +16,7 @@ from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.tasks import Queue
-from mediarepo.services.batch_isolation import each_of
+from mediarepo.services.batch_isolation import run_steps
 from mediarepo.services.retention import RetentionTally
 from mediarepo.storage.errors import StoreMisconfiguredError
 from mediarepo.web.admin.api.endpoints import PREFIX
@@ -317,7 +317,7 @@ async def test_steps_of_one_job_are_all_taken_whatever_becomes_of_the_first() ->
         taken.append("succeed")
 
     with pytest.raises(ValueError, match="no"):
-        await each_of(fail, succeed)
+        await run_steps(fail, succeed)
     assert taken == ["fail", "succeed"]
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mediarepo.config.loading import ConfigError, load_settings, parse_settings
-from mediarepo.config.reloading import Effect, reload, settings_table
+from mediarepo.config.reload import Effect, reload, settings_table
 from mediarepo.config.settings import Settings
 
 ROOT = Path(__file__).parents[3]

@@ -2,7 +2,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mediarepo.db.database import LeaseLostError
-from mediarepo.services.batch_isolation import each_of
+from mediarepo.services.batch_isolation import run_steps
 
 
 async def test_the_first_failure_is_raised_and_the_others_are_logged() -> None:
@@ -15,7 +15,7 @@ async def test_the_first_failure_is_raised_and_the_others_are_logged() -> None:
         done.append(1)
 
     with capture_logs() as lines, pytest.raises(ValueError, match="number 1"):
-        await each_of(lambda: fails(1), works, lambda: fails(2), lambda: fails(3), works)
+        await run_steps(lambda: fails(1), works, lambda: fails(2), lambda: fails(3), works)
 
     assert done == [1, 1]
     assert [line["reason"] for line in lines] == ["ValueError: number 2", "ValueError: number 3"]
@@ -29,4 +29,4 @@ async def test_nothing_is_done_once_another_process_is_at_it() -> None:
         raise AssertionError("the work is not ours any more")
 
     with pytest.raises(LeaseLostError):
-        await each_of(lost, never)
+        await run_steps(lost, never)
