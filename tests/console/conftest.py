@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.console.console_site import ConsoleSite, console_site
 
+AXE = (Path(__file__).parent / "axe-core/axe.min.js").read_text()
 IMAGES = Path(__file__).resolve().parents[2] / "docs/images"
 
 
@@ -53,3 +55,13 @@ async def photograph(page: Page, name: str) -> None:
     if os.environ.get("MEDIAREPO_SCREENSHOTS"):
         taken = Image.open(io.BytesIO(await page.screenshot(animations="disabled")))
         taken.quantize(128, dither=Image.Dither.NONE).save(IMAGES / f"console-{name}.png", optimize=True)
+
+
+async def findings(page: Page) -> list[tuple[str, str, list[str]]]:
+    """Return what axe finds that is serious or critical."""
+    found: dict[str, Any] = await page.evaluate(f"async () => {{ {AXE}; return await axe.run(document); }}")
+    return [
+        (one["impact"], one["id"], [node["html"][:200] for node in one["nodes"]])
+        for one in found["violations"]
+        if one["impact"] in {"serious", "critical"}
+    ]

@@ -1,28 +1,16 @@
 """Hostile texts stay texts, and everybody can use the pages: axe-core, phones, dark colours."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.console.conftest import photograph
+from tests.console.conftest import findings, photograph
 from tests.console.console_site import ConsoleSite, add, go, picture
 from tests.support.tenants import A
 
-AXE = (Path(__file__).parent / "axe-core/axe.min.js").read_text()
 PAGES = ["overview", "media", "users", "retention", "tasks", "audit"]
 EVIL = '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>{{7*7}}'
-
-
-async def findings(page: Page) -> list[tuple[str, str, list[str]]]:
-    """Return what axe finds that is serious or critical."""
-    found: dict[str, Any] = await page.evaluate(f"async () => {{ {AXE}; return await axe.run(document); }}")
-    return [
-        (one["impact"], one["id"], [node["html"][:200] for node in one["nodes"]])
-        for one in found["violations"]
-        if one["impact"] in {"serious", "critical"}
-    ]
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])

@@ -25,7 +25,7 @@ async def test_an_admin_signs_in_with_the_homeservers_password_and_sees_that_hom
     await sign_in(page, "admin", PASSWORD)
 
     await expect(page.locator("header")).to_contain_text(f"@admin:{A}")
-    await expect(page.locator("nav a")).to_have_text(["Overview", "Media", "Users", "Audit log"])
+    await expect(page.locator("nav a")).to_have_text(["Overview", "Review", "Media", "Users", "Audit log"])
 
 
 async def test_signing_out_ends_the_homeservers_session(page: Page, site: ConsoleSite) -> None:

@@ -40,6 +40,8 @@ class FakeHomeserver:
     passwords: dict[str, tuple[str, str]] = field(default_factory=dict)
     """The password and the access token of a user name, for signing in from a browser."""
     logged_out: list[str] = field(default_factory=list)
+    reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Reported events by the number of the report, as Synapse's admin API shows them."""
     sign_ons: dict[str, str] = field(default_factory=dict)
     calls: list[dict[str, str]] = field(default_factory=list)
     answer_instead: web.Response | None = None
@@ -95,6 +97,9 @@ class FakeHomeserver:
             ("POST", LOGIN, self.log_in),
             ("POST", LOGOUT, self.log_out_session),
             ("GET", f"{LOGIN}/sso/redirect", self.sign_on),
+            ("GET", "/_synapse/admin/v1/event_reports", self.report_list),
+            ("GET", "/_synapse/admin/v1/event_reports/{id}", self.report),
+            ("DELETE", "/_synapse/admin/v1/event_reports/{id}", self.delete_report),
         ):
             app.router.add_route(method, path, handler)
         app.router.add_route("OPTIONS", "/{path:.*}", self.preflight)
@@ -128,6 +133,25 @@ class FakeHomeserver:
         self.sign_ons["once"] = next(iter(self.passwords.values()))[1]
         location = f"{request.query['redirectUrl']}?loginToken=once"
         return web.Response(status=302, headers={"Location": location})
+
+    async def report_list(self, request: web.Request) -> web.Response:
+        newest_first = [self.reports[number] for number in sorted(self.reports, reverse=True)]
+        without_events = [{name: one[name] for name in one if name != "event_json"} for one in newest_first]
+        return self._for_admins(request, {"event_reports": without_events, "total": len(without_events)})
+
+    async def report(self, request: web.Request) -> web.Response:
+        return self._of_report(request, self.reports.get(int(request.match_info["id"])))
+
+    async def delete_report(self, request: web.Request) -> web.Response:
+        found = self.reports.get(int(request.match_info["id"]))
+        if found is not None and self._is_admins(request):
+            del self.reports[found["id"]]
+        return self._of_report(request, None if found is None else {})
+
+    def _of_report(self, request: web.Request, body: dict[str, Any] | None) -> web.Response:
+        if body is None:
+            return self._for_admins(request, {"errcode": "M_NOT_FOUND", "error": "Event report not found"}, 404)
+        return self._for_admins(request, body)
 
     async def log_out_session(self, request: web.Request) -> web.Response:
         self.logged_out.append(request.headers.get("Authorization", "").removeprefix("Bearer "))

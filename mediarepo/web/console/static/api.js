@@ -92,6 +92,10 @@ export const tokenLogin = (homeserver, token) => login(homeserver, { type: "m.lo
 export const ssoUrl = (homeserver) =>
   `${homeserver}${CLIENT}/login/sso/redirect?redirectUrl=${encodeURIComponent(location.origin + location.pathname)}`;
 
+/** Call the homeserver's own admin API (Synapse's), as the admin who signed in there. */
+export const homeserverAdmin = (method, path, signal) =>
+  send(`${session.homeserver}/_synapse/admin/v1${path}`, { method, token: session.token, signal });
+
 /** End the session; one that the homeserver gave is ended there as well. */
 export async function signOut() {
   const { token, homeserver } = session;

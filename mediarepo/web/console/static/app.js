@@ -6,16 +6,22 @@ import { button, field, h, loadTexts, t, tellError } from "./dom.js";
 import { mediaDetailPage, mediaPage } from "./media.js";
 import { overviewPage } from "./overview.js";
 import { retentionPage } from "./retention.js";
+import { reviewPage } from "./review.js";
 import { tasksPage } from "./tasks.js";
 import { usersPage } from "./users.js";
 
+const everybody = () => true;
+const operators = () => me.server_name === null;
+
+/** The pages, and who sees them. */
 const PAGES = [
-  ["overview", overviewPage, false],
-  ["media", mediaPage, false],
-  ["users", usersPage, false],
-  ["retention", retentionPage, true],
-  ["tasks", tasksPage, true],
-  ["audit", auditPage, false],
+  ["overview", overviewPage, everybody],
+  ["review", reviewPage, () => session.homeserver !== null],
+  ["media", mediaPage, everybody],
+  ["users", usersPage, everybody],
+  ["retention", retentionPage, operators],
+  ["tasks", tasksPage, operators],
+  ["audit", auditPage, everybody],
 ];
 
 let site = { server_name: null, homeserver_url: "" };
@@ -82,7 +88,7 @@ function signInPage(problem = null) {
 }
 
 function frame() {
-  const pages = PAGES.filter(([, , operators]) => !operators || me.server_name === null);
+  const pages = PAGES.filter(([, , isShown]) => isShown());
   document.body.replaceChildren(
     h("a", { class: "skip", href: "#main", onclick: (event) => { event.preventDefault(); document.getElementById("main").focus(); } }, t("skip")),
     h("header", {},
@@ -103,7 +109,7 @@ async function show() {
   const { signal } = leaving;
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const parts = path.split("/").map(decodeURIComponent);
-  const name = PAGES.some(([one]) => one === parts[0]) ? parts[0] : "overview";
+  const name = PAGES.some(([one, , isShown]) => one === parts[0] && isShown()) ? parts[0] : "overview";
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#/${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
