@@ -53,7 +53,7 @@ reference: $(VENV)/.ready  ## write docs/metrics.md, which is made of the code
 
 lock: $(VENV)/.ready-dev  ## pin the dependencies anew
 	$(LOCK) --group pyproject.toml:build -o requirements-build.lock
-	$(LOCK) pyproject.toml --extra embedded --extra uvloop -o requirements.lock
+	$(LOCK) pyproject.toml --extra embedded --extra httptools --extra uvloop -o requirements.lock
 	$(LOCK) pyproject.toml --extra dev -c requirements-build.lock -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra docs -c requirements-dev.lock -o requirements-docs.lock
 

@@ -137,4 +137,5 @@ def _show_connections(in_use: InUse, database: Database, stores: Stores) -> None
     for store in stores.by_name.values():
         in_use.show("s3_requests", partial(getattr, store, "requests_under_way"))
         in_use.show("s3_read_connections", partial(getattr, store.read_connections, "in_use"))
+        in_use.show("s3_write_connections", partial(getattr, store.write_connections, "in_use"))
         in_use.show("s3_read_connections_waiting", partial(getattr, store.read_connections, "waiting"))

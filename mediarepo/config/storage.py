@@ -49,6 +49,13 @@ class Checksum(StrEnum):
     SHA256 = "sha256"
 
 
+class HttpClient(StrEnum):
+    """Which HTTP client transfers bytes to and from S3."""
+
+    HTTPTOOLS = "httptools"
+    AIOHTTP = "aiohttp"
+
+
 class StoreConfig(Section):
     """One bucket of one S3 server, and its client settings."""
 
@@ -88,6 +95,8 @@ class StoreConfig(Section):
     """How long a request that the server fails for a moment is repeated, in ms; a broken download goes on so long."""
     retry_budget: int = Field(default=500, ge=0)
     """How many requests a process may repeat until others succeed again; with none left, a failure is one at once."""
+    http_client: HttpClient = HttpClient.HTTPTOOLS
+    """What transfers bytes: httptools (less CPU), or aiohttp, which also serves where httptools is missing."""
     content_md5: bool = False
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE

@@ -11,6 +11,7 @@ import aiohttp
 
 from mediarepo.errors import TooLargeError, UnavailableError
 from mediarepo.storage.error_hints import HINTS
+from mediarepo.storage.transport import ConnectTimeoutError, MalformedResponseError, TruncatedResponseError
 
 
 class StorageError(UnavailableError):
@@ -259,14 +260,20 @@ _FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Ca
     (ssl.SSLCertVerificationError, lambda exc: f"its certificate is not trusted ({_verify_message(exc)}): set ca_file"),
     (ssl.SSLError, lambda exc: f"it does not speak TLS there ({exc.args[-1]}): is it http:// or another port?"),
     (ConnectionRefusedError, lambda _: "nothing listens there"),
-    (aiohttp.ConnectionTimeoutError, lambda _: "no connection came about in time, or none of max_connections was free"),
+    (
+        (aiohttp.ConnectionTimeoutError, ConnectTimeoutError),
+        lambda _: "no connection came about in time, or none of max_connections was free",
+    ),
     (TimeoutError, lambda _: "it did not answer in time"),
-    (aiohttp.ClientPayloadError, lambda _: "it stopped in the middle of an answer"),
+    ((aiohttp.ClientPayloadError, TruncatedResponseError), lambda _: "it stopped in the middle of an answer"),
     (
         (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError),
         lambda _: "it closed the connection without an answer",
     ),
-    (aiohttp.ClientResponseError, lambda _: "it does not answer in HTTP: is it https:// or another port?"),
+    (
+        (aiohttp.ClientResponseError, MalformedResponseError),
+        lambda _: "it does not answer in HTTP: is it https:// or another port?",
+    ),
 )
 
 

@@ -3,23 +3,23 @@
 import asyncio
 import base64
 import hashlib
+import re
 import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from typing import Self
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
 from yarl import URL
 
-from mediarepo.config.storage import Checksum, StoreConfig
+from mediarepo.config.storage import Checksum, HttpClient, StoreConfig
 from mediarepo.model.byte_stream import ByteRange
 from mediarepo.outbound.client import tls_context
+from mediarepo.storage.aiohttp_transport import AiohttpTransport
 from mediarepo.storage.errors import (
     OnRequest,
     S3Location,
@@ -31,6 +31,7 @@ from mediarepo.storage.errors import (
     outcome_of,
     parse_error_response,
 )
+from mediarepo.storage.read_connections import ReadConnections
 from mediarepo.storage.retry import RetryPolicy
 from mediarepo.storage.signing import (
     UNSIGNED_PAYLOAD,
@@ -41,37 +42,14 @@ from mediarepo.storage.signing import (
     presigned_query,
     quote_key,
 )
-from mediarepo.storage.stored_object import ReadConnections, StoredObject
+from mediarepo.storage.stored_object import StoredObject
+from mediarepo.storage.transport import TRANSPORT_ERRORS, Body, Response, Transport
+
+if TYPE_CHECKING:
+    from mediarepo.storage.http_transport import HttpTransport
 
 _SLICE_BYTES = 256 * 1024
 _PLAIN = "/:@!$'()*+,;=-_.~"
-
-
-class Chunks(Payload):
-    """A body of known size; raises ValueError when the chunks do not add up to it."""
-
-    _autoclose = True
-
-    def __init__(self, chunks: Sequence[bytes | memoryview], *, size_bytes: int) -> None:
-        if sum(map(len, chunks)) != size_bytes:
-            raise ValueError("the chunks do not add up to size_bytes")
-        super().__init__(chunks)
-        self._size = size_bytes
-        self._chunks = chunks
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send the chunks, large ones in slices so that little is buffered."""
-        for chunk in self._chunks:
-            if len(chunk) <= _SLICE_BYTES:
-                await writer.write(chunk)
-                continue
-            view = memoryview(chunk)
-            for start in range(0, len(chunk), _SLICE_BYTES):
-                await writer.write(view[start : start + _SLICE_BYTES])
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Show the body as text, as aiohttp asks of every payload."""
-        return b"".join(self._chunks).decode(encoding, errors)
 
 
 def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -121,8 +99,8 @@ def _base64(raw: bytes) -> str:
 
 _OK = 200
 _PARTIAL_CONTENT = 206
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]+-[0-9]+)(?:/(?:[0-9]+|\*))?", re.IGNORECASE)
 _ERROR_BODY_BYTES = 64 * 1024
-_SKIPPED_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class S3Client:
@@ -151,38 +129,22 @@ class S3Client:
         self.connections = ReadConnections(config.max_connections, config.pool_timeout_ms / 1000)
 
     async def __aenter__(self) -> Self:
-        config = self._config
-        self._patient = aiohttp.ClientTimeout(
-            total=None,
-            connect=config.request_timeout_ms / 1000,
-            sock_connect=config.connect_timeout_ms / 1000,
-            sock_read=config.read_timeout_ms / 1000,
-        )
-        self._strict = aiohttp.ClientTimeout(
-            total=config.request_timeout_ms / 1000,
-            sock_connect=config.connect_timeout_ms / 1000,
-            sock_read=config.read_timeout_ms / 1000,
-        )
         # clients who take their time with downloads must not hold up uploads: each has connections of its own
-        self._reading, self._writing = await self._session(limit=0), await self._session(limit=config.max_connections)
+        total_s = self._config.request_timeout_ms / 1000
+        limit = self._config.max_connections
+        self.reading = await self._stack.enter_async_context(self._transport())  # `connections` bounds them
+        self.writing = await self._stack.enter_async_context(self._transport(total_s=total_s, limit=limit))
         return self
 
-    async def _session(self, *, limit: int) -> aiohttp.ClientSession:
-        """Open a session of so many connections; 0: `connections` bounds them."""
+    def _transport(self, *, total_s: float | None = None, limit: int | None = None) -> Transport:
         config = self._config
-        connector = aiohttp.TCPConnector(
+        return _transport_class(config.http_client)(
+            URL(self._base),
+            tls=_trust(config) if config.endpoint_url.startswith("https:") else None,
+            connect_s=config.connect_timeout_ms / 1000,
+            read_s=config.read_timeout_ms / 1000,
+            total_s=total_s,
             limit=limit,
-            ssl=_trust(config) if config.endpoint_url.startswith("https:") else False,
-        )
-        return await self._stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                skip_auto_headers=_SKIPPED_HEADERS,
-                timeout=self._patient,
-                trust_env=False,
-            )
         )
 
     async def __aexit__(self, *_: object) -> None:
@@ -195,15 +157,15 @@ class S3Client:
         ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
         """
         response, size_bytes = await self._opened(object_key, byte_range, known_bytes)
-        etag = response.headers.get("ETag")
+        etag = response.header("etag")
         begin = 0 if byte_range is None else byte_range.offset
         total = str(size_bytes) if byte_range is None else _total(response)
 
-        async def reopen(offset: int, max_bytes: int | None) -> aiohttp.ClientResponse:
+        async def reopen(offset: int, max_bytes: int | None) -> Response:
             rest_bytes = size_bytes - offset
             rest = ByteRange(begin + offset, rest_bytes if max_bytes is None else min(rest_bytes, max_bytes))
             again, _ = await self._opened(object_key, rest, None, wait_s=self._config.read_timeout_ms / 1000)
-            if again.headers.get("ETag") != etag or _total(again) not in {total, None}:
+            if again.header("etag") != etag or _total(again) not in {total, None}:
                 again.close()
                 self.connections.release()
                 raise StorageError(f"{object_key} is another object than a moment ago")
@@ -220,13 +182,13 @@ class S3Client:
 
     async def _opened(
         self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None, *, wait_s: float | None = None
-    ) -> tuple[aiohttp.ClientResponse, int]:
+    ) -> tuple[Response, int]:
         """Ask for bytes over one of the connections, which whoever closes the response must release."""
         extra = {} if byte_range is None else {"Range": f"bytes={byte_range.offset}-{byte_range.last}"}
         with self._counted("get", object_key):
             await self.connections.acquire(wait_s=wait_s)
             try:
-                response = await self._send("GET", object_key, unsigned=extra, limits=self._patient)
+                response = await self._send("GET", object_key, unsigned=extra)
                 try:
                     return response, await self._promised_size(response, object_key, byte_range, known_bytes)
                 except BaseException:
@@ -245,7 +207,7 @@ class S3Client:
             signed |= await _off_loop(md5_header, chunks, size_bytes)
         if self._config.checksum is not Checksum.NONE:
             signed |= await _off_loop(partial(checksum_header, self._config.checksum), chunks, size_bytes)
-        await self._put("put", object_key, Chunks(chunks, size_bytes=size_bytes), signed=signed)
+        await self._put("put", object_key, Body(chunks, size_bytes=size_bytes), signed=signed)
 
     async def put_part(
         self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes | memoryview], *, size_bytes: int
@@ -254,23 +216,24 @@ class S3Client:
         query = canonical_query([("partNumber", str(number)), ("uploadId", upload_id)])
         checked = self._config.content_md5 or self._config.checksum is not Checksum.NONE
         signed = await _off_loop(md5_header, chunks, size_bytes) if checked else {}
-        body = Chunks(chunks, size_bytes=size_bytes)
+        body = Body(chunks, size_bytes=size_bytes)
         return await self._put("put_part", object_key, body, signed=signed, query=query)
 
     async def _put(
-        self, operation: str, object_key: str, body: Chunks, *, signed: dict[str, str], query: str = ""
+        self, operation: str, object_key: str, body: Body, *, signed: dict[str, str], query: str = ""
     ) -> str:
         with self._counted(operation, object_key):
-            response = await self._send("PUT", object_key, query=query, signed=signed, body=body, limits=self._strict)
+            response = await self._send("PUT", object_key, query=query, signed=signed, body=body)
             try:
                 if response.status != _OK:
                     await self._refuse(response, writing=True)
                 await self._read_little(response)
+                etag = response.header("etag")
             finally:
                 response.close()
-            if "ETag" not in response.headers:
+            if etag is None:
                 raise StorageError(f"{self._place.endpoint_url} took {object_key} without giving its ETag")
-            return response.headers["ETag"]
+            return etag
 
     @contextmanager
     def _counted(self, operation: str, object_key: str) -> Iterator[None]:
@@ -290,20 +253,18 @@ class S3Client:
         method: str,
         object_key: str,
         *,
-        limits: aiohttp.ClientTimeout,
         query: str = "",
         signed: Mapping[str, str] | None = None,
         unsigned: Mapping[str, str] | None = None,
-        body: Chunks | None = None,
-    ) -> aiohttp.ClientResponse:
+        body: Body | None = None,
+    ) -> Response:
         path = self._base_path + quote_key(object_key)
         headers = await self._headers(method, path, query, signed or {})
         headers.update(unsigned or {})
-        url = URL(f"{self._base}{path}?{query}" if query else f"{self._base}{path}", encoded=True)
+        transport = self.reading if method == "GET" else self.writing
         try:
-            session = self._reading if method == "GET" else self._writing
-            return await session.request(method, url, headers=headers, data=body, timeout=limits, allow_redirects=False)
-        except (aiohttp.ClientError, OSError) as exc:
+            return await transport.send(method, f"{path}?{query}" if query else path, headers, body)
+        except TRANSPORT_ERRORS as exc:
             raise error_from_exception(exc, self._place) from exc
 
     async def presign(self, object_key: str, *, lifetime_s: int, overrides: Mapping[str, str]) -> str:
@@ -343,7 +304,7 @@ class S3Client:
         return sent
 
     async def _promised_size(
-        self, response: aiohttp.ClientResponse, object_key: str, byte_range: ByteRange | None, known_bytes: int | None
+        self, response: Response, object_key: str, byte_range: ByteRange | None, known_bytes: int | None
     ) -> int:
         if response.status != (_OK if byte_range is None else _PARTIAL_CONTENT):
             await self._refuse(response, object_key=object_key)
@@ -353,32 +314,32 @@ class S3Client:
         if size_bytes is None:
             raise UnknownLengthError(f"{self._place.endpoint_url} does not say how long {object_key} is")
         if byte_range is None:
+            if known_bytes not in {None, size_bytes}:
+                raise StorageError(f"{object_key} has {size_bytes} bytes, not {known_bytes}")
             return size_bytes
-        came_from = response.headers.get("Content-Range", "").partition("-")[0]
-        if size_bytes != byte_range.size_bytes or came_from != f"bytes {byte_range.offset}":
+        came = _CONTENT_RANGE.fullmatch(response.header("content-range") or "")
+        if size_bytes != byte_range.size_bytes or came is None or came[1] != f"{byte_range.offset}-{byte_range.last}":
             raise StorageError(f"{object_key} does not hold bytes {byte_range.offset} to {byte_range.last}")
         return size_bytes
 
-    async def _refuse(
-        self, response: aiohttp.ClientResponse, *, object_key: str | None = None, writing: bool = False
-    ) -> None:
+    async def _refuse(self, response: Response, *, object_key: str | None = None, writing: bool = False) -> None:
         body = await self._read_little(response)
-        refusal = parse_error_response(response.status, body, retry_after=response.headers.get("Retry-After"))
+        refusal = parse_error_response(response.status, body, retry_after=response.header("retry-after"))
         raise error_from_response(refusal, self._place, object_key=object_key, writing=writing)
 
-    async def _read_little(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_little(self, response: Response) -> bytes:
         body = b""
         try:
-            while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
+            while len(body) < _ERROR_BODY_BYTES and (data := await response.readany()):
                 body += data
-        except (aiohttp.ClientError, OSError) as exc:
+        except TRANSPORT_ERRORS as exc:
             raise error_from_exception(exc, self._place) from exc
         return body
 
 
-def _total(response: aiohttp.ClientResponse) -> str | None:
+def _total(response: Response) -> str | None:
     """Read the whole object's size out of Content-Range; None where it does not stand there."""
-    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    total = (response.header("content-range") or "").rpartition("/")[2]
     return total if total.isdecimal() else None
 
 
@@ -389,6 +350,15 @@ def _address(config: StoreConfig) -> tuple[str, str, str]:
         url = url.with_host(f"{config.bucket}.{url.host}")
     base_path = url.raw_path.rstrip("/") + (f"/{config.bucket}/" if config.path_style else "/")
     return str(url.origin()), base_path, url.host_port_subcomponent or ""
+
+
+def _transport_class(http_client: HttpClient) -> "type[HttpTransport | AiohttpTransport]":
+    """Choose the HTTP client: the one that is configured, or aiohttp's where httptools is not installed."""
+    if http_client is HttpClient.AIOHTTP or find_spec("httptools") is None:
+        return AiohttpTransport
+    from mediarepo.storage.http_transport import HttpTransport  # noqa: PLC0415 - needs the optional httptools
+
+    return HttpTransport
 
 
 def _trust(config: StoreConfig) -> ssl.SSLContext:

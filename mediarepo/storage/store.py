@@ -23,10 +23,12 @@ from mediarepo.storage.errors import (
     UnsupportedRequestError,
     UploadGoneError,
 )
+from mediarepo.storage.read_connections import ReadConnections
 from mediarepo.storage.retry import RetryBudget, RetryPolicy, is_lost_answer
 from mediarepo.storage.s3_client import S3Client, encode_metadata, metadata_headers
 from mediarepo.storage.signing import find_credentials
-from mediarepo.storage.stored_object import OpenObject, ReadConnections, StoredObject
+from mediarepo.storage.stored_object import OpenObject, StoredObject
+from mediarepo.storage.transport import Transport
 from mediarepo.storage.write_gate import WriteGate
 
 log = structlog.get_logger(__name__)
@@ -152,6 +154,11 @@ class Store:
     def read_connections(self) -> ReadConnections:
         """The connections that downloads share."""
         return self._wire.connections
+
+    @property
+    def write_connections(self) -> Transport:
+        """The connections that uploads share; `in_use` is how many are taken."""
+        return self._wire.writing
 
     async def _get(self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None) -> StoredObject:
         try:

@@ -12,8 +12,14 @@ from tests.support.faulty_s3 import FaultyS3
 from tests.support.pauses import Pauses
 
 
+@pytest.fixture(params=["httptools", "aiohttp"])
+def http_client(request: pytest.FixtureRequest) -> str:
+    """Each test goes through both of the HTTP clients that transfer bytes."""
+    return str(request.param)
+
+
 @pytest.fixture
-def config(s3: Any) -> Callable[..., StoreConfig]:
+def config(s3: Any, http_client: str) -> Callable[..., StoreConfig]:
     """Makes configurations with a prefix that no other test has."""
     prefix = f"test-{uuid.uuid4().hex}"
 
@@ -25,6 +31,7 @@ def config(s3: Any) -> Callable[..., StoreConfig]:
             "prefix": prefix,
             "access_key_id": s3.access_key_id,
             "secret_access_key": s3.secret_access_key,
+            "http_client": http_client,
         }
         return StoreConfig.model_validate(settings | changes)
 

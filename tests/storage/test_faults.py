@@ -350,14 +350,13 @@ async def test_a_request_that_finds_no_free_connection_gives_up(config: Callable
 
 async def test_a_cancelled_upload_leaves_no_connection_behind(store: Store) -> None:
     task = asyncio.create_task(put(store, b"x" * 30_000_000))
-    connector = store._wire._writing.connector
-    assert connector is not None
-    while not connector._acquired:
+    connections = store.write_connections
+    while not connections.in_use:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not connector._acquired
+    assert not connections.in_use
 
 
 async def test_a_small_object_cut_short_is_read_again(faulty_store: Store, faulty: FaultyS3) -> None:
@@ -393,10 +392,8 @@ async def test_a_cancelled_download_leaves_no_connection_behind(store: Store) ->
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    connector = store._wire._reading.connector
-    assert connector is not None
-    assert not connector._acquired
-    assert not any(connector._conns.values())
+    assert not store.read_connections.in_use
+    assert not store._wire.reading.in_use
 
 
 async def test_a_span_the_server_ignores_is_an_error(faulty_store: Store, faulty: FaultyS3) -> None:

@@ -62,7 +62,7 @@ def test_every_package_is_pinned_with_its_hashes() -> None:
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("requirements.lock", ("embedded", "uvloop")),
+        ("requirements.lock", ("embedded", "httptools", "uvloop")),
         ("requirements-dev.lock", ("dev",)),
         ("requirements-build.lock", ()),
     ],

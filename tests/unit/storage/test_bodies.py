@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediarepo.config.storage import Checksum
-from mediarepo.storage.s3_client import Chunks, checksum_header, encode_metadata, md5_header, metadata_headers
+from mediarepo.storage.aiohttp_transport import Chunks
+from mediarepo.storage.s3_client import checksum_header, encode_metadata, md5_header, metadata_headers
+from mediarepo.storage.transport import Body
 
 
 class Writer:
@@ -21,7 +23,7 @@ class Writer:
 @pytest.mark.parametrize("chunks", [[], [b""], [b"abc", b"", b"de"], [b"x" * 700_000, b"y"]])
 async def test_a_body_is_sent_whole_as_often_as_asked(chunks: list[bytes]) -> None:
     whole = b"".join(chunks)
-    body = Chunks(chunks, size_bytes=len(whole))
+    body = Chunks(Body(chunks, size_bytes=len(whole)))
     for _ in range(2):
         writer = Writer()
         await body.write(writer)  # type: ignore[arg-type]  # the one method of aiohttp's writer that is used
@@ -30,12 +32,12 @@ async def test_a_body_is_sent_whole_as_often_as_asked(chunks: list[bytes]) -> No
 
 
 def test_a_body_shows_itself_as_text() -> None:
-    assert Chunks([b"ab", b"c"], size_bytes=3).decode() == "abc"
+    assert Chunks(Body([b"ab", b"c"], size_bytes=3)).decode() == "abc"
 
 
 def test_chunks_that_do_not_add_up_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="add up"):
-        Chunks([b"abc"], size_bytes=4)
+        Body([b"abc"], size_bytes=4)
 
 
 @given(st.text())
