@@ -34,6 +34,10 @@ class ConsoleConfig(Section):
     """Whether the console is served at /_mediarepo/console/."""
     homeserver_urls: dict[str, str] = {}
     """Client API URLs of homeservers, by server name, for browsers; none: the origin that serves the console."""
+    monthly_price_per_gib: float | None = Field(default=None, ge=0)
+    """Price of a GiB for a month at the S3 provider: the overview says what growth will cost; none: it does not."""
+    currency: str = Field(default="EUR", pattern="^[A-Z]{3}$")
+    """The currency of that price."""
 
     @field_validator("homeserver_urls")
     @classmethod

@@ -124,6 +124,11 @@ _CONDITIONS = {
 }
 
 
+_MARKS = {"pinned": MarkKind.PIN, "held": MarkKind.HOLD}
+_MARKED = """(m.server_name, m.media_id) IN (SELECT k.server_name, k.media_id FROM media_mark k WHERE k.kind = '{}')"""
+"""Says again what the condition of a mark says, in a form that lets Postgres begin with the few marks there are."""
+
+
 class StoredContentTable:
     """Reads where the content of media is, and what was made of it."""
 
@@ -219,4 +224,5 @@ def _filter(search: Search) -> tuple[list[object], list[str]]:
         if wanted is not None and wanted != ():
             arguments.append(list(wanted) if isinstance(wanted, tuple) else wanted)
             conditions.append(condition.format(f"${len(arguments)}"))
+    conditions += [_MARKED.format(kind) for name, kind in _MARKS.items() if getattr(search, name)]
     return arguments, conditions

@@ -87,7 +87,7 @@ async def console_site(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> AsyncItera
     async with two_tenants(
         postgres,
         s3,
-        console={"enabled": True},
+        console={"enabled": True, "monthly_price_per_gib": 0.02},
         retention={"policies": POLICIES},
         admin={"token": OPERATOR, "trash_ms": 3_600_000},
     ) as tenants:

@@ -17,6 +17,7 @@ async def test_the_overview_shows_growth_users_and_background_work(page: Page, s
     await expect(page.get_by_role("img", name="Bytes stored in S3, by day")).to_be_visible()
     await expect(page.get_by_text("At the rate of the last 30 days")).to_be_visible()
     await expect(page.get_by_role("link", name=f"@dave:{A}")).to_be_visible()
+    await expect(page.get_by_text("Storage costs €0.24 a month now, and €0.29 then.")).to_be_visible()
     await photograph(page, "overview")
     await page.get_by_text("The figures as a table").click()
 

@@ -39,8 +39,13 @@ async def database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
                        size_bytes, blob_id, true
                    FROM blob"""
             )
+            await connection.execute(
+                """INSERT INTO media_mark (server_name, media_id, kind, owner, scope, set_by, created_ts)
+                   SELECT 'a.test', 'k' || n * 100, unnest(ARRAY['hold', 'pin']), '', '', 'operator', 1
+                   FROM generate_series(1, 10) n"""
+            )
         async with running.connection() as connection:
-            await connection.execute("ANALYZE media, blob")
+            await connection.execute("ANALYZE media, blob, media_mark")
         yield running
 
 
@@ -59,6 +64,8 @@ SEARCHES = {
     "in a time": Search(created_after_ts=500, created_before_ts=900),
     "as a homeserver's admin": Search(viewer="a.test", hidden_from=("b.test",)),
     "of a type": Search(content_type="image/"),
+    "held": Search(held=True),
+    "pinned, as a homeserver's admin": Search(pinned=True, viewer="a.test"),
 }
 
 

@@ -89,13 +89,15 @@ async def whoami(call: Call) -> WhoAmI:
 
 async def status(call: Call) -> StatusAnswer:
     """Return what waits, what does not respond, and how many requests this process has answered."""
-    readiness = call.app[READINESS]
+    readiness, console = call.app[READINESS], call.app[SETTINGS].console
     return StatusAnswer(
         version=version("matrix-mediarepo"),
         problems=await readiness.problems(),
         attention=await readiness.details(),
         backlog=await call.app[JOBS].backlog.count(),
         requests=call.app[METRICS].requests_by_class(),
+        monthly_price_per_gib=console.monthly_price_per_gib,
+        currency=console.currency,
     )
 
 

@@ -75,6 +75,10 @@ class StatusAnswer(ApiModel):
     """Number of waiting items by queue."""
     requests: dict[str, int]
     """Number of requests that this process has answered, by the first digit of the status, as in `2xx`."""
+    monthly_price_per_gib: float | None
+    """The configured price of a GiB for a month; none: unknown."""
+    currency: str
+    """The currency of the price."""
 
 
 class StoreContents(ApiModel):

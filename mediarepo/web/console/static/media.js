@@ -39,12 +39,14 @@ const listLink = (query) => `#/media?${new URLSearchParams(Object.entries(query)
 export async function mediaPage({ query, signal }) {
   const filters = Object.fromEntries(FILTERS.filter((name) => query.get(name)).map((name) => [name, query.get(name)]));
   const search = { ...filters, order_by: query.get("order_by") ?? "created_ts", limit: PAGE };
-  const [page, count] = await Promise.all([
-    get("/media", search, signal), get("/media_count", { ...filters, limit: 10_000 }, signal),
-  ]);
+  const counting = get("/media_count", { ...filters, limit: 10_000 }, signal);
+  counting.catch(() => {}); // awaited below, once the page is there
+  const page = await get("/media", search, signal);
+  let count = null;
   const chosen = new Map();
   const grid = h("ul", { class: "grid", "aria-label": t("nav.media") });
   const bar = h("div", { class: "selection", role: "group", "aria-label": t("selection") });
+  const told = h("p", { class: "quiet", role: "status" }, t("media.counting"));
   const refresh = () => bar.replaceChildren(...selectionBar(chosen, filters, count, grid));
   const more = button(t("more"), () => load());
   let next = page.next;
@@ -58,9 +60,13 @@ export async function mediaPage({ query, signal }) {
   }
   add(page);
   refresh();
-  const told = count.more ? t("media.many", { count: number(count.media_count) })
-    : `${plural("media", count.media_count)}, ${bytes(count.size_bytes)}`;
-  return [searchForm(query), h("p", { class: "quiet", role: "status" }, told), bar, grid,
+  counting.then((answer) => {
+    count = answer;
+    told.textContent = count.more ? t("media.many", { count: number(count.media_count) })
+      : `${plural("media", count.media_count)}, ${bytes(count.size_bytes)}`;
+    refresh();
+  }).catch((error) => { told.textContent = `${t("media.uncounted")} ${error.message}`; });
+  return [searchForm(query), told, bar, grid,
     page.media.length === 0 ? h("p", {}, t("media.none")) : null, h("p", { class: "more" }, more)].filter(Boolean);
 }
 
@@ -146,7 +152,7 @@ function selectionBar(chosen, filters, count, grid) {
     return [h("span", {}, plural("selected", chosen.size)), ...actions((name) => actOn(name, [...chosen.values()]), (name) => [...chosen.values()].some(ACTIONS[name].applies)),
       button(t("selection.clear"), clear, { class: "quiet" })];
   }
-  if (Object.keys(filters).length === 0 || count.media_count === 0) return [h("span", { class: "quiet" }, t("selection.hint"))];
+  if (Object.keys(filters).length === 0 || count === null || count.media_count === 0) return [h("span", { class: "quiet" }, t("selection.hint"))];
   const what = count.more ? t("matching.many", { count: number(count.media_count) }) : plural("matching", count.media_count);
   return [h("details", {}, h("summary", {}, what), h("div", { class: "buttons" }, actions((name) => actOnAll(name, filters, count), () => true)))];
 }

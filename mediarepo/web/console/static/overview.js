@@ -20,7 +20,7 @@ export async function overviewPage({ me, signal }) {
   return [
     status === null ? null : attention(status, jobs.jobs),
     totals(classes.usage, stores),
-    h("div", { class: "columns" }, growth(days, operator), largest(users.usage)),
+    h("div", { class: "columns" }, growth(days, status), largest(users.usage)),
     h("div", { class: "columns" },
       status === null ? null : backlog(status),
       jobs === null ? null : background(jobs.jobs, tasks.tasks)),
@@ -62,7 +62,8 @@ function totals(usage, stores) {
 }
 
 /** Make one series for each class and homeserver, with 0 on days that lack it. */
-function growth({ media, objects }, operator) {
+function growth({ media, objects }, status) {
+  const operator = status !== null;
   const rows = operator && objects.length ? objects.map((one) => [one.day, t(`object.${one.object_class}`), one.size_bytes])
     : media.map((one) => [one.day, one.server_name || t(`class.${one.usage_class}`), one.size_bytes]);
   const days = [...new Set(rows.map(([day]) => day))].sort();
@@ -74,17 +75,24 @@ function growth({ media, objects }, operator) {
   }));
   const total = days.map((_, place) => series.reduce((sum, one) => sum + one.values[place], 0));
   return card(t("growth"), stackedPlot(t(operator ? "growth.stored" : "growth.media"), days, series),
-    h("p", { class: "quiet" }, forecast(days, total)));
+    h("p", { class: "quiet" }, forecast(days, total, status)));
 }
 
 /** Say what the last 30 days mean for the next 30. */
-function forecast(days, total) {
+function forecast(days, total, status) {
   const last = Date.parse(days.at(-1));
   const from = days.findIndex((day) => Date.parse(day) >= last - 30 * DAY_MS);
   const span = (last - Date.parse(days[from])) / DAY_MS;
   if (span < 1) return t("growth.soon");
   const perDay = (total.at(-1) - total[from]) / span;
-  return t("growth.rate", { rate: bytes(perDay * 30), days: number(span), then: bytes(Math.max(total.at(-1) + perDay * 30, 0)) });
+  const then = Math.max(total.at(-1) + perDay * 30, 0);
+  const rate = t("growth.rate", { rate: bytes(perDay * 30), days: number(span), then: bytes(then) });
+  return status?.monthly_price_per_gib ? `${rate} ${cost(total.at(-1), then, status)}` : rate;
+}
+
+function cost(now, then, { monthly_price_per_gib: price, currency }) {
+  const money = (size) => ((size / 2 ** 30) * price).toLocaleString("en", { style: "currency", currency });
+  return t("growth.cost", { now: money(now), then: money(then) });
 }
 
 function largest(usage) {
