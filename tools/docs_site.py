@@ -50,7 +50,7 @@ def on_files(files: Any, config: Any) -> Any:  # noqa: ANN401 - as MkDocs has it
 def linked_files() -> set[str]:
     """Name the files outside docs/, no pages, that pages link to."""
     found = {"config.yaml"}
-    for page in (ROOT / "docs").rglob("*.md"):
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         folder = page.parent.relative_to(ROOT).as_posix()
         for _, target, _ in LINK.findall(page.read_text()):
             place = posixpath.normpath(posixpath.join(folder, target))
@@ -59,8 +59,15 @@ def linked_files() -> set[str]:
     return {name for name in found if not name.endswith(".md")}
 
 
+def section_of_readme(title: str) -> str:
+    """Return a section of README.md, one level deeper, with its links as seen from docs/."""
+    text = (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.sub(r"\]\((?![a-z]+:|#)([^)]+)\)", r"](../\1)", text).replace("](../docs/", "](")
+
+
 def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:  # noqa: ANN401 - as MkDocs has it
     """Turn links out of docs/ into links to the copies."""
+    markdown = re.sub(r"<!-- README\.md: (.+) -->", lambda found: section_of_readme(found[1]), markdown)
     at_root = page.file.src_uri in PAGES_OF_THE_PROJECT
     folder = "" if at_root else posixpath.join("docs", posixpath.dirname(page.file.src_uri))
 

@@ -19,6 +19,7 @@ from mediarepo.cli.main import cli
 from mediarepo.config.settings import Settings
 from mediarepo.telemetry.metrics import Metrics
 from mediarepo.web.admin.api.endpoint_table import ENDPOINTS
+from mediarepo.web.admin.api.endpoints import PREFIX
 from mediarepo.web.admin.api.openapi import openapi_document
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,12 +166,17 @@ def admin_api_page() -> str:
         "",
         "Made of the [OpenAPI document](openapi.json), which a running server has too, at",
         "`/_mediarepo/admin/v1/openapi.json`, with a page at `/_mediarepo/admin/v1/docs`. How to use it:",
-        "[the admin API](admin-api.md).",
+        f"[the admin API](admin-api.md). All paths are below `{PREFIX}`.",
         "",
     ]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            lines += [f"## {method.upper()} {path}".replace("{", "\\{"), "", operation["summary"].rstrip(".") + ".", ""]
+            lines += [
+                f"## {method.upper()} {path.removeprefix(PREFIX)}".replace("{", "\\{"),
+                "",
+                operation["summary"].rstrip(".") + ".",
+                "",
+            ]
             lines += [operation["description"], ""] if "description" in operation else []
             lines += _fields(
                 "Parameters", [(one["name"], one.get("description", "")) for one in operation["parameters"]]

@@ -53,7 +53,8 @@ class Metrics:
         self._requests = self._counter("requests", "Requests answered.", "endpoint", "method", "status")
         self._seconds = self._histogram(
             "request_seconds",
-            "Time to answer, bodies included. Outcome: ok, refused (4xx), limited (429), left (client gone), error.",
+            "Time to answer, bodies included. Outcome: ok, refused (4xx, and 504: not uploaded yet), limited (429), "
+            "upstream (502: another server or the homeserver failed), left (the client went), error (other 5xx).",
             "endpoint",
             "outcome",
         )
@@ -267,6 +268,10 @@ def _outcome(status: int) -> str:
             return "limited"
         case 499:
             return "left"
+        case 502:
+            return "upstream"
+        case 504:
+            return "refused"  # M_NOT_YET_UPLOADED, which the specification requires
         case _ if status >= _ERROR:
             return "error"
         case _:

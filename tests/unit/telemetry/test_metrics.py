@@ -26,6 +26,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
         (404, "refused"),
         (429, "limited"),
         (499, "left"),
+        (502, "upstream"),
+        (504, "refused"),
         (500, "error"),
         (503, "error"),
     ],
