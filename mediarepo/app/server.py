@@ -23,6 +23,7 @@ from mediarepo.model.request_record import RequestIds
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
 from mediarepo.services.media_viewer import MediaViewer
+from mediarepo.telemetry.logs import LineWriter
 from mediarepo.telemetry.loop_lag import LoopLagWatchdog
 from mediarepo.telemetry.worker_metrics import MetricsPage, WorkersMetricsPage
 from mediarepo.web import keys
@@ -49,6 +50,7 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.TENANTS] = repository.tenants
     app[keys.PROXIES] = TrustedProxies(foundation.settings.listen)
     app[keys.REQUEST_IDS] = RequestIds()
+    app[keys.ACCESS_LOG] = LineWriter(foundation.settings.log)
     app[keys.IDENTITY] = repository.identity
     app[keys.UPLOADS] = repository.uploads
     app[keys.PENDING] = repository.pending

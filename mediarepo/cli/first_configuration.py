@@ -73,6 +73,9 @@ def take_over(answers: Answers, config: SynapseConfig, key_file: str | None) -> 
     return notes
 
 
+_LOG = ["log:", "  # A line for each request, so that what happened to a file can be found out.", "  access: true"]
+
+
 def configuration(answers: Answers) -> str:
     """Write the configuration as YAML with comments; texts are quoted as JSON, which YAML reads."""
     lines = [
@@ -99,7 +102,7 @@ def configuration(answers: Answers) -> str:
         f"    access_key_id: {{file: {_text(answers.secrets_folder + '/s3-access-key')}}}",
         f"    secret_access_key: {{file: {_text(answers.secrets_folder + '/s3-secret-key')}}}",
     ]
-    return "\n".join([*lines, *_from_synapse(answers), ""])
+    return "\n".join([*lines, *_from_synapse(answers), *_LOG, ""])
 
 
 def _from_synapse(answers: Answers) -> list[str]:

@@ -3,18 +3,13 @@
 Never in it: access tokens, file names, query strings. Its fields are explained in docs/logs.md.
 """
 
-import logging
 from time import perf_counter
 
-import structlog
 from aiohttp import web
 
 from mediarepo.config.server import LogConfig
 from mediarepo.model.request_record import RequestRecord, Stage, parse_request_id
-from mediarepo.web.keys import PROXIES, RECORD, REQUEST_IDS, SETTINGS
-
-log = structlog.get_logger("mediarepo.access")
-_levels = logging.getLogger("mediarepo.access")
+from mediarepo.web.keys import ACCESS_LOG, PROXIES, RECORD, REQUEST_IDS, SETTINGS
 
 REQUEST_ID = "X-Request-Id"
 
@@ -44,7 +39,7 @@ def sent_bytes(request: web.Request, response: web.StreamResponse) -> int:
 def write_access_line(request: web.Request, response: web.StreamResponse, endpoint: str) -> None:
     """Log a request that was answered, if that is configured."""
     config: LogConfig = request.app[SETTINGS].log
-    if not config.access or not _levels.isEnabledFor(logging.INFO):
+    if not config.access:
         return
     record, now = request[RECORD], perf_counter()
     fields: dict[str, object] = {
@@ -67,7 +62,7 @@ def write_access_line(request: web.Request, response: web.StreamResponse, endpoi
         "database_ms": _ms(record.seconds[Stage.DATABASE]) or None,
         "s3_ms": _ms(record.seconds[Stage.S3]) or None,
     }
-    log.info("request", **{name: value for name, value in fields.items() if value is not None})
+    request.app[ACCESS_LOG].write("request", {name: value for name, value in fields.items() if value is not None})
 
 
 def _ms(seconds: float) -> float:

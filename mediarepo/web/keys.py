@@ -22,6 +22,7 @@ from mediarepo.services.retention import Retention
 from mediarepo.services.tasks import Tasks
 from mediarepo.services.thumbnails import Thumbnails
 from mediarepo.services.uploads import PendingUploads, Uploads
+from mediarepo.telemetry.logs import LineWriter
 from mediarepo.telemetry.metrics import Metrics
 from mediarepo.telemetry.worker_metrics import MetricsPage
 from mediarepo.web.in_flight import InFlight
@@ -56,4 +57,5 @@ METRICS_PAGE = web.AppKey("metrics_page", MetricsPage)
 IN_FLIGHT = web.AppKey("in_flight", InFlight)
 PROXIES = web.AppKey("proxies", TrustedProxies)
 REQUEST_IDS = web.AppKey("request_ids", RequestIds)
+ACCESS_LOG = web.AppKey("access_log", LineWriter)
 RECORD = web.RequestKey("record", RequestRecord)

@@ -78,7 +78,10 @@ def test_each_alert_says_what_is_wrong_and_where_its_remedy_is(rule: dict[str, A
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
-def test_prometheus_accepts_the_rules_and_the_example() -> None:
-    for command in (["check", "rules", "alerts.yaml"], ["check", "config", "prometheus.yml"]):
-        done = subprocess.run(["promtool", *command], cwd=MONITORING, capture_output=True, text=True, check=False)
+def test_prometheus_accepts_the_rules_and_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    shutil.copytree(MONITORING, tmp_path, dirs_exist_ok=True)
+    shutil.copy(Path(__file__).with_name("alerts_test.yaml"), tmp_path)
+    commands = ("check rules alerts.yaml", "check config prometheus.yml", "test rules alerts_test.yaml")
+    for command in commands:
+        done = subprocess.run(["promtool", *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -5,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from mediarepo.config.server import LogConfig, LogFormat
-from mediarepo.telemetry.logs import set_up_logs
+from mediarepo.config.server import LogConfig, LogFormat, LogLevel
+from mediarepo.telemetry.logs import LineWriter, set_up_logs
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,36 @@ def test_what_is_less_important_is_left_out(capsys: pytest.CaptureFixture[str]) 
     structlog.get_logger("test").debug("detail")
 
     assert capsys.readouterr().err == ""
+
+
+def test_the_quick_way_to_a_line_looks_as_the_usual_one(capsys: pytest.CaptureFixture[str]) -> None:
+    config = LogConfig(format=LogFormat.JSON)
+    set_up_logs(config)
+    structlog.get_logger("test").info("request", status=200)
+    LineWriter(config).write("request", {"status": 200})
+
+    usual, quick = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert {**usual, "timestamp": ""} == {**quick, "timestamp": ""}
+    assert len(usual["timestamp"]) == len(quick["timestamp"])
+
+
+@pytest.mark.parametrize("log_format", list(LogFormat))
+def test_the_quick_way_keeps_to_the_level(log_format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    config = LogConfig(format=log_format, level=LogLevel.WARNING)
+    set_up_logs(config)
+    LineWriter(config).write("request", {"status": 200})
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, closed = LogConfig(format=LogFormat.JSON), io.StringIO()
+    set_up_logs(config)
+    monkeypatch.setattr("sys.stderr", closed)
+    writer = LineWriter(config)
+    writer.write("request", {"status": 200})
+    written = closed.getvalue()
+    closed.close()
+
+    writer.write("request", {"status": 404})
+    assert json.loads(written)["status"] == 200
