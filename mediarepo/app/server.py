@@ -17,6 +17,7 @@ from mediarepo.app.repository import Repository, open_repository
 from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
+from mediarepo.db.import_ledger import ImportRuns
 from mediarepo.db.tasks import BacklogTable
 from mediarepo.model.concurrency import Shutdown
 from mediarepo.model.request_record import RequestIds
@@ -83,7 +84,8 @@ def _add_administration(app: web.Application, repository: Repository) -> None:
     app[keys.RETENTION] = administration.retention
     app[keys.TASKS] = administration.tasks
     app[keys.AUDIT] = AuditTrail(log=administration.audit)
-    app[keys.JOBS] = JobReports(runs=administration.jobs, backlog=BacklogTable(repository.foundation.database))
+    database = repository.foundation.database
+    app[keys.JOBS] = JobReports(runs=administration.jobs, backlog=BacklogTable(database), imports=ImportRuns(database))
     app[keys.FAILED_ITEMS] = administration.failed_items
     app[keys.PICTURES] = MediaViewer(
         thumbnails=repository.thumbnails,

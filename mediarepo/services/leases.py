@@ -9,6 +9,7 @@ from typing import Any, Self
 import structlog
 
 from mediarepo.db.database import LeaseLostError, fenced
+from mediarepo.db.import_ledger import ImportRuns
 from mediarepo.db.tasks import SERVER_LEASE, BacklogTable, JobRuns, Leases
 from mediarepo.errors import MatrixError
 from mediarepo.model.concurrency import InUse
@@ -158,10 +159,11 @@ class ClusterJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReports:
-    """Reads when scheduled jobs last ran, and what waits for them."""
+    """Reads when scheduled jobs last ran, what waits for them, and how far imports are."""
 
     runs: JobRuns
     backlog: BacklogTable
+    imports: ImportRuns
 
     async def read(self) -> list[JobRun]:
         """Return all job runs."""

@@ -119,3 +119,27 @@ async def test_the_audit_log_is_filtered_by_action_and_time(tenants: Tenants) ->
     assert await actions("action=unpin") == ["unpin"]
     assert set(await actions(f"until_ts={at}")) | set(await actions(f"since_ts={at}")) == {"pin", "unpin", "hold"}
     assert await actions(f"since_ts={entries[0]['created_ts'] + 1}") == []
+
+
+async def test_the_progress_of_imports_is_the_operators(tenants: Tenants) -> None:
+    await tenants.own.rows(
+        """WITH source AS (
+               INSERT INTO import_source (name, kind, created_ts) VALUES ('old', 'synapse', 1) RETURNING source_id)
+           INSERT INTO import_run (source_id, command, started_ts, heartbeat_ts, figures)
+           SELECT source_id, 'run', 5, 6, '{"rows": 17}' FROM source"""
+    )
+    answer = await tenants.ask("", "GET", "/imports")
+
+    assert (await tenants.ask(A, "GET", "/imports")).status == 403
+    assert answer.json["imports"] == [
+        {
+            "source": "old",
+            "command": "run",
+            "started_ts": 5,
+            "heartbeat_ts": 6,
+            "finished_ts": None,
+            "complete": False,
+            "figures": {"rows": 17},
+            "error": None,
+        }
+    ]

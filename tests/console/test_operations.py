@@ -88,3 +88,22 @@ async def test_users_are_listed_with_what_they_store(page: Page, site: ConsoleSi
     await page.get_by_role("link", name=f"@carol:{A}").click()
 
     await expect(page.locator(".tile").first).to_contain_text(f"@carol:{A}")
+
+
+async def test_an_import_is_watched_to_its_end(page: Page, site: ConsoleSite) -> None:
+    own = site.tenants.own
+    await own.rows("INSERT INTO import_source (name, kind, created_ts) VALUES ('old-synapse', 'synapse', 1)")
+    await own.rows(
+        """INSERT INTO import_run (source_id, command, started_ts, heartbeat_ts, figures)
+           SELECT source_id, 'run', t, t, '{"rows": 17}'
+           FROM import_source, (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS t) now"""
+    )
+    await site.open(page, "tasks")
+    row = page.get_by_role("row", name="old-synapse")
+    await expect(row).to_contain_text('{"rows":17}')
+    await expect(row).to_contain_text("running")
+    await own.rows("UPDATE import_run SET finished_ts = heartbeat_ts, complete = true, figures = '{\"rows\": 55}'")
+
+    await expect(row).to_contain_text('{"rows":55}', timeout=30_000)
+    await expect(row).to_contain_text("done")
+    await own.rows("DELETE FROM import_source")

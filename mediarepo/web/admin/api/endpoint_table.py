@@ -29,6 +29,7 @@ from mediarepo.web.admin.api.operations_models import (
     AuditQuery,
     FailedItemsAnswer,
     FailedItemsQuery,
+    ImportsAnswer,
     JobsAnswer,
     NewTask,
     PageQuery,
@@ -134,6 +135,7 @@ ENDPOINTS = (
         _CHANGE_TASKS,
         body=RetryFailedItems,
     ),
+    _of("GET", "/imports", operations.imports, ImportsAnswer, _READ_TASKS),
     _of("GET", "/jobs", operations.jobs, JobsAnswer, _READ_TASKS),
 )
 """All of them."""

@@ -15,6 +15,8 @@ from mediarepo.web.admin.api.operations_models import (
     AuditQuery,
     FailedItemsAnswer,
     FailedItemsQuery,
+    ImportProgress,
+    ImportsAnswer,
     JobsAnswer,
     NewTask,
     PageQuery,
@@ -204,6 +206,26 @@ async def retry_failed_items(call: Call) -> Done:
     wanted = call.body(RetryFailedItems)
     count = await call.app[FAILED_ITEMS].retry(call.admin.name, queue=wanted.queue, key=wanted.item_key, **_from(call))
     return Done(affected=count)
+
+
+async def imports(call: Call) -> ImportsAnswer:
+    """List the last run of each import, with its progress."""
+    runs = await call.app[JOBS].imports.latest_of_each()
+    return ImportsAnswer(
+        imports=[
+            ImportProgress(
+                source=name,
+                command=run.command,
+                started_ts=run.started_ts,
+                heartbeat_ts=run.heartbeat_ts,
+                finished_ts=run.finished_ts,
+                complete=run.complete,
+                figures=run.figures,
+                error=run.error,
+            )
+            for name, run in sorted(runs.items())
+        ]
+    )
 
 
 async def jobs(call: Call) -> JobsAnswer:

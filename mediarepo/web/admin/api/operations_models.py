@@ -230,3 +230,31 @@ class JobsAnswer(ApiModel):
 
     jobs: list[JobRun]
     """By name."""
+
+
+class ImportProgress(ApiModel):
+    """The last run of an import."""
+
+    source: str
+    """The source's name in the configuration."""
+    command: str
+    """`run`, `watch`, or another command."""
+    started_ts: int
+    """Start, in ms since 1970."""
+    heartbeat_ts: int
+    """When the run last reported, in ms since 1970; much earlier than now for a run that was killed."""
+    finished_ts: int | None
+    """End, in ms since 1970; none: it is running, or was killed."""
+    complete: bool
+    """Whether it went through all rows."""
+    figures: dict[str, Any]
+    """Its progress: rows, bytes and results so far."""
+    error: str | None
+    """Why it failed."""
+
+
+class ImportsAnswer(ApiModel):
+    """The last run of each import."""
+
+    imports: list[ImportProgress]
+    """By name."""

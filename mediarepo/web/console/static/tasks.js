@@ -22,13 +22,29 @@ export async function finished(taskId, signal, onProgress = () => {}) {
 }
 
 export async function tasksPage({ signal }) {
-  const [{ tasks }, { jobs }, { failed_items: failed }] = await Promise.all([
+  const [{ tasks }, { jobs }, { failed_items: failed }, { imports }] = await Promise.all([
     get("/tasks", { limit: 50 }, signal), get("/jobs", {}, signal), get("/failed_items", { limit: 100 }, signal),
+    get("/imports", {}, signal),
   ]);
+  const importing = h("div", {}, importsTable(imports));
+  if (imports.some(isRunning)) {
+    follow(signal, async () => {
+      const found = (await get("/imports", {}, signal)).imports;
+      importing.replaceChildren(importsTable(found));
+      return !found.some(isRunning);
+    });
+  }
   const place = h("div", {}, tasksTable(tasks));
-  if (tasks.some((one) => !ENDED.has(one.state))) follow(place, signal);
+  if (tasks.some((one) => !ENDED.has(one.state))) {
+    follow(signal, async () => {
+      const found = (await get("/tasks", { limit: 50 }, signal)).tasks;
+      place.replaceChildren(tasksTable(found));
+      return found.every((one) => ENDED.has(one.state));
+    });
+  }
   return [
     card(t("tasks"), place, h("div", { class: "buttons" }, button(t("tasks.fsck"), () => startFsck().catch(tellError)))),
+    card(t("imports"), importing, h("p", { class: "quiet" }, t("imports.hint"))),
     card(t("tasks.failed"), failed.length ? failedTable(failed) : h("p", { class: "quiet" }, t("tasks.failed.none"))),
     card(t("jobs"), table(t("jobs"), [t("job"), t("state"), t("last"), t("result")], jobs.map((job) => [
       job.name,
@@ -37,17 +53,30 @@ export async function tasksPage({ signal }) {
   ];
 }
 
-async function follow(place, signal) {
+/** Look again every second until there is nothing more to see, or the page is left. */
+async function follow(signal, look) {
   try {
-    for (;;) {
-      await wait(POLL_MS, signal);
-      const { tasks } = await get("/tasks", { limit: 50 }, signal);
-      place.replaceChildren(tasksTable(tasks));
-      if (tasks.every((one) => ENDED.has(one.state))) return;
-    }
+    do await wait(POLL_MS, signal); while (!(await look()));
   } catch (error) {
     if (error.name !== "AbortError") tellError(error);
   }
+}
+
+const SILENT_MS = 120_000;
+const isRunning = (one) => one.finished_ts === null && Date.now() - one.heartbeat_ts < SILENT_MS;
+
+function importState(one) {
+  if (isRunning(one)) return badge(t("state.running"));
+  if (one.error !== null) return badge(t("state.failed"), "bad");
+  return one.complete ? badge(t("state.done"), "good") : badge(t("imports.stopped"), "bad");
+}
+
+function importsTable(imports) {
+  if (imports.length === 0) return h("p", { class: "quiet" }, t("imports.none"));
+  const head = ["imports.source", "state", "imports.started", "imports.reported", "tasks.progress"].map((name) => t(name));
+  return table(t("imports"), head, imports.map((one) => [
+    `${one.source} (${one.command})`, importState(one), time(one.started_ts), time(one.finished_ts ?? one.heartbeat_ts),
+    one.error ?? shortly(one.figures)]));
 }
 
 const shortly = (value) => (value === null || Object.keys(value).length === 0 ? "–" : h("code", {}, JSON.stringify(value)));
