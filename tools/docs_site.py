@@ -62,6 +62,7 @@ def linked_files() -> set[str]:
 def section_of_readme(title: str) -> str:
     """Return a section of README.md, one level deeper, with its links as seen from docs/."""
     text = (ROOT / "README.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    text = re.sub(r"(?m)^ {3}", "    ", text)  # what belongs to a step: Python-Markdown wants four spaces
     return re.sub(r"\]\((?![a-z]+:|#)([^)]+)\)", r"](../\1)", text).replace("](../docs/", "](")
 
 
