@@ -18,6 +18,7 @@ from yarl import URL
 
 from mediarepo.config.storage import Checksum, HttpClient, StoreConfig
 from mediarepo.model.byte_stream import ByteRange
+from mediarepo.model.requester import current_client
 from mediarepo.outbound.client import tls_context
 from mediarepo.storage.aiohttp_transport import AiohttpTransport
 from mediarepo.storage.errors import (
@@ -156,7 +157,8 @@ class S3Client:
         `known_bytes` is what the object is known to have, for servers that answer without a length. Raises
         ObjectMissingError, StorageUnavailableError, or StorageError when the object is shorter than the span.
         """
-        response, size_bytes = await self._opened(object_key, byte_range, known_bytes)
+        client = current_client().name
+        response, size_bytes = await self._opened(client, object_key, byte_range, known_bytes)
         etag = response.header("etag")
         begin = 0 if byte_range is None else byte_range.offset
         total = str(size_bytes) if byte_range is None else _total(response)
@@ -164,10 +166,10 @@ class S3Client:
         async def reopen(offset: int, max_bytes: int | None) -> Response:
             rest_bytes = size_bytes - offset
             rest = ByteRange(begin + offset, rest_bytes if max_bytes is None else min(rest_bytes, max_bytes))
-            again, _ = await self._opened(object_key, rest, None, wait_s=self._config.read_timeout_ms / 1000)
+            again, _ = await self._opened(client, object_key, rest, None, wait_s=self._config.read_timeout_ms / 1000)
             if again.header("etag") != etag or _total(again) not in {total, None}:
                 again.close()
-                self.connections.release()
+                self.connections.release(client)
                 raise StorageError(f"{object_key} is another object than a moment ago")
             return again
 
@@ -178,15 +180,22 @@ class S3Client:
             connections=self.connections,
             reopen=reopen,
             retries=self._retrying.begin(),
+            client=client,
         )
 
     async def _opened(
-        self, object_key: str, byte_range: ByteRange | None, known_bytes: int | None, *, wait_s: float | None = None
+        self,
+        client: str,
+        object_key: str,
+        byte_range: ByteRange | None,
+        known_bytes: int | None,
+        *,
+        wait_s: float | None = None,
     ) -> tuple[Response, int]:
         """Ask for bytes over one of the connections, which whoever closes the response must release."""
         extra = {} if byte_range is None else {"Range": f"bytes={byte_range.offset}-{byte_range.last}"}
         with self._counted("get", object_key):
-            await self.connections.acquire(wait_s=wait_s)
+            await self.connections.acquire(client, wait_s=wait_s)
             try:
                 response = await self._send("GET", object_key, unsigned=extra)
                 try:
@@ -195,7 +204,7 @@ class S3Client:
                     response.close()
                     raise
             except BaseException:
-                self.connections.release()
+                self.connections.release(client)
                 raise
 
     async def put(

@@ -33,6 +33,7 @@ class StoredObject:
     """
 
     __slots__ = (
+        "_client",
         "_connections",
         "_failed_at",
         "_place",
@@ -54,12 +55,14 @@ class StoredObject:
         connections: ReadConnections,
         reopen: Reopen,
         retries: Retries,
+        client: str,
     ) -> None:
         self._response: Response | None = response
         self._place = place
         self._connections = connections
         self._reopen = reopen
         self._retries = retries
+        self._client = client
         self._received = 0
         self._failed_at: int | None = None
         self._took_any = False
@@ -90,7 +93,7 @@ class StoredObject:
         if self._response is not None:
             self._response.close()
             self._response = None
-            self._connections.release()
+            self._connections.release(self._client)
 
     async def _send_streaming(self, sink: BackpressureSink) -> bool:
         """Send while the client takes bytes; False when its connection to S3 was given back, for it does not."""
@@ -109,7 +112,7 @@ class StoredObject:
             self.close()
             sink.wake()
 
-        self._connections.blocked(self, give_back)
+        self._connections.blocked(self, self._client, give_back)
         try:
             if not await sink.ready(_PATIENCE_S):
                 self.close()
@@ -136,7 +139,7 @@ class StoredObject:
         """Send so many bytes, or as many as the client's socket takes; gives how many."""
         begin = self._received
         end = min(begin + piece_bytes, self.size_bytes)
-        async with self._connections.share_of_slow():
+        async with self._connections.share_of_slow(self._client):
             await self._resume(max_bytes=end - begin)
             try:
                 while self._received < end and (data := await self._next(end)):

@@ -421,7 +421,7 @@ async def test_a_listing_that_repeats_itself_is_ended(faulty_store: Store, fault
 
 
 async def test_downloads_that_nobody_takes_do_not_hold_up_uploads(config: Callable[..., StoreConfig]) -> None:
-    async with Store("main", config(max_connections=2)) as store:
+    async with Store("main", config(max_connections=3)) as store:
         key = await put(store, b"x" * 3_000_000)
         async with store.open(key), store.open(key):
             await store.put(f"{store.prefix}/other", [b"abc"], size_bytes=3, metadata={})
