@@ -51,7 +51,6 @@ class AiohttpResponse:
         self._transport = transport
         self.status = response.status
         self.content_length = response.content_length
-        transport.in_use += 1
 
     @property
     def resumable(self) -> bool:
@@ -117,5 +116,10 @@ class AiohttpTransport:
         """Send a request."""
         url = URL(f"{self._base}{target}", encoded=True)
         data = None if body is None else Chunks(body)
-        response = await self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
+        self.in_use += 1
+        try:
+            response = await self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
+        except BaseException:
+            self.in_use -= 1
+            raise
         return AiohttpResponse(response, self)
