@@ -54,6 +54,13 @@ def test_no_link_is_dead(page: Path) -> None:
             assert anchor in anchors(place), target
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name_of)
+def test_code_that_belongs_to_a_step_is_indented_by_four_spaces(page: Path) -> None:
+    fences = re.findall(r"^( +)```", page.read_text(), re.MULTILINE)
+
+    assert all(len(indent) % 4 == 0 for indent in fences), "the site would end the list there"
+
+
 def models(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
     """Name every setting: its whole path, and its section with its name."""
     for name, field in model.model_fields.items():

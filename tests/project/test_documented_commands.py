@@ -46,7 +46,8 @@ def unknown_in(line: str) -> str | None:
             words = words[1:]
         command, words = below, words[1:]
     known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help", "-h"}
-    return next((word for word in words if word.startswith("-") and word.split("=")[0] not in known), None)
+    options = [word for word in words if word.startswith("-") and word != "-"]  # "-" is standard output
+    return next((option for option in options if option.split("=")[0] not in known), None)
 
 
 @pytest.mark.parametrize(("page", "line"), DOCUMENTED, ids=[f"{page}: {line}" for page, line in DOCUMENTED])
