@@ -129,6 +129,13 @@ _MARKED = """(m.server_name, m.media_id) IN (SELECT k.server_name, k.media_id FR
 """Says again what the condition of a mark says, in a form that lets Postgres begin with the few marks there are."""
 
 
+_MAY_BE_QUARANTINED = """(m.media_id IN (SELECT k.media_id FROM media_mark k WHERE k.kind = 'quarantine')
+    OR b.sha256 IN (SELECT h.sha256 FROM quarantined_hash h)
+    OR m.blob_id IN (SELECT o.blob_id FROM quarantined_blob o)
+    OR EXISTS (SELECT FROM quarantined_server_name))"""
+"""True for all quarantined media, and cheap: most rows need no look at who hides what from whom."""
+
+
 class StoredContentTable:
     """Reads where the content of media is, and what was made of it."""
 
@@ -225,4 +232,6 @@ def _filter(search: Search) -> tuple[list[object], list[str]]:
             arguments.append(list(wanted) if isinstance(wanted, tuple) else wanted)
             conditions.append(condition.format(f"${len(arguments)}"))
     conditions += [_MARKED.format(kind) for name, kind in _MARKS.items() if getattr(search, name)]
+    if search.quarantined:
+        conditions.append(_MAY_BE_QUARANTINED)
     return arguments, conditions

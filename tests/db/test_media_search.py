@@ -103,3 +103,10 @@ async def test_counting_stops_at_the_limit(database: Database) -> None:
 
     assert row["count"] == 200
     assert await pages_read(database, query, arguments) < FEW_PAGES
+
+
+async def test_a_search_for_quarantined_media_looks_at_the_others_once(database: Database) -> None:
+    """At each row and its blob, about three pages; all that could hide it would be ten."""
+    query, arguments = page_query(Search(quarantined=True), SearchOrder.CREATED_TS, after=None, limit=LIMIT)
+
+    assert await pages_read(database, query, arguments) < 4 * COUNT
