@@ -60,7 +60,7 @@ async def test_an_object_of_another_size_is_not_taken_for_the_upload(faulty_stor
 
 async def test_an_object_that_is_there_counts_more_than_the_answers(faulty_store: Store, faulty: FaultyS3) -> None:
     key, upload_id, etags = await begin(faulty_store)
-    faulty.plan(lose_answer, hang_up, reply(400, b"<Error><Code>InvalidPart</Code></Error>"))
+    faulty.plan(lose_answer, hang_up, reply(400, b"<Error><Code>has lost one</Code></Error>"))
     await faulty_store.complete_multipart(key, upload_id, etags, size_bytes=3)
     assert await faulty_store.read(key, max_bytes=3) == b"abc"
 
