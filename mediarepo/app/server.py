@@ -117,7 +117,7 @@ async def open_server(settings: Settings, shutdown: Shutdown, worker: Worker | N
         listeners = bind_all(listen) if worker is None else worker.listeners
         page = MetricsPage(metrics)
         if worker is not None:
-            page = WorkersMetricsPage(metrics, worker.number, worker.count, worker.folder)
+            page = WorkersMetricsPage(metrics, worker.number, worker.count, worker.server)
             await stack.enter_async_context(page.answering())
         apart = bool(listeners.metrics)
         if apart:

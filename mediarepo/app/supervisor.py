@@ -5,13 +5,11 @@ imported they share with it. It has neither threads nor an event loop of its own
 """
 
 import os
-import shutil
+import secrets
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
@@ -28,14 +26,14 @@ _STEADY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """The place of one of `count` workers, `number` from 0; their sockets for metrics lie in `folder`.
+    """The place of one of `count` workers, `number` from 0, of the server with a random name.
 
     `ready` is called once it serves.
     """
 
     number: int
     count: int
-    folder: Path
+    server: str
     listeners: Listeners
     ready: Callable[[], None]
 
@@ -54,7 +52,7 @@ class Supervisor:
 
     def __init__(self, count: int, listeners: Listeners, serve: Callable[[Worker], int]) -> None:
         self._count, self._serve, self._listeners = count, serve, listeners
-        self._folder = Path(tempfile.mkdtemp(prefix="mediarepo-workers-"))
+        self._name = secrets.token_hex(16)
         self._children: dict[int, _Child] = {}
         self._due_s: dict[int, float] = dict.fromkeys(range(count), 0.0)
         self._pause_s: dict[int, float] = dict.fromkeys(range(count), 0.0)
@@ -67,15 +65,12 @@ class Supervisor:
         A worker that ends before it has ever served, by itself, ends all: its reason would not go away.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            while self._children or not self._stopping:
-                self._start_due()
-                received = signal.sigtimedwait(_SIGNALS, self._patience_s())
-                if received is not None and received.si_signo != signal.SIGCHLD:
-                    self._forward(signal.Signals(received.si_signo))
-                self._collect()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        while self._children or not self._stopping:
+            self._start_due()
+            received = signal.sigtimedwait(_SIGNALS, self._patience_s())
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                self._forward(signal.Signals(received.si_signo))
+            self._collect()
         return self._status
 
     def _patience_s(self) -> float:
@@ -115,7 +110,7 @@ class Supervisor:
                 Worker(
                     number=number,
                     count=self._count,
-                    folder=self._folder,
+                    server=self._name,
                     listeners=self._listeners,
                     ready=lambda: _say(writable),
                 )

@@ -116,6 +116,8 @@ class BucketMarkers:
         """Return whether the store's prefix has our marker; a read-only one has none, but must look right."""
         if store.read_only:
             return await self._looks_right(store, Ownership.BORROWED)
+        if await self.other_prefix(store) is not None:
+            return False
         return await self.owner(store) == str(await self.sweep_table.installation_id())
 
     async def owner(self, store: Store) -> str | None:
@@ -130,6 +132,10 @@ class BucketMarkers:
         """
         if store.read_only:
             return True
+        other_prefix = await self.other_prefix(store)
+        if other_prefix is not None:
+            log.error("store_prefix_changed", store=store.name, prefix=store.prefix, objects_are_under=other_prefix)
+            return False
         text = await _marker(store)
         if text is None:
             return await self._looks_right(store) and await self.mark(store)
@@ -137,6 +143,13 @@ class BucketMarkers:
             return True
         await _check_length(store, len(text))
         return False
+
+    async def other_prefix(self, store: Store) -> str | None:
+        """Return the prefix under which the store's oldest objects lie; None when it is the configured one."""
+        for oldest in await self.missing_objects.oldest(store.name, _SAMPLE):
+            if not oldest.object_key.startswith(f"{store.prefix}/"):
+                return oldest.object_key.rsplit("/", 3)[0]
+        return None
 
     async def mark(self, store: Store) -> bool:
         """Write our marker over whatever is there; False when another process did at the same time."""

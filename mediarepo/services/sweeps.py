@@ -8,7 +8,7 @@ import structlog
 
 from mediarepo.config.cleanup import SweepConfig
 from mediarepo.db.sweep import SweepTable, UploadIntents
-from mediarepo.errors import UnavailableError
+from mediarepo.errors import InvalidParamError, UnavailableError
 from mediarepo.model.drift import KnownObject
 from mediarepo.model.ids import hour_of, object_key_ts
 from mediarepo.model.media import StoreClass
@@ -145,7 +145,16 @@ class Sweeps:
         return condemned
 
     async def take_over(self, store: Store) -> SweepReport:
-        """Claim a store because the operator says so, and restore missing media found in it."""
+        """Claim a store because the operator says so, and restore missing media found in it.
+
+        Raises InvalidParamError when the store's prefix was changed: its objects would stay under the old one.
+        """
+        other_prefix = await self.markers.other_prefix(store)
+        if other_prefix is not None:
+            raise InvalidParamError(
+                f"store {store.name}: the database knows its objects under the prefix {other_prefix}, not "
+                f"{store.prefix}: a prefix cannot be changed; put the old one back"
+            )
         await self.markers.mark(store)
         return SweepReport(store.name, found_again=await self._heal(store))
 

@@ -4,9 +4,11 @@ Every series gets the label `worker`: a worker that is started again begins at z
 """
 
 import asyncio
+import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import structlog
 from prometheus_client import Metric
@@ -34,11 +36,17 @@ class MetricsPage:
 
 
 class WorkersMetricsPage(MetricsPage):
-    """What /metrics answers for worker `number` of `count`; their sockets lie in `folder`, one for each."""
+    """What /metrics answers for worker `number` of `count`; `server` is the random name that they share.
 
-    def __init__(self, metrics: Metrics, number: int, count: int, folder: Path) -> None:
+    Their sockets are abstract ones, which need no writable disk (unix(7)); both ends check whose process is the other.
+    """
+
+    def __init__(self, metrics: Metrics, number: int, count: int, server: str) -> None:
         super().__init__(metrics)
-        self._number, self._count, self._folder = number, count, folder
+        self._number, self._count, self._server = number, count, server
+
+    def _address(self, number: int) -> str:
+        return f"\0mediarepo-{self._server}-{number}"
 
     async def exposition(self) -> tuple[bytes, str]:
         """Write the figures of all workers; those of one that does not answer within 2 s are missing."""
@@ -51,7 +59,7 @@ class WorkersMetricsPage(MetricsPage):
             return self._metrics.exposition()[0].decode()
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                return await _read(self._folder / f"{number}.sock")
+                return await _read(self._address(number))
         except (OSError, TimeoutError) as exc:
             log.warning("worker_without_metrics", worker=number, error=type(exc).__name__)
             return None
@@ -59,14 +67,13 @@ class WorkersMetricsPage(MetricsPage):
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
         """Answer the other workers."""
-        path = self._folder / f"{self._number}.sock"
-        path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._answer, str(path))
+        server = await asyncio.start_unix_server(self._answer, self._address(self._number))
         async with server:
             yield
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            _check_ours(writer)
             async with asyncio.timeout(_TIMEOUT_S):
                 writer.write(self._metrics.exposition()[0])
                 await writer.drain()
@@ -76,9 +83,19 @@ class WorkersMetricsPage(MetricsPage):
             writer.close()
 
 
-async def _read(path: Path) -> str:
-    reader, writer = await asyncio.open_unix_connection(str(path), limit=_MAX_BYTES)
+def _check_ours(writer: asyncio.StreamWriter) -> None:
+    """Talk to processes of our own user only. Raises PermissionError for another's."""
+    credentials: socket.socket = writer.get_extra_info("socket")
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", credentials.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if uid != os.geteuid():
+        raise PermissionError("not a process of this server's user")
+
+
+async def _read(address: str) -> str:
+    reader, writer = await asyncio.open_unix_connection(address, limit=_MAX_BYTES)
     try:
+        _check_ours(writer)
         return (await reader.read(-1)).decode()
     finally:
         writer.close()

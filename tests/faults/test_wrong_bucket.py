@@ -1,6 +1,10 @@
 import secrets
 
+import pytest
+
 from mediarepo.config.settings import Settings
+from mediarepo.errors import InvalidParamError
+from mediarepo.storage.store import Store
 from tests.storm.weather import lying
 from tests.support.installation import Answer, Installation, installed
 from tests.support.s3_wire import S3Wire
@@ -45,6 +49,34 @@ async def test_a_restart_on_a_wrong_bucket_loses_nothing_and_takes_nothing(own: 
     assert ready.status == 503
     assert b"mediarepo claim" in ready.body
     assert keys == []
+    assert await state_of(own, media_id) == "ready"
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_another_prefix_in_the_same_bucket_is_wrong_though_all_objects_are_there(
+    own: Installation, *, marked: bool
+) -> None:
+    media_id = await own.upload(b"precious")
+    await own.repository.sweeps.sweep()
+    wrong = elsewhere(own.settings)
+    if marked:  # copied along with the objects
+        marker = await own.store.read(f"{own.store.prefix}/installation", max_bytes=100)
+        other = Store("main", wrong.stores["main"])
+        async with other:
+            await other.put(f"{other.prefix}/installation", [marker], size_bytes=len(marker), metadata={})
+
+    async with installed(wrong, migrate=False) as lost:
+        upload = await lost.request("POST", "/_matrix/media/v3/upload", data=b"new")
+        ready = await lost.get("/health/ready")
+        reports = await lost.repository.sweeps.sweep()
+        with pytest.raises(InvalidParamError, match=f"under the prefix {own.store.prefix}, not"):
+            await lost.repository.sweeps.take_over(lost.store)
+        keys = [found.key async for found in lost.store.list(f"{lost.store.prefix}/")]
+
+    assert (refusal(upload), ready.status) == ((503, "M_UNKNOWN"), 503)
+    assert [bool(report.stopped) for report in reports] == [True]
+    assert len(keys) == marked
+    assert (await own.get(own.download_path(media_id))).body == b"precious"
     assert await state_of(own, media_id) == "ready"
 
 
