@@ -67,7 +67,9 @@ class WorkersMetricsPage(MetricsPage):
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
         """Answer the other workers."""
-        server = await asyncio.start_unix_server(self._answer, self._address(self._number))
+        listener = _unix_socket()  # made here, as uvloop takes no abstract addresses
+        listener.bind(self._address(self._number))
+        server = await asyncio.start_unix_server(self._answer, sock=listener)
         async with server:
             yield
 
@@ -92,8 +94,20 @@ def _check_ours(writer: asyncio.StreamWriter) -> None:
         raise PermissionError("not a process of this server's user")
 
 
+def _unix_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.setblocking(False)  # noqa: FBT003 - the standard library's way
+    return made
+
+
 async def _read(address: str) -> str:
-    reader, writer = await asyncio.open_unix_connection(address, limit=_MAX_BYTES)
+    connection = _unix_socket()
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, address)
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_MAX_BYTES)
+    except BaseException:
+        connection.close()
+        raise
     try:
         _check_ours(writer)
         return (await reader.read(-1)).decode()

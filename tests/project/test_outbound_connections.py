@@ -18,7 +18,11 @@ KNOWN = {
     "web/http/client_socket.py": {"socket"},  # options of connections that clients opened
     "web/server.py": {"socket"},  # sockets that listen already
     "web/listening.py": {"socket", "getaddrinfo"},  # where to listen; is a unix socket of ours still alive?
-    "telemetry/worker_metrics.py": {"open_unix_connection"},  # the other workers of this server
+    "telemetry/worker_metrics.py": {
+        "socket",
+        "sock_connect",
+        "open_unix_connection",
+    },  # the other workers of this server
     "importers/synapse/http_client.py": {"ClientSession"},  # the operator configured it, as one of the old homeserver
     "cli/dev.py": {"ClientSession"},  # waits until the server just started answers
 }
