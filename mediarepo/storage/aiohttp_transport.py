@@ -1,5 +1,6 @@
 """Transfers bytes with aiohttp's client: where httptools is not installed, and where the configuration asks for it."""
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from ssl import SSLContext
@@ -63,7 +64,10 @@ class AiohttpResponse:
 
     async def readany(self) -> bytes:
         """Wait for the next bytes of the body; empty at its end."""
-        return b"" if self._response is None else await self._response.content.readany()
+        if self._response is None:
+            return b""
+        async with asyncio.timeout(self._transport.read_s):  # aiohttp's own ends not every wait
+            return await self._response.content.readany()
 
     def close(self) -> None:
         """Give the connection back."""
@@ -89,6 +93,8 @@ class AiohttpTransport:
         self._base = str(base.origin())
         self._tls = tls
         self._limit = limit
+        self.read_s = read_s
+        self._answer_s = connect_s + (read_s if total_s is None else total_s)
         self._timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s, sock_read=read_s)
         self._stack = AsyncExitStack()
         self.in_use = 0
@@ -118,7 +124,8 @@ class AiohttpTransport:
         data = None if body is None else Chunks(body)
         self.in_use += 1
         try:
-            response = await self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
+            async with asyncio.timeout(self._answer_s):
+                response = await self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
         except BaseException:
             self.in_use -= 1
             raise

@@ -28,6 +28,10 @@ class StorageError(UnavailableError):
         return self.hint
 
 
+class WrongLengthError(StorageError):
+    """An object has another length than the database knows."""
+
+
 class ObjectMissingError(StorageError):
     """The bucket answers and has no object under this key."""
 

@@ -27,6 +27,7 @@ from mediarepo.storage.errors import (
     StorageError,
     StoreMisconfiguredError,
     UnknownLengthError,
+    WrongLengthError,
     error_from_exception,
     error_from_response,
     outcome_of,
@@ -324,7 +325,7 @@ class S3Client:
             raise UnknownLengthError(f"{self._place.endpoint_url} does not say how long {object_key} is")
         if byte_range is None:
             if known_bytes not in {None, size_bytes}:
-                raise StorageError(f"{object_key} has {size_bytes} bytes, not {known_bytes}")
+                raise WrongLengthError(f"{object_key} has {size_bytes} bytes, not {known_bytes}")
             return size_bytes
         came = _CONTENT_RANGE.fullmatch(response.header("content-range") or "")
         if size_bytes != byte_range.size_bytes or came is None or came[1] != f"{byte_range.offset}-{byte_range.last}":

@@ -133,11 +133,13 @@ async def test_a_type_that_cannot_stand_in_a_header_is_application_octet_stream(
     assert (federated.status, b"weird" in federated.body) == (200, False)
 
 
-@pytest.mark.parametrize(("offset", "size"), [(-1, 5), (0, 0), (0, -3), (3, 10**9), (10**9, 1)])
+@pytest.mark.parametrize(
+    ("offset", "size", "height"), [(-1, 5, 71), (0, 0, 72), (0, -3, 73), (3, 10**9, 74), (10**9, 1, 75)]
+)
 async def test_a_thumbnails_row_that_names_no_stretch_of_its_object_is_passed_over(
-    ours: Installation, offset: int, size: int
+    ours: Installation, offset: int, size: int, height: int
 ) -> None:
-    media_id = await ours.upload(encoded(corners(64, 64 + secrets.randbelow(500)), "PNG"))
+    media_id = await ours.upload(encoded(corners(640, height), "PNG"))  # a content of its own
     assert (await ours.get(ours.thumbnail_path(media_id))).status == 200
     await ours.rows(
         """UPDATE thumbnail SET byte_offset = $2, size_bytes = $3

@@ -149,4 +149,4 @@ async def test_sweep_reports_and_fails_when_it_had_to_stop(
 
 
 def test_the_version_is_told() -> None:
-    assert re.fullmatch(r"mediarepo \d+\.\d+\.\d+\n", ran("--version").stdout)
+    assert re.fullmatch(r"mediarepo \d+\.\d+\.\d+( \(commit [0-9a-f]+\))?\n", ran("--version").stdout)

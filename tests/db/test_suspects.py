@@ -89,7 +89,7 @@ async def test_media_with_a_claimed_hash_are_read_without_walking_through_what_i
     plan = await plan_of(database, media._FIND, server_name, media_id, viewer)
 
     assert row is not None
-    assert row["suspect"] is suspect
+    assert row["hash_unverified"] is suspect
     assert pages(plan) < 100
 
 

@@ -267,7 +267,7 @@ async def test_a_relative_folder_that_is_not_there_is_never_made_by_guess(leavin
         (["--to", "matrix-media-repo", "--matrix-media-repo-config", "X", "--sql", "f"], "--to synapse"),
         (["--to", "files", "--output", "x", "--datastore", "y"], "--to matrix-media-repo"),
         (["--to", "matrix-media-repo", "--matrix-media-repo-config", "X", "--datastore", "none"], "no datastore none"),
-        (["--to", "matrix-media-repo", "--matrix-media-repo-config", "X", "--server-name", "a.b"], "none of the homes"),
+        (["--to", "matrix-media-repo", "--matrix-media-repo-config", "X", "--server-name", "a.b"], "not one of that"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_before_anything_is_written(

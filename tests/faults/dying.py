@@ -29,6 +29,7 @@ from mediarepo.model.requester import Requester
 from mediarepo.services.fsck import FsckLevel
 from mediarepo.services.retention import RetentionTally
 from mediarepo.services.upload_parts import MemoryBudget
+from mediarepo.storage.http_transport import HttpTransport
 from tests.support.installation import SERVER_NAME
 
 USER = f"@bridge:{SERVER_NAME}"
@@ -42,7 +43,8 @@ def only_reads(text: str) -> bool:
     changes = {"INSERT", "UPDATE", "DELETE"} & {
         word for word, before in zip(words[1:], words, strict=False) if before != "FOR"
     }
-    return text == "GET" or (words[:1] == ["SELECT"] and not changes)
+    calls = "begin_upload(" in text or "publish_upload(" in text
+    return text == "GET" or (words[:1] == ["SELECT"] and not changes and not calls)
 
 
 def die_at(number: int) -> None:
@@ -68,6 +70,7 @@ def die_at(number: int) -> None:
 
     for name in STATEMENTS:
         setattr(asyncpg.Connection, name, stepping(getattr(asyncpg.Connection, name)))
+    setattr(HttpTransport, "send", stepping(HttpTransport.send))  # noqa: B010 - what every transfer passes through
     setattr(aiohttp.ClientSession, "_request", stepping(aiohttp.ClientSession._request))  # noqa: B010 - what every request passes through
 
 

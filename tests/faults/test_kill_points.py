@@ -178,7 +178,7 @@ async def test_whatever_the_step_at_which_a_process_dies_nothing_is_lost_and_not
                 assert (await dying.do(scenario, NEVER)).startswith("done")
         assert said.startswith("done")
         acknowledged += said.split()[1:]
-        assert deaths >= 6
+        assert deaths >= (2 if scenario == "upload_twice" else 6)  # equal content costs one statement
         await SCENARIOS[scenario](own)
         last = await dying.do(scenario, NEVER)
         assert last.startswith("done")

@@ -19,7 +19,17 @@ from tools import install_locked
 from tools.install_locked import parse_pip_configuration, pip_environment, uv_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("mediarepo", "migrations", "tools", "pyproject.toml", "README.md", "LICENSE", "Makefile")
+PARTS = (
+    "mediarepo",
+    "migrations",
+    "deploy",
+    "tools",
+    "config.yaml",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "Makefile",
+)
 OLDEST_PIP = "22.0.2" if sys.version_info < (3, 12) else "23.2.1"
 SMALL = 100_000
 

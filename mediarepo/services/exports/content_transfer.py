@@ -14,7 +14,7 @@ from mediarepo.model.byte_stream import ByteRange, Sink
 from mediarepo.model.exports import ExportMedia, ExportOutcome, ExportResult
 from mediarepo.model.media import Blob
 from mediarepo.services.stores import NOT_OURS, BucketMarkers, Stores
-from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError
+from mediarepo.storage.errors import ObjectMissingError, StorageUnavailableError, WrongLengthError
 
 _ATTEMPTS = 4
 _PAUSE_S = 0.5
@@ -79,13 +79,13 @@ class Contents:
         if done and done == blob.size_bytes:
             return
         byte_range = ByteRange(done, blob.size_bytes - done) if done else None
-        async with self.stores.named(blob.store).open(
-            blob.object_key, byte_range, known_bytes=blob.size_bytes
-        ) as stored:
-            if done + stored.size_bytes != blob.size_bytes:
-                words = f"the object {blob.object_key} has {stored.size_bytes} bytes, its row says {blob.size_bytes}"
-                raise DamagedContentError(words)
-            await stored.send_to(measuring)
+        try:
+            async with self.stores.named(blob.store).open(
+                blob.object_key, byte_range, known_bytes=blob.size_bytes
+            ) as stored:
+                await stored.send_to(measuring)
+        except WrongLengthError as exc:
+            raise DamagedContentError(str(exc)) from exc
 
 
 ITEM_ERRORS = (RowRefusedError, DamagedContentError, UnavailableError)
