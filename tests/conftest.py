@@ -1,5 +1,6 @@
 """A real Postgres and a real S3 server for the whole session, and what may stand before and beside them."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,14 @@ from tests.support.certificates import self_signed, signing_key
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.idle import all_idle
 from tests.support.s3_wire import S3Wire
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """Take away the handler that a command run in this process has left: it writes to what was captured of its test."""
+    yield
+    root = logging.getLogger()
+    root.handlers = [one for one in root.handlers if type(one) is not logging.StreamHandler]
 
 
 @pytest.fixture(autouse=True)
