@@ -132,13 +132,21 @@ class Recency:
         return None
 
     async def _journal_ahead(self, store: Store) -> str | None:
-        """Find a part of our own journal with a number that this database has not given out yet."""
+        """Find a part of our own journal with a number that this database has not given out yet.
+
+        A number may be given out, and its part written, between two looks: the database is asked again.
+        """
         installation_id = str(await self.sweep_table.installation_id())
         sequence = await self.journal.sequence()
         for kind in PartKind:
             after = first_after(store.prefix, installation_id, kind, sequence)
             async for found in store.list(f"{journal_folder(store.prefix, installation_id)}{kind}/", start_after=after):
-                return found.key
+                part = parse_part(store.prefix, found.key)
+                if part is None or part.sequence <= sequence:
+                    continue
+                sequence = await self.journal.sequence()
+                if part.sequence > sequence:
+                    return found.key
         return None
 
     async def _recent(self, store: Store, since_ms: int | None, lost_key: str | None) -> AsyncIterator[list[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,34 @@ async def test_what_changed_is_one_small_object_and_nothing_is_none(own: Install
     assert keys(later, "media") == {second}
     assert [line["row"]["kind"] for line in later if line.get("kind") == "media_mark"] == ["quarantine"]
     assert await own.value("SELECT count(*) FROM journal_change") == 0
+
+
+class Overtaken(JournalTable):
+    """Another process writes a part right after this one has read how far the journal is."""
+
+    def __init__(self, own: Installation) -> None:
+        super().__init__(own.repository.foundation.database)
+        self._own = own
+        self.asked = 0
+
+    async def sequence(self) -> int:
+        found = await super().sequence()
+        self.asked += 1
+        if self.asked == 1:
+            await self._own.upload(b"just now")
+            await journal_of(self._own).write()
+        return found
+
+
+async def test_a_part_that_is_written_during_a_look_is_no_sign_of_an_older_database(own: Installation) -> None:
+    await own.upload(b"first")
+    await journal_of(own).write()
+    table = Overtaken(own)
+    looking = replace(own.repository.foundation.recency, journal=table)
+
+    assert await looking.look(own.store) is None
+    assert table.asked == 2
+    assert await looking.problems() == {}
 
 
 async def test_a_transaction_that_commits_late_is_in_a_later_part(own: Installation) -> None:
