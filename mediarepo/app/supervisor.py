@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _STEADY_S = 60.0
-"""A worker that ran for so long is started again at once."""
+"""A worker that ran for so long is started again at once, whatever befell it before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class Supervisor:
         self._children: dict[int, _Child] = {}
         self._due_s: dict[int, float] = dict.fromkeys(range(count), 0.0)
         self._pause_s: dict[int, float] = dict.fromkeys(range(count), 0.0)
+        self._have_served: set[int] = set()
         self._stopping = False
         self._status = 0
 
@@ -140,7 +141,8 @@ class Supervisor:
                 self._note_end(number, child, os.waitstatus_to_exitcode(code))
 
     def _note_end(self, number: int, child: _Child, status: int) -> None:
-        has_served = _was_said(child.readable)
+        if _was_said(child.readable):
+            self._have_served.add(number)
         os.close(child.readable)
         ran_s = time.monotonic() - child.started_s
         reason = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
@@ -148,15 +150,20 @@ class Supervisor:
             self._status = self._status or (status if status >= 0 else 1)
             log.info("worker_stopped", worker=number, pid=child.pid, reason=reason)
             return
-        if not has_served and status > 0 and not self._pause_s[number]:
+        if number not in self._have_served and status > 0:
             log.error("worker_cannot_start", worker=number, pid=child.pid, reason=reason)
             self._status = status
             self._forward(signal.SIGTERM)
             return
-        steady = ran_s >= _STEADY_S
-        self._pause_s[number] = _FIRST_PAUSE_S if steady else min(_LONGEST_PAUSE_S, max(1.0, 2 * self._pause_s[number]))
-        self._due_s[number] = time.monotonic() + (0.0 if steady or has_served else self._pause_s[number])
+        self.plan_restart(number, ran_s)
         log.error("worker_ended", worker=number, pid=child.pid, reason=reason, ran_s=round(ran_s, 1))
+
+    def plan_restart(self, number: int, ran_s: float) -> float:
+        """Decide how long a worker that ran for `ran_s` waits, in s: nothing at first, then twice as long each time."""
+        pause_s = 0.0 if ran_s >= _STEADY_S else min(_LONGEST_PAUSE_S, self._pause_s[number])
+        self._pause_s[number] = max(_FIRST_PAUSE_S, 2 * pause_s)
+        self._due_s[number] = time.monotonic() + pause_s
+        return pause_s
 
 
 def _say(writable: int) -> None:

@@ -109,7 +109,7 @@ def address_of(listener: socket.socket) -> Address:
     return Address(path=name) if isinstance(name, str) else Address(host=name[0], port=name[1])
 
 
-async def accept_from(runner: web.AppRunner, listener: socket.socket, *, shared: bool) -> web.BaseSite:
+async def accept_from(runner: web.BaseRunner, listener: socket.socket, *, shared: bool) -> web.BaseSite:
     """Serve connections of a socket, until the site is stopped.
 
     From a socket that is shared, each process takes one connection at a time, so that those who have time take more:
@@ -163,7 +163,15 @@ class _Acceptor:
                 log.error("connection_not_accepted", error=exc.strerror)  # noqa: TRY400 - of the system, not of ours
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            connection.setblocking(False)  # noqa: FBT003 - as above
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.connect_accepted_socket(factory, connection)  # type: ignore[arg-type]
+            try:
+                await _serve(connection, factory)
+            except Exception:  # logged; what befalls one connection must not end the accepting of all others
+                log.exception("connection_not_served")
+                connection.close()
+
+
+async def _serve(connection: socket.socket, factory: object) -> None:
+    connection.setblocking(False)  # noqa: FBT003 - as above
+    if connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    await asyncio.get_running_loop().connect_accepted_socket(factory, connection)  # type: ignore[arg-type]
