@@ -7,20 +7,30 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from hypothesis import HealthCheck, settings
 
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
+from mediarepo.telemetry import logs
 from tests.support.certificates import self_signed, signing_key
 from tests.support.homeserver import FakeHomeserver, fake_homeserver
 from tests.support.idle import all_idle
 from tests.support.s3_wire import S3Wire
 
+settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any pace")
+
 
 @pytest.fixture(autouse=True)
-def _own_log_handlers() -> Iterator[None]:
-    """Take away the handler that a command run in this process has left: it writes to what was captured of its test."""
-    yield
+def _own_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command run in this process does to the logs: it would write to what was captured of its test."""
+    monkeypatch.setattr(logs, "_CACHE_LOGGERS", False)
     root = logging.getLogger()
+    level = root.level
+    yield
+    structlog.reset_defaults()
+    root.setLevel(level)
     root.handlers = [one for one in root.handlers if type(one) is not logging.StreamHandler]
 
 

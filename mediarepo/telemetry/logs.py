@@ -51,6 +51,10 @@ class OutageLog:
             log.warning(_EVENTS[kind][1], name=name, outage_ms=self.now_ms() - self._since.pop(key))
 
 
+_CACHE_LOGGERS = True
+"""Whether loggers keep the first configuration that they meet: faster, and final."""
+
+
 def set_up_logs(config: LogConfig) -> None:
     """Send everything that is logged, by us and by libraries, to standard error in one format."""
     shared: list[structlog.typing.Processor] = [
@@ -66,7 +70,7 @@ def set_up_logs(config: LogConfig) -> None:
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=_CACHE_LOGGERS,
     )
     handler = logging.StreamHandler()
     handler.setFormatter(

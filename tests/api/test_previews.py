@@ -319,7 +319,7 @@ async def test_pages_that_name_oembed_or_send_their_readers_on_are_followed(runn
 
 
 async def test_a_page_that_is_slow_is_given_up_and_does_not_hold_up_others(running: Any, site: Website) -> None:
-    async with website() as slow, running(previews={"timeout_ms": 1500}) as own:
+    async with website() as slow, running(previews={"timeout_ms": 10_000}) as own:
         slow.hold = asyncio.Event()
         waiting = asyncio.create_task(ask(own, slow.page("/page", page())))
         while not slow.asked:
