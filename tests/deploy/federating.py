@@ -2,8 +2,6 @@
 
 import asyncio
 import io
-import os
-import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
-from tests.deploy.fronting import DEPLOY, NGINX_SPOOLS
+from tests.deploy.fronting import DEPLOY, nginx_arguments, running_proxy
 from tests.deploy.synapse import Synapse, running_synapse
 from tests.support.installation import Answer
 from tests.support.ports import free_port
@@ -122,9 +119,6 @@ async def homeservers(
 @asynccontextmanager
 async def nginx_before(servers: list[Homeserver], folder: Path) -> AsyncIterator[None]:
     """Run one nginx that speaks TLS for all of them."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-    if program is None:
-        pytest.skip("nginx is not installed here")
     folder.mkdir()
     snippet = (DEPLOY / "nginx" / "mediarepo.conf").read_text()
     blocks = "".join(
@@ -136,21 +130,12 @@ async def nginx_before(servers: list[Homeserver], folder: Path) -> AsyncIterator
         )
         for one in servers
     )
-    spools = " ".join(f"{one}_temp_path {folder}/{one};" for one in NGINX_SPOOLS)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, spools=spools, servers=blocks))
-    process = await asyncio.create_subprocess_exec(
-        program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf"), cwd=folder
-    )
-    try:
+    arguments = nginx_arguments(folder, NGINX, servers=blocks)
+    async with running_proxy("nginx", arguments, folder, servers[-1].port):
         async with asyncio.timeout(30):
             while (await _status(servers[-1])) != 200:
-                assert process.returncode is None
                 await asyncio.sleep(0.05)
         yield
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def _status(server: Homeserver) -> int:

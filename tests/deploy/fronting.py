@@ -59,14 +59,21 @@ class Front:
 @asynccontextmanager
 async def fronted(name: str, folder: Path, mediarepo: str, homeserver: str) -> AsyncIterator[Front]:
     """Run "nginx" or "caddy" before the two addresses; skips where it is not installed."""
-    program = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-    if program is None:
-        pytest.skip(f"{name} is not installed here")
     folder = folder / name
     folder.mkdir(exist_ok=True)
     port, http2_port = free_port(), free_port()
     configure = {"nginx": _nginx, "caddy": _caddy}[name]
     arguments = configure(folder, (port, http2_port), mediarepo, homeserver)
+    async with running_proxy(name, arguments, folder, port) as pid:
+        yield Front(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http2_port}", pid, folder)
+
+
+@asynccontextmanager
+async def running_proxy(name: str, arguments: list[str], folder: Path, port: int) -> AsyncIterator[int]:
+    """Run "nginx" or "caddy" with its files in a folder until it listens; gives its pid, skips where it is missing."""
+    program = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
+        pytest.skip(f"{name} is not installed here")
     homes = {one: str(folder) for one in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
     with (folder / "proxy.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -74,7 +81,7 @@ async def fronted(name: str, folder: Path, mediarepo: str, homeserver: str) -> A
         )
     try:
         await _until_listening(process, port, folder / "proxy.log")
-        yield Front(name, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http2_port}", process.pid, folder)
+        yield process.pid
     finally:
         if process.returncode is None:
             process.kill()
@@ -86,9 +93,13 @@ def _nginx(folder: Path, ports: tuple[int, int], mediarepo: str, homeserver: str
         snippet = (DEPLOY / "nginx" / name).read_text()
         assert snippet.count("http://127.0.0.1:8000") == 1
         (folder / name).write_text(snippet.replace("http://127.0.0.1:8000", mediarepo))
+    return nginx_arguments(folder, NGINX, port=ports[0], http2_port=ports[1], homeserver=homeserver)
+
+
+def nginx_arguments(folder: Path, configuration: str, **places: object) -> list[str]:
+    """Write nginx's configuration, with all it writes in the folder; gives its arguments."""
     spools = " ".join(f"{one}_temp_path {folder}/{one};" for one in NGINX_SPOOLS)
-    config = NGINX.format(folder=folder, port=ports[0], http2_port=ports[1], homeserver=homeserver, spools=spools)
-    (folder / "nginx.conf").write_text(config)
+    (folder / "nginx.conf").write_text(configuration.format(folder=folder, spools=spools, **places))
     return ["-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
 

@@ -1,8 +1,5 @@
 """Mistakes in the configuration of a real nginx that `mediarepo doctor proxy` must name from outside."""
 
-import asyncio
-import os
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +13,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.findings import Finding, Verdict
 from mediarepo.outbound.probe import is_probe, make_probe, probe_key
 from mediarepo.outbound.proxy_doctor import ProxyDoctor
-from tests.deploy.fronting import DEPLOY, NGINX_SPOOLS, everything_else
+from tests.deploy.fronting import DEPLOY, everything_else, nginx_arguments, running_proxy
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.ports import free_port
 
@@ -47,38 +44,11 @@ async def ours(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> AsyncIterator[Inst
 @asynccontextmanager
 async def nginx(folder: Path, media: str) -> AsyncIterator[str]:
     """Run nginx with these lines for media; gives its address."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-    if program is None:
-        pytest.skip("nginx is not installed here")
     port = free_port()
-    spools = " ".join(f"{one}_temp_path {folder}/{one};" for one in NGINX_SPOOLS)
     async with everything_else() as homeserver:
-        config = folder / "nginx.conf"
-        config.write_text(
-            SERVER.format(folder=folder, port=port, media=media, homeserver=homeserver.url, spools=spools)
-        )
-        process = await asyncio.create_subprocess_exec(
-            program, "-p", str(folder), "-e", "stderr", "-c", str(config), stderr=asyncio.subprocess.DEVNULL
-        )
-        try:
-            await _listens(port, process)
+        arguments = nginx_arguments(folder, SERVER, port=port, media=media, homeserver=homeserver.url)
+        async with running_proxy("nginx", arguments, folder, port):
             yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-            await process.wait()
-
-
-async def _listens(port: int, process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(30):
-        while process.returncode is None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            return
-    raise AssertionError("nginx did not start")
 
 
 def shipped(own: Installation) -> str:
