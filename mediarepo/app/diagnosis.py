@@ -10,6 +10,7 @@ from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import elapsed_ms, open_foundation
 from mediarepo.config.loading import ConfigError, load_settings
+from mediarepo.config.media import OPTIONAL_FORMATS
 from mediarepo.config.settings import Settings
 from mediarepo.config.warnings import config_warnings
 from mediarepo.errors import MatrixError, UnavailableError
@@ -17,6 +18,7 @@ from mediarepo.federation.key_files import KeyFileError
 from mediarepo.federation.signing import encode_base64
 from mediarepo.homeserver.client import HomeserverClient
 from mediarepo.homeserver.doctor import OwnKey, examine_homeserver
+from mediarepo.images.worker_pool import WorkerProcess
 from mediarepo.model.findings import Finding, Subject, Verdict
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxedProcess, SandboxLimits, SandboxPolicy
@@ -27,6 +29,7 @@ from mediarepo.storage.doctor import CHECKS, examine_store
 from mediarepo.storage.store import Store
 from mediarepo.telemetry.logs import OutageLog
 
+_ALWAYS_DECODED = "JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF"
 _CONFIG = Subject("configuration")
 
 
@@ -152,3 +155,25 @@ async def examine_sandbox(settings: Settings) -> AsyncIterator[Finding]:
         yield subject.warning("confinement", f"only {words} stands", "use a kernel with seccomp and Landlock (5.13)")
     else:
         yield subject.ok("confinement", words)
+    if good:
+        yield await _decoders(settings, subject)
+
+
+async def _decoders(settings: Settings, subject: Subject) -> Finding:
+    """Start an image worker with all decoders that are switched on, and list them."""
+    found = settings.thumbnails.optional_formats
+    missing = [one for one in OPTIONAL_FORMATS if getattr(settings.thumbnails, one.setting) and one not in found]
+    off = [one.setting for one in OPTIONAL_FORMATS if one.is_installed and one not in found]
+    words = ", ".join([_ALWAYS_DECODED, *(one.setting for one in found)])
+    words += f"; installed, but off: {', '.join(off)}" if off else ""
+    worker = WorkerProcess(settings.thumbnails, SandboxPolicy(enforcement=settings.sandbox.enforcement))
+    try:
+        await worker.started()
+    except UnavailableError:
+        return subject.problem("decoders", f"no image worker starts with {words}", "see `mediarepo serve`'s log")
+    finally:
+        await worker.end()
+    if missing:
+        extras = ",".join(one.extra or one.setting for one in missing)
+        return subject.warning("decoders", words, f"pip install 'matrix-mediarepo[{extras}]', or switch them off")
+    return subject.ok("decoders", words)

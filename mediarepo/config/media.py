@@ -1,6 +1,8 @@
 """Uploads and thumbnails: sizes, formats and memory."""
 
+import importlib.util
 import os
+from dataclasses import dataclass
 from typing import Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -72,6 +74,30 @@ class UploadsConfig(Section):
 _MAX_DEFAULT_WORKERS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class OptionalFormat:
+    """Formats with a setting of their own in `thumbnails`: the module that decodes them, and the extra it comes with.
+
+    `content_types` are the beginnings of the content types of such media.
+    """
+
+    setting: str
+    module: str
+    extra: str | None
+    content_types: tuple[str, ...]
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the module can be imported."""
+        return importlib.util.find_spec(self.module) is not None
+
+
+OPTIONAL_FORMATS = (
+    OptionalFormat("heic", "pillow_heif", "heic", ("image/heic", "image/heif")),
+    OptionalFormat("video", "av", "video", ("video/",)),
+)
+
+
 class ThumbnailSize(Section):
     """A size in which thumbnails are made and kept."""
 
@@ -108,6 +134,8 @@ class ThumbnailsConfig(Section):
     """Largest picture that is decoded, in pixels; 48-megapixel photographs pass."""
     max_pixels_webp: int = Field(default=32_000_000, ge=1)
     """The same for WebP, whose decoder needs twice the memory."""
+    max_pixels_video: int = Field(default=36_000_000, ge=1)
+    """The same for a frame of a video; its decoder keeps several. 8K passes."""
     max_frames: int = Field(default=200, ge=1)
     """Longest animation that stays animated, in frames; of longer ones the first frame is shown."""
     max_animated_pixels: int = Field(default=100_000_000, ge=1)
@@ -132,6 +160,13 @@ class ThumbnailsConfig(Section):
     """Number of jobs after which a worker process is replaced."""
     heic: bool = False
     """Thumbnail HEIC as well; needs the extra `heic`."""
+    video: bool = False
+    """Thumbnail videos (MP4, QuickTime, WebM, Matroska, Ogg) as well; needs the extra `video`."""
+
+    @property
+    def optional_formats(self) -> list[OptionalFormat]:
+        """The optional formats that are switched on, and whose decoders are installed."""
+        return [one for one in OPTIONAL_FORMATS if getattr(self, one.setting) and one.is_installed]
 
     @property
     def specs(self) -> list[ThumbnailSpec]:

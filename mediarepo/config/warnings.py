@@ -1,11 +1,11 @@
 """Warns of settings that do not work together, or that do nothing as others are."""
 
-import importlib.util
 import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from mediarepo.config.base import Section
+from mediarepo.config.media import OPTIONAL_FORMATS
 from mediarepo.config.settings import Settings
 from mediarepo.model.media import StoreClass
 
@@ -62,8 +62,12 @@ def _of_outbound(settings: Settings) -> Iterator[str]:
 
 
 def _of_thumbnails(settings: Settings) -> Iterator[str]:
-    if settings.thumbnails.heic and importlib.util.find_spec("pillow_heif") is None:
-        yield "thumbnails.heic: the extra heic is not installed (pip install 'matrix-mediarepo[heic]')"
+    for one in OPTIONAL_FORMATS:
+        if getattr(settings.thumbnails, one.setting) and not one.is_installed:
+            yield (
+                f"thumbnails.{one.setting}: does nothing, as the extra {one.extra} is not installed "
+                f"(pip install 'matrix-mediarepo[{one.extra}]')"
+            )
 
 
 def _of_addresses(settings: Settings) -> Iterator[str]:

@@ -179,7 +179,9 @@ _MOMENTARY_FAILURES = 3
 _DAY_MS = 86_400_000
 _NOTE_FAILURE = f"""
 INSERT INTO thumbnail_failure AS f (source_blob_id, animated, reason, created_ts, retry_ts)
-(SELECT blob_id, $2, $3, {NOW_MS}, CASE WHEN $4 THEN {NOW_MS} END FROM blob WHERE blob_id = $1 FOR KEY SHARE)
+(SELECT blob_id, $2, $3, {NOW_MS},
+    CASE WHEN $4 THEN {NOW_MS} WHEN NOT $5 THEN {NOW_MS} + {_DAY_MS} END
+ FROM blob WHERE blob_id = $1 FOR KEY SHARE)
 ON CONFLICT (source_blob_id, animated) DO UPDATE
 SET reason = EXCLUDED.reason, attempts = f.attempts + 1,
     retry_ts = EXCLUDED.retry_ts + CASE WHEN f.attempts + 1 < {_MOMENTARY_FAILURES} THEN 0 ELSE {_DAY_MS} END
@@ -232,13 +234,16 @@ class ThumbnailTable:
             await connection.execute("DELETE FROM blob WHERE blob_id = $1", pack_id)
             await queue_deletion(connection, pack.store, pack.object_key)
 
-    async def note_failure(self, source: Blob, reason: str, *, animated: bool, momentary: bool) -> bool:
+    async def note_failure(
+        self, source: Blob, reason: str, *, animated: bool, momentary: bool, for_ever: bool = True
+    ) -> bool:
         """Remember that content cannot be thumbnailed; False when it may be tried again at once.
 
-        A momentary failure is remembered when it is the third, and then for a day.
+        A momentary failure is remembered when it is the third, and then for a day; so is another one, from the first
+        on, that is not to be remembered for ever.
         """
         async with self._database.connection() as connection:
-            remembered = await connection.fetchval(_NOTE_FAILURE, source.blob_id, animated, reason, momentary)
+            remembered = await connection.fetchval(_NOTE_FAILURE, source.blob_id, animated, reason, momentary, for_ever)
         return remembered is not False
 
     async def count(self, source: Blob) -> int:

@@ -1,5 +1,6 @@
 """Opens images, checks their headers against the limits, and applies the EXIF orientation."""
 
+import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from mediarepo.images import formats, isobmff
 from mediarepo.images.animations import ApngFile, GifFile, read_apng, read_gif
 from mediarepo.images.color_profiles import Colours, colours_of_code_points
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.formats import HEAD_BYTES, PictureFormat, sniff
+from mediarepo.images.formats import HEAD_BYTES, SWITCHES, VIDEOS, PictureFormat, sniff
 from mediarepo.images.metadata import JpegFile, read_jpeg, with_end
 from mediarepo.images.png import PngFile, read_png
 
@@ -77,7 +78,10 @@ _MOVING = {PictureFormat.WEBP, PictureFormat.AVIF}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """Decoding limits and encoder settings; the part of the configuration that workers need."""
+    """Decoding limits and encoder settings; the part of the configuration that workers need.
+
+    `switched_on` has the settings in `formats.SWITCHES` that are on.
+    """
 
     max_pixels: int
     max_pixels_webp: int
@@ -85,7 +89,8 @@ class DecodeLimits:
     max_animated_pixels: int
     jpeg_quality: int
     webp_quality: int
-    heic: bool
+    max_pixels_video: int
+    switched_on: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -111,8 +116,10 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
     Raises PictureError when the format is not supported, or a JPEG has no scan or too many.
     """
     picture_format = sniff(data[:HEAD_BYTES])
-    if picture_format is None or (picture_format is PictureFormat.HEIC and not limits.heic):
+    if picture_format is None or SWITCHES.get(picture_format, "") not in limits.switched_on | {""}:
         raise PictureError(Reason.UNSUPPORTED_FORMAT)
+    if picture_format in VIDEOS:
+        return _open_film(data, picture_format, limits)
     png = read_png(data) if picture_format is PictureFormat.PNG else None
     jpeg = read_jpeg(data, _MAX_SCANS) if picture_format is PictureFormat.JPEG else None
     if jpeg is not None and not 1 <= jpeg.scans <= _MAX_SCANS:
@@ -137,6 +144,21 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
         png=png,
         moving=_moving(data, picture_format, png, limits),
     )
+
+
+def _open_film(data: bytes, picture_format: PictureFormat, limits: DecodeLimits) -> OpenedImage:
+    """Take a frame of a video, by the decoder of the extra `video`, which is loaded only where it is switched on."""
+    film = importlib.import_module("mediarepo.images.video").read_film(
+        data,
+        picture_format,
+        max_pixels=limits.max_pixels_video,
+        max_frames=limits.max_frames,
+        max_pixels_together=limits.max_animated_pixels,
+    )
+    width, height = film.picture.size
+    if is_sideways(film.orientation):
+        width, height = height, width
+    return OpenedImage(film.picture, picture_format, film.orientation, width, height, colours=film.colours)
 
 
 def _check_size(size: tuple[int, int] | None, allowed_pixels: int) -> None:

@@ -21,6 +21,11 @@ class Reason(StrEnum):
     WORKER_DIED = "worker_died"
 
     @property
+    def may_be_switched_on(self) -> bool:
+        """Whether a setting or an extra may change it."""
+        return self is Reason.UNSUPPORTED_FORMAT
+
+    @property
     def is_momentary(self) -> bool:
         """Whether the failure may be temporary: an overloaded machine, or a killed worker."""
         return self in {Reason.TIMED_OUT, Reason.WORKER_DIED}

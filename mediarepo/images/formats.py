@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class PictureFormat(StrEnum):
-    """A supported format, by Pillow's name."""
+    """A supported format, by Pillow's name where Pillow decodes it."""
 
     JPEG = "JPEG"
     PNG = "PNG"
@@ -14,6 +14,9 @@ class PictureFormat(StrEnum):
     BMP = "BMP"
     TIFF = "TIFF"
     HEIC = "HEIF"
+    MP4 = "MP4"
+    MATROSKA = "MATROSKA"
+    OGG = "OGG"
 
 
 HEAD_BYTES = 1024
@@ -33,8 +36,15 @@ DECLARED_TYPES = {
     PictureFormat.BMP: "image/bmp",
     PictureFormat.TIFF: "image/tiff",
     PictureFormat.HEIC: "image/heic",
+    PictureFormat.MP4: "video/mp4",
+    PictureFormat.MATROSKA: "video/webm",
+    PictureFormat.OGG: "video/ogg",
 }
 """What each format is called in a Content-Type."""
+
+VIDEOS = frozenset({PictureFormat.MP4, PictureFormat.MATROSKA, PictureFormat.OGG})
+SWITCHES = {PictureFormat.HEIC: "heic", **dict.fromkeys(VIDEOS, "video")}
+"""Formats that are decoded only where the setting of this name, in `thumbnails`, is on."""
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", PictureFormat.JPEG),
@@ -44,9 +54,14 @@ _SIGNATURES = (
     (b"BM", PictureFormat.BMP),
     (b"II*\x00", PictureFormat.TIFF),
     (b"MM\x00*", PictureFormat.TIFF),
+    (b"\x1aE\xdf\xa3", PictureFormat.MATROSKA),
+    (b"OggS\x00", PictureFormat.OGG),
 )
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_FILM_BRANDS = {b"avc1", b"qt  ", b"M4V ", b"M4VH", b"M4VP", b"MSNV", b"f4v ", b"dash", b"hvc1", b"av01"}
+_FIRST_BOXES_OF_QUICKTIME = {b"moov", b"mdat", b"wide"}
+_FILM_FAMILIES = {b"iso", b"mp4", b"3gp", b"3g2"}
 
 
 def sniff(head: bytes) -> PictureFormat | None:
@@ -58,17 +73,21 @@ def sniff(head: bytes) -> PictureFormat | None:
         return PictureFormat.WEBP
     if head[4:8] == b"ftyp":
         return _by_brands(head)
+    if head[4:8] in _FIRST_BOXES_OF_QUICKTIME:
+        return PictureFormat.MP4
     return None
 
 
 def _by_brands(head: bytes) -> PictureFormat | None:
-    """Tell AVIF from HEIC by the brands of an ISO file (ISO/IEC 14496-12, file type box)."""
+    """Tell AVIF, HEIC and films apart by the brands of an ISO file (ISO/IEC 14496-12, file type box)."""
     box_bytes = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12]} | {head[start : start + 4] for start in range(16, box_bytes - 3, 4)}
     if brands & _AVIF_BRANDS:
         return PictureFormat.AVIF
     if brands & _HEIC_BRANDS:
         return PictureFormat.HEIC
+    if brands & _FILM_BRANDS or {brand[:3] for brand in brands} & _FILM_FAMILIES:
+        return PictureFormat.MP4
     return None
 
 

@@ -20,8 +20,8 @@ _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 
 def load(settings: dict[str, Any]) -> Answer:
     """Load every codec."""
-    limits = DecodeLimits(**settings["limits"])
-    warm_up(heic=limits.heic)
+    limits = DecodeLimits(**settings["limits"] | {"switched_on": frozenset(settings["limits"]["switched_on"])})
+    warm_up(limits.switched_on)
 
     def answer(job: dict[str, Any], source: int, result: int) -> dict[str, Any]:
         return _answer(job, source, result, limits)
@@ -29,10 +29,12 @@ def load(settings: dict[str, Any]) -> Answer:
     return answer
 
 
-def warm_up(*, heic: bool) -> None:
+def warm_up(switched_on: frozenset[str] = frozenset()) -> None:
     """Use every codec once: a library could not load anything later, inside the sandbox."""
     Image.init()
-    if heic:
+    if "video" in switched_on:
+        importlib.import_module("mediarepo.images.video").warm_up()
+    if "heic" in switched_on:
         heif = importlib.import_module("pillow_heif")
         heif.register_heif_opener(thumbnails=False)
         heif.options.DECODE_THREADS = 1
@@ -63,7 +65,8 @@ def _warm_limits() -> DecodeLimits:
         max_animated_pixels=10_000,
         jpeg_quality=80,
         webp_quality=80,
-        heic=False,
+        max_pixels_video=10_000,
+        switched_on=frozenset(),
     )
 
 

@@ -179,7 +179,7 @@ class WorkerProcess:
             memory_bytes=config.worker_memory_bytes,
             cpu_limit_s=config.cpu_limit_s,
             max_jobs=config.jobs_per_worker,
-            threads=config.heic,
+            threads=any(one.setting == "heic" for one in config.optional_formats),
         )
         self._process = SandboxedProcess(_MODULE, _settings(config), limits=limits, policy=policy)
 
@@ -252,8 +252,18 @@ class WorkerProcess:
 
 
 def _settings(config: ThumbnailsConfig) -> dict[str, Any]:
-    limits = ("max_pixels", "max_pixels_webp", "max_frames", "max_animated_pixels", "jpeg_quality", "webp_quality")
-    return {"limits": {name: getattr(config, name) for name in limits} | {"heic": config.heic}}
+    limits = config.model_dump(
+        include={
+            "max_pixels",
+            "max_pixels_webp",
+            "max_pixels_video",
+            "max_frames",
+            "max_animated_pixels",
+            "jpeg_quality",
+            "webp_quality",
+        }
+    )
+    return {"limits": limits | {"switched_on": [one.setting for one in config.optional_formats]}}
 
 
 def _thumbnails(answer: _Thumbnails, specs: Sequence[ThumbnailSpec], result_bytes: int) -> list[RenderedThumbnail]:

@@ -112,8 +112,13 @@ class ThumbnailRenderer:
 
     async def _note_failure(self, source: Blob, error: PictureError, *, animated: bool) -> None:
         """Remember what is the file's fault; for what may be the moment's, ask to try again."""
-        momentary = error.reason.is_momentary
-        remembered = await self.table.note_failure(source, error.message, animated=animated, momentary=momentary)
+        remembered = await self.table.note_failure(
+            source,
+            error.message,
+            animated=animated,
+            momentary=error.reason.is_momentary,
+            for_ever=not error.reason.may_be_switched_on,
+        )
         self.on_job("refused" if remembered else "failed")
         self.on_failure(error.reason)
         log.info("thumbnail_failed", blob_id=source.blob_id, reason=error.message, remembered=remembered)

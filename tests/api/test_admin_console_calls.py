@@ -94,6 +94,7 @@ async def test_whoami_says_what_one_administers(tenants: Tenants) -> None:
 
     assert (operator["name"], operator["server_name"], operator["server_names"]) == ("operator", None, [A, B])
     assert (admin["name"], admin["server_name"], admin["server_names"]) == (f"@admin:{A}", A, [A])
+    assert operator["optional_types"] == admin["optional_types"] == []
 
 
 async def test_status_is_the_operators(tenants: Tenants) -> None:

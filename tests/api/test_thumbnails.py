@@ -8,6 +8,7 @@ from PIL import Image
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import animated, corners, encoded, hostile, jpeg, oriented
+from tests.pictures.filmed import sample
 from tests.support.installation import Answer, Installation, installed, settings_for
 
 
@@ -207,3 +208,12 @@ async def test_a_source_over_the_limit_is_413(postgres: EmbeddedPostgres, s3: Em
         answer = await own.get(own.thumbnail_path(media_id))
 
         assert (answer.status, answer.json["errcode"]) == (413, "M_TOO_LARGE")
+
+
+async def test_videos_have_thumbnails_where_they_are_switched_on(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> None:
+    async with installed(settings_for(postgres, s3, thumbnails={"workers": 1, "video": True})) as own:
+        media_id = await own.upload(sample(), content_type="video/mp4")
+        answer = await own.get(own.thumbnail_path(media_id, 96, 96, "crop"))
+
+    assert picture(answer).size == (96, 96)
+    assert answer.headers["Content-Type"] == "image/jpeg"

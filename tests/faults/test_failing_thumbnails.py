@@ -13,6 +13,7 @@ from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.media import Blob
 from mediarepo.services.stores import marker_key
 from tests.pictures.drawn import jpeg
+from tests.pictures.filmed import sample
 from tests.support.installation import Answer, Installation, installed, settings_for
 
 
@@ -75,6 +76,20 @@ async def test_content_that_kills_its_workers_is_given_up_for_a_day(own: Install
     assert statuses == [503, 503, 400]
     assert remembered.status == 400
     assert next_day.status == 200
+
+
+async def test_that_a_format_is_not_supported_is_remembered_for_a_day_only(own: Installation) -> None:
+    media_id = await own.upload(sample(), content_type="video/mp4")
+
+    refused = await own.get(own.thumbnail_path(media_id))
+    await own.get(own.thumbnail_path(media_id))
+    remembered = await own.rows("SELECT attempts, retry_ts - created_ts AS wait_ms FROM thumbnail_failure")
+    await own.rows("UPDATE thumbnail_failure SET retry_ts = 1 RETURNING 1")
+    await own.get(own.thumbnail_path(media_id))
+
+    assert (refused.status, refused.json["errcode"]) == (400, "M_UNKNOWN")
+    assert [dict(row) for row in remembered] == [{"attempts": 1, "wait_ms": 86_400_000}]
+    assert await own.value("SELECT attempts FROM thumbnail_failure") == 2
 
 
 async def test_a_failure_of_one_size_hides_no_kept_one(own: Installation) -> None:

@@ -37,6 +37,7 @@ USED_FROM_OUTSIDE = {
     "BASH": "read from arguments",
     "FISH": "read from arguments",
     "ZSH": "read from arguments",
+    "optional_types": "read by the console",
     "first_ts": "shown to admins with the other fields",
     "held_bytes": "what the tests of memory read",
     "head_revision": "what the test of migrations reads",

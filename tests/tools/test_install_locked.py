@@ -61,7 +61,7 @@ def installed(python: Path) -> dict[str, str]:
 
 
 def test_every_package_is_pinned_with_its_hashes() -> None:
-    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-build.lock"):
+    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-formats.lock", "requirements-build.lock"):
         entries = [entry for entry in re.split(r"\n(?=\S)", (ROOT / lock).read_text()) if entry.strip()]
         assert entries
         for entry in entries:
@@ -74,6 +74,7 @@ def test_every_package_is_pinned_with_its_hashes() -> None:
     [
         ("requirements.lock", ("embedded", "httptools", "uvloop")),
         ("requirements-dev.lock", ("dev",)),
+        ("requirements-formats.lock", ("formats",)),
         ("requirements-build.lock", ()),
     ],
 )

@@ -14,5 +14,6 @@ def limits() -> DecodeLimits:
         max_animated_pixels=5_000_000,
         jpeg_quality=config.jpeg_quality,
         webp_quality=config.webp_quality,
-        heic=False,
+        max_pixels_video=config.max_pixels_video,
+        switched_on=frozenset(),
     )

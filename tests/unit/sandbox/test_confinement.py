@@ -56,7 +56,7 @@ def probe_syscall(*arguments):
         raise OSError(ctypes.get_errno(), 'system call')
 
 channel, _ = socket.socketpair()
-warm_up(heic=False)
+warm_up()
 ctypes.CDLL(None, use_errno=True)
 if int(sys.argv[3]) and os.getuid() == 0:
     os.setgroups([])

@@ -86,6 +86,11 @@ async def whoami(call: Call) -> WhoAmI:
         role=call.admin.role,
         server_name=own,
         server_names=list(call.app[TENANTS].names) if own is None else [own],
+        optional_types=[
+            content_type
+            for optional in call.app[SETTINGS].thumbnails.optional_formats
+            for content_type in optional.content_types
+        ],
     )
 
 

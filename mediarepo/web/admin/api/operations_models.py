@@ -60,6 +60,8 @@ class WhoAmI(ApiModel):
     """The homeserver that they administer; none: all."""
     server_names: list[str]
     """The homeservers whose media they may see."""
+    optional_types: list[str]
+    """Beginnings of the content types that have thumbnails here and not everywhere, such as `video/`."""
 
 
 class StatusAnswer(ApiModel):

@@ -5,6 +5,7 @@ import { auditPage } from "./audit.js";
 import { button, field, h, loadTexts, t, tellError } from "./dom.js";
 import { mediaDetailPage, mediaPage } from "./media.js";
 import { overviewPage } from "./overview.js";
+import { showAlso } from "./pictures.js";
 import { retentionPage } from "./retention.js";
 import { reviewPage } from "./review.js";
 import { tasksPage } from "./tasks.js";
@@ -46,6 +47,7 @@ async function enter(obtain) {
   try {
     session.begin(...(await obtain()));
     me = await get("/whoami");
+    showAlso(me.optional_types);
   } catch (error) {
     await signOut();
     signInPage(error.errcode === "M_FORBIDDEN" && me === null ? `${t("signin.refused")} ${error.message}` : error.message);

@@ -3,13 +3,22 @@
 import { mediaPath, post } from "./api.js";
 import { button, h, t } from "./dom.js";
 
-const DISPLAYABLE = /^image\/(jpeg|png|gif|webp|avif|bmp|tiff|heic|heif|apng)$/;
+const DISPLAYABLE = /^image\/(jpeg|png|gif|webp|avif|bmp|tiff|apng)$/;
+
+/** Beginnings of the content types that this server shows beside those, as `whoami` says. */
+let optionalTypes = [];
+
+export function showAlso(contentTypes) {
+  optionalTypes = contentTypes;
+}
+
+const isShown = (type) => DISPLAYABLE.test(type) || optionalTypes.some((start) => type.startsWith(start));
 
 /** Say what kind of media this is. Encrypted media are uploaded without a type, so that alone tells nothing more. */
 export function kindOf(one) {
-  if (DISPLAYABLE.test(one.content_type)) return "picture";
   if (one.content_type.startsWith("video/")) return "video";
   if (one.content_type.startsWith("audio/")) return "audio";
+  if (isShown(one.content_type)) return "picture";
   return one.content_type === "application/octet-stream" ? "encrypted" : "file";
 }
 
@@ -20,7 +29,7 @@ export function pictureBox(one, { large = false } = {}) {
   const cover = () => {
     const tint = one.sha256 === null ? 0 : parseInt(one.sha256.slice(0, 2), 16) % 6;
     const label = h("span", { class: "kind" }, t(`kind.${kind}`));
-    const ask = kind === "picture" && one.state === "ready"
+    const ask = isShown(one.content_type) && one.state === "ready"
       ? button(t("picture.show"), () => reveal(ask), { "aria-label": t("picture.show.name", { name: one.upload_name ?? one.mxc }) })
       : null;
     box.replaceChildren(h("div", { class: `cover tint${tint}` }, label, ask ?? ""));
