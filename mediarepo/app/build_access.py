@@ -15,7 +15,7 @@ from mediarepo.federation.multipart import RemoteContentClient
 from mediarepo.homeserver.tenants import Homeservers
 from mediarepo.model.import_source import ReadThroughSource
 from mediarepo.model.media import StoreClass
-from mediarepo.services.access import MediaAccess
+from mediarepo.services.access import MediaAccess, MediaCache
 from mediarepo.services.access_times import AccessTimes
 from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.remote_fetch import RemoteFetcher
@@ -57,7 +57,7 @@ async def open_access(
     contents = _build_stored_content(foundation)
     access_times = AccessTimes(foundation.settings.access_times, AccessTable(database), foundation.isolation, now_ms)
     access = MediaAccess(
-        media=MediaTable(database),
+        media=_build_media_cache(foundation),
         contents=contents,
         tenants=tenants,
         access_times=access_times,
@@ -77,12 +77,26 @@ async def open_access(
     )
 
 
+def _build_media_cache(foundation: Foundation) -> MediaCache:
+    """Build what keeps rows of media for a moment."""
+    lookups = foundation.metrics.row_cache_lookups
+    return MediaCache(
+        MediaTable(foundation.database),
+        foundation.cache_lease,
+        limit=foundation.settings.downloads.max_cached_rows,
+        on_hit=lookups.labels("hit").inc,
+        on_miss=lookups.labels("miss").inc,
+    )
+
+
 async def _open_upload_waiters(stack: AsyncExitStack, foundation: Foundation) -> UploadWaiters:
     """Let what is stored by any process wake who waits for it here."""
     settings = foundation.settings
     upload_waiters = UploadWaiters(settings.downloads.max_waiting)
     await stack.enter_async_context(
-        NotificationListener(settings.database, on_news=upload_waiters.news, on_reset=upload_waiters.reset)
+        NotificationListener(
+            settings.database, foundation.cache_lease, on_news=upload_waiters.news, on_reset=upload_waiters.reset
+        )
     )
     foundation.in_use.show("announced_media_waiting", lambda: upload_waiters.waiters.in_use)
     return upload_waiters
@@ -96,6 +110,7 @@ def _build_stored_content(foundation: Foundation) -> StoredContent:
         deletion_table=DeletionTable(database),
         stores=foundation.stores,
         markers=BucketMarkers(sweep_table=SweepTable(database), missing_objects=MissingObjects(database)),
+        cache_lease=foundation.cache_lease,
         on_missing=foundation.metrics.objects_missing.inc,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mediarepo.config.settings import Settings
+from mediarepo.db.cache_lease import CacheLease, CacheLeaseTable
 from mediarepo.db.database import Database
 from mediarepo.db.failed_items import FailedItems
 from mediarepo.db.journal import JournalTable
@@ -19,6 +20,7 @@ from mediarepo.model.requester import current_record
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.batch_isolation import BatchIsolation
+from mediarepo.services.invalidation import Invalidation
 from mediarepo.services.leases import LeaseHolder
 from mediarepo.services.recency import Recency
 from mediarepo.services.stores import Stores
@@ -49,6 +51,8 @@ class Foundation:
     in_use: InUse
     outages: OutageLog
     recency: Recency
+    cache_lease: CacheLease
+    invalidation: Invalidation
 
     def lease_holder(self, duration_ms: int) -> LeaseHolder:
         """Build a lease holder whose leases last `duration_ms` without renewal."""
@@ -82,7 +86,8 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
         for store in stores.values():
             refuses = metrics.store_refuses_writes.labels(store.name)
             refuses.set_function(partial(_refuses_writes, store))
-        yield Foundation(
+        lease = CacheLease()
+        foundation = Foundation(
             settings=settings,
             metrics=metrics,
             database=database,
@@ -94,15 +99,26 @@ async def open_foundation(settings: Settings) -> AsyncIterator[Foundation]:
                 on_failure=lambda queue: metrics.item_failures.labels(queue).inc(),
             ),
             in_use=in_use,
-            recency=Recency(
-                table=RecencyTable(database),
-                journal=JournalTable(database),
-                sweep_table=SweepTable(database),
-                stores=opened,
-                now_ms=elapsed_ms,
-                on_behind=lambda store, behind: metrics.database_behind.labels(store).set(behind),
-            ),
+            recency=_build_recency(database, opened, metrics),
+            cache_lease=lease,
+            invalidation=Invalidation(table=CacheLeaseTable(database), lease=lease),
         )
+        try:
+            yield foundation
+        finally:
+            if database.is_known and not lease.is_kept:  # a command: what it changed holds when it has ended
+                await foundation.invalidation.settle()
+
+
+def _build_recency(database: Database, stores: Stores, metrics: Metrics) -> Recency:
+    return Recency(
+        table=RecencyTable(database),
+        journal=JournalTable(database),
+        sweep_table=SweepTable(database),
+        stores=stores,
+        now_ms=elapsed_ms,
+        on_behind=lambda store, behind: metrics.database_behind.labels(store).set(behind),
+    )
 
 
 def _note_request(

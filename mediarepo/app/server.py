@@ -84,6 +84,7 @@ def _add_administration(app: web.Application, repository: Repository) -> None:
     app[keys.RETENTION] = administration.retention
     app[keys.TASKS] = administration.tasks
     app[keys.AUDIT] = AuditTrail(log=administration.audit)
+    app[keys.INVALIDATION] = repository.foundation.invalidation
     database = repository.foundation.database
     app[keys.JOBS] = JobReports(runs=administration.jobs, backlog=BacklogTable(database), imports=ImportRuns(database))
     app[keys.FAILED_ITEMS] = administration.failed_items

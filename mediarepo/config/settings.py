@@ -50,6 +50,8 @@ class DownloadsConfig(Section):
     """How long ?timeout_ms= may make a request wait for pending media, in ms."""
     max_waiting: int = Field(default=1_000, ge=1)
     """How many requests may wait for pending media; further ones are refused with 429."""
+    max_cached_rows: int = Field(default=8_192, ge=0)
+    """How many rows each process keeps for the moments in which nothing changes, about 1 KiB each; 0: none."""
 
 
 class Settings(Section):

@@ -50,17 +50,17 @@ def all_but_newest_sql(table: str, ts: str, keep: str) -> str:
     return f"DELETE FROM {table} WHERE {ts} <= (SELECT {ts} FROM {table} ORDER BY {ts} DESC OFFSET {keep} LIMIT 1)"
 
 
-SCHEMA_VERSION = 15
+SCHEMA_VERSION = 16
 """The version that this code was written for: that of its newest migration."""
-OLDEST_SERVABLE_VERSION = 15
+OLDEST_SERVABLE_VERSION = 16
 """The oldest version that has all this code needs, so that upgrades can roll."""
 TABLES = (
-    "audit_log blob failed_item import_item import_orphan import_run import_source job_run journal_change "
-    "journal_state lease media media_access media_mark media_usage media_usage_day media_usage_delta "
-    "multipart_intent object_deletion object_usage object_usage_day object_usage_delta preview quarantine_change "
-    "quarantined_blob quarantined_hash quarantined_server_name quota_reservation rate_level rebuild_part "
-    "rebuild_row remote_failure retention_plan schema_meta server_backoff server_keys store_recency task thumbnail "
-    "thumbnail_failure unknown_object"
+    "audit_log blob cache_invalidation cache_lease failed_item import_item import_orphan import_run import_source "
+    "job_run journal_change journal_state lease media media_access media_mark media_usage media_usage_day "
+    "media_usage_delta multipart_intent object_deletion object_usage object_usage_day object_usage_delta preview "
+    "quarantine_change quarantined_blob quarantined_hash quarantined_server_name quota_reservation rate_level "
+    "rebuild_part rebuild_row remote_failure retention_plan schema_meta server_backoff server_keys store_recency "
+    "task thumbnail thumbnail_failure unknown_object"
 )
 """The tables that this code was written for."""
 
@@ -203,8 +203,8 @@ def _password(config: DatabaseConfig) -> str:
     return config.password.get_secret_value() if config.password is not None else ""
 
 
-def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
-    """Return the arguments of asyncpg.connect."""
+def connect_arguments(config: DatabaseConfig, name: str = "mediarepo") -> dict[str, Any]:
+    """Return the arguments of asyncpg.connect; `name` is what Postgres shows of the connection."""
     return {
         "dsn": config.url,
         "password": None if config.password is None else partial(_password, config),
@@ -214,7 +214,7 @@ def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
             "search_path": config.db_schema,
             "statement_timeout": str(config.statement_timeout_ms),
             "idle_in_transaction_session_timeout": str(config.statement_timeout_ms),
-            "application_name": "mediarepo",
+            "application_name": name,
             "jit": "off",
         },
     }
@@ -260,10 +260,14 @@ class Database:
             self._pool.terminate()
 
     @property
+    def is_known(self) -> bool:
+        """Whether Postgres has answered with a schema that fits."""
+        return self._schema.fits
+
+    @property
     def in_use(self) -> int:
         """How many connections are in use."""
-        lent = 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
-        return lent + self._readers.in_use
+        return self._readers.in_use + (0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size())
 
     @property
     def waiting(self) -> int:

@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 
 from mediarepo.config.storage import DatabaseConfig
+from mediarepo.db.cache_lease import CacheLease
 from mediarepo.db.database import connect_arguments
 from mediarepo.db.read_pool import BareConnection
 from mediarepo.telemetry.logs import error_text
@@ -19,10 +20,21 @@ _PAUSE_S = 1
 
 
 class NotificationListener:
-    """Keeps one connection listening; `on_news` gets each payload, `on_reset` is called when some may be lost."""
+    """Keeps one connection listening; `on_news` gets each payload, `on_reset` is called when some may be lost.
 
-    def __init__(self, config: DatabaseConfig, *, on_news: Callable[[str], None], on_reset: Callable[[], None]) -> None:
+    The same connection keeps the lease on cached rows.
+    """
+
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        lease: CacheLease,
+        *,
+        on_news: Callable[[str], None],
+        on_reset: Callable[[], None],
+    ) -> None:
         self._config = config
+        self._lease = lease
         self._on_news = on_news
         self._on_reset = on_reset
         self._task: asyncio.Task[None] | None = None
@@ -45,13 +57,14 @@ class NotificationListener:
             await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self) -> None:
-        connection: BareConnection = await asyncpg.connect(**connect_arguments(self._config))
+        connection: BareConnection = await asyncpg.connect(**connect_arguments(self._config, "mediarepo listener"))
         try:
             channel = await connection.fetchval("SELECT 'mediarepo_' || md5(current_schema())")
             if channel is None:
                 return
             await connection.add_listener(channel, self._heard)
             self._on_reset()
+            await self._lease.keep(connection)
             while not connection.is_closed():
                 await asyncio.sleep(_CHECK_S)
                 await connection.fetchval("SELECT 1")

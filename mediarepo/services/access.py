@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from mediarepo.db.cache_lease import CacheLease
 from mediarepo.db.media import MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, UnavailableError
 from mediarepo.homeserver.tenants import Homeservers
@@ -21,6 +22,7 @@ from mediarepo.services.access_policy import (
     check_access,
     import_source_of,
     is_awaited,
+    may_be_cached,
     may_be_imported,
     unverified_blob,
 )
@@ -33,8 +35,67 @@ from mediarepo.services.upload_waiters import UploadWaiters
 
 _READ_THROUGH_POLL_S = 1.0
 """How often a waiting request asks the import source again, as nobody notifies us of uploads there."""
+_MAX_CACHED_S = 5.0
+"""How long a row is served from memory at most."""
 _MAX_HASHES = 3
 """How many contents one request may compute the hash of: the media may get other content meanwhile."""
+
+
+_CacheKey = tuple[Mxc, str, ThumbnailSpec | None]
+
+
+class MediaCache:
+    """Finds media in memory while the lease holds, else in the database; at most `limit` rows are kept."""
+
+    def __init__(
+        self,
+        table: MediaTable,
+        lease: CacheLease,
+        *,
+        limit: int,
+        on_hit: Callable[[], None] = lambda: None,
+        on_miss: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_hit = on_hit
+        self._on_miss = on_miss
+        self._table = table
+        self._lease = lease
+        self._limit = limit
+        self._epoch = lease.epoch
+        self._rows: dict[_CacheKey, tuple[FoundMedia, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    async def find(self, mxc: Mxc, viewer: str, spec: ThumbnailSpec | None = None) -> FoundMedia | None:
+        """Find media as `MediaTable.find` does, maybe in memory. Raises UnavailableError."""
+        lease = self._lease
+        if not self._limit or not lease.holds:
+            return await self._table.find(mxc, viewer, spec)
+        if self._epoch != lease.epoch:
+            self._rows.clear()
+            self._epoch = lease.epoch
+        key, now = (mxc, viewer, spec), asyncio.get_running_loop().time()
+        kept = self._rows.get(key)
+        if kept is not None and kept[1] > now:
+            self._on_hit()
+            return kept[0]
+        self._on_miss()
+        epoch = lease.epoch
+        found = await self._table.find(mxc, viewer, spec)
+        if found is not None and may_be_cached(found, spec) and epoch == lease.epoch == self._epoch:
+            self._keep(key, found, now + _MAX_CACHED_S)
+        return found
+
+    async def find_now(self, mxc: Mxc, viewer: str, spec: ThumbnailSpec | None = None) -> FoundMedia | None:
+        """Find media in the database, as they are now. Raises UnavailableError."""
+        return await self._table.find(mxc, viewer, spec)
+
+    def _keep(self, key: _CacheKey, found: FoundMedia, until: float) -> None:
+        self._rows.pop(key, None)
+        if len(self._rows) >= self._limit:
+            del self._rows[next(iter(self._rows))]
+        self._rows[key] = (found, until)
 
 
 @dataclass(slots=True)
@@ -59,7 +120,7 @@ class MediaAccess:
     def __init__(
         self,
         *,
-        media: MediaTable,
+        media: MediaCache,
         contents: StoredContent,
         tenants: Homeservers,
         access_times: AccessTimes,
@@ -120,8 +181,12 @@ class MediaAccess:
         self._remote.check_allowed(lookup.mxc)
 
     async def _read_row(self, lookup: _Lookup) -> None:
-        """Read media, content, quarantine and thumbnail in one query."""
+        """Find media, content, quarantine and thumbnail in memory, or by one query."""
         lookup.found = await self._media.find(lookup.mxc, lookup.options.viewer, lookup.thumbnail)
+
+    async def _read_row_again(self, lookup: _Lookup) -> None:
+        """Read what may have changed meanwhile."""
+        lookup.found = await self._media.find_now(lookup.mxc, lookup.options.viewer, lookup.thumbnail)
 
     async def _read_through(self, lookup: _Lookup) -> None:
         """Import what is not here; ask about what was imported, as it may have been quarantined at its source since."""
@@ -133,7 +198,7 @@ class MediaAccess:
         elif media is not None and (source_id := import_source_of(media)) is not None:
             changed = await self._source.refresh_media(lookup.mxc, source_id)
         if changed:
-            await self._read_row(lookup)
+            await self._read_row_again(lookup)
 
     async def _fetch_remote(self, lookup: _Lookup) -> None:
         """Fetch another server's media that is not kept here; with `arriving`, a tee of it will do."""
@@ -142,7 +207,7 @@ class MediaAccess:
             return
         fetch = await self._remote.fetch(lookup.mxc, options, teed=lookup.arriving)
         if fetch is None:
-            await self._read_row(lookup)
+            await self._read_row_again(lookup)
         else:
             lookup.tee = fetch.seen_by(options.viewer, partial(self._send_rest, lookup.mxc, options))
 
@@ -154,7 +219,7 @@ class MediaAccess:
         until = loop.time() + lookup.options.wait_ms / 1000
         with self._upload_waiters.watching(lookup.mxc) as watch:
             while True:
-                await self._read_row(lookup)
+                await self._read_row_again(lookup)
                 await self._read_through(lookup)
                 remaining_s = until - loop.time()
                 if not is_awaited(lookup.media, lookup.options) or remaining_s <= 0:
@@ -173,7 +238,7 @@ class MediaAccess:
                 raise ContentLostError("media not found")
             await self._hashing.learn(blob)
             learnt = blob
-            await self._read_row(lookup)
+            await self._read_row_again(lookup)
         if unverified_blob(lookup.media) is not None:
             raise UnavailableError("the content changes; try again", retry_after_s=1)
 

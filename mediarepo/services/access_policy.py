@@ -9,7 +9,7 @@ from mediarepo.config.homeservers import HomeserverConfig
 from mediarepo.db.publishing import PendingUploadRow
 from mediarepo.errors import CannotOverwriteMediaError, ForbiddenError, NotFoundError, NotYetUploadedError
 from mediarepo.model.marks import OPERATOR
-from mediarepo.model.media import Blob, Media, MediaState
+from mediarepo.model.media import Blob, FoundMedia, Media, MediaState, ThumbnailSpec
 from mediarepo.model.media_admin import MediaRecord
 
 
@@ -61,6 +61,14 @@ def unverified_blob(media: Media | None) -> Blob | None:
     if media is None or media.state is not MediaState.READY:
         return None
     return media.blob if media.hash_unverified else None
+
+
+def may_be_cached(found: FoundMedia, thumbnail: ThumbnailSpec | None) -> bool:
+    """Return whether a row may be kept in memory: ready and not hidden, and with the thumbnail that was asked for."""
+    media = found.media
+    if media.hidden or media.hash_unverified or media.state is not MediaState.READY or media.blob is None:
+        return False
+    return thumbnail is None or found.thumbnail is not None
 
 
 def check_access(media: Media | None, options: DownloadOptions, *, frozen: bool) -> Media:

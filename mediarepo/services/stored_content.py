@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from mediarepo.db.cache_lease import CacheLease
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.media import MediaTable
 from mediarepo.errors import ContentLostError, NotFoundError, UnavailableError
@@ -25,6 +26,7 @@ class StoredContent:
     """Opens objects by their rows."""
 
     media: MediaTable
+    cache_lease: CacheLease
     deletion_table: DeletionTable
     stores: Stores
     markers: BucketMarkers
@@ -69,11 +71,13 @@ class StoredContent:
         log.error("object_missing", store=blob.store, object_key=blob.object_key, blob_id=blob.blob_id)
         self.on_missing()
         await self.media.mark_missing(blob)
+        self.cache_lease.drop()
 
     async def _forget_pack(self, pack: Blob) -> None:
         await self._check_bucket(pack)
         log.error("thumbnails_missing", store=pack.store, object_key=pack.object_key)
         await self.deletion_table.delete_packs([pack.blob_id])
+        self.cache_lease.drop()
 
     async def _check_bucket(self, blob: Blob) -> None:
         """Refuse with UnavailableError when a blob's bucket is not ours: nothing missing there is lost."""

@@ -87,6 +87,11 @@ class Metrics:
             "pool",
             "state",
         )
+        self.row_cache_lookups = self._counter(
+            "row_cache_lookups",
+            "Rows of media that were wanted while the lease on cached rows held: hit, miss.",
+            "outcome",
+        )
         self._pool_wait = self._histogram(
             "pool_wait_seconds", "Time spent waiting for a connection.", "pool", buckets=_WAIT_SECONDS
         )

@@ -11,6 +11,7 @@ from mediarepo.services.access import MediaAccess
 from mediarepo.services.authorization import Admins, AuditTrail, Authorization
 from mediarepo.services.batch_isolation import FailedItemReports
 from mediarepo.services.deletion import Deletion
+from mediarepo.services.invalidation import Invalidation
 from mediarepo.services.leases import JobReports
 from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
@@ -49,6 +50,7 @@ USAGE = web.AppKey("usage", UsageReports)
 RETENTION = web.AppKey("retention", Retention)
 TASKS = web.AppKey("tasks", Tasks)
 AUDIT = web.AppKey("audit", AuditTrail)
+INVALIDATION = web.AppKey("invalidation", Invalidation)
 JOBS = web.AppKey("jobs", JobReports)
 FAILED_ITEMS = web.AppKey("failed_items", FailedItemReports)
 READINESS = web.AppKey("readiness", Readiness)

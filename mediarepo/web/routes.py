@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from mediarepo.web.admin import synapse
+from mediarepo.web.admin.access import settling
 from mediarepo.web.client.download import download, legacy_download
 from mediarepo.web.client.preview import preview_url
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
@@ -50,19 +51,19 @@ def add_synapse_admin_routes(app: web.Application) -> None:
     router = app.router
     router.add_get(f"{_ADMIN}/media/quarantine_changes", synapse.quarantine_changes)
     router.add_get(f"{_ADMIN}/media/{_MEDIA}", synapse.media_info)
-    router.add_delete(f"{_ADMIN}/media/{_MEDIA}", synapse.delete_media)
-    router.add_post(f"{_ADMIN}/media/delete", synapse.delete_by_date_and_size)
-    router.add_post(f"{_ADMIN}/media/protect/{{media_id:[^/]*}}", synapse.protect)
-    router.add_post(f"{_ADMIN}/media/unprotect/{{media_id:[^/]*}}", synapse.unprotect)
-    router.add_post(f"{_ADMIN}/media/{{server_name:[^/]*}}/delete", synapse.delete_by_date_and_size)
-    router.add_post(f"{_ADMIN}/purge_media_cache", synapse.purge_remote)
-    router.add_post(f"{_ADMIN}/media/quarantine/{_MEDIA}", synapse.quarantine)
-    router.add_post(f"{_ADMIN}/media/unquarantine/{_MEDIA}", synapse.unquarantine)
-    router.add_post(f"{_ADMIN}/user/{{user_id:[^/]*}}/media/quarantine", synapse.quarantine_user)
-    router.add_post(f"{_ADMIN}/room/{{room_id:[^/]*}}/media/quarantine", synapse.quarantine_room)
-    router.add_post(f"{_ADMIN}/quarantine_media/{{room_id:[^/]*}}", synapse.quarantine_room)
+    router.add_delete(f"{_ADMIN}/media/{_MEDIA}", settling(synapse.delete_media))
+    router.add_post(f"{_ADMIN}/media/delete", settling(synapse.delete_by_date_and_size))
+    router.add_post(f"{_ADMIN}/media/protect/{{media_id:[^/]*}}", settling(synapse.protect))
+    router.add_post(f"{_ADMIN}/media/unprotect/{{media_id:[^/]*}}", settling(synapse.unprotect))
+    router.add_post(f"{_ADMIN}/media/{{server_name:[^/]*}}/delete", settling(synapse.delete_by_date_and_size))
+    router.add_post(f"{_ADMIN}/purge_media_cache", settling(synapse.purge_remote))
+    router.add_post(f"{_ADMIN}/media/quarantine/{_MEDIA}", settling(synapse.quarantine))
+    router.add_post(f"{_ADMIN}/media/unquarantine/{_MEDIA}", settling(synapse.unquarantine))
+    router.add_post(f"{_ADMIN}/user/{{user_id:[^/]*}}/media/quarantine", settling(synapse.quarantine_user))
+    router.add_post(f"{_ADMIN}/room/{{room_id:[^/]*}}/media/quarantine", settling(synapse.quarantine_room))
+    router.add_post(f"{_ADMIN}/quarantine_media/{{room_id:[^/]*}}", settling(synapse.quarantine_room))
     router.add_get(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse.list_user_media)
-    router.add_delete(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", synapse.delete_user_media)
+    router.add_delete(f"{_ADMIN}/users/{{user_id:[^/]*}}/media", settling(synapse.delete_user_media))
     router.add_get(f"{_ADMIN}/statistics/users/media", synapse.user_statistics)
 
 

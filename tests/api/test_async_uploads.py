@@ -193,12 +193,12 @@ async def test_an_upload_at_one_process_wakes_those_who_wait_at_another(
 async def test_news_between_the_first_look_and_the_wait_are_not_lost(pair: tuple[Installation, Installation]) -> None:
     one, two = pair
     media_id = await created(one)
-    table = two.repository.access._media
-    look, looks = table.get, 0
+    table = two.repository.access._media._table
+    look, looks = table.find, 0
 
-    async def filled_after_the_look(mxc: object, viewer: str) -> object:
+    async def filled_after_the_look(mxc: object, viewer: str, spec: object) -> object:
         nonlocal looks
-        media = await look(mxc, viewer)  # type: ignore[arg-type]
+        media = await look(mxc, viewer, spec)  # type: ignore[arg-type]
         looks += 1
         if looks == 2:  # the look within the watch still saw nothing; content and its news come right now
             await put(one, media_id)
@@ -206,11 +206,11 @@ async def test_news_between_the_first_look_and_the_wait_are_not_lost(pair: tuple
                 await asyncio.sleep(0.01)
         return media
 
-    table.get = filled_after_the_look  # type: ignore[method-assign,assignment]
+    table.find = filled_after_the_look  # type: ignore[method-assign,assignment]
     try:
         answer = await two.get(two.download_path(media_id))
     finally:
-        table.get = look  # type: ignore[method-assign]
+        table.find = look  # type: ignore[method-assign]
 
     assert (answer.status, answer.body, looks) == (200, b"content", 3)
 
@@ -223,8 +223,7 @@ async def test_a_listener_that_was_cut_off_listens_again(pair: tuple[Installatio
         await asyncio.sleep(0.01)
 
     cut = await one.value(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid IN "
-        "(SELECT pid FROM pg_stat_activity WHERE application_name = 'mediarepo')"
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'mediarepo listener'"
     )
     assert cut > 0
     await put(one, media_id)

@@ -163,8 +163,13 @@ class Installation:
         return f"{base}?width={width}&height={height}&method={method}{query}"
 
     async def rows(self, query: str, *arguments: object) -> list[Any]:
-        async with self.repository.foundation.database.connection() as connection:
-            return list(await connection.fetch(query, *arguments))
+        """Run a statement; what it changes holds in every process when this returns."""
+        foundation = self.repository.foundation
+        async with foundation.database.connection() as connection:
+            found = list(await connection.fetch(query, *arguments))
+        if not query.lstrip().upper().startswith("SELECT"):
+            await foundation.invalidation.settle()
+        return found
 
     async def restore_schema(self, statement: str) -> None:
         """Undo what was done to the schema, which is not served from meanwhile."""

@@ -1,4 +1,7 @@
-"""Authenticates and authorizes admin requests."""
+"""Authenticates and authorizes admin requests, and answers them when what they did holds everywhere."""
+
+import functools
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -7,8 +10,27 @@ from mediarepo.model.declared import check_text
 from mediarepo.model.mxc import Mxc
 from mediarepo.services.authorization import Admin
 from mediarepo.web.auth import RequiredPermission, bearer_token, find_tenant, required_permission, tenant_required
-from mediarepo.web.keys import ADMINS, AUTHORIZATION, PROXIES, TENANTS
+from mediarepo.web.keys import ADMINS, AUTHORIZATION, INVALIDATION, PROXIES, TENANTS
 from mediarepo.web.params import Query, parse_media_path, path_segments
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SETTLING = "is_settling"
+"""The attribute of handlers that `settling` has made."""
+
+
+def settling(handler: _Handler) -> _Handler:
+    """Return a handler that answers, or refuses, when every process has dropped the rows it had read before."""
+
+    @functools.wraps(handler)
+    async def serve(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        finally:
+            await request.app[INVALIDATION].settle()
+
+    setattr(serve, SETTLING, True)
+    return serve
 
 
 async def admin_required(request: web.Request, query: Query) -> Admin:

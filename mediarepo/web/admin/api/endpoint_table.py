@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from mediarepo.model.authority import Action, Thing
+from mediarepo.web.admin.access import settling
 from mediarepo.web.admin.api import media, operations
 from mediarepo.web.admin.api.endpoints import PREFIX, Call, Endpoint
 from mediarepo.web.admin.api.media_models import (
@@ -148,7 +149,7 @@ def add_api_routes(app: web.Application) -> None:
         if endpoint.method == "GET":
             app.router.add_get(pattern, endpoint.serve)
         else:
-            app.router.add_route(endpoint.method, pattern, endpoint.serve)
+            app.router.add_route(endpoint.method, pattern, settling(endpoint.serve))
     app.router.add_get(f"{PREFIX}/openapi.json", _serve_document)
     app.router.add_get(f"{PREFIX}/docs", _serve_page)
 
