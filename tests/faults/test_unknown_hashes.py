@@ -45,6 +45,7 @@ async def status(own: Installation, media_id: str) -> int:
 async def hide(own: Installation, media_id: str) -> None:
     admin = own.repository.administration
     await admin.quarantine.hide(Mxc(SERVER_NAME, media_id), operator(own.settings), reason=None)
+    await own.repository.foundation.invalidation.settle()
 
 
 async def known(own: Installation) -> int:
@@ -160,6 +161,7 @@ async def test_a_list_of_hashes_of_unknown_length_has_everything_adopted_looked_
 
     quarantine = own.repository.administration.quarantine
     await quarantine.hide_hashes([hashlib.sha256(b"bad").digest()], operator(own.settings), reason=None)
+    await own.repository.foundation.invalidation.settle()
 
     assert [await status(own, bad), await status(own, good)] == [404, 200]
     assert await known(own) == 2

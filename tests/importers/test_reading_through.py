@@ -217,6 +217,7 @@ async def test_what_is_hidden_while_it_is_read_through_is_hidden_from_then_on(
         act = quarantine.authorization.admin_action(admin, "quarantine")
         hiding = quarantine.hide(mxc, admin) if by_admin else quarantine.table.hide([mxc], act, str(mxc), scopes=[""])
         await asyncio.gather(*(moving.get(NAME, mxc.media_id) for _ in range(2)), hiding)
+        await moving.own.repository.foundation.invalidation.settle()
         answers = [await moving.get(NAME, mxc.media_id), await moving.legacy(NAME, mxc.media_id)]
         run = asyncio.create_task(moving.run()) if number % 10 == 0 else None
         answers += await asyncio.gather(*(moving.get(NAME, mxc.media_id) for _ in range(3)))
