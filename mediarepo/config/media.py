@@ -95,6 +95,7 @@ class OptionalFormat:
 OPTIONAL_FORMATS = (
     OptionalFormat("heic", "pillow_heif", "heic", ("image/heic", "image/heif")),
     OptionalFormat("video", "av", "video", ("video/",)),
+    OptionalFormat("svg", "resvg_py", "svg", ("image/svg+xml",)),
 )
 
 
@@ -162,6 +163,8 @@ class ThumbnailsConfig(Section):
     """Thumbnail HEIC as well; needs the extra `heic`."""
     video: bool = False
     """Thumbnail videos (MP4, QuickTime, WebM, Matroska, Ogg) as well; needs the extra `video`."""
+    svg: bool = False
+    """Thumbnail SVG as well, without its text; needs the extra `svg`."""
 
     @property
     def optional_formats(self) -> list[OptionalFormat]:

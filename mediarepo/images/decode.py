@@ -120,6 +120,9 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
         raise PictureError(Reason.UNSUPPORTED_FORMAT)
     if picture_format in VIDEOS:
         return _open_film(data, picture_format, limits)
+    if picture_format is PictureFormat.SVG:
+        drawing = importlib.import_module("mediarepo.images.svg").draw(data, limits.max_pixels)
+        return OpenedImage(drawing, picture_format, 1, *drawing.size)
     png = read_png(data) if picture_format is PictureFormat.PNG else None
     jpeg = read_jpeg(data, _MAX_SCANS) if picture_format is PictureFormat.JPEG else None
     if jpeg is not None and not 1 <= jpeg.scans <= _MAX_SCANS:

@@ -1,5 +1,6 @@
 """Image formats by their magic bytes; the declared content type never counts."""
 
+import re
 from enum import StrEnum
 
 
@@ -17,6 +18,7 @@ class PictureFormat(StrEnum):
     MP4 = "MP4"
     MATROSKA = "MATROSKA"
     OGG = "OGG"
+    SVG = "SVG"
 
 
 HEAD_BYTES = 1024
@@ -39,11 +41,12 @@ DECLARED_TYPES = {
     PictureFormat.MP4: "video/mp4",
     PictureFormat.MATROSKA: "video/webm",
     PictureFormat.OGG: "video/ogg",
+    PictureFormat.SVG: "image/svg+xml",
 }
 """What each format is called in a Content-Type."""
 
 VIDEOS = frozenset({PictureFormat.MP4, PictureFormat.MATROSKA, PictureFormat.OGG})
-SWITCHES = {PictureFormat.HEIC: "heic", **dict.fromkeys(VIDEOS, "video")}
+SWITCHES = {PictureFormat.HEIC: "heic", PictureFormat.SVG: "svg", **dict.fromkeys(VIDEOS, "video")}
 """Formats that are decoded only where the setting of this name, in `thumbnails`, is on."""
 
 _SIGNATURES = (
@@ -61,6 +64,10 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _FILM_BRANDS = {b"avc1", b"qt  ", b"M4V ", b"M4VH", b"M4VP", b"MSNV", b"f4v ", b"dash", b"hvc1", b"av01"}
 _FIRST_BOXES_OF_QUICKTIME = {b"moov", b"mdat", b"wide"}
+_SVG_START = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?>(?><\?[^>]*>|<!--.*?-->)\s*+)*+(?:<(?:\w{1,30}:)?svg[\s>/]|<!DOCTYPE\s+svg\b)",
+    re.DOTALL,
+)
 _FILM_FAMILIES = {b"iso", b"mp4", b"3gp", b"3g2"}
 
 
@@ -75,7 +82,14 @@ def sniff(head: bytes) -> PictureFormat | None:
         return _by_brands(head)
     if head[4:8] in _FIRST_BOXES_OF_QUICKTIME:
         return PictureFormat.MP4
-    return None
+    return PictureFormat.SVG if _is_svg(head) else None
+
+
+def _is_svg(head: bytes) -> bool:
+    """Return whether the first element of a document is SVG's, in any encoding that begins like ASCII or is UTF-16."""
+    if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        head = head.replace(b"\x00", b"")[2:]
+    return _SVG_START.match(head) is not None
 
 
 def _by_brands(head: bytes) -> PictureFormat | None:

@@ -207,9 +207,9 @@ def _put_upright(small: Image.Image, opened: OpenedImage) -> Image.Image:
 
 
 def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, limits: DecodeLimits) -> RenderedImage:
-    """Encode: PNG and GIF as PNG, JPEG as JPEG, others by whether anything can be seen through them."""
+    """Encode: PNG, GIF and SVG as PNG, JPEG as JPEG, others by whether anything can be seen through them."""
     out = io.BytesIO()
-    as_png = source in {PictureFormat.PNG, PictureFormat.GIF}
+    as_png = source in {PictureFormat.PNG, PictureFormat.GIF, PictureFormat.SVG}
     if finished.mode == "RGBA" and not has_alpha(finished):
         finished = finished.convert("RGB")
     if as_png or (source is not PictureFormat.JPEG and has_alpha(finished)):

@@ -32,8 +32,8 @@ def load(settings: dict[str, Any]) -> Answer:
 def warm_up(switched_on: frozenset[str] = frozenset()) -> None:
     """Use every codec once: a library could not load anything later, inside the sandbox."""
     Image.init()
-    if "video" in switched_on:
-        importlib.import_module("mediarepo.images.video").warm_up()
+    for name in switched_on & {"video", "svg"}:
+        importlib.import_module(f"mediarepo.images.{name}").warm_up()
     if "heic" in switched_on:
         heif = importlib.import_module("pillow_heif")
         heif.register_heif_opener(thumbnails=False)

@@ -1,19 +1,17 @@
 """Videos, by the extra `video`, through the real sandboxed worker."""
 
-import asyncio
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import PictureFormat
-from mediarepo.images.worker_pool import ImageDimensions, Rendered, SourceBudget, WorkerPool
-from tests.pictures.drawn import BLUE, GREEN, RED, WHITE, corners, jpeg
+from mediarepo.images.worker_pool import ImageDimensions, Rendered
+from tests.pictures.drawn import BLUE, GREEN, RED, WHITE, corners
 from tests.pictures.filmed import IDENTITY, film, hostile_films, sample, turned
+from tests.pictures.screen import Screen, close, quarters
 from tests.unit.images.test_rendering import looks_like
 
 FILMS = {
@@ -31,34 +29,9 @@ FILMS = {
 }
 
 
-class Screen:
-    """A pool whose workers decode videos, unless told otherwise."""
-
-    def __init__(self, **settings: object) -> None:
-        self.config = ThumbnailsConfig.model_validate({"workers": 1, "video": True} | settings)
-        self.pool = WorkerPool(self.config)
-        self.sources = SourceBudget(self.config)
-
-    async def render(self, data: bytes) -> Rendered:
-        async with self.sources.reserve(len(data)) as source:
-            await source.write(data)
-            return await self.pool.render(source, self.config.specs)
-
-    async def measure(self, data: bytes) -> ImageDimensions:
-        async with self.sources.reserve(len(data)) as source:
-            await source.write(data)
-            return await self.pool.measure(source)
-
-    async def largest(self, data: bytes) -> Image.Image:
-        rendered = await self.render(data)
-        one = max(rendered.thumbnails, key=lambda thumbnail: thumbnail.width * thumbnail.height)
-        assert one.content_type == "image/jpeg"
-        return Image.open(io.BytesIO(rendered.data[one.offset : one.offset + one.size_bytes]))
-
-
 @pytest.fixture(scope="module")
 async def screen() -> AsyncIterator[Screen]:
-    made = Screen()
+    made = Screen(video=True)
     async with made.pool:
         yield made
 
@@ -130,7 +103,7 @@ async def test_videos_are_refused_where_they_are_not_switched_on() -> None:
 
 
 async def test_frames_above_the_limit_are_refused() -> None:
-    small = Screen(max_pixels_video=320 * 240 - 1)
+    small = Screen(video=True, max_pixels_video=320 * 240 - 1)
     async with small.pool:
         with pytest.raises(PictureError, match="too_many_pixels"):
             await small.render(sample())
@@ -138,14 +111,7 @@ async def test_frames_above_the_limit_are_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(hostile_films()))
 async def test_no_video_takes_the_worker_over_its_limits(screen: Screen, name: str) -> None:
-    (outcome,) = await asyncio.gather(screen.render(hostile_films()[name]), return_exceptions=True)
-    rendered = await screen.render(jpeg(400, 300))
-    (pid,) = screen.pool.pids
-    peak_kib = int(Path(f"/proc/{pid}/status").read_text().split("VmPeak:")[1].split()[0])
-
-    assert isinstance(outcome, Rendered) or (isinstance(outcome, PictureError) and not outcome.reason.is_momentary)
-    assert rendered.thumbnails
-    assert peak_kib * 1024 <= screen.config.worker_memory_bytes
+    assert isinstance(await screen.withstands(hostile_films()[name]), Rendered | PictureError)
 
 
 async def test_a_worker_that_decodes_videos_has_one_thread_and_all_fences(screen: Screen) -> None:
@@ -155,15 +121,3 @@ async def test_a_worker_that_decodes_videos_has_one_thread_and_all_fences(screen
 
     assert "Threads:\t1\n" in status
     assert "Seccomp:\t2" in status
-
-
-def quarters(picture: Image.Image) -> tuple[tuple[int, int, int], ...]:
-    rgb, (width, height) = picture.convert("RGB"), picture.size
-    found = [rgb.getpixel((width * x // 4, height * y // 4)) for y in (1, 3) for x in (1, 3)]
-    return tuple((int(one[0]), int(one[1]), int(one[2])) for one in found if isinstance(one, tuple))
-
-
-def close(found: tuple[tuple[int, int, int], ...], expected: tuple[tuple[int, int, int], ...]) -> bool:
-    return all(
-        abs(a - b) < 24 for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)
-    )
