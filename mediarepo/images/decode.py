@@ -4,11 +4,11 @@ import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import AvifImagePlugin, Image, ImageDraw, ImageFile
 
-from mediarepo.images import formats, isobmff
+from mediarepo.images import formats, isobmff, jpeg2000
 from mediarepo.images.animations import ApngFile, GifFile, read_apng, read_gif
 from mediarepo.images.color_profiles import Colours, colours_of_code_points
 from mediarepo.images.errors import PictureError, Reason
@@ -73,6 +73,8 @@ _MAX_SCANS = 100
 _MAX_JPEG_PIXELS = 500_000_000
 """Of a JPEG that is decoded at a smaller scale; its entropy-coded data is read whole."""
 _SMALLEST_SCALE = 8
+_MAX_JPEG_2000_PIXELS = 25_000_000
+"""Its decoder needs more than 12 bytes a pixel."""
 _MOVING = {PictureFormat.WEBP, PictureFormat.AVIF}
 
 
@@ -173,6 +175,8 @@ def _allowed_pixels(picture_format: PictureFormat, limits: DecodeLimits, jpeg: J
     """Say how many pixels the header may declare; of a sequential JPEG a fraction is decoded."""
     if picture_format is PictureFormat.WEBP:
         return limits.max_pixels_webp
+    if picture_format is PictureFormat.JPEG_2000:
+        return min(limits.max_pixels, _MAX_JPEG_2000_PIXELS)
     if jpeg is not None and not jpeg.in_memory:
         return max(limits.max_pixels, min(_MAX_JPEG_PIXELS, limits.max_pixels * _SMALLEST_SCALE**2))
     return limits.max_pixels
@@ -185,8 +189,14 @@ def _declared_size(data: bytes, picture_format: PictureFormat) -> tuple[int, int
             return formats.declared_size(data)
         case PictureFormat.AVIF | PictureFormat.HEIC:
             return isobmff.declared_size(data)
+        case PictureFormat.JPEG_2000:
+            return jpeg2000.declared_size(data) or _refuse(Reason.CORRUPT)
         case _:
             return None
+
+
+def _refuse(reason: Reason) -> NoReturn:
+    raise PictureError(reason)
 
 
 def _moving(

@@ -19,6 +19,7 @@ class PictureFormat(StrEnum):
     MATROSKA = "MATROSKA"
     OGG = "OGG"
     SVG = "SVG"
+    JPEG_2000 = "JPEG2000"
 
 
 HEAD_BYTES = 1024
@@ -42,11 +43,17 @@ DECLARED_TYPES = {
     PictureFormat.MATROSKA: "video/webm",
     PictureFormat.OGG: "video/ogg",
     PictureFormat.SVG: "image/svg+xml",
+    PictureFormat.JPEG_2000: "image/jp2",
 }
 """What each format is called in a Content-Type."""
 
 VIDEOS = frozenset({PictureFormat.MP4, PictureFormat.MATROSKA, PictureFormat.OGG})
-SWITCHES = {PictureFormat.HEIC: "heic", PictureFormat.SVG: "svg", **dict.fromkeys(VIDEOS, "video")}
+SWITCHES = {
+    PictureFormat.HEIC: "heic",
+    PictureFormat.SVG: "svg",
+    PictureFormat.JPEG_2000: "jpeg2000",
+    **dict.fromkeys(VIDEOS, "video"),
+}
 """Formats that are decoded only where the setting of this name, in `thumbnails`, is on."""
 
 _SIGNATURES = (
@@ -59,6 +66,8 @@ _SIGNATURES = (
     (b"MM\x00*", PictureFormat.TIFF),
     (b"\x1aE\xdf\xa3", PictureFormat.MATROSKA),
     (b"OggS\x00", PictureFormat.OGG),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", PictureFormat.JPEG_2000),
+    (b"\xff\x4f\xff\x51", PictureFormat.JPEG_2000),
 )
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}

@@ -46,6 +46,9 @@ def warm_up(switched_on: frozenset[str] = frozenset()) -> None:
         if name == "JPEG":
             picture.save(encoded := io.BytesIO(), name, icc_profile=profile)
         render(encoded.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP)], _warm_limits())
+    if "jpeg2000" in switched_on:
+        picture.save(encoded := io.BytesIO(), "JPEG2000")
+        render(encoded.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP)], _warm_limits(switched_on))
     drawing = io.BytesIO()
     picture.save(drawing, "PNG", exif=Image.Exif().tobytes())
     squeeze(drawing.getvalue(), 0)
@@ -57,7 +60,7 @@ def warm_up(switched_on: frozenset[str] = frozenset()) -> None:
         render(moving.getvalue(), [ThumbnailSpec(8, 8, ThumbnailMethod.CROP, animated=True)], _warm_limits())
 
 
-def _warm_limits() -> DecodeLimits:
+def _warm_limits(switched_on: frozenset[str] = frozenset()) -> DecodeLimits:
     return DecodeLimits(
         max_pixels=10_000,
         max_pixels_webp=10_000,
@@ -66,7 +69,7 @@ def _warm_limits() -> DecodeLimits:
         jpeg_quality=80,
         webp_quality=80,
         max_pixels_video=10_000,
-        switched_on=frozenset(),
+        switched_on=switched_on,
     )
 
 
