@@ -96,6 +96,7 @@ OPTIONAL_FORMATS = (
     OptionalFormat("heic", "pillow_heif", "heic", ("image/heic", "image/heif")),
     OptionalFormat("video", "av", "video", ("video/",)),
     OptionalFormat("svg", "resvg_py", "svg", ("image/svg+xml",)),
+    OptionalFormat("waveform", "av", "video", ("audio/",)),
     OptionalFormat("jpeg2000", "PIL", None, ("image/jp2", "image/j2k", "image/jpx", "image/jpeg2000")),
 )
 
@@ -166,6 +167,8 @@ class ThumbnailsConfig(Section):
     """Thumbnail videos (MP4, QuickTime, WebM, Matroska, Ogg) as well; needs the extra `video`."""
     svg: bool = False
     """Thumbnail SVG as well, without its text; needs the extra `svg`."""
+    waveform: bool = False
+    """Show sound (MP3, Ogg, FLAC, WAV, M4A, WebM) by its waveform; needs the extra `video`."""
     jpeg2000: bool = False
     """Thumbnail JPEG 2000 as well."""
 

@@ -12,7 +12,7 @@ from mediarepo.images import formats, isobmff, jpeg2000
 from mediarepo.images.animations import ApngFile, GifFile, read_apng, read_gif
 from mediarepo.images.color_profiles import Colours, colours_of_code_points
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.formats import HEAD_BYTES, SWITCHES, VIDEOS, PictureFormat, sniff
+from mediarepo.images.formats import HEAD_BYTES, RECORDINGS, SWITCHES, VIDEOS, PictureFormat, sniff
 from mediarepo.images.metadata import JpegFile, read_jpeg, with_end
 from mediarepo.images.png import PngFile, read_png
 
@@ -75,6 +75,7 @@ _MAX_JPEG_PIXELS = 500_000_000
 _SMALLEST_SCALE = 8
 _MAX_JPEG_2000_PIXELS = 25_000_000
 """Its decoder needs more than 12 bytes a pixel."""
+_ALWAYS = frozenset({""})
 _MOVING = {PictureFormat.WEBP, PictureFormat.AVIF}
 
 
@@ -99,7 +100,8 @@ class DecodeLimits:
 class OpenedImage:
     """An image whose header was read; `width` and `height` are after orientation.
 
-    `colours` is its colour space, None for sRGB; `png` and `moving` have what the decoder does not report.
+    `colours` is its colour space, None for sRGB; `png` and `moving` have what the decoder does not report;
+    `is_drawn` says that the picture is a drawing, and not a photograph.
     """
 
     picture: Image.Image
@@ -110,6 +112,7 @@ class OpenedImage:
     colours: Colours | None = None
     png: PngFile | None = None
     moving: ApngFile | GifFile | None = None
+    is_drawn: bool = False
 
 
 def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
@@ -118,13 +121,13 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
     Raises PictureError when the format is not supported, or a JPEG has no scan or too many.
     """
     picture_format = sniff(data[:HEAD_BYTES])
-    if picture_format is None or SWITCHES.get(picture_format, "") not in limits.switched_on | {""}:
+    if picture_format is None or not SWITCHES.get(picture_format, _ALWAYS) & (limits.switched_on | _ALWAYS):
         raise PictureError(Reason.UNSUPPORTED_FORMAT)
-    if picture_format in VIDEOS:
-        return _open_film(data, picture_format, limits)
+    if picture_format in RECORDINGS:
+        return _open_recording(data, picture_format, limits)
     if picture_format is PictureFormat.SVG:
         drawing = importlib.import_module("mediarepo.images.svg").draw(data, limits.max_pixels)
-        return OpenedImage(drawing, picture_format, 1, *drawing.size)
+        return OpenedImage(drawing, picture_format, 1, drawing.width, drawing.height, is_drawn=True)
     png = read_png(data) if picture_format is PictureFormat.PNG else None
     jpeg = read_jpeg(data, _MAX_SCANS) if picture_format is PictureFormat.JPEG else None
     if jpeg is not None and not 1 <= jpeg.scans <= _MAX_SCANS:
@@ -149,6 +152,20 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
         png=png,
         moving=_moving(data, picture_format, png, limits),
     )
+
+
+def _open_recording(data: bytes, picture_format: PictureFormat, limits: DecodeLimits) -> OpenedImage:
+    """Show a video by a frame, and sound by its waveform, as far as they are switched on."""
+    if "video" in limits.switched_on and picture_format in VIDEOS:
+        try:
+            return _open_film(data, picture_format, limits)
+        except PictureError as exc:
+            if exc.reason is not Reason.UNSUPPORTED_FORMAT or "waveform" not in limits.switched_on:
+                raise
+    if "waveform" not in limits.switched_on:
+        raise PictureError(Reason.UNSUPPORTED_FORMAT)
+    drawing = importlib.import_module("mediarepo.images.waveform").draw_waveform(data, picture_format)
+    return OpenedImage(drawing, picture_format, 1, drawing.width, drawing.height, is_drawn=True)
 
 
 def _open_film(data: bytes, picture_format: PictureFormat, limits: DecodeLimits) -> OpenedImage:

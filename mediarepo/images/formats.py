@@ -20,6 +20,9 @@ class PictureFormat(StrEnum):
     OGG = "OGG"
     SVG = "SVG"
     JPEG_2000 = "JPEG2000"
+    MP3 = "MP3"
+    FLAC = "FLAC"
+    WAV = "WAV"
 
 
 HEAD_BYTES = 1024
@@ -44,17 +47,23 @@ DECLARED_TYPES = {
     PictureFormat.OGG: "video/ogg",
     PictureFormat.SVG: "image/svg+xml",
     PictureFormat.JPEG_2000: "image/jp2",
+    PictureFormat.MP3: "audio/mpeg",
+    PictureFormat.FLAC: "audio/flac",
+    PictureFormat.WAV: "audio/wav",
 }
 """What each format is called in a Content-Type."""
 
 VIDEOS = frozenset({PictureFormat.MP4, PictureFormat.MATROSKA, PictureFormat.OGG})
+RECORDINGS = VIDEOS | {PictureFormat.MP3, PictureFormat.FLAC, PictureFormat.WAV}
+"""Videos and sound; what of both is in a container of the former is not known before it is opened."""
 SWITCHES = {
-    PictureFormat.HEIC: "heic",
-    PictureFormat.SVG: "svg",
-    PictureFormat.JPEG_2000: "jpeg2000",
-    **dict.fromkeys(VIDEOS, "video"),
+    PictureFormat.HEIC: frozenset({"heic"}),
+    PictureFormat.SVG: frozenset({"svg"}),
+    PictureFormat.JPEG_2000: frozenset({"jpeg2000"}),
+    **dict.fromkeys(RECORDINGS, frozenset({"waveform"})),
+    **dict.fromkeys(VIDEOS, frozenset({"video", "waveform"})),
 }
-"""Formats that are decoded only where the setting of this name, in `thumbnails`, is on."""
+"""Formats that are decoded only where one of these settings, in `thumbnails`, is on."""
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", PictureFormat.JPEG),
@@ -66,6 +75,8 @@ _SIGNATURES = (
     (b"MM\x00*", PictureFormat.TIFF),
     (b"\x1aE\xdf\xa3", PictureFormat.MATROSKA),
     (b"OggS\x00", PictureFormat.OGG),
+    (b"ID3", PictureFormat.MP3),
+    (b"fLaC", PictureFormat.FLAC),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", PictureFormat.JPEG_2000),
     (b"\xff\x4f\xff\x51", PictureFormat.JPEG_2000),
 )
@@ -77,6 +88,8 @@ _SVG_START = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?>(?><\?[^>]*>|<!--.*?-->)\s*+)*+(?:<(?:\w{1,30}:)?svg[\s>/]|<!DOCTYPE\s+svg\b)",
     re.DOTALL,
 )
+_RIFF_FORMS = {b"WEBP": PictureFormat.WEBP, b"WAVE": PictureFormat.WAV}
+_MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]")
 _FILM_FAMILIES = {b"iso", b"mp4", b"3gp", b"3g2"}
 
 
@@ -85,8 +98,10 @@ def sniff(head: bytes) -> PictureFormat | None:
     for signature, picture_format in _SIGNATURES:
         if head.startswith(signature):
             return picture_format
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return PictureFormat.WEBP
+    if head[:4] == b"RIFF":
+        return _RIFF_FORMS.get(head[8:12])
+    if _MP3_FRAME.match(head):
+        return PictureFormat.MP3
     if head[4:8] == b"ftyp":
         return _by_brands(head)
     if head[4:8] in _FIRST_BOXES_OF_QUICKTIME:

@@ -159,7 +159,7 @@ def _cascade(
         if small.size == _scaled_size(whole, factor) and factor < 1:
             whole = small
         finished = _put_upright(small, opened)
-        made.append(_encoded(finished, spec, opened.picture_format, limits))
+        made.append(_encoded(finished, spec, opened.picture_format, limits, is_drawn=opened.is_drawn))
     return made
 
 
@@ -206,10 +206,12 @@ def _put_upright(small: Image.Image, opened: OpenedImage) -> Image.Image:
     return finished
 
 
-def _encoded(finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, limits: DecodeLimits) -> RenderedImage:
-    """Encode: PNG, GIF and SVG as PNG, JPEG as JPEG, others by whether anything can be seen through them."""
+def _encoded(
+    finished: Image.Image, spec: ThumbnailSpec, source: PictureFormat, limits: DecodeLimits, *, is_drawn: bool
+) -> RenderedImage:
+    """Encode: PNG, GIF and drawings as PNG, JPEG as JPEG, others by whether anything can be seen through them."""
     out = io.BytesIO()
-    as_png = source in {PictureFormat.PNG, PictureFormat.GIF, PictureFormat.SVG}
+    as_png = is_drawn or source in {PictureFormat.PNG, PictureFormat.GIF}
     if finished.mode == "RGBA" and not has_alpha(finished):
         finished = finished.convert("RGB")
     if as_png or (source is not PictureFormat.JPEG and has_alpha(finished)):

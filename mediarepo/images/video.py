@@ -9,21 +9,17 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image, ImageStat
 
 from mediarepo.images.color_profiles import HLG, PQ, Colours, HighRange
 from mediarepo.images.errors import PictureError, Reason
+from mediarepo.images.ffmpeg import open_container, picture_stream, silence
 from mediarepo.images.formats import PictureFormat
 
-_DEMUXERS = {PictureFormat.MP4: "mov", PictureFormat.MATROSKA: "matroska", PictureFormat.OGG: "ogg"}
 _DECODERS = "h264,hevc,vp8,vp9,libdav1d,mpeg4,theora,mjpeg,prores,h263"
 _MAX_PACKETS = 2_000
-_MAX_READS = 4
-"""How often the bytes of a file may be read altogether; indexes are at its end, and sometimes point backwards."""
-_SPARE_BYTES = 16 * 1024 * 1024
 _DARK = 24
 """A frame whose mean brightness (0 to 255) is below this shows nothing: most films begin with a fade-in."""
 _GLIMPSE = (32, 18)
@@ -42,24 +38,9 @@ class Film:
     colours: Colours | None
 
 
-class _Source(io.BytesIO):
-    """The file; a demuxer that reads it again and again is stopped."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._left = _MAX_READS * len(data) + _SPARE_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        piece = super().read(size)
-        self._left -= len(piece)
-        if self._left < 0:
-            raise PictureError(Reason.TOO_MUCH_WORK)
-        return piece
-
-
 def warm_up() -> None:
     """Keep FFmpeg from writing to stderr, and use it once: it could not load anything later, inside the sandbox."""
-    av.logging.set_level(None)
+    silence()
     film = io.BytesIO()
     with av.open(film, "w", format="mov") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -78,37 +59,17 @@ def read_film(
     At most `max_frames` are decoded, and no more than `max_pixels_together` beyond the first. Raises PictureError when
     there is no video, or a frame has more than `max_pixels`.
     """
-    options = {
-        "codec_whitelist": _DECODERS,
-        "enable_drefs": "0",
-        "max_pixels": str(max_pixels),
-        "protocol_whitelist": "none",
-        "threads": "1",
-    }
-    try:
-        with av.open(
-            _Source(data), "r", format=_DEMUXERS[picture_format], options=options, metadata_errors="ignore"
-        ) as container:
-            stream = _picture_stream(container)
-            size = stream.codec_context.width * stream.codec_context.height
-            if size > max_pixels:
-                raise PictureError(Reason.TOO_MANY_PIXELS)
-            most = max(1, min(max_frames, max_pixels_together // max(size, 1)))
-            return _shown(_telling(_frames(container, stream), most), stream, max_pixels)
-    except av.MemoryError as exc:
-        raise PictureError(Reason.OUT_OF_MEMORY) from exc
-    except av.FFmpegError as exc:
-        raise PictureError(Reason.CORRUPT) from exc
-
-
-def _picture_stream(container: InputContainer) -> VideoStream:
-    """Find the first stream of moving pictures; the cover of a piece of music is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            return stream
-    raise PictureError(Reason.UNSUPPORTED_FORMAT)
+    with open_container(data, picture_format, decoders=_DECODERS, max_pixels=max_pixels) as container:
+        stream = picture_stream(container)
+        if stream is None:
+            raise PictureError(Reason.UNSUPPORTED_FORMAT)
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        size = stream.codec_context.width * stream.codec_context.height
+        if size > max_pixels:
+            raise PictureError(Reason.TOO_MANY_PIXELS)
+        most = max(1, min(max_frames, max_pixels_together // max(size, 1)))
+        return _shown(_telling(_frames(container, stream), most), stream, max_pixels)
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

@@ -32,7 +32,7 @@ def load(settings: dict[str, Any]) -> Answer:
 def warm_up(switched_on: frozenset[str] = frozenset()) -> None:
     """Use every codec once: a library could not load anything later, inside the sandbox."""
     Image.init()
-    for name in switched_on & {"video", "svg"}:
+    for name in switched_on & {"video", "svg", "waveform"}:
         importlib.import_module(f"mediarepo.images.{name}").warm_up()
     if "heic" in switched_on:
         heif = importlib.import_module("pillow_heif")
