@@ -177,6 +177,14 @@ class ThumbnailsConfig(Section):
         """The optional formats that are switched on, and whose decoders are installed."""
         return [one for one in OPTIONAL_FORMATS if getattr(self, one.setting) and one.is_installed]
 
+    blurhash: bool = False
+    """Keep the size and the BlurHash of pictures that are thumbnailed, for the admin API."""
+
+    @property
+    def keeps_facts(self) -> bool:
+        """Whether the size and the BlurHash of pictures are kept."""
+        return self.blurhash
+
     @property
     def specs(self) -> list[ThumbnailSpec]:
         """The configured sizes as still thumbnails."""

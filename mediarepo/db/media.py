@@ -13,6 +13,7 @@ from mediarepo.model.media import (
     Media,
     MediaState,
     NewObject,
+    PictureFacts,
     RenderedThumbnail,
     Thumbnail,
     ThumbnailSpec,
@@ -175,6 +176,10 @@ _INSERT = """
 INSERT INTO thumbnail (source_blob_id, width, height, method, animated, blob_id, byte_offset, size_bytes, content_type)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
 """
+_STORE_FACTS = """
+INSERT INTO picture (blob_id, width, height, blurhash) VALUES ($1, $2, $3, $4)
+ON CONFLICT (blob_id) DO UPDATE SET width = EXCLUDED.width, height = EXCLUDED.height, blurhash = EXCLUDED.blurhash
+"""
 _MOMENTARY_FAILURES = 3
 _DAY_MS = 86_400_000
 _NOTE_FAILURE = f"""
@@ -197,9 +202,16 @@ class ThumbnailTable:
         self._database = database
         self._grace_ms = grace_ms
 
-    async def store(self, source: Blob, made: Sequence[RenderedThumbnail], pack: NewObject | None) -> bool:
-        """Record a job's thumbnails; False when the source is gone. A pack that came second is queued for deletion.
+    async def store(
+        self,
+        source: Blob,
+        made: Sequence[RenderedThumbnail],
+        pack: NewObject | None,
+        facts: PictureFacts | None = None,
+    ) -> bool:
+        """Record a job's thumbnails, and what it found out about the picture; False when the source is gone.
 
+        A pack that came second is queued for deletion.
         `pack` is None when the source's own bytes serve for all of them.
         """
         async with self._database.transaction() as connection:
@@ -213,6 +225,8 @@ class ThumbnailTable:
                     await queue_deletion(connection, pack.store, pack.object_key)
                 return False
             await self._insert(connection, source, made, pack)
+            if facts is not None:
+                await connection.execute(_STORE_FACTS, source.blob_id, facts.width, facts.height, facts.blurhash)
             return True
 
     async def _insert(

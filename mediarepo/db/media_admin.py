@@ -22,6 +22,7 @@ MXC = "'mxc://' || m.server_name || '/' || m.media_id"
 
 FROM = """FROM media m LEFT JOIN blob b ON b.blob_id = m.blob_id
     LEFT JOIN media_access a ON a.server_name = m.server_name AND a.media_id = m.media_id"""
+_RECORDS = f"{FROM}\n    LEFT JOIN picture p ON p.blob_id = m.blob_id"
 
 
 def record(viewer: str) -> str:
@@ -31,7 +32,7 @@ def record(viewer: str) -> str:
     {marked_by_sql(MarkKind.PROTECTION, viewer)} IS NOT NULL AS protected,
     {quarantined_by_sql(viewer)} AS quarantined_by,
     {marked_by_sql(MarkKind.PIN, viewer)} AS pinned_by,
-    {marked_by_sql(MarkKind.HOLD, viewer)} AS held_by, m.trashed_ts"""
+    {marked_by_sql(MarkKind.HOLD, viewer)} AS held_by, m.trashed_ts, p.width, p.height, p.blurhash"""
 
 
 _ORDERS = {
@@ -56,7 +57,7 @@ class MediaAdminTable:
     async def get(self, mxc: Mxc, viewer: str | None) -> MediaRecord | None:
         """Read media as a homeserver sees it (None: all); None when it is unknown or deleted for good."""
         row = await self._database.get(
-            f"""SELECT {record("$3::text")} {FROM}
+            f"""SELECT {record("$3::text")} {_RECORDS}
                 WHERE m.server_name = $1 AND m.media_id = $2 AND m.state <> 'tombstone'""",
             mxc.server_name,
             mxc.media_id,
@@ -69,7 +70,7 @@ class MediaAdminTable:
     ) -> Page:
         """Return a page of a user's uploads."""
         direction = "DESC NULLS LAST" if backwards else "ASC NULLS FIRST"
-        query = f"""SELECT {record("$2::text")} {FROM} WHERE {_OF_USER}
+        query = f"""SELECT {record("$2::text")} {_RECORDS} WHERE {_OF_USER}
             ORDER BY {_ORDERS[order]} {direction}, m.media_id LIMIT $3 OFFSET $4"""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, user_id, server_name, limit, start)
@@ -96,6 +97,9 @@ def record_of(row: Row) -> MediaRecord:
         pinned_by=row["pinned_by"],
         held_by=row["held_by"],
         trashed_ts=row["trashed_ts"],
+        width=row["width"],
+        height=row["height"],
+        blurhash=row["blurhash"],
     )
 
 
@@ -208,7 +212,7 @@ def page_query(
         first = len(arguments) - 2
         conditions.append(f"({value}, m.server_name, m.media_id) < (${first}, ${first + 1}, ${first + 2})")
     arguments.append(limit + 1)
-    query = f"""SELECT {record("$1::text")}, {value} AS value {FROM} WHERE {" AND ".join(conditions)}
+    query = f"""SELECT {record("$1::text")}, {value} AS value {_RECORDS} WHERE {" AND ".join(conditions)}
         ORDER BY {value} DESC, m.server_name DESC, m.media_id DESC LIMIT ${len(arguments)}"""
     return query, arguments
 

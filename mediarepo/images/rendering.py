@@ -88,7 +88,13 @@ class RenderedImage:
 
 def render(data: bytes, specs: Sequence[ThumbnailSpec], limits: DecodeLimits) -> list[RenderedImage]:
     """Render thumbnails of a file; those of `specs` that ask for animation get it where the file has it."""
-    opened = open_picture(data, limits)
+    return render_opened(data, open_picture(data, limits), specs, limits)
+
+
+def render_opened(
+    data: bytes, opened: OpenedImage, specs: Sequence[ThumbnailSpec], limits: DecodeLimits
+) -> list[RenderedImage]:
+    """Render thumbnails of an opened file, as `render` does."""
     moving = [spec for spec in specs if spec.animated] if frame_count(opened, limits) > 1 else []
     still = [spec for spec in specs if spec not in moving]
     made = _stills(data, opened, still, limits) if still else []

@@ -7,14 +7,16 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
+from mediarepo.images.blurhash import encode_blurhash
 from mediarepo.images.color_conversion import to_srgb
 from mediarepo.images.color_profiles import PQ, HighRange, matrix_profile
-from mediarepo.images.decode import DecodeLimits, open_picture
+from mediarepo.images.decode import DecodeLimits, OpenedImage, open_picture
 from mediarepo.images.errors import PictureError, Reason
-from mediarepo.images.rendering import RenderedImage, render, squeeze
+from mediarepo.images.rendering import RenderedImage, render, render_opened, squeeze
 from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run
 
+_TINY = ThumbnailSpec(32, 32, ThumbnailMethod.SCALE)
 _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 
 
@@ -80,13 +82,26 @@ def _answer(job: dict[str, Any], source: int, result: int, limits: DecodeLimits)
         if job.get("measure"):
             opened = open_picture(read_all(source), limits)
             return {"width": opened.width, "height": opened.height, "format": opened.picture_format}
-        return {"made": _write(render(read_all(source), specs, limits), result)}
+        data = read_all(source)
+        opened = open_picture(data, limits)
+        asked = [*specs, _TINY] if job.get("facts") and _TINY not in specs else specs
+        made = render_opened(data, opened, asked, limits)
+        facts = _facts(data, opened, made) if job.get("facts") else {}
+        return {"made": _write([one for one in made if one.spec in specs], result)} | facts
     except PictureError as exc:
         return {"refused": exc.reason}
     except MemoryError:
         return {"refused": Reason.OUT_OF_MEMORY}
     except Exception as exc:  # noqa: BLE001 - a decoder may raise anything on a broken file
         return {"refused": Reason.CORRUPT, "detail": repr(exc)[:200]}
+
+
+def _facts(data: bytes, opened: OpenedImage, made: list[RenderedImage]) -> dict[str, Any]:
+    """Describe the picture: its size, and the BlurHash of its smallest thumbnail."""
+    tiny = next(one for one in made if one.spec == _TINY)
+    with Image.open(io.BytesIO(tiny.data or data), formats=["JPEG", "PNG", "GIF", "WEBP"]) as picture:
+        blurhash = encode_blurhash(picture)
+    return {"facts": {"width": opened.width, "height": opened.height, "blurhash": blurhash}}
 
 
 def _write(made: list[RenderedImage], result: int) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediarepo.config.media import ThumbnailsConfig
 from mediarepo.images.errors import PictureError, Reason, too_busy
 from mediarepo.images.formats import PictureFormat
-from mediarepo.model.media import RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
+from mediarepo.model.media import PictureFacts, RenderedThumbnail, ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.confinement import create_memfd, discard, seal
 from mediarepo.sandbox.process import (
     BadAnswerError,
@@ -166,8 +166,15 @@ class _Thumbnail(_Answer):
     own_bytes: bool
 
 
+class _Facts(_Answer):
+    width: int = Field(ge=1, le=_MAX_SIDE)
+    height: int = Field(ge=1, le=_MAX_SIDE)
+    blurhash: str = Field(min_length=28, max_length=28, pattern=r"^[0-9A-Za-z#$%*+,\-.:;=?@\[\]^_{|}~]+$")
+
+
 class _Thumbnails(_Answer):
     made: list[_Thumbnail] = Field(max_length=64)
+    facts: _Facts | None = None
 
 
 class WorkerProcess:
@@ -197,12 +204,19 @@ class WorkerProcess:
         """Wait until the worker is sandboxed. Raises UnavailableError when it cannot start."""
         await self._process.started()
 
-    async def render(self, source: int, result: int, specs: Sequence[ThumbnailSpec]) -> list[RenderedThumbnail]:
-        """Render thumbnails of a sealed memfd into an empty one. Raises PictureError when the file is to blame."""
+    async def render(
+        self, source: int, result: int, specs: Sequence[ThumbnailSpec]
+    ) -> tuple[list[RenderedThumbnail], PictureFacts | None]:
+        """Render thumbnails of a sealed memfd into an empty one, and describe the picture if that is configured.
+
+        Raises PictureError when the file is to blame.
+        """
         wanted = [[spec.width, spec.height, spec.method, spec.animated] for spec in specs]
-        answer = await self._ask({"specs": wanted}, source, result)
+        answer = await self._ask({"specs": wanted, "facts": self._config.keeps_facts}, source, result)
         try:
-            return _thumbnails(_Thumbnails.model_validate(answer), specs, os.fstat(result).st_size)
+            told = _Thumbnails.model_validate(answer)
+            facts = None if told.facts is None else PictureFacts(**told.facts.model_dump())
+            return _thumbnails(told, specs, os.fstat(result).st_size), facts
         except (ValueError, BadAnswerError) as exc:  # pydantic's error is a ValueError
             raise await self._distrust(exc) from exc
 
@@ -291,6 +305,7 @@ class Rendered:
 
     thumbnails: list[RenderedThumbnail]
     data: bytes
+    facts: PictureFacts | None = None
 
 
 class WorkerPool(ProcessPool[WorkerProcess]):
@@ -314,8 +329,8 @@ class WorkerPool(ProcessPool[WorkerProcess]):
             source.seal()
             result = create_memfd("mediarepo-thumbnails")
             try:
-                thumbnails = await worker.render(source.fd, result, specs)
-                return Rendered(thumbnails, _read_all(result, thumbnails))
+                thumbnails, facts = await worker.render(source.fd, result, specs)
+                return Rendered(thumbnails, _read_all(result, thumbnails), facts)
             finally:
                 discard(result)
 

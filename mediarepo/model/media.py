@@ -42,6 +42,15 @@ class RenderedThumbnail:
     own_bytes: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """The size of a picture in pixels, as it is seen, and its BlurHash."""
+
+    width: int
+    height: int
+    blurhash: str
+
+
 class MediaState(StrEnum):
     """The state of media in their life cycle."""
 

@@ -46,6 +46,12 @@ class MediaRecord:
     """Who put it under a legal hold."""
     trashed_ts: int | None
     """Time of its deletion into the trash, in ms since 1970."""
+    width: int | None
+    """Width of the picture in pixels, where it was thumbnailed while `thumbnails.blurhash` was on."""
+    height: int | None
+    """Its height, likewise."""
+    blurhash: str | None
+    """Its BlurHash, likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class ThumbnailRenderer:
             await self._note_failure(source, exc, animated=animated)
             raise error_for_failure(exc.message) from exc
         pack = await self._store_pack(rendered)
-        if not await self.table.store(source, rendered.thumbnails, pack):
+        if not await self.table.store(source, rendered.thumbnails, pack, rendered.facts):
             raise NotFoundError("media not found")
         self.on_job("made")
 
