@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -49,12 +50,8 @@ class TrustedProxies:
 
     def client_network(self, request: web.Request) -> str:
         """Return the client's network, whose requests are counted together."""
-        text = self.client_address(request)
-        address = _parse(text)
-        if address is None:
-            return text
-        bits = self._config.client_ipv4_prefix if address.version == 4 else self._config.client_ipv6_prefix  # noqa: PLR2004 - IPv4
-        return str(ipaddress.ip_network((address, bits), strict=False))
+        config = self._config
+        return _network(self.client_address(request), config.client_ipv4_prefix, config.client_ipv6_prefix)
 
     def trusts_sender(self, request: web.Request) -> bool:
         """Say whether a request came over a trusted proxy, so that its forwarded headers count."""
@@ -93,8 +90,26 @@ def parse_hop(text: str) -> _Address | None:
     return _parse(matched[1] or matched[2] or matched[3])
 
 
+@lru_cache(maxsize=4096)
+def _network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
+    """Return the network of an address, or the text as it is when it is none (a unix socket's client)."""
+    address = _parse(text)
+    if address is None:
+        return text
+    bits = ipv4_prefix if address.version == 4 else ipv6_prefix  # noqa: PLR2004 - IPv4
+    return str(ipaddress.ip_network((address, bits), strict=False))
+
+
+_MAX_ADDRESS_CHARS = 100
+
+
 def _parse(text: str) -> _Address | None:
     """Read an address; one of IPv4 in IPv6 counts as IPv4's, and no zone counts."""
+    return _parse_short(text) if len(text) <= _MAX_ADDRESS_CHARS else None
+
+
+@lru_cache(maxsize=4096)
+def _parse_short(text: str) -> _Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
