@@ -3,17 +3,15 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mediarepo.app.build_services import build_uploads
 from mediarepo.app.foundation import Foundation, elapsed_ms, now_ms
-from mediarepo.config.settings import Settings
+from mediarepo.app.signing_keys import read_signing_keys
 from mediarepo.db.previews import PreviewTable
 from mediarepo.db.remote_media import ServerKeyTable
 from mediarepo.federation.client import FederationClient
 from mediarepo.federation.discovery import Delegation, Discovery, WellKnown
-from mediarepo.federation.key_files import read_keys
 from mediarepo.federation.media_client import MediaClient
 from mediarepo.federation.server_keys import ServerKeys
 from mediarepo.federation.signing import SigningKey
@@ -79,15 +77,6 @@ def _fill(
     for server_name, of_server in own_keys.items():
         keys[server_name] = of_server[0]
         known_keys[server_name] = {key.key_id: key.public_key for key in of_server}
-
-
-def read_signing_keys(settings: Settings) -> dict[str, list[SigningKey]]:
-    """Read each homeserver's signing keys; the first one signs. Raises KeyFileError when a file cannot be used."""
-    return {
-        homeserver.server_name: read_keys(Path(homeserver.signing_key_file))
-        for homeserver in settings.homeservers
-        if homeserver.signing_key_file is not None
-    }
 
 
 def _clock_s() -> float:

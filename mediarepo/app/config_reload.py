@@ -6,8 +6,8 @@ from pathlib import Path
 
 import structlog
 
-from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.repository import Repository
+from mediarepo.app.signing_keys import read_signing_keys
 from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.reload import reload
 from mediarepo.config.settings import Settings

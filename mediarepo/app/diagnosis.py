@@ -6,9 +6,9 @@ from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
 
-from mediarepo.app.build_remote import read_signing_keys
 from mediarepo.app.build_services import build_sweeps
 from mediarepo.app.foundation import elapsed_ms, open_foundation
+from mediarepo.app.signing_keys import read_signing_keys
 from mediarepo.config.loading import ConfigError, load_settings
 from mediarepo.config.media import OPTIONAL_FORMATS
 from mediarepo.config.settings import Settings

@@ -25,8 +25,8 @@ from mediarepo.app.build_imports_exports import (
     read_synapse_config,
 )
 from mediarepo.app.foundation import Foundation, open_foundation
+from mediarepo.cli.administration import name_of_user
 from mediarepo.cli.output import AsJson, human_bytes, progress_line
-from mediarepo.cli.permissions import name_of_user
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.db.exports import ExportTable

@@ -11,8 +11,8 @@ import typer
 from mediarepo.app.build_imports_exports import build_audit
 from mediarepo.app.build_services import build_repairs
 from mediarepo.app.foundation import open_foundation
+from mediarepo.cli.administration import name_of_user
 from mediarepo.cli.output import check_confirmed
-from mediarepo.cli.permissions import name_of_user
 from mediarepo.config.settings import Settings
 from mediarepo.db.sweep import ACCEPT_LOSSES
 from mediarepo.errors import MatrixError

@@ -61,14 +61,14 @@ class LazyGroup(TyperGroup):
 
 class _Commands(LazyGroup):
     places = {
-        "serve": "mediarepo.cli.operations:serve",
-        "migrate": "mediarepo.cli.operations:migrate",
-        "check-config": "mediarepo.cli.operations:check_config",
+        "serve": "mediarepo.cli.serve:serve",
+        "migrate": "mediarepo.cli.installation:migrate",
+        "check-config": "mediarepo.cli.installation:check_config",
         "sweep": "mediarepo.cli.operations:sweep",
         "fsck": "mediarepo.cli.operations:fsck",
         "claim": "mediarepo.cli.operations:claim",
         "rebuild": "mediarepo.cli.rebuild:rebuild",
-        "dev": "mediarepo.cli.operations:dev",
+        "dev": "mediarepo.cli.installation:dev",
         "import": "mediarepo.cli.imports.commands:imports_cli",
         "export": "mediarepo.cli.export:export",
         "keys": "mediarepo.cli.keys:keys_cli",

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mediarepo.app.build_admin import Administration
+from mediarepo.cli.administration import left_out, open_administration, operator, parse_address
 from mediarepo.cli.output import AsJson, Yes, check_confirmed, human_time, print_json, print_table
-from mediarepo.cli.permissions import left_out, open_administration, operator, parse_address
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.media import MediaState

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mediarepo.cli.administration import left_out, open_administration, operator, parse_address
 from mediarepo.cli.media import Reason
-from mediarepo.cli.permissions import left_out, open_administration, operator, parse_address
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.marks import SMALLEST_HIDDEN_BYTES, without_short_content

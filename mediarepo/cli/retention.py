@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mediarepo.cli.administration import open_administration, operator
 from mediarepo.cli.output import (
     AsJson,
     Yes,
@@ -15,7 +16,6 @@ from mediarepo.cli.output import (
     print_table,
     progress_line,
 )
-from mediarepo.cli.permissions import open_administration, operator
 from mediarepo.cli.runner import DEFAULT_CONFIG, ConfigFile, read_settings, run
 from mediarepo.config.settings import Settings
 from mediarepo.model.retention import RetentionClass, RetentionPlan

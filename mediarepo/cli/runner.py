@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from mediarepo.config.loading import ConfigError, load_settings
+from mediarepo.config.server import ListenError
 from mediarepo.config.settings import Settings
 from mediarepo.embedded.data_folder import EmbeddedError
 from mediarepo.errors import MatrixError
 from mediarepo.federation.key_files import KeyFileError
 from mediarepo.importers.errors import SourceError
 from mediarepo.model.concurrency import Shutdown
-from mediarepo.web.listening import ListenError
 
 ConfigFile = Annotated[
     Path, typer.Option("--config", "-c", envvar="MEDIAREPO_CONFIG", help="The configuration file.", show_default=True)

@@ -12,7 +12,7 @@ from mediarepo.config.units import without_unit
 class Section(BaseModel):
     """A part of the configuration file; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reloadable: ClassVar[frozenset[str]] = frozenset()
     """Fields that a running process takes over from a configuration that is read again; all others need a restart."""

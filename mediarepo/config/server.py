@@ -10,6 +10,10 @@ from pydantic import Field, field_validator
 from mediarepo.config.base import Section
 
 
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A listening address: the path of a unix socket, or host and TCP port."""

@@ -10,17 +10,13 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from mediarepo.config.server import Address, ListenConfig, parse_address
+from mediarepo.config.server import Address, ListenConfig, ListenError, parse_address
 
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 1024
 _PAUSE_S = 1.0
 """How long nothing is accepted after the system had no descriptor or memory left for a connection."""
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the message says which and why."""
 
 
 def bind(addresses: Sequence[str], socket_mode: str) -> list[socket.socket]:

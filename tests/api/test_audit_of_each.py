@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mediarepo.cli.permissions import operator
+from mediarepo.cli.administration import operator
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.import_verification import ImportedContentTable
 from mediarepo.embedded.postgres import EmbeddedPostgres

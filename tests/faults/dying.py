@@ -20,7 +20,7 @@ import structlog
 
 from mediarepo.app.build_services import build_pending_uploads, build_quotas, build_repairs, build_sweeps, build_uploads
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.cli.permissions import open_administration, operator
+from mediarepo.cli.administration import open_administration, operator
 from mediarepo.config.settings import Settings
 from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia

@@ -110,7 +110,7 @@ async def empty_remote(own: Installation) -> None:
 
 
 async def operator(own: Installation) -> Any:
-    from mediarepo.cli.permissions import operator as operator_of  # noqa: PLC0415 - brings the commands along
+    from mediarepo.cli.administration import operator as operator_of  # noqa: PLC0415 - brings the commands along
 
     return operator_of(own.settings)
 

@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from mediarepo.app.foundation import now_ms
-from mediarepo.cli.permissions import operator
+from mediarepo.cli.administration import operator
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.mxc import Mxc

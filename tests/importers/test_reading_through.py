@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mediarepo.cli.permissions import operator
+from mediarepo.cli.administration import operator
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.mxc import Mxc

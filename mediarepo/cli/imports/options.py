@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mediarepo.app.build_imports_exports import build_audit, build_importer, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
-from mediarepo.cli.permissions import name_of_user
+from mediarepo.cli.administration import name_of_user
 from mediarepo.config.homeservers import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError

@@ -14,7 +14,7 @@ BIGINT = 2**63 - 1
 class ApiModel(BaseModel):
     """Base of all models; unknown names are refused, so that a misspelt filter never selects everything."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
 
 class Nothing(ApiModel):
@@ -122,7 +122,7 @@ class PictureAnswer(ApiModel):
 class MediaAnswer(RootModel[MediaRecord]):
     """All metadata of one piece of media."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
 
 class HiddenServers(ApiModel):
