@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import itertools
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -212,11 +214,29 @@ def test_config_yaml_shows_every_setting_with_its_default() -> None:
     assert settings_shown(Settings, document, "") == []
 
 
+def docstrings(model: type) -> dict[str, str]:
+    """Read what stands below each field of a class."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: below.value.value
+        for field, below in itertools.pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
 def descriptions(model: type[BaseModel]) -> set[str]:
-    found = set()
-    for field in model.model_fields.values():
-        assert field.description, f"{model.__name__} has a setting without a description"
-        found.add(field.description)
+    described: dict[str, str] = {}
+    for one in model.__mro__:
+        if one.__module__.startswith("mediarepo."):
+            described = docstrings(one) | described
+    found = {text for name, text in described.items() if name in model.model_fields}
+    for name, field in model.model_fields.items():
+        assert name in described, f"{model.__name__}.{name} is a setting without a description"
         for inner in models(field.annotation):
             found |= descriptions(inner)
     return found
