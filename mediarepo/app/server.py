@@ -18,11 +18,13 @@ from mediarepo.app.supervisor import Supervisor, Worker
 from mediarepo.config.server import Address
 from mediarepo.config.settings import Settings
 from mediarepo.db.import_ledger import ImportRuns
+from mediarepo.db.pictures import ContentFactsTable
 from mediarepo.db.tasks import BacklogTable
 from mediarepo.model.concurrency import Shutdown
 from mediarepo.model.request_record import RequestIds
 from mediarepo.services.authorization import AuditTrail
 from mediarepo.services.leases import JobReports
+from mediarepo.services.media_info import MediaInfoReader
 from mediarepo.services.media_viewer import MediaViewer
 from mediarepo.telemetry.logs import LineWriter
 from mediarepo.telemetry.loop_lag import LoopLagWatchdog
@@ -61,6 +63,11 @@ def make_web_app(repository: Repository, shutdown: Shutdown, *, matrix: bool, op
     app[keys.ACCESS] = repository.access
     app[keys.VERIFICATION] = repository.verification
     app[keys.THUMBNAILS] = repository.thumbnails
+    app[keys.MEDIA_INFO] = MediaInfoReader(
+        access=repository.access,
+        rendering=repository.thumbnails.rendering,
+        table=ContentFactsTable(foundation.database),
+    )
     _add_administration(app, repository)
     if matrix:
         for add_routes in (add_matrix_routes, add_federation_routes, add_synapse_admin_routes, add_api_routes):

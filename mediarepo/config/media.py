@@ -180,10 +180,13 @@ class ThumbnailsConfig(Section):
     blurhash: bool = False
     """Keep the size and the BlurHash of pictures that are thumbnailed, for the admin API."""
 
+    media_info: bool = False
+    """Answer GET /_matrix/media/unstable/info, as matrix-media-repo does; keeps sizes and BlurHashes as well."""
+
     @property
     def keeps_facts(self) -> bool:
         """Whether the size and the BlurHash of pictures are kept."""
-        return self.blurhash
+        return self.blurhash or self.media_info
 
     @property
     def specs(self) -> list[ThumbnailSpec]:

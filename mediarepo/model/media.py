@@ -51,6 +51,30 @@ class PictureFacts:
     blurhash: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeptThumbnail:
+    """A still thumbnail that is kept, by the box that it was made for."""
+
+    width: int
+    height: int
+    method: ThumbnailMethod
+    size_bytes: int
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentFacts:
+    """What is known of content: its hash where it is verified, in hexadecimal digits; its picture and thumbnails.
+
+    `has_failed` when it cannot be thumbnailed, or not now.
+    """
+
+    sha256: str | None
+    picture: PictureFacts | None
+    has_failed: bool
+    thumbnails: list[KeptThumbnail]
+
+
 class MediaState(StrEnum):
     """The state of media in their life cycle."""
 

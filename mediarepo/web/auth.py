@@ -59,6 +59,8 @@ ROUTES: dict[tuple[str, str], RequiredPermission] = {
     ("GET", f"{_LEGACY}/download/{_MEDIA}/{{file_name}}"): _DOWNLOAD_LEGACY,
     ("GET", f"{_LEGACY}/thumbnail/{_MEDIA}"): _DOWNLOAD_LEGACY,
     ("GET", f"{_LEGACY}/config"): _LIMITS,
+    ("GET", f"/_matrix/media/unstable/info/{_MEDIA}"): _DOWNLOAD,
+    ("GET", f"/_matrix/media/unstable/io.t2bot.media/info/{_MEDIA}"): _DOWNLOAD,
     ("GET", "/_matrix/client/unstable/org.matrix.msc4034/media/usage"): _USAGE,
     ("GET", "/_matrix/media/unstable/org.matrix.msc4034/usage"): _USAGE,
     **{

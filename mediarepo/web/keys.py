@@ -15,6 +15,7 @@ from mediarepo.services.invalidation import Invalidation
 from mediarepo.services.leases import JobReports
 from mediarepo.services.limits import Quotas, RateLimiter
 from mediarepo.services.media_admin import MediaAdmin, UsageReports
+from mediarepo.services.media_info import MediaInfoReader
 from mediarepo.services.media_viewer import MediaViewer
 from mediarepo.services.previews import Previews
 from mediarepo.services.quarantine import Quarantine
@@ -34,6 +35,7 @@ TENANTS = web.AppKey("tenants", Homeservers)
 IDENTITY = web.AppKey("identity", Identity)
 UPLOADS = web.AppKey("uploads", Uploads)
 ACCESS = web.AppKey("access", MediaAccess)
+MEDIA_INFO = web.AppKey("media_info", MediaInfoReader)
 THUMBNAILS = web.AppKey("thumbnails", Thumbnails)
 PENDING = web.AppKey("pending", PendingUploads)
 VERIFICATION = web.AppKey("verification", RequestVerifier)

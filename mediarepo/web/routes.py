@@ -5,6 +5,7 @@ from aiohttp import web
 from mediarepo.web.admin import synapse
 from mediarepo.web.admin.access import settling
 from mediarepo.web.client.download import download, legacy_download
+from mediarepo.web.client.info import media_info
 from mediarepo.web.client.preview import preview_url
 from mediarepo.web.client.thumbnail import legacy_thumbnail, thumbnail
 from mediarepo.web.client.uploads import create, media_config, media_usage, upload, upload_to
@@ -17,6 +18,7 @@ _ADMIN = "/_synapse/admin/v1"
 _CLIENT = "/_matrix/client/v1/media"
 _LEGACY = "/_matrix/media/{version:v3|r0|v1}"
 _MEDIA = "{server_name:[^/]*}/{media_id:[^/]*}"
+_INFO = ("/_matrix/media/unstable/info", "/_matrix/media/unstable/io.t2bot.media/info")
 _NAMED = _MEDIA + "/{file_name:[^/]*}"
 
 
@@ -35,6 +37,8 @@ def add_matrix_routes(app: web.Application) -> None:
     app.router.add_get(f"{_LEGACY}/download/{_NAMED}", legacy_download)
     app.router.add_get(f"{_LEGACY}/thumbnail/{_MEDIA}", legacy_thumbnail)
     app.router.add_get(f"{_LEGACY}/config", media_config)
+    for base in _INFO:
+        app.router.add_get(f"{base}/{_MEDIA}", media_info)
     app.router.add_get("/_matrix/client/unstable/org.matrix.msc4034/media/usage", media_usage)
     app.router.add_get("/_matrix/media/unstable/org.matrix.msc4034/usage", media_usage)
 

@@ -48,6 +48,7 @@ async def tenants(postgres: EmbeddedPostgres, s3: EmbeddedS3, certificate: Path)
         s3,
         retention={"policies": [POLICY]},
         admin={"token": OPERATOR, "user_ids": [NAMED]},
+        thumbnails={"workers": 1, "media_info": True},
         outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": f"{certificate}.crt"},
     ) as running:
         running.homeserver.register("named-admins-token", NAMED)
