@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from mediarepo.config.admin import AdminConfig, ConsoleConfig, QuarantineConfig
 from mediarepo.config.base import Section
 from mediarepo.config.cleanup import JournalConfig, LastAccessConfig, RetentionConfig, SweepConfig
+from mediarepo.config.downloads import DownloadsConfig
 from mediarepo.config.federation import FederationConfig, OutboundConfig, RemoteMediaConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig, ImportConfig
 from mediarepo.config.limits import QuotasConfig, RateLimitsConfig
@@ -35,23 +36,6 @@ class StoreFor(Section):
             StoreClass.REMOTE: self.remote,
             StoreClass.THUMBNAILS: self.thumbnails,
         }[store_class]
-
-
-class DownloadsConfig(Section):
-    """Limits of downloads."""
-
-    reloadable = frozenset({"max_age_s", "idle_timeout_ms", "max_wait_ms"})
-
-    max_age_s: int = Field(default=86_400, ge=0)
-    """How long clients may cache media without revalidation (Cache-Control: max-age), in seconds."""
-    idle_timeout_ms: int = Field(default=60_000, ge=100)
-    """A client that takes no byte for this long is disconnected, in ms."""
-    max_wait_ms: int = Field(default=60_000, ge=0)
-    """How long ?timeout_ms= may make a request wait for pending media, in ms."""
-    max_waiting: int = Field(default=1_000, ge=1)
-    """How many requests may wait for pending media; further ones are refused with 429."""
-    max_cached_rows: int = Field(default=8_192, ge=0)
-    """How many rows each process keeps for the moments in which nothing changes, about 1 KiB each; 0: none."""
 
 
 class Settings(Section):

@@ -25,7 +25,7 @@ class RequestRecord:
     """What is known of a request; `seconds` by stage, those of work that ran at the same time added up.
 
     `object_key` is the object that was read or written last. `first_byte` is when the answer's headers were sent, on
-    the clock of `began`, in seconds; 0.0 before that.
+    the clock of `began`, in seconds; 0.0 before that. `handed_over_bytes` are those that nginx sends for us.
     """
 
     request_id: str
@@ -37,6 +37,7 @@ class RequestRecord:
     mxc: Mxc | None = None
     object_key: str | None = None
     errcode: str | None = None
+    handed_over_bytes: int = 0
     seconds: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
     def note(self, stage: Stage, began: float) -> None:

@@ -266,9 +266,14 @@ class MediaAccess:
             raise NotFoundError("media not found")
         return self._contents.open(found.media.blob, byte_range)
 
-    async def presign(self, found: FoundMedia, *, lifetime_s: int, content_disposition: str) -> str:
-        """Make a URL at which S3 itself serves the media's bytes. Raises NotFoundError when there is no content."""
-        return await self._contents.presign(found.media, lifetime_s=lifetime_s, content_disposition=content_disposition)
+    async def presign(self, found: FoundMedia, *, lifetime_s: int, content_disposition: str, window_s: int = 1) -> str:
+        """Make a URL at which S3 itself serves the media's bytes, the same within each `window_s` seconds.
+
+        Raises NotFoundError when there is no content.
+        """
+        return await self._contents.presign(
+            found.media, lifetime_s=lifetime_s, content_disposition=content_disposition, window_s=window_s
+        )
 
     async def _send_rest(self, mxc: Mxc, options: DownloadOptions, offset: int, sink: Sink) -> None:
         """Send the content from `offset` on to a reader of a tee who fell behind, now that it is stored."""

@@ -54,8 +54,11 @@ class StoredContent:
         opening = self.stores.named(blob.store).open(blob.object_key, byte_range, known_bytes=blob.size_bytes)
         return OpenBlob(opening, blob, on_missing)
 
-    async def presign(self, media: Media, *, lifetime_s: int, content_disposition: str) -> str:
-        """Make a URL at which S3 itself serves media's bytes. Raises NotFoundError when there is no content."""
+    async def presign(self, media: Media, *, lifetime_s: int, content_disposition: str, window_s: int = 1) -> str:
+        """Make a URL at which S3 itself serves media's bytes, the same within each `window_s` seconds.
+
+        Raises NotFoundError when there is no content.
+        """
         if media.blob is None:
             raise NotFoundError("media not found")
         return await self.stores.named(media.blob.store).presign(
@@ -63,6 +66,7 @@ class StoredContent:
             lifetime_s=lifetime_s,
             content_type=media.content_type,
             content_disposition=content_disposition,
+            window_s=window_s,
         )
 
     async def note_missing(self, blob: Blob) -> None:

@@ -277,15 +277,20 @@ class S3Client:
         except TRANSPORT_ERRORS as exc:
             raise error_from_exception(exc, self._place) from exc
 
-    async def presign(self, object_key: str, *, lifetime_s: int, overrides: Mapping[str, str]) -> str:
-        """Make a URL at which S3 gives an object to whoever has it, with other response headers than the object's."""
+    async def presign(
+        self, object_key: str, *, lifetime_s: int, overrides: Mapping[str, str], window_s: int = 1
+    ) -> str:
+        """Make a URL at which S3 gives an object to whoever has it, with other response headers than the object's.
+
+        It is the same for `window_s` seconds, at the end of which it is good for that much less than `lifetime_s`.
+        """
         path = self._base_path + quote_key(object_key)
         query = presigned_query(
             await self._current_signer(),
             path=path,
             host=self._host,
             lifetime_s=lifetime_s,
-            date=amz_date(int(time.time())),
+            date=amz_date(int(time.time()) // window_s * window_s),
             overrides=overrides,
         )
         return f"{self._base}{path}?{query}"

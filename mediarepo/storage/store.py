@@ -169,10 +169,15 @@ class Store:
                 raise
         return await self._retrying.call(self._wire.get, object_key, byte_range, asked_bytes)
 
-    async def presign(self, object_key: str, *, lifetime_s: int, content_type: str, content_disposition: str) -> str:
-        """Make a URL at which S3 itself gives out an object, with these response headers, for `lifetime_s` seconds."""
+    async def presign(
+        self, object_key: str, *, lifetime_s: int, content_type: str, content_disposition: str, window_s: int = 1
+    ) -> str:
+        """Make a URL at which S3 itself gives out an object, with these response headers, for `lifetime_s` seconds.
+
+        It stays the same within each `window_s` seconds.
+        """
         overrides = {"response-content-type": content_type, "response-content-disposition": content_disposition}
-        return await self._wire.presign(object_key, lifetime_s=lifetime_s, overrides=overrides)
+        return await self._wire.presign(object_key, lifetime_s=lifetime_s, overrides=overrides, window_s=window_s)
 
     async def read(self, object_key: str, *, max_bytes: int) -> bytes:
         """Read a small object whole; raises StorageError when it is larger than `max_bytes`."""

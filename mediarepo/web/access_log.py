@@ -30,7 +30,10 @@ def received_bytes(request: web.Request) -> int:
 
 
 def sent_bytes(request: web.Request, response: web.StreamResponse) -> int:
-    """Return how many bytes were sent, or will be."""
+    """Return how many bytes were sent, or will be, by us or by a proxy for us."""
+    handed_over = request[RECORD].handed_over_bytes
+    if handed_over:
+        return handed_over
     if response.prepared:
         return request.writer.output_size
     return 0 if request.method == "HEAD" else response.content_length or 0

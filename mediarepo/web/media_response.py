@@ -15,6 +15,7 @@ from mediarepo.federation.multipart import mixed_head, mixed_tail, new_boundary
 from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.media import FoundMedia, Media
 from mediarepo.services.tee import TeeView
+from mediarepo.web.hand_over import hand_over
 from mediarepo.web.http.disposition import content_disposition
 from mediarepo.web.http.headers import (
     check_preconditions,
@@ -158,6 +159,10 @@ async def _send(
         if decision.status != 304:  # noqa: PLR2004 - as above
             headers["Content-Length"] = str(len(frame.head) + size_bytes + len(frame.tail))
         return web.Response(status=decision.status, headers=headers)
+    if not multipart and (config.redirects.enabled or config.accel_redirect is not None):
+        handed = await hand_over(request, found, headers, size_bytes, ranged=byte_range is not None)
+        if handed is not None:
+            return handed
     return await send_bytes(
         request,
         request.app[ACCESS].open(found, byte_range),
