@@ -96,6 +96,7 @@ OPTIONAL_FORMATS = (
     OptionalFormat("heic", "pillow_heif", "heic", ("image/heic", "image/heif")),
     OptionalFormat("video", "av", "video", ("video/",)),
     OptionalFormat("svg", "resvg_py", "svg", ("image/svg+xml",)),
+    OptionalFormat("jxl", "imagecodecs", "jxl", ("image/jxl",)),
     OptionalFormat("waveform", "av", "video", ("audio/",)),
     OptionalFormat("jpeg2000", "PIL", None, ("image/jp2", "image/j2k", "image/jpx", "image/jpeg2000")),
 )
@@ -169,6 +170,8 @@ class ThumbnailsConfig(Section):
     """Thumbnail SVG as well, without its text; needs the extra `svg`."""
     waveform: bool = False
     """Show sound (MP3, Ogg, FLAC, WAV, M4A, WebM) by its waveform; needs the extra `video`."""
+    jxl: bool = False
+    """Thumbnail JPEG XL as well; needs the extra `jxl`."""
     jpeg2000: bool = False
     """Thumbnail JPEG 2000 as well."""
 

@@ -123,11 +123,23 @@ def open_picture(data: bytes, limits: DecodeLimits) -> OpenedImage:
     picture_format = sniff(data[:HEAD_BYTES])
     if picture_format is None or not SWITCHES.get(picture_format, _ALWAYS) & (limits.switched_on | _ALWAYS):
         raise PictureError(Reason.UNSUPPORTED_FORMAT)
+    return _open_otherwise(data, picture_format, limits) or _open_with_pillow(data, picture_format, limits)
+
+
+def _open_otherwise(data: bytes, picture_format: PictureFormat, limits: DecodeLimits) -> OpenedImage | None:
+    """Open what other decoders than Pillow's read, each loaded only where it is switched on; None for the rest."""
     if picture_format in RECORDINGS:
         return _open_recording(data, picture_format, limits)
     if picture_format is PictureFormat.SVG:
         drawing = importlib.import_module("mediarepo.images.svg").draw(data, limits.max_pixels)
         return OpenedImage(drawing, picture_format, 1, drawing.width, drawing.height, is_drawn=True)
+    if picture_format is PictureFormat.JPEG_XL:
+        whole = importlib.import_module("mediarepo.images.jpeg_xl").decode_jpeg_xl(data, limits.max_pixels)
+        return OpenedImage(whole, picture_format, 1, whole.width, whole.height)
+    return None
+
+
+def _open_with_pillow(data: bytes, picture_format: PictureFormat, limits: DecodeLimits) -> OpenedImage:
     png = read_png(data) if picture_format is PictureFormat.PNG else None
     jpeg = read_jpeg(data, _MAX_SCANS) if picture_format is PictureFormat.JPEG else None
     if jpeg is not None and not 1 <= jpeg.scans <= _MAX_SCANS:

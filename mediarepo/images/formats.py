@@ -3,6 +3,8 @@
 import re
 from enum import StrEnum
 
+from mediarepo.images import jpeg_xl_header
+
 
 class PictureFormat(StrEnum):
     """A supported format, by Pillow's name where Pillow decodes it."""
@@ -20,6 +22,7 @@ class PictureFormat(StrEnum):
     OGG = "OGG"
     SVG = "SVG"
     JPEG_2000 = "JPEG2000"
+    JPEG_XL = "JXL"
     MP3 = "MP3"
     FLAC = "FLAC"
     WAV = "WAV"
@@ -47,6 +50,7 @@ DECLARED_TYPES = {
     PictureFormat.OGG: "video/ogg",
     PictureFormat.SVG: "image/svg+xml",
     PictureFormat.JPEG_2000: "image/jp2",
+    PictureFormat.JPEG_XL: "image/jxl",
     PictureFormat.MP3: "audio/mpeg",
     PictureFormat.FLAC: "audio/flac",
     PictureFormat.WAV: "audio/wav",
@@ -60,6 +64,7 @@ SWITCHES = {
     PictureFormat.HEIC: frozenset({"heic"}),
     PictureFormat.SVG: frozenset({"svg"}),
     PictureFormat.JPEG_2000: frozenset({"jpeg2000"}),
+    PictureFormat.JPEG_XL: frozenset({"jxl"}),
     **dict.fromkeys(RECORDINGS, frozenset({"waveform"})),
     **dict.fromkeys(VIDEOS, frozenset({"video", "waveform"})),
 }
@@ -75,6 +80,8 @@ _SIGNATURES = (
     (b"MM\x00*", PictureFormat.TIFF),
     (b"\x1aE\xdf\xa3", PictureFormat.MATROSKA),
     (b"OggS\x00", PictureFormat.OGG),
+    (jpeg_xl_header.FILE_START, PictureFormat.JPEG_XL),
+    (jpeg_xl_header.CODESTREAM_START, PictureFormat.JPEG_XL),
     (b"ID3", PictureFormat.MP3),
     (b"fLaC", PictureFormat.FLAC),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", PictureFormat.JPEG_2000),

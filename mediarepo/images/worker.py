@@ -17,6 +17,13 @@ from mediarepo.model.media import ThumbnailMethod, ThumbnailSpec
 from mediarepo.sandbox.child import Answer, read_all, run
 
 _TINY = ThumbnailSpec(32, 32, ThumbnailMethod.SCALE)
+_MODULES = {
+    "jxl": "mediarepo.images.jpeg_xl",
+    "svg": "mediarepo.images.svg",
+    "video": "mediarepo.images.video",
+    "waveform": "mediarepo.images.waveform",
+}
+"""What the settings of optional formats load, besides Pillow's own."""
 _WARM_UP = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 
 
@@ -34,8 +41,8 @@ def load(settings: dict[str, Any]) -> Answer:
 def warm_up(switched_on: frozenset[str] = frozenset()) -> None:
     """Use every codec once: a library could not load anything later, inside the sandbox."""
     Image.init()
-    for name in switched_on & {"video", "svg", "waveform"}:
-        importlib.import_module(f"mediarepo.images.{name}").warm_up()
+    for name in sorted(switched_on & _MODULES.keys()):
+        importlib.import_module(_MODULES[name]).warm_up()
     if "heic" in switched_on:
         heif = importlib.import_module("pillow_heif")
         heif.register_heif_opener(thumbnails=False)

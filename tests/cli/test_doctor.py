@@ -206,7 +206,10 @@ async def test_everything_is_checked_at_once_and_a_problem_is_the_exit_status(co
     assert {line["part"] for line in lines} == {"config", "database", "stores", "homeservers", "sandbox"}
     assert any(line["check"] == "owner" and line["verdict"] == "ok" for line in lines)
     (decoders,) = [line["detail"] for line in lines if line["check"] == "decoders"]
-    assert decoders == "JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF; installed, but off: heic, video, svg, waveform, jpeg2000"
+    assert (
+        decoders
+        == "JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF; installed, but off: heic, video, svg, jxl, waveform, jpeg2000"
+    )
     assert "0 problem\nnot checked: the reverse proxy" in as_text.stdout
 
 
