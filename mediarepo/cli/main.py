@@ -67,6 +67,7 @@ class _Commands(LazyGroup):
         "sweep": "mediarepo.cli.operations:sweep",
         "fsck": "mediarepo.cli.operations:fsck",
         "claim": "mediarepo.cli.operations:claim",
+        "stores": "mediarepo.cli.stores:stores_cli",
         "rebuild": "mediarepo.cli.rebuild:rebuild",
         "dev": "mediarepo.cli.installation:dev",
         "import": "mediarepo.cli.imports.commands:imports_cli",

@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[Action, Thing]] = {
     "sweep": _CHANGE_STORE,
     "fsck": _CHANGE_STORE,
     "claim": _CHANGE_STORE,
+    "stores move": _CHANGE_STORE,
+    "stores moves": _READ_STORE,
     "rebuild": _CHANGE_STORE,
     "import preflight": _READ_IMPORT,
     "import plan": _READ_IMPORT,

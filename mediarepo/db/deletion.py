@@ -91,8 +91,10 @@ class Outbox:
         await self._database.check()
 
     async def count(self) -> int:
-        """Return how many deletions are queued."""
-        row = await self._database.get("SELECT count(*) FROM object_deletion")
+        """Return how many deletions are queued, those excluded that wait for their grace."""
+        row = await self._database.get(
+            f"SELECT count(*) FROM object_deletion WHERE attempts > 0 OR next_attempt_ts <= {NOW_MS}"
+        )
         return int(row[0]) if row is not None else 0
 
 

@@ -85,10 +85,19 @@ class MediaTable:
     async def mark_missing(self, blob: Blob, *, remove_object: bool = False) -> None:
         """Record that S3 has lost a blob's object: its media are missing, and equal content is stored anew.
 
-        `remove_object` says that an object is there, but with other bytes, which are removed.
+        Nothing is recorded of an object that was moved meanwhile: it is elsewhere. `remove_object` says that an object
+        is there, but with other bytes, which are removed.
         """
         async with self._database.transaction() as connection:
             await lock_media_of(connection, blob.blob_id)
+            moved = await connection.fetchval(
+                "SELECT (store, object_key) <> ($2, $3) FROM blob WHERE blob_id = $1 FOR UPDATE",
+                blob.blob_id,
+                blob.store,
+                blob.object_key,
+            )
+            if moved:
+                return
             await connection.execute(
                 """UPDATE blob SET missing_ts = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
                    WHERE blob_id = $1 AND missing_ts IS NULL""",

@@ -245,8 +245,8 @@ def _run(row: Row) -> JobRun:
     )
 
 
-_QUERY = """SELECT
-    (SELECT count(*) FROM object_deletion) AS deletions,
+_QUERY = f"""SELECT
+    (SELECT count(*) FROM object_deletion WHERE attempts > 0 OR next_attempt_ts <= {NOW_MS}) AS deletions,
     (SELECT count(*) FROM media WHERE state = 'trashed') AS trash,
     (SELECT count(*) FROM task WHERE state IN ('queued', 'running')) AS tasks,
     (SELECT count(*) FROM (SELECT FROM media_usage_delta LIMIT 1000000) deltas) AS usage,

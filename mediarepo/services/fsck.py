@@ -138,11 +138,16 @@ class Fsck:
             for known, size_bytes in zip(some, sizes, strict=True):
                 if size_bytes == known.size_bytes:
                     good.append(known)
-                elif await self.inventory.get(known.blob_id) is not None:
+                elif await self._is_current(known):
                     kind = DriftKind.ROW_WITHOUT_OBJECT if size_bytes is None else DriftKind.SIZE
                     yield Drift(kind, store.name, known.object_key, known.blob_id, size_bytes, known.size_bytes)
             for drift in await _damaged(store, good if how.hashes else []):
                 yield drift
+
+    async def _is_current(self, known: KnownObject) -> bool:
+        """Say whether a row still names an object, which may have been deleted or moved to another store."""
+        row = await self.inventory.get(known.blob_id)
+        return row is not None and row.object_key == known.object_key
 
     async def _looked_into(self, store: Store, suspects: "_Suspects", horizon_ms: int) -> AsyncIterator[Drift]:
         """Look into what one glance could not tell, and let go of it."""
@@ -165,8 +170,8 @@ class Fsck:
         """Look twice at what does not agree: it may have come or gone meanwhile."""
         if listed is None or listed.size_bytes != known.size_bytes:
             size_bytes = await _size_of(store, known.object_key)
-            if await self.inventory.get(known.blob_id) is None:
-                return  # rows go before bytes, so whoever deletes had taken the row away when the object went
+            if not await self._is_current(known):
+                return  # rows go before bytes, so whoever deletes or moves had changed the row when the object went
             if size_bytes is None:
                 kind = DriftKind.ROW_WITHOUT_OBJECT
                 yield Drift(kind, store.name, known.object_key, known.blob_id, None, known.size_bytes)

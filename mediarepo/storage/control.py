@@ -49,6 +49,15 @@ class CopySource:
         return named if self.etag is None else {**named, "CopySourceIfMatch": self.etag}
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What the server knows of an object; `etag` without quotes, `metadata` as it was given when it was made."""
+
+    size_bytes: int
+    etag: str
+    metadata: Mapping[str, str]
+
+
 _NOT_FOUND = 404
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion"})
 _WRITES = frozenset({"begin_multipart", "complete_multipart", "copy", "copy_part"})
@@ -200,13 +209,14 @@ class ObjectControl:
             return None
         return int(answer["ContentLength"])
 
-    async def metadata_of(self, object_key: str) -> dict[str, str] | None:
-        """Ask what an object says of itself; None when there is none."""
+    async def facts_of(self, object_key: str) -> ObjectFacts | None:
+        """Ask for what the server knows of an object; None when there is none."""
         try:
             answer = await self._call("head", self._client.head_object, Key=object_key)
         except _NotThereError:
             return None
-        return {str(name).lower(): str(value) for name, value in answer.get("Metadata", {}).items()}
+        metadata = {str(name).lower(): str(value) for name, value in answer.get("Metadata", {}).items()}
+        return ObjectFacts(int(answer["ContentLength"]), str(answer.get("ETag", "")).strip('"'), metadata)
 
     async def delete(self, object_keys: Sequence[str]) -> dict[str, str]:
         """Delete at most 1000 objects; gives the reasons of those that remain.

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 from urllib.parse import unquote
 
@@ -12,7 +12,7 @@ import structlog
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.concurrency import task_group
-from mediarepo.storage.control import Answer, CopySource, ObjectControl
+from mediarepo.storage.control import Answer, CopySource, ObjectControl, ObjectFacts
 from mediarepo.storage.errors import (
     OnRequest,
     S3Location,
@@ -251,8 +251,15 @@ class Store:
 
     async def metadata_of(self, object_key: str) -> dict[str, str] | None:
         """Ask what an object was told of itself when it was made; None when there is no such object."""
-        found = await self._retrying.call(self._control.metadata_of, object_key)
-        return None if found is None else {name: unquote(value) for name, value in found.items()}
+        found = await self.facts_of(object_key)
+        return None if found is None else dict(found.metadata)
+
+    async def facts_of(self, object_key: str) -> ObjectFacts | None:
+        """Ask for an object's size, ETag and metadata; None when there is no such object."""
+        found = await self._retrying.call(self._control.facts_of, object_key)
+        if found is None:
+            return None
+        return replace(found, metadata={name: unquote(value) for name, value in found.metadata.items()})
 
     async def abort_multipart(self, object_key: str, upload_id: str) -> None:
         """Forget an upload and its parts; one that is gone already is fine."""

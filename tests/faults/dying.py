@@ -18,7 +18,14 @@ import aiohttp
 import asyncpg
 import structlog
 
-from mediarepo.app.build_services import build_pending_uploads, build_quotas, build_repairs, build_sweeps, build_uploads
+from mediarepo.app.build_services import (
+    build_pending_uploads,
+    build_quotas,
+    build_repairs,
+    build_store_moves,
+    build_sweeps,
+    build_uploads,
+)
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.administration import open_administration, operator
 from mediarepo.config.settings import Settings
@@ -26,8 +33,10 @@ from mediarepo.model.ids import new_media_id
 from mediarepo.model.media import NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
+from mediarepo.model.store_moves import MoveSelection, MoveTally
 from mediarepo.services.fsck import FsckLevel
 from mediarepo.services.retention import RetentionTally
+from mediarepo.services.store_moves.run import LEASE, MoveOptions
 from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.storage.http_transport import HttpTransport
 from tests.support.installation import SERVER_NAME
@@ -165,7 +174,26 @@ async def repair(settings: Settings, arm: Callable[[], None]) -> str:
         return ""
 
 
-SCENARIOS = {one.__name__: one for one in (upload, upload_twice, upload_large, fill_pending, delete, retain, repair)}
+async def move(settings: Settings, arm: Callable[[], None], *, streamed: bool = False) -> str:
+    """Move everything to the other store; whoever died has no lease any more."""
+    async with open_foundation(settings) as foundation:
+        async with foundation.database.connection() as connection:
+            await connection.execute("DELETE FROM lease WHERE name = $1", LEASE)
+        arm()
+        options = MoveOptions(jobs=1, server_side=not streamed)
+        selection = MoveSelection(from_store="main")
+        await build_store_moves(foundation).move(selection, "cold", "operator", MoveTally(), options=options)
+        return ""
+
+
+async def move_streamed(settings: Settings, arm: Callable[[], None]) -> str:
+    return await move(settings, arm, streamed=True)
+
+
+SCENARIOS = {
+    one.__name__: one
+    for one in (upload, upload_twice, upload_large, fill_pending, delete, retain, repair, move, move_streamed)
+}
 
 
 def be_child(settings: Settings, scenario: str, number: int, writing: int) -> None:

@@ -18,6 +18,7 @@ from mediarepo.model.ids import new_object_key
 from mediarepo.model.media import StoreClass
 from mediarepo.model.usage import ObjectUsage
 from tests.support.installation import Installation, document_for, installed, settings_for
+from tests.support.two_stores import cold, keys_in, let_graces_pass, two_stores
 
 MOST_STEPS = 150
 NEVER = 1_000_000
@@ -192,4 +193,42 @@ async def test_whatever_the_step_at_which_a_process_dies_nothing_is_lost_and_not
             assert (await own.get(own.download_path(media_id))).status == 200
         assert await own.value("SELECT count(*) FROM quota_reservation") == 0
         for row in await own.rows("SELECT media_id FROM media WHERE state = 'ready' AND NOT remote"):
+            assert (await own.get(own.download_path(row["media_id"]))).status == 200
+
+
+async def to_be_moved(own: Installation) -> str:
+    return await picture(own)
+
+
+async def large_to_be_moved(own: Installation) -> str:
+    return await own.upload(secrets.token_bytes(6 * 1024 * 1024))
+
+
+@pytest.mark.parametrize(("scenario", "prepare"), [("move", to_be_moved), ("move_streamed", large_to_be_moved)])
+async def test_whatever_the_step_at_which_a_move_dies_it_goes_on_and_nothing_is_unreadable(
+    postgres: EmbeddedPostgres, s3: EmbeddedS3, scenario: str, prepare: Callable[[Installation], Awaitable[str]]
+) -> None:
+    document = two_stores(postgres, s3, **OVERRIDES)
+    async with installed(settings_for(postgres, s3, **document)) as own, mortal(document) as dying:
+        deaths = 0
+        for number in range(1, MOST_STEPS, 2):  # after a change nothing differs from before the next one
+            media_id = await prepare(own)
+            said = await dying.do(scenario, number)
+            assert (await own.get(own.download_path(media_id))).status == 200
+            if said != "died":
+                break
+            deaths += 1
+            assert (await dying.do(scenario, NEVER)).startswith("done")
+        assert said.startswith("done")
+        assert deaths >= 15
+        await asyncio.sleep(1.5)
+        assert {report.stopped for report in await own.repository.sweeps.sweep()} == {None}
+        await let_graces_pass(own)
+
+        assert await own.value("SELECT count(*) FROM blob WHERE store = 'main'") == 0
+        assert await keys_in(own.store) == set()
+        assert len(await keys_in(cold(own))) == await own.value("SELECT count(*) FROM blob WHERE store = 'cold'")
+        assert [found async for found in cold(own).list_multiparts(f"{cold(own).prefix}/")] == []
+        assert await own.value("SELECT count(*) FROM multipart_intent") == 0
+        for row in await own.rows("SELECT media_id FROM media"):
             assert (await own.get(own.download_path(row["media_id"]))).status == 200

@@ -5,6 +5,7 @@ import json
 import secrets
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.faults.test_older_database import mediarepo
 from tests.pictures.drawn import jpeg
 from tests.support.backups import OwnDatabase, own_database
 from tests.support.installation import Installation, document_for, installed
+from tests.support.two_stores import cold, keys_in, let_graces_pass, move
 
 OVERRIDES: dict[str, Any] = {
     "sweep": {"grace_ms": 1000, "unknown_object_age_ms": 0, "enabled": False},
@@ -132,6 +134,44 @@ async def test_a_lost_database_comes_back_whole(database: OwnDatabase, settings:
         copy = await own.request("POST", "/_matrix/media/v3/upload", data=b"not for anybody")
         copy_id = copy.json["content_uri"].rpartition("/")[2]
         assert (await own.get(own.download_path(copy_id))).status == 404
+
+
+async def test_what_was_moved_to_another_store_is_found_there(
+    database: OwnDatabase, document: dict[str, Any], config: Path
+) -> None:
+    document["stores"]["cold"] = {
+        **document["stores"]["main"],
+        "prefix": f"{document['stores']['main']['prefix']}-cold",
+    }
+    config.write_text(yaml.safe_dump(document))
+    settings = Settings.model_validate(document)
+    async with installed(settings) as own:
+        ids = await live(own)
+        await own.rows(
+            """INSERT INTO quarantined_blob (blob_id, quarantined_by, reason, created_ts, owner, scope)
+               SELECT blob_id, '', '', 1, '', '' FROM media WHERE media_id = $1""",
+            ids["hidden"],
+        )
+        await write_journal(own)
+    dump = await database.back_up()
+    async with installed(settings, migrate=False) as own:
+        tally = await move(own)
+        await write_journal(own)
+        await let_graces_pass(own)
+        before, keys = await rows_of(own), await keys_in(cold(own))
+        assert (tally.failed, await keys_in(own.store)) == (0, set())
+
+    for lose in (database.lose, partial(database.restore, dump)):
+        await lose()
+        await upgrade(settings.database)
+        status, said = await mediarepo(config, "rebuild", "--from-bucket", "main")
+        checked = await mediarepo(config, "fsck", "--hashes")
+
+        assert (status, checked[0]) == (0, 0), (said, checked)
+        async with installed(settings, migrate=False) as own:
+            assert await rows_of(own) == before
+            assert await keys_in(cold(own)) == keys
+            await check_downloads(own, ids)
 
 
 async def test_of_the_last_minute_comes_back_what_has_an_object_of_its_own(

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from mediarepo.cli.amounts import BwLimit
 from mediarepo.cli.imports import reports, runner
 from mediarepo.cli.imports.options import (
     EXPECTED,
     STOPPED,
     AcceptMismatch,
-    BwLimit,
     From,
     ImportOptions,
     Imports,

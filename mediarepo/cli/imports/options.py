@@ -1,6 +1,5 @@
 """The options of an import, from the configuration and the command line."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from mediarepo.app.build_imports_exports import build_audit, build_importer, policy_of
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.administration import name_of_user
+from mediarepo.cli.amounts import UsageError, amount
 from mediarepo.config.homeservers import ImportConfig, SourceKind
 from mediarepo.config.settings import Settings
 from mediarepo.importers.errors import SourceError
@@ -21,8 +21,6 @@ from mediarepo.model.import_ledger import ImportSource, ObjectMode, RemoteChoice
 from mediarepo.model.marks import OPERATOR, AdminAction
 from mediarepo.services.imports.run import ImportRunner, ImportRunOptions
 
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 CLEAN, STOPPED, INCOMPLETE, FAILED, UNUSABLE = 0, 1, 2, 3, 4
 """Exit statuses: nothing amiss; could not run, or not to the end; some media are missing; some failed; preflight."""
 
@@ -40,13 +38,8 @@ AcceptMismatch = Annotated[
     bool, typer.Option("--accept-mismatch", help="Import bytes whose length differs from the row.")
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, max=256, help="How many transfers run in parallel.")]
-BwLimit = Annotated[str | None, typer.Option("--bwlimit", help="Maximum bytes per second, as in 50M.")]
 OpsLimit = Annotated[str | None, typer.Option("--ops-limit", help="Maximum files or objects per second, as in 200.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Delete media here that the source has deleted.")]
-
-
-class UsageError(Exception):
-    """The command line asks for something that cannot be done; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,19 +136,10 @@ def options_of(options: ImportOptions, config: ImportConfig, opened: OpenSource)
     return ImportRunOptions(
         policy=replace(policy_of(config, opened), accept_mismatch=options.accept_mismatch),
         jobs=config.jobs,
-        bytes_per_s=_amount("--bwlimit", options.bwlimit),
-        requests_per_s=_amount("--ops-limit", options.ops_limit),
+        bytes_per_s=amount("--bwlimit", options.bwlimit),
+        requests_per_s=amount("--ops-limit", options.ops_limit),
         prune=options.prune,
     )
-
-
-def _amount(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = _AMOUNT.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{option}: {text!r} is not an amount such as 50M or 200")
-    return float(match[1]) * _UNITS[match[2].upper()]
 
 
 def say(exc: Exception) -> None:

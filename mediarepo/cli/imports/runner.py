@@ -11,6 +11,7 @@ import typer
 
 from mediarepo.app.build_imports_exports import build_importer, build_ownership_transfer, build_undo, build_verifier
 from mediarepo.app.foundation import open_foundation
+from mediarepo.cli.amounts import UsageError
 from mediarepo.cli.imports.options import (
     CLEAN,
     FAILED,
@@ -18,7 +19,6 @@ from mediarepo.cli.imports.options import (
     STOPPED,
     UNUSABLE,
     Imports,
-    UsageError,
     import_action,
     note_action,
     say,

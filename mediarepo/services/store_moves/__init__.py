@@ -1,0 +1,1 @@
+"""Moves objects from one store to another while both are in use."""
