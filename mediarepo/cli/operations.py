@@ -30,6 +30,9 @@ def sweep(config: ConfigFile = DEFAULT_CONFIG) -> None:
 async def _sweep(settings: Settings) -> None:
     async with open_foundation(settings) as foundation:
         reports = await build_sweeps(foundation).sweep()
+        for report in reports:
+            act = AdminAction(by=name_of_user(), owner=OPERATOR, action="sweep_store", reason=report.stopped)
+            await build_audit(foundation).add(act, report.store, report.condemned + report.multiparts)
     for report in reports:
         unknown = f"{report.unknown} unknown objects ({report.condemned} of them unknown long enough to be deleted)"
         outcome = report.stopped or f"{unknown}, {report.multiparts} open multipart uploads"

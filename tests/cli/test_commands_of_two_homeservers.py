@@ -170,3 +170,44 @@ async def test_repairs_and_tasks_are_the_operators(shell: Shell) -> None:
     assert [tuple(row) for row in rows] == [
         (ME, None, one) for one in ("claim_store", "begin_task", "cancel_task", "retry_failed_items")
     ]
+
+
+async def test_the_store_is_swept_and_checked_for_both_and_their_media_stay(shell: Shell) -> None:
+    media = {who: await shell.tenants.upload(who) for who in (A, B)}
+    await shell.run("sweep")
+    await shell.run("fsck")
+    await shell.run("fsck", "--repair", "--yes")
+    rows = await shell.tenants.own.rows("SELECT admin, homeserver, action, target FROM audit_log ORDER BY entry_id")
+
+    assert [await shell.tenants.status(one, at=who) for who, one in media.items()] == [200, 200]
+    assert await shell.audits() == {A: [], B: []}
+    assert [tuple(row) for row in rows] == [(ME, None, "sweep_store", "main")]
+
+
+async def test_what_is_lost_at_one_homeserver_is_missing_there_alone(shell: Shell) -> None:
+    lost, kept = await shell.tenants.upload(A), await shell.tenants.upload(B)
+    own = shell.tenants.own
+    key = await own.value("SELECT object_key FROM blob JOIN media USING (blob_id) WHERE server_name = $1", A)
+    await own.store.delete([key])
+    command = ["fsck", "--repair", "--yes", "--force", "--config", str(shell.config)]
+    result = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    rows = await own.rows("SELECT admin, homeserver, action, target, affected FROM audit_log ORDER BY entry_id")
+
+    assert result.exit_code == 1, result.output
+    assert await shell.tenants.status(lost, at=A) == 404
+    assert await shell.tenants.status(kept, at=B) == 200
+    assert [tuple(row) for row in rows] == [(ME, None, "repair_store", "main", 1)]
+
+
+async def test_doctor_and_keys_change_nothing_of_either(shell: Shell, tmp_path: Path) -> None:
+    media = {who: await shell.tenants.upload(who) for who in (A, B)}
+    for command in (["doctor", "config"], ["doctor", "database"], ["doctor", "stores"], ["doctor", "sandbox"]):
+        await asyncio.to_thread(CliRunner().invoke, cli, [*command, "--config", str(shell.config)])
+    generated = await asyncio.to_thread(
+        CliRunner().invoke, cli, ["keys", "generate", "--output", str(tmp_path / "new.key")]
+    )
+
+    assert generated.exit_code == 0, generated.output
+    assert [await shell.tenants.status(one, at=who) for who, one in media.items()] == [200, 200]
+    assert await shell.audits() == {A: [], B: []}
+    assert await shell.tenants.own.value("SELECT count(*) FROM audit_log") == 0
