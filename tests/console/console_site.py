@@ -89,6 +89,7 @@ async def console_site(postgres: EmbeddedPostgres, s3: EmbeddedS3) -> AsyncItera
         s3,
         console={"enabled": True, "monthly_price_per_gib": 0.02},
         retention={"policies": POLICIES},
+        thumbnails={"workers": 1, "video": True, "svg": True},
         admin={"token": OPERATOR, "trash_ms": 3_600_000},
     ) as tenants:
         urls = tenants.own.settings.console.homeserver_urls

@@ -5,6 +5,9 @@ from playwright.async_api import Page, expect
 
 from tests.console.conftest import photograph
 from tests.console.console_site import PASSWORD, ConsoleSite, add, go, picture
+from tests.pictures.filmed import sample
+from tests.pictures.sounds import plain_wave
+from tests.pictures.vectors import GOOD
 from tests.support.tenants import A
 
 
@@ -54,6 +57,30 @@ async def test_a_picture_is_fetched_only_when_asked_and_the_look_is_audited(page
     assert shown == 320
     audit = (await site.tenants.ask("", "GET", f"/audit?target={mxc}")).json["entries"]
     assert [(one["admin"], one["action"]) for one in audit] == [("operator", "view")]
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "content_type", "size"),
+    [(sample(), "clip.mp4", "video/mp4", 320), (GOOD["plain"], "drawing.svg", "image/svg+xml", 400)],
+)
+async def test_optional_formats_are_shown_where_they_are_on(
+    page: Page, site: ConsoleSite, data: bytes, name: str, content_type: str, size: int
+) -> None:
+    await add(site, data, name=name, content_type=content_type, user=f"u{size}")
+    await site.open(page, f"media?user_id=@u{size}:{A}")
+    await page.get_by_role("button", name=f"Show the picture {name}").click()
+    await expect(page.get_by_role("img", name=f"Thumbnail of {name}")).to_be_visible()
+
+    shown = await page.get_by_role("img", name=f"Thumbnail of {name}").evaluate("image => image.naturalWidth")
+    assert shown == size
+
+
+async def test_sound_has_no_button_where_waveforms_are_off(page: Page, site: ConsoleSite) -> None:
+    await add(site, plain_wave(), name="sound.wav", content_type="audio/wav", user="musician")
+    await site.open(page, f"media?user_id=@musician:{A}")
+
+    await expect(page.locator(".tile .kind")).to_have_text("Audio")
+    await expect(page.get_by_role("button", name="Show the picture sound.wav")).to_have_count(0)
 
 
 async def test_what_is_encrypted_is_shown_as_such(page: Page, site: ConsoleSite) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mediarepo.images import ffmpeg, video
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import PictureFormat
 from mediarepo.images.worker_pool import ImageDimensions, Rendered
@@ -121,3 +122,10 @@ async def test_a_worker_that_decodes_videos_has_one_thread_and_all_fences(screen
 
     assert "Threads:\t1\n" in status
     assert "Seccomp:\t2" in status
+
+
+def test_a_file_is_not_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "_SPARE_BYTES", -3 * len(sample()) - 100)
+
+    with pytest.raises(PictureError, match="too_much_work"):
+        video.read_film(sample(), PictureFormat.MP4, max_pixels=10**6, max_frames=9, max_pixels_together=10**6)

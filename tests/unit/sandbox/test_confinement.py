@@ -39,6 +39,7 @@ PROBES = {
     "renice its parent": "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
     "move its parent into a process group": "os.setpgid(os.getppid(), 0)",
 }
+FORMATS = ("jpeg2000", "jxl", "svg", "video", "waveform")
 SCRIPT = """
 import ctypes, fcntl, json, os, platform, resource, socket, sys, threading
 from mediarepo.sandbox.confinement import confine
@@ -56,7 +57,7 @@ def probe_syscall(*arguments):
         raise OSError(ctypes.get_errno(), 'system call')
 
 channel, _ = socket.socketpair()
-warm_up()
+warm_up(frozenset(json.loads(sys.argv[4])))
 ctypes.CDLL(None, use_errno=True)
 if int(sys.argv[3]) and os.getuid() == 0:
     os.setgroups([])
@@ -83,12 +84,20 @@ os.write(1, json.dumps(outcome).encode())
 
 @pytest.fixture(
     scope="module",
-    params=[(False, False), (True, False), (False, True)],
-    ids=["no threads", "threads", "same user as its parent"],
+    params=[(False, False, ()), (True, False, ()), (False, True, ()), (False, False, FORMATS)],
+    ids=["no threads", "threads", "same user as its parent", "all decoders"],
 )
 def outcome(request: pytest.FixtureRequest) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-I", "-c", SCRIPT, json.dumps(PROBES), *(str(int(one)) for one in request.param)],
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            SCRIPT,
+            json.dumps(PROBES),
+            *(str(int(one)) for one in request.param[:2]),
+            json.dumps(request.param[2]),
+        ],
         env=dict(os.environ) | {"SECRET": "of the parent"},
         capture_output=True,
         check=True,
