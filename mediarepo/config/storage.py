@@ -101,10 +101,19 @@ class StoreConfig(Section):
     """Whether every PUT carries Content-MD5."""
     checksum: Checksum = Checksum.NONE
     """The x-amz-checksum header of a whole object's PUT; parts of multipart uploads carry Content-MD5 then."""
+    storage_class: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_-]{0,63}$")
+    """The storage class of new media and thumbnails, as in STANDARD_IA; none: the bucket's own."""
 
     def can_reload(self, name: str, new: Self) -> bool:
         """Allow new keys; a change between configured and environment keys needs a restart."""
         return super().can_reload(name, new) and None not in {self.access_key_id, new.access_key_id}
+
+    @field_validator("storage_class")
+    @classmethod
+    def _can_be_read_at_once(cls, value: str | None) -> str | None:
+        if value in {"GLACIER", "DEEP_ARCHIVE"}:
+            raise ValueError(f"{value} objects must be restored before they can be read, which media cannot wait for")
+        return value
 
     @field_validator("endpoint_url")
     @classmethod

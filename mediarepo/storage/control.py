@@ -135,10 +135,14 @@ class ObjectControl:
         server = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("server", "")
         return str(server).startswith("MinIO")
 
-    async def begin(self, object_key: str, metadata: Mapping[str, str]) -> str:
+    async def begin(self, object_key: str, metadata: Mapping[str, str], storage_class: str | None) -> str:
         """Create a multipart upload; gives its id."""
         answer = await self._call(
-            "begin_multipart", self._client.create_multipart_upload, Key=object_key, Metadata=dict(metadata)
+            "begin_multipart",
+            self._client.create_multipart_upload,
+            Key=object_key,
+            Metadata=dict(metadata),
+            **_of_class(storage_class),
         )
         return str(answer["UploadId"])
 
@@ -160,7 +164,13 @@ class ObjectControl:
         )
 
     async def copy(
-        self, source: CopySource, object_key: str, metadata: Mapping[str, str], algorithm: str | None
+        self,
+        source: CopySource,
+        object_key: str,
+        metadata: Mapping[str, str],
+        *,
+        algorithm: str | None,
+        storage_class: str | None,
     ) -> str | None:
         """Make an object of another one, without its bytes passing through here; gives its SHA-256 if asked for.
 
@@ -174,6 +184,7 @@ class ObjectControl:
             Metadata=dict(metadata),
             MetadataDirective="REPLACE",
             **source.parameters(),
+            **_of_class(storage_class),
             **extra,
         )
         checksum = answer.get("CopyObjectResult", {}).get("ChecksumSHA256")
@@ -276,6 +287,10 @@ class ObjectControl:
         if refusal.status in _UNSUPPORTED.get(operation, ()):
             return UnsupportedRequestError(explain_error_response(refusal, self._place))
         return error_from_response(refusal, self._place, writing=operation in _WRITES)
+
+
+def _of_class(storage_class: str | None) -> dict[str, object]:
+    return {} if storage_class is None else {"StorageClass": storage_class}
 
 
 class _NotThereError(StorageError):

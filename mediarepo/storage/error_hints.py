@@ -61,6 +61,7 @@ HINTS = (
     _hint("SlowDown TooManyRequests", "{endpoint_url} asks for fewer requests a second"),
     _hint("XMinioStorageFull InsufficientStorage InsufficientCapacity", "{endpoint_url} is full: {message}"),
     _hint("InvalidObjectState", "the object was archived and must be restored first: {message}"),
+    _hint("InvalidStorageClass", "{endpoint_url} does not know the storage class: correct storage_class ({message})"),
     _hint("EntityTooLarge", "{endpoint_url} takes no object of this size: {message}"),
     _hint(
         "NotImplemented",

@@ -12,6 +12,7 @@ import structlog
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import ByteRange
 from mediarepo.model.concurrency import task_group
+from mediarepo.model.media import StoreClass
 from mediarepo.storage.control import Answer, CopySource, ObjectControl, ObjectFacts
 from mediarepo.storage.errors import (
     OnRequest,
@@ -78,6 +79,7 @@ class Store:
     ) -> None:
         self.name = name
         self.prefix = config.prefix
+        self._media_folders = tuple(f"{config.prefix}/{one}/" for one in StoreClass)
         self.read_only = config.read_only
         self.bucket = config.bucket
         self._config = config
@@ -122,7 +124,9 @@ class Store:
     ) -> None:
         """Store an object whole, with one PUT; once more when that fails, so the key must be nobody else's."""
         self._check_ours(object_key)
-        headers = metadata_headers(metadata)
+        headers, storage_class = metadata_headers(metadata), self._storage_class(object_key)
+        if storage_class is not None:
+            headers["x-amz-storage-class"] = storage_class
         with self._writes.writing():
             await self._retrying.call(self._wire.put, object_key, chunks, size_bytes=size_bytes, headers=headers)
 
@@ -191,7 +195,7 @@ class Store:
         self._check_ours(object_key)
         encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
         with self._writes.writing(proves=False):
-            return await self._retrying.call(self._control.begin, object_key, encoded)
+            return await self._retrying.call(self._control.begin, object_key, encoded, self._storage_class(object_key))
 
     async def put_part(
         self, object_key: str, upload_id: str, number: int, chunks: Sequence[bytes | memoryview], *, size_bytes: int
@@ -232,7 +236,14 @@ class Store:
         self._check_ours(object_key)
         encoded = {name.lower(): encode_metadata(value) for name, value in metadata.items()}
         with self._writes.writing():
-            return await self._retrying.call(self._control.copy, source, object_key, encoded, algorithm)
+            return await self._retrying.call(
+                self._control.copy,
+                source,
+                object_key,
+                encoded,
+                algorithm=algorithm,
+                storage_class=self._storage_class(object_key),
+            )
 
     async def copy_part(
         self, source: CopySource, object_key: str, upload_id: str, number: int, byte_range: ByteRange
@@ -361,6 +372,11 @@ class Store:
     def holds(self, object_key: str) -> bool:
         """Say whether a key lies within the store's prefix, and so may be changed at all."""
         return object_key.startswith(f"{self.prefix}/")
+
+    def _storage_class(self, object_key: str) -> str | None:
+        """Say in which storage class an object is stored: the marker and the journal, often read, in the bucket's."""
+        is_media = object_key.startswith(self._media_folders)
+        return self._config.storage_class if is_media else None
 
     def _check_ours(self, object_key: str) -> None:
         if self.read_only:

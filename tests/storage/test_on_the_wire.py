@@ -8,6 +8,7 @@ import pytest
 
 from mediarepo.config.storage import StoreConfig
 from mediarepo.model.byte_stream import ByteRange
+from mediarepo.storage.control import CopySource
 from mediarepo.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3, reply
 
@@ -148,3 +149,23 @@ async def test_uploads_are_listed_page_by_page(faulty_store: Store, faulty: Faul
     assert found == ["a-id", "b-id"]
     assert "key-marker=k%26" in faulty.seen[1].target
     assert "upload-id-marker=u" in faulty.seen[1].target
+
+
+async def test_media_are_stored_in_the_configured_class_and_nothing_else_is(
+    config: Callable[..., StoreConfig], faulty: FaultyS3
+) -> None:
+    settings = config(endpoint_url=faulty.endpoint_url, storage_class="STANDARD_IA")
+    async with Store("main", settings) as store:
+        media, marker = f"{store.prefix}/local/2026010100/a", f"{store.prefix}/installation"
+        for key in (media, marker):
+            await store.put(key, [b"abc"], size_bytes=3, metadata={})
+            await store.copy(CopySource(store.bucket, media, 3), key, metadata={})
+            await store.abort_multipart(key, await store.begin_multipart(key, metadata={}))
+
+    classes = [
+        (seen.target.partition("?")[0], seen.headers.get("x-amz-storage-class"))
+        for seen in faulty.seen
+        if seen.method != "DELETE"
+    ]
+    assert [one for path, one in classes if path.endswith("/local/2026010100/a")] == ["STANDARD_IA"] * 3
+    assert [one for path, one in classes if path.endswith("/installation")] == [None] * 3

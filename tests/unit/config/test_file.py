@@ -101,6 +101,21 @@ def test_two_stores_may_share_a_bucket_or_a_prefix() -> None:
 
 
 @pytest.mark.parametrize(
+    ("storage_class", "words"), [("DEEP_ARCHIVE", "must be restored before they can be read"), ("ia", "pattern")]
+)
+def test_a_storage_class_that_cannot_serve_media_is_refused(storage_class: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_settings(GOOD.replace("bucket: media", f"bucket: media, storage_class: {storage_class}"))
+
+
+def test_a_storage_class_is_the_bucket_s_own_unless_one_is_given() -> None:
+    cold = GOOD.replace("bucket: media", "bucket: media, storage_class: GLACIER_IR")
+
+    assert parse_settings(GOOD).stores["main"].storage_class is None
+    assert parse_settings(cold).stores["main"].storage_class == "GLACIER_IR"
+
+
+@pytest.mark.parametrize(
     ("added", "words"),
     [
         ("thumbnails: {dynamic_sizes_per_media: 5}\n", "thumbnails.dynamic_sizes_per_media: does nothing without"),
