@@ -14,6 +14,7 @@ from PIL import Image
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from tests.pictures.drawn import corners, encoded
+from tests.pictures.vectors import GOOD
 from tests.support.homeserver import fake_homeserver
 from tests.support.installation import (
     OTHER_SERVER_NAME,
@@ -89,6 +90,24 @@ async def test_a_page_is_previewed_with_its_image_as_media(running: Any, site: W
     assert answer.json["matrix:image:size"] == len(PICTURE)
     assert (image.status, image.body, image.headers["Content-Type"]) == (200, PICTURE, "image/png")
     assert thumbnail.status == 200
+
+
+async def test_a_drawing_is_a_pages_image_where_svg_is_switched_on(running: Any, site: Website) -> None:
+    site.file("/drawing", GOOD["plain"], "image/svg+xml")
+    url = site.page("/page", page(image="/drawing"))
+    async with running(thumbnails={"workers": 1, "svg": True}) as own:
+        on = await ask(own, url)
+        media_id = on.json["og:image"].removeprefix(f"mxc://{SERVER_NAME}/")
+        thumbnail = await own.get(own.thumbnail_path(media_id))
+        image = await own.get(own.download_path(media_id))
+    async with running(thumbnails={"workers": 1}) as own:
+        off = await ask(own, url)
+
+    assert (on.json["og:image:type"], on.json["og:image:width"]) == ("image/svg+xml", 400)
+    assert (thumbnail.status, thumbnail.headers["Content-Type"]) == (200, "image/png")
+    assert image.headers["Content-Disposition"].startswith("attachment")
+    assert off.status == 200
+    assert "og:image" not in off.json
 
 
 async def test_images_that_cannot_be_had_never_fail_the_preview(running: Any, site: Website) -> None:

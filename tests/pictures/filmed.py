@@ -23,9 +23,14 @@ def film(
     *,
     pixel_format: str = "yuv420p",
     tagged: int | None = None,
+    curve: tuple[int, int] | None = None,
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """Encode pictures; `tagged` are the matrix coefficients (H.273) that the file declares and that are used."""
+    """Encode pictures.
+
+    `tagged` are the matrix coefficients (H.273) that the file declares and that are used, `curve` the primaries and the
+    transfer function that it declares.
+    """
     out = io.BytesIO()
     with av.open(out, "w", format=container) as muxer:
         stream = muxer.add_stream(codec, rate=10, options=options or {})
@@ -35,6 +40,8 @@ def film(
         stream.codec_context.thread_count = 1
         if tagged is not None:
             stream.codec_context.colorspace = tagged
+        if curve is not None:
+            stream.codec_context.color_primaries, stream.codec_context.color_trc = curve
         for picture in frames:
             frame = VideoFrame.from_image(picture)
             if tagged is not None:

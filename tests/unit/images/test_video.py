@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mediarepo.images import ffmpeg, video
+from mediarepo.images.color_profiles import HLG, PQ, HighRange, tone_map
 from mediarepo.images.errors import PictureError
 from mediarepo.images.formats import PictureFormat
 from mediarepo.images.worker_pool import ImageDimensions, Rendered
@@ -77,6 +78,18 @@ async def test_colours_follow_the_declared_matrix(screen: Screen, matrix: int) -
     picture = await screen.largest(film("matroska", "libx264", [corners(320, 240)], tagged=matrix))
 
     assert close(quarters(picture), (RED, GREEN, BLUE, WHITE))
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+async def test_hdr_is_mapped_as_in_pictures(screen: Screen, transfer: int) -> None:
+    stored = Image.new("RGB", (320, 240), (150, 130, 110))
+    expected = tone_map(stored, HighRange(9, transfer)).getpixel((160, 120))
+
+    picture = await screen.largest(film("matroska", "libx264", [stored], tagged=9, curve=(9, transfer)))
+
+    assert isinstance(expected, tuple)
+    assert max(abs(value - wanted) for value, wanted in zip(expected, (150, 130, 110), strict=True)) > 10
+    assert close(quarters(picture)[:1], ((int(expected[0]), int(expected[1]), int(expected[2])),))
 
 
 async def test_a_fade_in_is_skipped(screen: Screen) -> None:
