@@ -8,6 +8,7 @@ from mediarepo.db.database import SCHEMA_VERSION, Database, SchemaIncompatibleEr
 from mediarepo.db.migrations import downgrade, head_revision, migrations_folder, upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from tests.support.installation import fresh_name
+from tests.support.schemas import make_schema
 
 
 @pytest.fixture
@@ -154,3 +155,15 @@ async def test_changes_of_quarantine_keep_their_numbers_for_whoever_was_told_of_
 
     assert [tuple(row) for row in rows] == [("", [1, 2, 3, 4]), ("a.test", [2, 4]), ("b.test", [1, 3, 4])]
     assert left == [1, 2, 3, 4, 5]
+
+
+async def test_what_tests_get_is_what_the_migrations_make(postgres: EmbeddedPostgres) -> None:
+    config, *repeated = (DatabaseConfig(url=postgres.dsn, schema=fresh_name()) for _ in range(3))
+    await upgrade(config)
+    expected = str(await shape(config)).replace(config.db_schema, "S")
+    for one in repeated:
+        await make_schema(one)
+        assert str(await shape(one)).replace(one.db_schema, "S") == expected
+        await make_schema(one)  # a second time it changes nothing
+        async with Database(one) as database:
+            await database.check()

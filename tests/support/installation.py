@@ -13,7 +13,6 @@ from yarl import URL
 from mediarepo.app.repository import Repository, open_repository
 from mediarepo.app.server import make_web_app
 from mediarepo.config.settings import Settings
-from mediarepo.db.migrations import upgrade
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
 from mediarepo.model.concurrency import Shutdown
@@ -21,6 +20,7 @@ from mediarepo.storage.store import Store
 from mediarepo.web.listening import address_of, bind
 from mediarepo.web.server import serving
 from tests.support.idle import idle, watched
+from tests.support.schemas import make_schema
 
 SERVER_NAME = "media.example"
 OTHER_SERVER_NAME = "other.example"
@@ -203,7 +203,7 @@ class Installation:
 async def installed(settings: Settings, *, migrate: bool = True) -> AsyncIterator[Installation]:
     """Run a mediarepo with these settings in this process; it must hold nothing once its client has left."""
     if migrate:
-        await upgrade(settings.database)
+        await make_schema(settings.database)
     async with open_repository(settings) as repository:
         app = make_web_app(repository, Shutdown(), matrix=True, operators=True)
 

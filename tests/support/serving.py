@@ -14,9 +14,11 @@ from typing import Any
 import aiohttp
 import yaml
 
+from mediarepo.config.settings import Settings
 from tests.support.idle import idle, watched
 from tests.support.installation import SERVER_NAME, TOKEN
 from tests.support.ports import free_port
+from tests.support.schemas import make_schema
 
 
 @dataclass
@@ -142,8 +144,7 @@ async def serving(document: dict[str, Any], folder: Path, *, migrated: bool = Fa
     config.write_text(yaml.safe_dump(document))
     command = [sys.executable, "-m", "mediarepo"]
     if not migrated:
-        migrate = await asyncio.create_subprocess_exec(*command, "migrate", "-c", str(config))
-        assert await migrate.wait() == 0
+        await make_schema(Settings.model_validate(document).database)
     log_file = folder / "server.log"
     with log_file.open("wb") if document.get("log", {}).get("format") == "json" else nullcontext() as log:
         process = await asyncio.create_subprocess_exec(*command, "serve", "-c", str(config), stderr=log)
