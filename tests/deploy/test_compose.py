@@ -156,6 +156,8 @@ def test_every_file_that_is_mounted_or_copied_exists(compose: dict[str, Any]) ->
     for name in files:
         assert (ROOT / name).exists(), name
     assert {mount for mount in mounts if not mount.startswith(".")} == set(compose["volumes"])
+    in_context = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for names in copies for name in names.split() if f"!{name}" not in in_context] == []
 
 
 def test_the_commands_of_containers_exist(compose: dict[str, Any], commands: set[str]) -> None:
