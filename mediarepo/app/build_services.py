@@ -11,7 +11,6 @@ from mediarepo.db.limits import QuotaTable
 from mediarepo.db.media import MediaTable, ThumbnailTable
 from mediarepo.db.publishing import PendingTable, PublishTable
 from mediarepo.db.rebuild import RebuildTable
-from mediarepo.db.store_moves import StoreMoveTable
 from mediarepo.db.sweep import MissingObjects, ObjectInventory, SweepTable, UploadIntents
 from mediarepo.db.unverified_hashes import UnverifiedHashTable
 from mediarepo.images.worker_pool import SourceBudget, WorkerPool
@@ -28,7 +27,6 @@ from mediarepo.services.limits import Quotas
 from mediarepo.services.quarantine import HashLearner
 from mediarepo.services.readiness import Readiness
 from mediarepo.services.rebuild import Rebuilder
-from mediarepo.services.store_moves.run import StoreMoves
 from mediarepo.services.stored_content import StoredContent
 from mediarepo.services.stores import BucketMarkers
 from mediarepo.services.sweeps import Sweeps
@@ -37,7 +35,6 @@ from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.uploads import LargeUploads, PendingUploads, Uploads
 
 _HEARTBEATS_PER_GRACE = 20
-_MOVE_LEASE_MS = 30_000
 
 
 def build_sweeps(foundation: Foundation) -> Sweeps:
@@ -59,23 +56,6 @@ def build_sweeps(foundation: Foundation) -> Sweeps:
         ),
         isolation=foundation.isolation,
         on_stopped=lambda name: foundation.metrics.sweeps_stopped.labels(name).inc(),
-    )
-
-
-def build_store_moves(foundation: Foundation) -> StoreMoves:
-    """Build the moves of objects between stores."""
-    settings, database = foundation.settings, foundation.database
-    return StoreMoves(
-        table=StoreMoveTable(database),
-        stores=foundation.stores,
-        configs=settings.stores,
-        uploads=settings.uploads,
-        intents=UploadIntents(database),
-        markers=BucketMarkers(sweep_table=SweepTable(database), missing_objects=MissingObjects(database)),
-        recency=foundation.recency,
-        lease_holder=foundation.lease_holder(_MOVE_LEASE_MS),
-        homeservers=tuple(homeserver.server_name for homeserver in settings.homeservers),
-        now_ms=now_ms,
     )
 
 

@@ -106,10 +106,20 @@ def _fleet_jobs(
         ("hashing", _HASHING_INTERVAL_MS, administration.hashing.learn_suspects),
         ("journal", settings.journal.interval_ms, build_journal(foundation).write),
         ("retention", settings.retention.interval_ms, administration.retention.run_armed),
+        *_store_moves(foundation),
     ]
     if settings.sweep.enabled:
         jobs.append(("sweep", settings.sweep.interval_ms, sweep))
     return jobs
+
+
+def _store_moves(foundation: Foundation) -> list[tuple[str, int, Callable[[], Awaitable[Figures | None]]]]:
+    config = foundation.settings.storage_moves
+    if not config.policies:
+        return []
+    from mediarepo.app.build_store_moves import build_storage_policies  # noqa: PLC0415 - few have such policies
+
+    return [("storage_moves", config.interval_ms, build_storage_policies(foundation).run_armed)]
 
 
 async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs) -> None:

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from mediarepo.app.build_services import build_store_moves
+from mediarepo.app.build_store_moves import build_store_moves
 from mediarepo.app.foundation import now_ms, open_foundation
+from mediarepo.cli import store_policies
 from mediarepo.cli.administration import name_of_user
 from mediarepo.cli.amounts import BwLimit, UsageError, amount
 from mediarepo.cli.output import AsJson, human_bytes, human_time, print_json, print_table, progress_line
@@ -18,7 +19,7 @@ from mediarepo.model.store_moves import MoveSelection, MoveTally
 from mediarepo.services.store_moves.run import MoveOptions, StoreMoves
 from mediarepo.telemetry.logs import set_up_logs
 
-stores_cli = typer.Typer(help="Move media between stores, and list such moves.", no_args_is_help=True)
+stores_cli = typer.Typer(help="Move media between stores, at once or by policies.", no_args_is_help=True)
 
 _STOPPED, _USAGE, _FAILED = 1, 2, 3
 _SHORTEST_GRACE_MS = 600_000
@@ -222,6 +223,13 @@ async def _moves(settings: Settings, *, as_json: bool) -> None:
         for one in found
     ]
     print_table(["move", "from", "to", "began", "ended", "objects", "size", "failed", "can go back", "by"], rows)
+
+
+stores_cli.command()(store_policies.policies)
+stores_cli.command()(store_policies.plan)
+stores_cli.command("run")(store_policies.run_)
+stores_cli.command()(store_policies.arm)
+stores_cli.command()(store_policies.disarm)
 
 
 def _grace(text: str) -> int:

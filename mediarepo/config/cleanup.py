@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from mediarepo.config.base import Section
+from mediarepo.model.media import StoreClass
 from mediarepo.model.retention import RetentionClass
 
 
@@ -80,6 +81,65 @@ class RetentionConfig(Section):
     """How often armed policies run, in ms."""
     plan_lifetime_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000)
     """Maximum age of the plan when a policy is armed or run by hand, in ms."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [policy.name for policy in self.policies]
+        if len(names) != len(set(names)):
+            raise ValueError("policies need names that differ")
+        return self
+
+
+class StorageMovePolicy(Section):
+    """One policy; an object must fulfil all given conditions."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """A name for commands and logs."""
+    from_store: str
+    """The store that objects leave."""
+    to_store: str
+    """The store that takes them."""
+    classes: list[StoreClass] = []
+    """Only local (uploads), remote (other servers' media) or thumbnails; none given: all."""
+    server_name: str | None = None
+    """Only media of this server."""
+    max_age_ms: int | None = Field(default=None, ge=0)
+    """Move what was stored longer ago than this, in ms."""
+    max_idle_ms: int | None = Field(default=None, ge=0)
+    """Move what was not requested for this long, in ms."""
+    larger_than_bytes: int | None = Field(default=None, ge=0)
+    """Move only larger objects, in bytes."""
+
+    @model_validator(mode="after")
+    def _has_conditions(self) -> Self:
+        if self.from_store == self.to_store:
+            raise ValueError("from_store and to_store are one store")
+        if self.max_age_ms is None and self.max_idle_ms is None and self.larger_than_bytes is None:
+            raise ValueError(
+                "give max_age_ms, max_idle_ms or larger_than_bytes; `mediarepo stores move` moves everything"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Return a hash of the policy, which changes when the policy does."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+class StorageMovesConfig(Section):
+    """Policies that move objects to other stores; none moves anything before it is planned, and run or armed."""
+
+    policies: list[StorageMovePolicy] = []
+    """The policies."""
+    interval_ms: int = Field(default=86_400_000, ge=1_000)
+    """How often armed policies run, in ms."""
+    plan_lifetime_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000)
+    """Maximum age of the plan when a policy is armed or run by hand, in ms."""
+    grace_ms: int = Field(default=86_400_000, ge=600_000)
+    """How long old objects stay, for those who read them, in ms."""
+    jobs: int = Field(default=2, ge=1, le=64)
+    """How many objects are copied in parallel."""
+    max_bytes_per_s: int | None = Field(default=None, ge=1)
+    """How many bytes a second are read at most; none: no limit."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from mediarepo.config.admin import AdminConfig, ConsoleConfig, QuarantineConfig
 from mediarepo.config.base import Section
-from mediarepo.config.cleanup import JournalConfig, LastAccessConfig, RetentionConfig, SweepConfig
+from mediarepo.config.cleanup import JournalConfig, LastAccessConfig, RetentionConfig, StorageMovesConfig, SweepConfig
 from mediarepo.config.downloads import DownloadsConfig
 from mediarepo.config.federation import FederationConfig, OutboundConfig, RemoteMediaConfig
 from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig, ImportConfig
@@ -89,6 +89,8 @@ class Settings(Section):
     """What is written beside the objects, so that the bucket alone is enough (`mediarepo rebuild`)."""
     retention: RetentionConfig = RetentionConfig()
     """Retention policies; none deletes anything before it is planned, and run or armed (`mediarepo retention`)."""
+    storage_moves: StorageMovesConfig = StorageMovesConfig()
+    """Policies that move objects to other stores (`mediarepo stores`)."""
     imports: dict[str, ImportConfig] = {}
     """Other media repositories that media are imported from, by a name of your choice (`mediarepo import NAME`)."""
     log: LogConfig = LogConfig()
@@ -115,6 +117,18 @@ class Settings(Section):
                     f"stores: {name} and {other_name} are one bucket, and the prefixes {store.prefix!r} and "
                     f"{other.prefix!r} overlap: give each a prefix outside of the other's, or use one store"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _stores_of_moves_exist(self) -> Self:
+        for policy in self.storage_moves.policies:
+            for name in (policy.from_store, policy.to_store):
+                if name not in self.stores:
+                    raise ValueError(
+                        f"storage_moves.policies.{policy.name}: there is no store named {name!r} under stores"
+                    )
+            if self.stores[policy.to_store].read_only:
+                raise ValueError(f"storage_moves.policies.{policy.name}: the store {policy.to_store!r} is read_only")
         return self
 
     @model_validator(mode="after")

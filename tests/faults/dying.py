@@ -22,10 +22,10 @@ from mediarepo.app.build_services import (
     build_pending_uploads,
     build_quotas,
     build_repairs,
-    build_store_moves,
     build_sweeps,
     build_uploads,
 )
+from mediarepo.app.build_store_moves import build_store_moves
 from mediarepo.app.foundation import Foundation, open_foundation
 from mediarepo.cli.administration import open_administration, operator
 from mediarepo.config.settings import Settings

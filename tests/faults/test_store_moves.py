@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mediarepo.app.build_services import build_repairs
+from mediarepo.config.storage import StoreConfig
 from mediarepo.db.database import LeaseLostError
 from mediarepo.db.deletion import DeletionTable
 from mediarepo.db.media import MediaTable
@@ -20,6 +21,7 @@ from mediarepo.model.mxc import Mxc
 from mediarepo.model.store_moves import MovableObject, MoveOutcome, MoveSelection
 from mediarepo.services.fsck import FsckLevel, FsckProgress
 from mediarepo.services.store_moves.run import LEASE, MoveOptions
+from mediarepo.storage.store import Store
 from tests.pictures.drawn import jpeg
 from tests.support.installation import Installation, installed, settings_for
 from tests.support.two_stores import (
@@ -405,3 +407,22 @@ async def test_nothing_moves_to_a_bucket_of_somebody_else(own: Installation) -> 
         await move(own)
 
     assert await own.value("SELECT store FROM blob") == "main"
+
+
+@WAYS
+async def test_objects_move_to_another_bucket(postgres: EmbeddedPostgres, s3: EmbeddedS3, options: MoveOptions) -> None:
+    document = two_stores(postgres, s3)
+    bucket = f"cold-{secrets.token_hex(6)}"
+    document["stores"]["cold"] |= {"bucket": bucket, "prefix": document["stores"]["main"]["prefix"]}
+    async with Store("making", StoreConfig.model_validate(document["stores"]["main"])) as making:
+        await making._control._client.create_bucket(Bucket=bucket)
+    async with installed(settings_for(postgres, s3, **document)) as own:
+        media_id, data = await own.upload(b"from bucket to bucket"), b"from bucket to bucket"
+
+        tally = await move(own, options=options)
+        await let_graces_pass(own)
+
+        assert (tally.moved, tally.failed) == (1, 0)
+        assert (await keys_in(own.store), len(await keys_in(cold(own)))) == (set(), 1)
+        assert await body_of(own, media_id) == data
+        assert await drifts(own) == []

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from mediarepo.app.build_services import build_store_moves
+from mediarepo.app.build_store_moves import build_store_moves
 from mediarepo.db.store_moves import StoreMoveTable
 from mediarepo.embedded.postgres import EmbeddedPostgres
 from mediarepo.embedded.seaweedfs import EmbeddedS3
