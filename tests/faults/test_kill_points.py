@@ -204,6 +204,7 @@ async def large_to_be_moved(own: Installation) -> str:
     return await own.upload(secrets.token_bytes(6 * 1024 * 1024))
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("scenario", "prepare"), [("move", to_be_moved), ("move_streamed", large_to_be_moved)])
 async def test_whatever_the_step_at_which_a_move_dies_it_goes_on_and_nothing_is_unreadable(
     postgres: EmbeddedPostgres, s3: EmbeddedS3, scenario: str, prepare: Callable[[Installation], Awaitable[str]]
