@@ -134,6 +134,7 @@ def _build_remote_media(
         tenants=tenants,
         budget=budget,
         now_ms=now_ms,
+        gate=foundation.gate,
     )
     remote_media = RemoteMedia(
         config,

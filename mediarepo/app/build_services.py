@@ -88,6 +88,7 @@ def build_uploads(
         heartbeat_ms=settings.sweep.grace_ms // _HEARTBEATS_PER_GRACE,
         store_class=store_class,
         in_use=foundation.in_use,
+        gate=foundation.gate,
     )
     return Uploads(
         config=settings.uploads,
@@ -98,6 +99,7 @@ def build_uploads(
         large=large,
         now_ms=now_ms,
         store_class=store_class,
+        gate=foundation.gate,
     )
 
 

@@ -126,6 +126,17 @@ async def examine_homeservers(settings: Settings) -> AsyncIterator[Finding]:
                     yield finding
 
 
+async def examine_scanners(settings: Settings) -> AsyncIterator[Finding]:
+    """Check each scanner: whether it answers, and finds the EICAR test file."""
+    if not settings.scanners:
+        return
+    from mediarepo.app.scanner_diagnosis import examine_scanner  # noqa: PLC0415 - only where scanners are configured
+
+    for name, config in settings.scanners.items():
+        async for finding in examine_scanner(name, config):
+            yield finding
+
+
 async def confinement(settings: Settings) -> tuple[bool, dict[str, bool]]:
     """Start a sandboxed process; gives whether `sandbox.enforcement` is met, and what stands (nothing: no start)."""
     found: list[Confinement] = []

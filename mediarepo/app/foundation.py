@@ -17,6 +17,7 @@ from mediarepo.db.tasks import Leases
 from mediarepo.model.concurrency import InUse
 from mediarepo.model.request_record import Stage
 from mediarepo.model.requester import current_record
+from mediarepo.model.scans import ContentGate
 from mediarepo.sandbox.confinement import Confinement
 from mediarepo.sandbox.process import SandboxPolicy
 from mediarepo.services.batch_isolation import BatchIsolation
@@ -53,6 +54,8 @@ class Foundation:
     recency: Recency
     cache_lease: CacheLease
     invalidation: Invalidation
+    gate: ContentGate | None = None
+    """What new content must pass: scanners, if there are any."""
 
     def lease_holder(self, duration_ms: int) -> LeaseHolder:
         """Build a lease holder whose leases last `duration_ms` without renewal."""

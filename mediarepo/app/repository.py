@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
@@ -45,6 +46,9 @@ from mediarepo.services.upload_parts import MemoryBudget
 from mediarepo.services.upload_waiters import UploadWaiters
 from mediarepo.services.uploads import PendingUploads, Uploads
 
+if TYPE_CHECKING:
+    from mediarepo.app.build_scanning import Scanning
+
 _CLAIM_INTERVAL_MS = 30_000
 _DATABASE_CHECK_INTERVAL_MS = 5_000
 _STORES_CHECK_INTERVAL_MS = 30_000
@@ -75,13 +79,14 @@ class Repository:
     previews: Previews
     sweeps: Sweeps
     access_times: AccessTimes
+    scanning: "Scanning | None" = None
 
 
 @asynccontextmanager
 async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
     """Build all services and run the scheduled jobs until the block ends."""
     async with AsyncExitStack() as stack:
-        foundation = await stack.enter_async_context(open_foundation(settings))
+        scanning, foundation = await _open_scanning(stack, await stack.enter_async_context(open_foundation(settings)))
         tenants, memory = Homeservers(lambda: settings.homeservers), MemoryBudget(settings.uploads)
         quotas = build_quotas(foundation)
         federating = await stack.enter_async_context(open_federation(foundation))
@@ -108,11 +113,20 @@ async def open_repository(settings: Settings) -> AsyncIterator[Repository]:
             previews=await open_previews(stack, foundation, memory, thumbnails.rendering),
             sweeps=build_sweeps(foundation),
             access_times=parts.access_times,
+            scanning=scanning,
         )
         _show_admission(repository, federating, calls)
         await _look_around(repository)
         async with _presence(foundation), Scheduler(jobs_of(repository), foundation.in_use):
             yield repository
+
+
+async def _open_scanning(stack: AsyncExitStack, foundation: Foundation) -> "tuple[Scanning | None, Foundation]":
+    if not foundation.settings.scanners:
+        return None, foundation
+    from mediarepo.app.build_scanning import open_scanning  # noqa: PLC0415 - only where scanners are configured
+
+    return await open_scanning(stack, foundation)
 
 
 def _presence(foundation: Foundation) -> Presence:
@@ -179,6 +193,7 @@ def jobs_of(repository: Repository) -> list[ScheduledJob]:
         repository.pending,
         repository.access_times,
         repository.previews.tidy,
+        repository.scanning,
     )
     share_ms = foundation.settings.rate_limits.share_interval_ms
     sharing = ScheduledJob(name="rates", interval_ms=share_ms, run=repository.rates.share)

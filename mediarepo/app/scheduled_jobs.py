@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mediarepo.app.build_admin import Administration
 from mediarepo.app.build_services import build_journal
@@ -22,6 +22,9 @@ from mediarepo.services.leases import ClusterJobs
 from mediarepo.services.sweeps import Sweeps
 from mediarepo.services.uploads import PendingUploads
 
+if TYPE_CHECKING:
+    from mediarepo.app.build_scanning import Scanning
+
 _EXPIRY_INTERVAL_MS = 600_000
 _FOLD_INTERVAL_MS = 30_000
 _USAGE_DAY_INTERVAL_MS = 3_600_000
@@ -29,6 +32,7 @@ _TASK_INTERVAL_MS = 2_000
 _BACKLOG_INTERVAL_MS = 30_000
 _HASHING_INTERVAL_MS = 60_000
 _LOOK_INTERVAL_MS = 60_000
+_SCAN_INTERVAL_MS = 30_000
 _LEASE_MS = 60_000
 _FAILURES_KEPT_MS = 7 * 24 * 3_600_000
 _CLASSES = len(UsageClass)
@@ -46,11 +50,12 @@ def regular_jobs(
     pending: PendingUploads,
     access_times: AccessTimes,
     tidy_previews: Callable[[], Awaitable[None]],
+    scanning: "Scanning | None" = None,
 ) -> list[ScheduledJob]:
     """Return the scheduled jobs: those of every process, and those that one process runs for all."""
     database = foundation.database
     cluster_jobs = ClusterJobs(lease_holder=foundation.lease_holder(_LEASE_MS), runs=JobRuns(database))
-    backlog = partial(_show_backlog, foundation, cluster_jobs)
+    backlog = partial(_show_backlog, foundation, cluster_jobs, scanning)
 
     async def tidy() -> None:
         await foundation.recency.check()
@@ -59,6 +64,7 @@ def regular_jobs(
     access = foundation.settings.access_times.flush_interval_ms
     return [
         *(_once(cluster_jobs, *job) for job in _fleet_jobs(foundation, administration, sweeps, pending)),
+        *(_once(cluster_jobs, *job) for job in _scan_jobs(scanning)),
         _once(cluster_jobs, "previews", _EXPIRY_INTERVAL_MS, tidy),
         _once(cluster_jobs, "recency", _LOOK_INTERVAL_MS, foundation.recency.look_at_all),
         ScheduledJob(name="tasks", interval_ms=_TASK_INTERVAL_MS, run=administration.tasks.run_waiting),
@@ -122,9 +128,21 @@ def _store_moves(foundation: Foundation) -> list[tuple[str, int, Callable[[], Aw
     return [("storage_moves", config.interval_ms, build_storage_policies(foundation).run_armed)]
 
 
-async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs) -> None:
+def _scan_jobs(scanning: "Scanning | None") -> list[tuple[str, int, Callable[[], Awaitable[Figures | None]]]]:
+    """Return a job for each scanner, which scans what is stored."""
+    if scanning is None:
+        return []
+    return [
+        (f"scans_{scanner.name}", _SCAN_INTERVAL_MS, partial(scanning.rounds.go_on, scanner))
+        for scanner in scanning.scanners
+    ]
+
+
+async def _show_backlog(foundation: Foundation, cluster_jobs: ClusterJobs, scanning: "Scanning | None") -> None:
     """Turn what waits, and what the fleet's last sweep found, into figures."""
     metrics = foundation.metrics
+    if scanning is not None:
+        await scanning.show(foundation)
     for queue, count in (await BacklogTable(foundation.database).count()).items():
         metrics.backlog.labels(queue).set(count)
     set_aside = await foundation.isolation.failed.count()

@@ -15,6 +15,7 @@ from mediarepo.app.diagnosis import (
     examine_configuration,
     examine_homeservers,
     examine_sandbox,
+    examine_scanners,
     examine_stores,
 )
 from mediarepo.app.foundation import now_ms, open_foundation
@@ -32,7 +33,7 @@ from mediarepo.outbound.proxy_doctor import ProxyDoctor
 from mediarepo.telemetry.logs import set_up_logs
 
 doctor_cli = typer.Typer(
-    help="Check configuration, database, stores, homeservers, proxy, federation and sandbox; exit 1 when one fails.",
+    help="Check configuration, database, stores, homeservers, scanners, proxy, federation, sandbox; exit 1 on failure.",
     invoke_without_command=True,
 )
 
@@ -50,7 +51,7 @@ Token = Annotated[
         envvar="MEDIAREPO_TOKEN", help="Access token of a user, who uploads a file; better given by the environment."
     ),
 ]
-_PARTS = ("config", "database", "stores", "homeservers", "sandbox")
+_PARTS = ("config", "database", "stores", "homeservers", "scanners", "sandbox")
 _NO_SUCH_MEDIA = "mediarepo-doctor"
 _WIDTH = 9
 
@@ -131,6 +132,7 @@ async def _everything(settings: Settings, report: _Report, public: str | None) -
     with_database = report.counts[Verdict.PROBLEM] == problems
     await report.add_all("stores", examine_stores(settings, list(settings.stores), with_database=with_database))
     await report.add_all("homeservers", examine_homeservers(settings))
+    await report.add_all("scanners", examine_scanners(settings))
     await report.add_all("sandbox", examine_sandbox(settings))
     if public is not None:
         await _proxy(settings, report, public, None, settings.homeservers[0].server_name, None, None)
@@ -160,6 +162,15 @@ def homeservers(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) ->
     report = _Report(as_json=as_json)
     settings = _read(config, report)
     run(report.add_all("homeservers", examine_homeservers(settings)))
+    report.finish()
+
+
+@doctor_cli.command()
+def scanners(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Check each content scanner: whether it answers, and finds the EICAR test file."""
+    report = _Report(as_json=as_json)
+    settings = _read(config, report)
+    run(report.add_all("scanners", examine_scanners(settings)))
     report.finish()
 
 

@@ -76,6 +76,7 @@ class _Commands(LazyGroup):
         "doctor": "mediarepo.cli.doctor:doctor_cli",
         "media": "mediarepo.cli.media:media_cli",
         "quarantine": "mediarepo.cli.quarantine:quarantine_cli",
+        "scan": "mediarepo.cli.scan:scan_cli",
         "retention": "mediarepo.cli.retention:retention_cli",
         "tasks": "mediarepo.cli.tasks:tasks_cli",
         "failed-items": "mediarepo.cli.tasks:failed_items_cli",

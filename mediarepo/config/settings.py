@@ -1,9 +1,9 @@
 """The whole configuration file."""
 
 from itertools import combinations
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from mediarepo.config.admin import AdminConfig, ConsoleConfig, QuarantineConfig
 from mediarepo.config.base import Section
@@ -14,6 +14,7 @@ from mediarepo.config.homeservers import HomeserverConfig, IdentityConfig, Impor
 from mediarepo.config.limits import QuotasConfig, RateLimitsConfig
 from mediarepo.config.media import MAX_PARTS, ThumbnailsConfig, UploadsConfig
 from mediarepo.config.previews import PreviewsConfig
+from mediarepo.config.scanners import ScannerConfig
 from mediarepo.config.server import ListenConfig, LogConfig, SandboxConfig
 from mediarepo.config.storage import DatabaseConfig, StoreConfig
 from mediarepo.model.media import StoreClass
@@ -36,6 +37,10 @@ class StoreFor(Section):
             StoreClass.REMOTE: self.remote,
             StoreClass.THUMBNAILS: self.thumbnails,
         }[store_class]
+
+
+ScannerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+"""What a scanner may be called: it is part of rows, metrics and log lines."""
 
 
 class Settings(Section):
@@ -69,6 +74,8 @@ class Settings(Section):
     """The admin console, a page for browsers."""
     quarantine: QuarantineConfig = QuarantineConfig()
     """Which homeservers share their quarantine."""
+    scanners: dict[ScannerName, ScannerConfig] = {}
+    """Content scanners, by a name of your choice."""
     federation: FederationConfig = FederationConfig()
     """Requests of other servers."""
     outbound: OutboundConfig = OutboundConfig()

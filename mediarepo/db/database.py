@@ -50,17 +50,17 @@ def all_but_newest_sql(table: str, ts: str, keep: str) -> str:
     return f"DELETE FROM {table} WHERE {ts} <= (SELECT {ts} FROM {table} ORDER BY {ts} DESC OFFSET {keep} LIMIT 1)"
 
 
-SCHEMA_VERSION = 18
+SCHEMA_VERSION = 19
 """The version that this code was written for: that of its newest migration."""
-OLDEST_SERVABLE_VERSION = 17
+OLDEST_SERVABLE_VERSION = 19
 """The oldest version that has all this code needs, so that upgrades can roll."""
 TABLES = (
     "audit_log blob cache_invalidation cache_lease failed_item import_item import_orphan import_run import_source "
     "job_run journal_change journal_state lease media media_access media_mark media_usage media_usage_day "
     "media_usage_delta moved_object multipart_intent object_deletion object_usage object_usage_day object_usage_delta "
     "picture preview quarantine_change quarantined_blob quarantined_hash quarantined_server_name quota_reservation "
-    "rate_level rebuild_part rebuild_row remote_failure retention_plan schema_meta server_backoff server_keys "
-    "store_move store_recency task thumbnail thumbnail_failure unknown_object"
+    "rate_level rebuild_part rebuild_row remote_failure retention_plan scan_hold scan_queue scan_result scan_round "
+    "schema_meta server_backoff server_keys store_move store_recency task thumbnail thumbnail_failure unknown_object"
 )
 """The tables that this code was written for."""
 

@@ -1,7 +1,7 @@
 """Quarantines content, and lifts quarantines."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mediarepo.db.audit import AuditTuple, homeservers_of, mxc_entries, write_entries, write_entry
 from mediarepo.db.database import NOW_MS, Connection, Database
@@ -83,16 +83,33 @@ class QuarantineTable:
             await _note(connection, changed, act, target, quarantined=False)
         return Outcome(len(changed), {LeftOut.STILL_IN_FORCE: rest} if rest else {})
 
-    async def hide_hashes(self, hashes: Sequence[bytes], act: AdminAction, *, scopes: Sequence[str]) -> int:
-        """Quarantine content by SHA-256, stored or not; returns how many hashes are new."""
+    async def hide_hashes(
+        self, hashes: Sequence[bytes], act: AdminAction, *, scopes: Sequence[str], owner: str | None = None
+    ) -> int:
+        """Quarantine content by SHA-256, stored or not; returns how many hashes are new.
+
+        `owner` owns the rows in the actor's place: a scanner, whose own rows alone it lifts again.
+        """
         async with self._database.transaction() as connection:
             contents = _Contents(list(hashes), [])
             before = await _concerned(connection, [], contents, act, viewer=act.owner)
-            new = await _hide_hashes(connection, hashes, act, scopes)
+            owning = act if owner is None else replace(act, owner=owner)
+            new = await _hide_hashes(connection, hashes, owning, scopes)
             after = await _concerned(connection, [], contents, act, viewer=act.owner)
             changed = [mxc for mxc, is_hidden in after.items() if is_hidden and not before[mxc]]
             await _note_hashes(connection, hashes, new, changed, act, quarantined=True)
         return len(new)
+
+    async def show_owned_hashes(self, hashes: Sequence[bytes], act: AdminAction, owner: str) -> int:
+        """Lift what one owner has quarantined by hash, and nothing else; returns how many hashes were lifted."""
+        async with self._database.transaction() as connection:
+            contents = _Contents(list(hashes), [])
+            before = await _concerned(connection, [], contents, act, viewer=act.owner)
+            gone = await _show_hashes(connection, hashes, owner)
+            after = await _concerned(connection, [], contents, act, viewer=act.owner)
+            changed = [mxc for mxc, is_hidden in after.items() if not is_hidden and before[mxc]]
+            await _note_hashes(connection, hashes, gone, changed, act, quarantined=False)
+        return len(gone)
 
     async def show_hashes(self, hashes: Sequence[bytes], act: AdminAction) -> int:
         """Lift the quarantine of hashes, as `show` does; returns how many were lifted."""

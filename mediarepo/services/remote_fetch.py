@@ -16,6 +16,7 @@ from mediarepo.model.marks import OPERATOR
 from mediarepo.model.media import Media, MediaState, NewMedia
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.remote_media import FetchError, FetchReason
+from mediarepo.model.scans import ContentGate, ScanClass
 from mediarepo.model.tasks import Lease
 from mediarepo.services.access_policy import DownloadOptions
 from mediarepo.services.tee import ANNOUNCING_S, ANNOUNCING_WINDOWS, Rest, Tee, TeeBudget, TeeView
@@ -134,6 +135,7 @@ class RemoteFetcher:
     tenants: Homeservers
     budget: TeeBudget
     now_ms: Callable[[], int]
+    gate: ContentGate | None = None
 
     async def fetch(self, remote_fetch: RemoteFetch, options: DownloadOptions, lease: Lease, *, again: bool) -> None:
         """Fetch media and store them. Raises FetchError when that fails, or no homeserver has a key to sign with.
@@ -208,7 +210,10 @@ class RemoteFetcher:
         """Make a tee if there is memory for it, shown from its first bytes on unless the content may be a hidden one.
 
         Then content of up to one part is held back until its hash is known, and of larger content nothing is passed on.
+        Nothing at all is, while a scanner is to see content first.
         """
+        if self.gate is not None and self.gate.holds_back(ScanClass.REMOTE):
+            return None
         at_most, part_bytes = content.at_most_bytes, self.uploads.config.part_bytes
         if at_most is not None and at_most > self.config.max_bytes + _WINDOW_BYTES:
             return None

@@ -7,7 +7,7 @@ sweep claims.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,12 +25,14 @@ from mediarepo.errors import (
     TooLargeError,
     UploadsRefusedError,
 )
+from mediarepo.model.byte_stream import Sink
 from mediarepo.model.concurrency import InUse, task_group
 from mediarepo.model.ids import new_object_key
 from mediarepo.model.import_source import ReadThroughSource
 from mediarepo.model.media import NewMedia, NewObject, PendingMedia, StoreClass
 from mediarepo.model.mxc import Mxc
 from mediarepo.model.requester import Requester
+from mediarepo.model.scans import ContentGate
 from mediarepo.model.tasks import Lease, Queue
 from mediarepo.services.access_policy import check_upload, may_be_announced_at_source
 from mediarepo.services.batch_isolation import BatchIsolation, run_steps
@@ -44,6 +46,7 @@ from mediarepo.storage.store import Store
 log = structlog.get_logger(__name__)
 
 _CLEANUP_TIMEOUT_S = 20
+_SENT_BYTES = 256 * 1024
 
 
 OnHashed = Callable[[bytes], Awaitable[None]]
@@ -82,6 +85,7 @@ class LargeUploads:
     store_class: StoreClass = StoreClass.LOCAL
     holder: str | None = None
     in_use: InUse = field(default_factory=InUse)
+    gate: ContentGate | None = None
 
     async def store(
         self, media: NewMedia, first: UploadPart, reader: PartReader, on_hashed: OnHashed = ignore_hash
@@ -91,11 +95,30 @@ class LargeUploads:
 
         async def is_known(sha256: bytes) -> bool:
             await on_hashed(sha256)
+            if self.gate is not None and not await self.gate.admit(media, sha256, reader.size_bytes, None):
+                return False  # its bytes are needed
             return await self.publishing.link(media, store=store_name, sha256=sha256)
 
         stored = await self.put(media.mxc, first, reader, is_known, media)
-        if stored is not None:
-            await self.publishing.publish(media, stored)
+        if stored is None:
+            return
+        if self.gate is not None:
+            await self._admit(self.gate, media, stored)
+        await self.publishing.publish(media, stored)
+
+    async def _admit(self, gate: ContentGate, media: NewMedia, stored: NewObject) -> None:
+        """Let the gate read the object that was just made; what it refuses is queued for deletion."""
+        store = self.stores.named(stored.store)
+
+        async def send(sink: Sink) -> None:
+            async with store.open(stored.object_key, known_bytes=stored.size_bytes) as opened:
+                await opened.send_to(sink)
+
+        try:
+            await gate.admit(media, stored.sha256 or b"", stored.size_bytes, send)
+        except MatrixError:
+            await self.publishing.give_up(stored)
+            raise
 
     async def put(
         self, mxc: Mxc, first: UploadPart, reader: PartReader, is_known: IsKnown, media: NewMedia | None = None
@@ -214,6 +237,7 @@ class Uploads:
     large: LargeUploads
     now_ms: Callable[[], int]
     store_class: StoreClass = StoreClass.LOCAL
+    gate: ContentGate | None = None
 
     def check_size(self, declared_bytes: int | None, max_bytes: int | None = None) -> None:
         """Check a declared length before any byte is read.
@@ -268,6 +292,8 @@ class Uploads:
     async def _store_small(self, media: NewMedia, part: UploadPart, reader: PartReader, on_hashed: OnHashed) -> None:
         sha256 = reader.sha256.digest()
         await on_hashed(sha256)
+        if self.gate is not None:
+            await self.gate.admit(media, sha256, part.size_bytes, partial(_send_pieces, part.pieces))
         store = self.stores.store_for_class(self.store_class)
         now_ms = self.now_ms()
         object_key = new_object_key(store.prefix, self.store_class, now_ms, intended=True)
@@ -290,6 +316,12 @@ class Uploads:
         except StaleKeyError:
             await self.publishing.give_up(stored)
             raise
+
+
+async def _send_pieces(pieces: Sequence[memoryview], sink: Sink) -> None:
+    for piece in pieces:
+        for start in range(0, len(piece), _SENT_BYTES):
+            await sink.write(bytes(piece[start : start + _SENT_BYTES]))
 
 
 _BATCH = 500

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 _EVENTS = {
     "database": ("database_unavailable", "database_recovered"),
     "store": ("store_unavailable", "store_recovered"),
+    "scanner": ("scanner_unavailable", "scanner_recovered"),
     "homeserver": ("homeserver_unavailable", "homeserver_recovered"),
 }
 
@@ -42,7 +43,7 @@ class OutageLog:
     _since: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def note(self, kind: str, name: str, reason: str | None) -> None:
-        """Say that a database, store or homeserver, by its name, answers (None), or why it does not."""
+        """Say that a database, store, homeserver or scanner, by its name, answers (None), or why it does not."""
         key = (kind, name)
         if reason is not None and key not in self._since:
             self._since[key] = self.now_ms()

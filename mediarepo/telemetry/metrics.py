@@ -47,6 +47,7 @@ class Metrics:
         self._add_storage()
         self._add_work()
         self._add_background_work()
+        self._add_scanners()
         self._add_process()
 
     def _add_requests(self) -> None:
@@ -165,6 +166,24 @@ class Metrics:
             "import_items", "Items of the last run of an import, by state; rows is what was read.", "source", "state"
         )
         self.import_running = self._gauge("import_running", "1 while an import runs.", "source")
+
+    def _add_scanners(self) -> None:
+        self.scans = self._counter(
+            "scans",
+            "Contents that a scanner was asked about, or not: clean, infected, unscannable, failed (no verdict), "
+            "remembered (asked before), too_large, excluded_type, let_through (while it was down), and among those "
+            "scanned opaque (application/octet-stream, which may be encrypted).",
+            "scanner",
+            "outcome",
+        )
+        self.scan_seconds = self._histogram("scan_seconds", "Time until a scanner gave its verdict.", "scanner")
+        self.scanner_up = self._gauge("scanner_up", "1 while a scanner answers this process.", "scanner")
+        self.scans_waiting = self._gauge(
+            "scans_waiting", "Contents that wait for a scanner, in the whole fleet.", "scanner"
+        )
+        self.scan_holds = self._gauge(
+            "scan_holds", "Media that are hidden until a scanner has spoken, in the whole fleet.", "scanner"
+        )
 
     def _add_process(self) -> None:
         self.loop_lag = self._histogram(

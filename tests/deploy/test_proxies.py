@@ -250,7 +250,8 @@ async def by_http2(deployed: Deployed, path: str, *arguments: str) -> tuple[int,
     if curl is None:
         pytest.skip("curl is not installed here")
     headers = ["-H", f"Host: {SERVER_NAME}", "-H", f"Authorization: Bearer {TOKEN}"]
-    options = ["-q", "-sS", "--noproxy", "*", "--http2-prior-knowledge", "-w", "\n%{http_version} %{http_code}"]
+    options = ["-q", "-sS", "--noproxy", "*", "--max-time", "120", "--http2-prior-knowledge"]
+    options += ["-w", "\n%{http_version} %{http_code}"]
     process = await asyncio.create_subprocess_exec(
         curl, *options, *headers, *arguments, deployed.front.http2_url + path, stdout=asyncio.subprocess.PIPE
     )

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "mediarepo").rglob("*.py"))
 
-CONFIGURED = ("storage", "homeserver", "db", "embedded")
+CONFIGURED = ("storage", "homeserver", "db", "embedded", "scanners")
 """Packages that connect to what the operator configured, by its address."""
 KNOWN = {
     "federation/srv.py": {"dns"},  # asks the system's name servers, about SRV records alone

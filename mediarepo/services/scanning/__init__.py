@@ -1,0 +1,1 @@
+"""Content scanners: what is scanned, when, and what follows from it."""
