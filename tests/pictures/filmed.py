@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import av
@@ -26,32 +27,38 @@ def film(
     curve: tuple[int, int] | None = None,
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """Encode pictures.
+    """Encode pictures, in a thread of its own: as root, SVT-AV1 gives the calling thread real-time priority for good,
+    and whatever that starts afterwards.
 
     `tagged` are the matrix coefficients (H.273) that the file declares and that are used, `curve` the primaries and the
     transfer function that it declares.
     """
-    out = io.BytesIO()
-    with av.open(out, "w", format=container) as muxer:
-        stream = muxer.add_stream(codec, rate=10, options=options or {})
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height = frames[0].size
-        stream.pix_fmt = pixel_format
-        stream.codec_context.thread_count = 1
-        if tagged is not None:
-            stream.codec_context.colorspace = tagged
-        if curve is not None:
-            stream.codec_context.color_primaries, stream.codec_context.color_trc = curve
-        for picture in frames:
-            frame = VideoFrame.from_image(picture)
+
+    def encode() -> bytes:
+        out = io.BytesIO()
+        with av.open(out, "w", format=container) as muxer:
+            stream = muxer.add_stream(codec, rate=10, options=options or {})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height = frames[0].size
+            stream.pix_fmt = pixel_format
+            stream.codec_context.thread_count = 1
             if tagged is not None:
-                frame = frame.reformat(format=pixel_format, dst_colorspace=tagged, dst_color_range=1)
-                frame.colorspace = tagged
-            for packet in stream.encode(frame):
+                stream.codec_context.colorspace = tagged
+            if curve is not None:
+                stream.codec_context.color_primaries, stream.codec_context.color_trc = curve
+            for picture in frames:
+                frame = VideoFrame.from_image(picture)
+                if tagged is not None:
+                    frame = frame.reformat(format=pixel_format, dst_colorspace=tagged, dst_color_range=1)
+                    frame.colorspace = tagged
+                for packet in stream.encode(frame):
+                    muxer.mux(packet)
+            for packet in stream.encode():
                 muxer.mux(packet)
-        for packet in stream.encode():
-            muxer.mux(packet)
-    return out.getvalue()
+        return out.getvalue()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(encode).result()
 
 
 @cache

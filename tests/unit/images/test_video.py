@@ -1,5 +1,6 @@
 """Videos, by the extra `video`, through the real sandboxed worker."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,6 +45,13 @@ async def test_a_video_is_shown_by_its_first_frame(screen: Screen, kind: str) ->
 
     assert picture.size == (320, 240)
     assert looks_like(picture)
+
+
+def test_making_videos_leaves_nobody_real_time_priority() -> None:
+    sample("mp4", "libsvtav1")
+    policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+
+    assert policies == {os.SCHED_OTHER}
 
 
 async def test_a_videos_size_is_measured_upright(screen: Screen) -> None:
