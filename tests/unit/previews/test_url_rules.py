@@ -1,7 +1,6 @@
 import pytest
 from pydantic import ValidationError
 
-from mediarepo.config.base import Section
 from mediarepo.config.previews import DomainConfig, PreviewsConfig, UrlRule, UrlRulesConfig
 from mediarepo.outbound.urls import MAX_WEB_URL_CHARS, parse_web_url
 from mediarepo.previews.page import RequestHeaders
@@ -156,8 +155,3 @@ def test_rules_see_the_whole_of_the_longest_url_that_is_followed() -> None:
     assert len(longest.text) == MAX_WEB_URL_CHARS
     for rule in (UrlRule(url="*secret"), UrlRule(url="^.*secret$")):
         assert not UrlRules(UrlRulesConfig(deny=[rule])).allows(longest)
-
-
-@pytest.mark.parametrize("section", [PreviewsConfig, DomainConfig, UrlRule, UrlRulesConfig])
-def test_every_setting_says_what_it_means(section: type[Section]) -> None:
-    assert all(field.description for field in section.model_fields.values())
