@@ -185,7 +185,8 @@ async def test_an_endless_body_is_cut_off_at_the_limit(near: Installation, origi
 
     origin.federation["abc"] = endless
 
-    assert await refused_or_broken_off(near, path_of(origin, "abc")) == BROKEN_OFF
+    first = await refused_or_broken_off(near, path_of(origin, "abc"))
+    assert first in {BROKEN_OFF, (502, "M_TOO_LARGE")}  # the limit may be met before the answer has begun
     assert refusal(await near.get(path_of(origin, "abc"))) == (502, "M_TOO_LARGE")
     assert sent < 100_000_000
 
